@@ -1,0 +1,59 @@
+# Everything a newcomer or CI runs. Needs Python >= 3.11, make and, the first time, a network.
+#   make demo    taskq at work on real input: every file of the standard library, on all cores
+#   make test    everything that must hold: lint, types, import rules, tests
+# PYTHON=/path/to/python3 chooses the Python, ARGS="..." goes to pytest or to the bench.
+
+PYTHON ?=
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+export PYTHON
+
+.PHONY: demo test soak lint format bench clean venv venv-dev venv-bench help
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+heading = @printf '\n---- %s ----\n' '$(1)'
+
+help:  ## say what can be made
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile
+
+demo: venv  ## measure every file of the standard library on all cores, with a progress bar
+	@$(BIN)/python -m examples.demo
+
+test: lint  ## everything that must hold, as in CI
+	$(call heading,pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+soak: venv-dev  ## the long runs that make test leaves out: many minutes
+	@$(BIN)/python -m pytest -m soak $(ARGS)
+
+lint: venv-dev  ## style, types and import rules
+	$(call heading,ruff check)
+	@$(BIN)/ruff check
+	$(call heading,ruff format --check)
+	@$(BIN)/ruff format --check
+	$(call heading,mypy)
+	@$(BIN)/mypy
+	$(call heading,lint-imports)
+	@$(BIN)/lint-imports --no-logo
+
+format: venv-dev  ## let ruff put the files in order
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: venv-bench  ## taskq and its peers on the same work
+	@$(BIN)/python -m bench $(ARGS)
+
+clean:  ## remove all that make and the tools have made
+	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find taskq executors tests examples bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv:
+	@.ci/make-venv $(VENV)
+
+venv-dev:
+	@.ci/make-venv $(VENV) dev
+
+venv-bench:
+	@.ci/make-venv $(VENV) bench

@@ -1,0 +1,314 @@
+"""LocalExecutor, `local://`: jobs live in this process's memory and run in its own child processes."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from datetime import UTC, datetime
+from itertools import count
+from multiprocessing import get_all_start_methods
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from executors.cpus import usable_cpus
+from executors.dependencies import failed_among, jobs_in, resolved, when_done
+from executors.pool import values
+from executors.pool.child import ChildSettings
+from executors.pool.crew import Crew
+from executors.pool.jobs import DEFAULTS, Function, LocalJob
+from executors.pool.naming import definition, target
+from executors.pool.processes import default_start_method
+from executors.pool.stream import Stream
+from taskq.errors import ConfigError, EncodeError, JobNotFound, PoolBroken, QueueClosed
+from taskq.executor import Executor
+from taskq.states import State
+from taskq.tasks import name_of, options_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from taskq.executor import StreamPlan
+    from taskq.future import Job
+    from taskq.job import JobOptions
+
+__all__ = ["LocalExecutor"]
+
+#: Seconds between two looks at whether the pool that should answer still exists.
+_LOOK: Final = 1.0
+
+
+class LocalExecutor(Executor):
+    """Run jobs on this machine's cores. Settings as `TaskQueue` describes them."""
+
+    capabilities: ClassVar[frozenset[str]] = frozenset({"pickle", "start_methods"})
+
+    def __init__(  # the settings of a pool, by name
+        self,
+        *,
+        processes: int | None = None,
+        start_method: str | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        max_tasks_per_child: int | None = None,
+        strict: bool = False,
+    ) -> None:
+        _check(processes, start_method, initializer, max_tasks_per_child)
+        self.processes: int = processes or usable_cpus()
+        self.session = os.urandom(6).hex()
+        self._start_method = start_method or default_start_method()
+        self._strict = strict
+        self._functions: dict[Any, Function] = {}
+        self._function_numbers = count()
+        self._job_numbers = count(1)
+        self._stream_numbers = count(1)
+        self._known: weakref.WeakValueDictionary[str, LocalJob] = weakref.WeakValueDictionary()
+        self._keys: dict[str, LocalJob] = {}
+        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
+        self._lock = threading.RLock()
+        self._broken: str | None = None
+        settings = ChildSettings(
+            session=self.session,
+            strict=strict,
+            max_tasks=max_tasks_per_child,
+            initializer=initializer,
+            initargs=tuple(initargs),
+        )
+        self._crew = Crew(self.processes, self._start_method, settings, on_broken=_weakly(self._break))
+        self._dispatcher = self._crew.dispatcher
+        self._books = self._dispatcher.books
+        # A queue that is dropped without shutdown lets its processes go once its jobs, which hold it, are done.
+        weakref.finalize(self, self._crew.finish_in_background).atexit = False
+
+    # -- Executor
+
+    def submit(
+        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: JobOptions | None
+    ) -> Job[Any]:
+        if not self._crew.accepting:
+            raise self._refusal()
+        try:
+            function = self._functions[fn]
+        except (KeyError, TypeError):
+            function, args, kwargs = self._resolve(fn, args, kwargs)
+        if options is None:
+            options = function.options
+        number = next(self._job_numbers)
+        if len(args) == 1 and type(args[0]) is bytes and not kwargs:
+            job = LocalJob(self, function, number, args[0])
+            job.raw = True
+            return self._admit(job, options, lambda: self._enqueue(job))
+        try:
+            payload = values.pack_call(number, args, kwargs, strict=self._strict)
+        except (values.JobInside, EncodeError):
+            needed = jobs_in((args, kwargs))
+            if not needed:
+                raise
+            job = LocalJob(self, function, number, b"")
+            return self._admit(job, options, lambda: self._wait_for(job, needed, args, kwargs))
+        job = LocalJob(self, function, number, payload)
+        if options is DEFAULTS:
+            self._dispatcher.post(job)
+            return job
+        return self._admit(job, options, lambda: self._enqueue(job))
+
+    def stream(
+        self, fn: Callable[..., Any], items: Iterable[Any], plan: StreamPlan, options: JobOptions | None
+    ) -> Iterator[Any]:
+        if not self._crew.accepting:
+            raise self._refusal()
+        function, args, kwargs = self._resolve(fn, (), {})
+        if args or kwargs:  # bound arguments go with the function, once for each child
+            function = self._define(*target(fn))
+        options = options or function.options
+        for name in ("delay", "at", "key"):
+            if getattr(options, name) is not None:
+                raise ConfigError(f"{name} is for single jobs: a map over items cannot have it; use submit")
+        stream = Stream(
+            self._dispatcher,
+            function,
+            items,
+            plan,
+            options,
+            number=next(self._stream_numbers),
+            session=self.session,
+            strict=self._strict,
+            processes=self.processes,
+            on_end=self._end_stream,
+        )
+        self._streams.add(stream)
+        return stream.iterate()
+
+    def find(self, job_id: str) -> Job[Any]:
+        job = self._known.get(job_id)
+        if job is None:
+            message = f"there is no job {job_id!r} here: local:// knows the jobs that this program holds a handle to"
+            raise JobNotFound(message)
+        return job
+
+    def close(self, *, wait: bool = True, cancel: bool = False, grace: float | None = None) -> None:
+        if self._crew.is_foreign():
+            return
+        with self._lock:
+            first, self._crew.accepting = self._crew.accepting, False
+        if cancel:
+            self._dispatcher.post(self._books.drop_waiting)
+        if first:
+            for stream in list(self._streams):
+                stream.close(cancel=cancel)
+        if wait and not self._dispatcher.is_this_thread():
+            self._crew.finish(grace)
+        elif first:
+            self._crew.finish_in_background()
+
+    # -- Home of its jobs
+
+    def remember(self, job: LocalJob) -> None:
+        self._known[job.id] = job
+
+    def state_of(self, job: LocalJob) -> State:
+        return self._dispatcher.ask(lambda: self._books.locate(job), State.QUEUED)
+
+    def progress_of(self, job: LocalJob) -> tuple[int, int | None] | None:
+        return self._dispatcher.ask(lambda: self._books.progress_of(job), job.told)
+
+    def cancel(self, job: LocalJob, *, kill: bool) -> bool:
+        if job.done():
+            return job.cancelled()
+        if self._dispatcher.is_this_thread():  # from a callback: the loop cannot wait for itself
+            answers: list[bool] = []
+            self._dispatcher.cancel(job, answers.append, kill=kill)
+            return any(answers)
+        answer: SimpleQueue[bool] = SimpleQueue()
+        self._dispatcher.post(lambda: self._dispatcher.cancel(job, answer.put, kill=kill))
+        while not self._crew.ended.is_set():
+            try:
+                return answer.get(timeout=_LOOK)
+            except Empty:
+                continue
+        return job.cancelled()
+
+    # -- submitting
+
+    def _resolve(
+        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Function, Sequence[Any], Mapping[str, Any]]:
+        """Return the function as the children know it, and the arguments with those that were bound to it in front."""
+        plain, bound, bound_kwargs = target(fn)
+        function = self._functions.get(plain)
+        if function is None:
+            function = self._functions[plain] = self._define(plain, (), {})
+        return function, (*bound, *args), {**bound_kwargs, **kwargs}
+
+    def _define(self, plain: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Function:
+        described = definition(plain, args, kwargs, start_method=self._start_method, strict=self._strict)
+        options = options_of(plain)
+        return Function(
+            next(self._function_numbers),
+            name_of(plain),
+            described,
+            DEFAULTS if options == DEFAULTS else options,
+            bound=bool(args or kwargs),
+        )
+
+    def _admit(self, job: LocalJob, options: JobOptions, begin: Callable[[], None]) -> LocalJob:
+        """Give a job its options and begin it, unless one with the same key is there: then that one is it."""
+        job.options = options
+        if options.key is None:
+            begin()
+            return job
+        with self._lock:
+            existing = self._keys.get(options.key)
+            if existing is not None and not existing.done():
+                return existing
+            self._keys[options.key] = job
+        key = options.key
+        job.add_done_callback(lambda ended: self._forget_key(key, ended))
+        begin()
+        return job
+
+    def _forget_key(self, key: str, job: object) -> None:
+        with self._lock:
+            if self._keys.get(key) is job:
+                del self._keys[key]
+
+    def _enqueue(self, job: LocalJob) -> None:
+        """Queue a job now or at its time."""
+        options = job.options or DEFAULTS
+        delay = options.delay or 0.0
+        if options.at is not None:
+            delay = (options.at - datetime.now(UTC)).total_seconds()
+        if delay <= 0:
+            self._dispatcher.post(job)
+            return
+        job.waiting = State.SCHEDULED
+        due = monotonic() + delay
+        self._dispatcher.post(lambda: self._books.timers.add(due, job))
+
+    def _wait_for(self, job: LocalJob, needed: list[Job[Any]], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Queue a job when the jobs among its arguments have ended."""
+        job.waiting = State.BLOCKED
+        dispatcher = self._dispatcher
+        dispatcher.post(lambda: self._books.block(1))
+
+        def release() -> None:
+            job.waiting = None
+            try:
+                error: BaseException | None = failed_among(needed, job.id)
+                if error is None and not job.done():
+                    job.payload = values.pack_call(job.number, *resolved(args, kwargs), strict=self._strict)
+                    self._enqueue(job)
+            except Exception as failure:  # noqa: BLE001  # a result that cannot be rebuilt or sent on: the job's failure
+                error = failure
+            if error is not None and not job.done():
+                job.attempt = 0
+                job.settle(None, error)
+            dispatcher.post(lambda: self._books.block(-1))
+
+        when_done(needed, lambda: dispatcher.post(release))
+
+    def _end_stream(self, stream: Stream) -> None:
+        self._streams.discard(stream)
+        self._dispatcher.post(lambda: self._dispatcher.end_stream(stream))
+
+    # -- the end
+
+    def _break(self, message: str) -> None:
+        """Fail all there is: the children cannot start. In the dispatcher's thread."""
+        if self._broken is None:
+            self._broken = message
+            self._crew.accepting = False
+            self._books.break_down(message)
+            self._crew.finish_in_background()
+
+    def _refusal(self) -> Exception:
+        if self._crew.is_foreign():
+            return QueueClosed("this queue was made before the process forked: make a new TaskQueue in the child")
+        if self._broken is not None:
+            return PoolBroken(self._broken)
+        return QueueClosed("the queue was shut down: make a new TaskQueue to run more")
+
+
+def _weakly(method: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function that calls a bound method as long as its object lives."""
+    reference = weakref.WeakMethod(method)
+
+    def call(message: str) -> None:
+        bound = reference()
+        if bound is not None:
+            bound(message)
+
+    return call
+
+
+def _check(processes: object, start_method: object, initializer: object, max_tasks: object) -> None:
+    if processes is not None and (type(processes) is not int or processes < 1):
+        raise ConfigError(f"processes={processes!r}: give a whole number from 1, or None for one per usable CPU")
+    if start_method is not None and start_method not in get_all_start_methods():
+        choice = ", ".join(get_all_start_methods())
+        raise ConfigError(f"start_method={start_method!r}: this platform has {choice}")
+    if initializer is not None and not callable(initializer):
+        raise ConfigError(f"initializer={initializer!r} is not callable: give a function, its arguments in initargs")
+    if max_tasks is not None and (type(max_tasks) is not int or max_tasks < 1):
+        raise ConfigError(f"max_tasks_per_child={max_tasks!r}: give a whole number from 1, or None for no limit")

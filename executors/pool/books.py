@@ -1,0 +1,117 @@
+"""The parent's books: all work that has no outcome yet, and where it is.
+
+    backlog    waits for a child          timers    waits for a time
+    slots      in the hands of a child    blocked   waits for other jobs (only counted: their callbacks bring them)
+
+Written by the dispatcher's thread alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from executors.pool.backlog import Backlog, Timers
+from executors.pool.outcomes import Outcomes
+from executors.pool.work import Calls, Chunk
+from taskq.states import State
+
+if TYPE_CHECKING:
+    from executors.pool.jobs import LocalJob
+    from executors.pool.slot import Slot
+    from executors.pool.work import Entry
+
+
+class Books:
+    """Know every job that has no outcome yet."""
+
+    def __init__(self) -> None:
+        self.backlog = Backlog()
+        self.timers = Timers()
+        self.outcomes = Outcomes(self.backlog, self.timers)
+        self.slots: dict[int, Slot] = {}  # by the socket's descriptor
+        self.blocked = 0
+        self._broken: str | None = None
+
+    def add(self, entry: Entry) -> None:
+        """Queue work."""
+        if self._broken is None:
+            self.backlog.add(entry)
+        else:
+            self._fail(entry, self._broken)
+
+    def add_due(self, now: float) -> None:
+        """Queue the work whose time has come."""
+        for entry in self.timers.take(now):
+            if not isinstance(entry, Chunk):
+                entry.waiting = None
+            self.add(entry)
+
+    def block(self, jobs: int) -> None:
+        """Count jobs that wait for other jobs."""
+        self.blocked += jobs
+
+    @property
+    def busy(self) -> bool:
+        """Whether a child has work."""
+        return any(slot.frames for slot in self.slots.values())
+
+    @property
+    def empty(self) -> bool:
+        """Whether every job has its outcome."""
+        return not self.backlog and not self.timers and not self.blocked and not self.busy
+
+    def holder(self, job: LocalJob) -> tuple[Slot, int] | None:
+        """Return the child that has a job in its hands, and the job's line number there."""
+        for slot in self.slots.values():
+            if (line := slot.find_job(job)) is not None:
+                return slot, line
+        return None
+
+    def locate(self, job: LocalJob) -> State:
+        """Return where a job that has not ended stands. One that its child may start any moment counts as running."""
+        if job.waiting is not None:
+            return job.waiting
+        found = self.holder(job)
+        if found is None:
+            return State.QUEUED
+        slot, line = found
+        return State.RUNNING if line < max(slot.claim, slot.done + 1) else State.QUEUED
+
+    def progress_of(self, job: LocalJob) -> tuple[int, int | None] | None:
+        """Return what a job said last of its progress, and remember it."""
+        found = self.holder(job)
+        if found is not None:
+            job.told = found[0].progress_at(found[1]) or job.told
+        return job.told
+
+    def drop_waiting(self) -> None:
+        """Cancel all that has not been handed to a child."""
+        for entry in self._take_waiting():
+            if isinstance(entry, Chunk):
+                entry.sink.cancel()
+            elif not entry.done():
+                entry.withdraw()
+
+    def take_from(self, slot: Slot) -> list[Entry]:
+        """Take all that has no outcome out of the hands of a child that will report nothing more."""
+        entries: list[Entry] = []
+        while slot.frames:
+            frame = slot.frames.popleft()
+            entries += frame.batch.part(frame.settled, frame.cut)
+        return entries
+
+    def break_down(self, message: str) -> None:
+        """Fail everything there is and everything that comes: nothing can be run any more."""
+        self._broken = message
+        entries = self._take_waiting()
+        for slot in self.slots.values():
+            entries += self.take_from(slot)
+        for entry in entries:
+            self._fail(entry, message)
+
+    def _take_waiting(self) -> list[Entry]:
+        return [*self.backlog.clear(), *self.timers.clear()]
+
+    def _fail(self, entry: Entry, message: str) -> None:
+        batch = entry if isinstance(entry, Chunk) else Calls(entry.function, [entry])
+        self.outcomes.broken(batch, message)

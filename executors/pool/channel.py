@@ -1,0 +1,178 @@
+"""How a fresh child opens its private line to the parent.
+
+    child                                             parent
+    makes socket pair, page, pidfd, life pipe
+    Hello ──one datagram with four descriptors──▶  rendezvous.accept() → Line
+    arms the life pipe, keeps socket and page         keeps socket, page, pidfd, write end of the life pipe
+
+Nothing has a name in the file system, nothing is inherited but the rendezvous, and a replacement child makes a new
+line: whatever kills either side at any instant, the kernel frees everything and no half-read message is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import signal
+import socket
+import threading
+from dataclasses import dataclass
+
+from executors.pool.frames import HELLO, VERSION
+from executors.pool.page import Page, create_memory
+
+#: Bytes that either direction of the socket may hold, so that a frame is one system call.
+_SOCKET_BUFFER = 512 * 1024
+_DESCRIPTORS = 4
+#: Asks a child to release the jobs it has claimed but not started. Ignored by default, and hardly used by programs.
+RELEASE = signal.SIGURG
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """The parent's end of one child's line. `pidfd` is None where the platform has none."""
+
+    pid: int
+    sock: socket.socket
+    page: Page
+    pidfd: int | None
+    life: int
+
+    def close(self) -> None:
+        """Free everything; a child that still lives dies of it."""
+        self.sock.close()
+        self.page.close()
+        os.close(self.life)
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+
+    def hang_up(self) -> None:
+        """Let the child read the end of its orders."""
+        with contextlib.suppress(OSError):  # it is gone
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def release_in_fork(self) -> None:
+        """Close the descriptors in a forked copy of the parent, so that the life pipe has one holder only."""
+        for fd in (self.sock.fileno(), self.life, *(() if self.pidfd is None else (self.pidfd,))):
+            if fd >= 0:
+                os.close(fd)
+
+    def is_alive(self) -> bool:
+        """Tell whether the child lives; without a pidfd, whether there is a process with its number."""
+        if self.pidfd is not None:
+            return not _is_readable(self.pidfd)
+        try:
+            os.kill(self.pid, 0)
+        except OSError:
+            return False
+        return True
+
+    def ask_to_release(self) -> None:
+        """Interrupt the running job for the moment that it takes to let go of those behind it."""
+        with contextlib.suppress(ProcessLookupError):
+            if self.is_alive():
+                os.kill(self.pid, RELEASE)
+
+    def kill(self) -> None:
+        """End the child at once, whatever it runs, with the processes it started."""
+        if not self.is_alive():
+            return  # its number may be somebody else's by now
+        for end in (os.killpg, os.kill):
+            try:
+                end(self.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
+
+
+class Rendezvous:
+    """Where children say hello. `child_end` goes to them as an argument of their process."""
+
+    def __init__(self) -> None:
+        self.parent_end, self.child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.parent_end.setblocking(False)
+
+    def accept(self) -> Line | int | None:
+        """Return the line of the next child that has said hello; None when there is none.
+
+        Where this process has no descriptors left for the line, return the child's pid: it hangs up, and Pool starts
+        another.
+        """
+        try:
+            data, fds, _, _ = socket.recv_fds(self.parent_end, HELLO.size, _DESCRIPTORS)
+        except BlockingIOError:
+            return None
+        version, pid = HELLO.unpack(data)
+        try:
+            return self._line(version, pid, fds)
+        except OSError:
+            return int(pid)
+
+    @staticmethod
+    def _line(version: int, pid: int, fds: list[int]) -> Line:
+        with contextlib.ExitStack() as unused:
+            for fd in fds:
+                unused.callback(os.close, fd)
+            if version != VERSION:
+                message = f"child {pid} speaks version {version} of the pool's protocol, not {VERSION}: mixed versions"
+                raise RuntimeError(message)
+            if len(fds) < _DESCRIPTORS - (not hasattr(os, "pidfd_open")):
+                raise OSError(errno.EMFILE, "no descriptors left")
+            page = Page(fds[1])
+            unused.pop_all()
+        os.close(fds[1])
+        sock = socket.socket(fileno=fds[0])
+        sock.setblocking(False)
+        return Line(pid=pid, sock=sock, page=page, pidfd=fds[3] if len(fds) == _DESCRIPTORS else None, life=fds[2])
+
+    def close(self) -> None:
+        """Hear no more hellos."""
+        self.parent_end.close()
+        self.child_end.close()
+
+
+def open_line(rendezvous: socket.socket) -> tuple[socket.socket, Page]:
+    """Make this process's line, hand the parent its end, and see to it that this process dies with the parent."""
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER)
+    memory = create_memory()
+    life_read, life_write = os.pipe()
+    pidfd = [os.pidfd_open(os.getpid())] if hasattr(os, "pidfd_open") else []
+    fds = [theirs.fileno(), memory, life_write, *pidfd]
+    try:
+        socket.send_fds(rendezvous, [HELLO.pack(VERSION, os.getpid())], fds)
+    except OSError as error:  # the parent has gone or is closing
+        raise SystemExit(0) from error
+    page = Page(memory)
+    theirs.close()
+    for fd in fds[1:]:
+        os.close(fd)
+    die_with_writer(life_read)
+    return ours, page
+
+
+def die_with_writer(life_read: int) -> None:
+    """Have this process killed when the last writer of the pipe goes: the kernel does it, even inside C code."""
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(life_read, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(life_read, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(life_read, fcntl.F_SETFL, fcntl.fcntl(life_read, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+    else:  # macOS: a thread that waits; it cannot run while C code holds the interpreter
+        threading.Thread(target=_wait_and_die, args=(life_read,), daemon=True).start()
+    if _is_readable(life_read):  # the parent went before the pipe was armed
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_and_die(life_read: int) -> None:
+    os.read(life_read, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _is_readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))

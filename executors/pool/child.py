@@ -1,0 +1,220 @@
+"""What a child process does all its life: read orders, run jobs, record outcomes.
+
+    serve()  is the initializer of a `multiprocessing.Pool` and never returns, so the process never touches Pool's
+             queues, whose locks a killed process would take with it.
+
+    order ──▶ decode ──▶ claim a run of jobs ──▶ run them ──▶ commit to the journal ──▶ ... ──▶ flush with END
+
+What is between claim and commit stands in `execution.py`. The parent sees the claim, so when the process dies it knows
+which jobs may have been started.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from executors.pool import frames, page, values
+from executors.pool.channel import RELEASE, open_line
+from executors.pool.execution import Execution
+from executors.pool.journal import Journal
+from executors.pool.naming import find_function
+from taskq import context, runner
+from taskq.result import Failure
+from taskq.states import Reason
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from types import FrameType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSettings:
+    """What every child of one pool is told when it starts."""
+
+    session: str
+    strict: bool = False
+    max_tasks: int | None = None
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+
+
+def serve(rendezvous: socket.socket, settings: ChildSettings) -> NoReturn:
+    """Run jobs until the parent hangs up. Called by Pool as its initializer; ends the process by SystemExit."""
+    _leave_parents_signals()
+    sock, shared = open_line(rendezvous)
+    rendezvous.close()
+    child = Child(sock, shared, settings)
+    child.start(settings)
+    child.work()
+    raise SystemExit(0)
+
+
+def _leave_parents_signals() -> None:
+    """Take default signals and a process group of our own: Ctrl-C is the parent's affair, and one kill reaches all."""
+    signal.set_wakeup_fd(-1)
+    for number, action in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.SIG_IGN)):
+        signal.signal(number, action)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.setpgid(0, 0)
+
+
+def _flush_prints() -> None:
+    """Let what jobs printed be seen now, not when this process ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):  # no stream, a closed one, a broken pipe: not the job's affair
+            continue
+
+
+class Child:
+    """The state of one child process. Also the Reporter of the job that runs."""
+
+    def __init__(self, sock: socket.socket, shared: page.Page, settings: ChildSettings) -> None:
+        self._sock = sock
+        self._input = os.fdopen(os.dup(sock.fileno()), "rb", buffering=1 << 16)
+        self._send_lock = threading.Lock()
+        self.words = shared.words
+        self._arguments = shared.arguments
+        self.journal = Journal(shared, self._send)
+        self.strict = settings.strict
+        self.session = settings.session
+        self.max_tasks = settings.max_tasks
+        self.functions: dict[int, Callable[..., Any] | Exception] = {}
+        self.run_lengths: dict[int, int] = {}
+        self.line = 0  # number of the next frame's first job
+        self.tasks = 0
+        self._told: tuple[int, int, int | None] | None = None
+        self._execution: Execution | None = None
+
+    # -- life
+
+    def start(self, settings: ChildSettings) -> None:
+        """Let jobs be ordinary programs (they may have children of their own), run the initializer, report for work."""
+        import multiprocessing  # noqa: PLC0415  # loaded anyway in every child
+
+        multiprocessing.current_process().daemon = False
+        signal.signal(RELEASE, self._release)
+        if settings.initializer is not None:
+            try:
+                settings.initializer(*settings.initargs)
+            except BaseException as error:  # noqa: BLE001  # even SystemExit: the parent must hear why
+                self._report_failed_start(error)
+        self._send(frames.REPORT.pack(0, frames.READY, 0, frames.ON_SOCKET, 0, 0))
+
+    def _report_failed_start(self, error: BaseException) -> NoReturn:
+        body = values.pack_failure(Failure.from_exception(error), error, strict=self.strict)
+        self._send(frames.REPORT.pack(len(body), frames.INIT_FAILED, 0, frames.ON_SOCKET, 0, 0) + body)
+        raise SystemExit(1)
+
+    def _release(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._execution is not None:
+            self._execution.release()
+
+    def work(self) -> None:
+        """Serve orders until the parent closes the line, or the share of tasks is done."""
+        while True:
+            header = self._input.read(frames.ORDER.size)
+            if len(header) < frames.ORDER.size:
+                return
+            order = frames.Order._make(frames.ORDER.unpack(header))
+            if order.kind == frames.DEFINE:
+                self.functions[order.function] = _define(self._input.read(order.bytes))
+            elif order.kind == frames.FORGET:
+                self.functions.pop(order.function, None)
+                self.run_lengths.pop(order.function, None)
+            elif not self._serve(order):
+                return
+
+    def _serve(self, order: frames.Order) -> bool:
+        """Run one frame and report its end; return whether there is life after it."""
+        self.words[page.PHASE] = page.DECODING
+        started = perf_counter_ns()
+        last = self.line + order.jobs
+        items = self._decode(order)
+        flags = frames.END
+        if items is None:
+            flags |= frames.UNDECODABLE
+        else:
+            self.words[page.PHASE] = page.RUNNING
+            self._execution = Execution(self, order, items)
+            self._execution.go()
+            self._execution = None
+            context.provide(None)
+            if self.journal.done < last:
+                flags |= frames.STOPPED
+        self.words[page.PHASE] = page.IDLE
+        _flush_prints()
+        self._send_progress()
+        retiring = self.max_tasks is not None and self.tasks >= self.max_tasks
+        self.journal.flush(flags | (frames.RETIRING if retiring else 0), perf_counter_ns() - started)
+        self.journal.done = self.line = last
+        return not retiring
+
+    def _decode(self, order: frames.Order) -> list[Any] | None:
+        """Return the items of a frame, or None when their bytes cannot be read."""
+        try:
+            items = list(self._read_items(order))
+        except Exception as error:  # noqa: BLE001  # arguments of any class may fail to be rebuilt in any way
+            if order.jobs == 1:
+                self.journal.commit(1, values.FAILURE, self.failure(error, Reason.UNDECODABLE))
+            return None
+        if order.kind == frames.CALLS and order.encoding == values.RAW:
+            return [(order.first, items, None)]
+        return items
+
+    def _read_items(self, order: frames.Order) -> Any:
+        if order.place == frames.ON_SOCKET:
+            return values.unpack(order.encoding, self._input.read(order.bytes))
+        try:
+            return values.unpack(order.encoding, self._arguments[order.place - 1][: order.bytes])
+        finally:
+            self.words[page.TAKEN] += 1
+
+    def _send(self, data: bytes) -> None:
+        with self._send_lock:
+            try:
+                self._sock.sendall(data)
+            except OSError:  # the parent is gone
+                os._exit(0)
+
+    # -- Reporter
+
+    def progress(self, number: int, done: int, total: int | None) -> None:
+        if self._told is not None and self._told[0] != number:
+            self._send_progress()
+        self._told = number, done, total
+        self.words[page.TOLD] = 0
+        self.words[page.DONE] = done
+        self.words[page.TOTAL] = 0 if total is None else total + 1
+        self.words[page.TOLD] = number + 1
+
+    def _send_progress(self) -> None:
+        """Send a job's last word, which the shared page is going to lose."""
+        if self._told is not None:
+            number, done, total = self._told
+            self._told = None
+            body = frames.PROGRESS_BODY.pack(number, done, -1 if total is None else total)
+            self._send(frames.REPORT.pack(len(body), frames.PROGRESS, 0, frames.ON_SOCKET, 0, 0) + body)
+
+    def is_cancelled(self, number: int) -> bool:
+        return bool(self.words[page.CANCEL] == number + 1)
+
+    def failure(self, error: BaseException, reason: Reason = Reason.ERROR) -> bytes:
+        """Encode what a job raised."""
+        return values.pack_failure(Failure.from_exception(error, reason), error, strict=self.strict)
+
+
+def _define(definition: bytes) -> Callable[..., Any] | Exception:
+    """Return the function of a definition ready to run, or the reason why there is none."""
+    try:
+        return runner.prepare(find_function(definition))
+    except Exception as error:  # noqa: BLE001  # importing a user's module may raise anything
+        return error

@@ -1,0 +1,65 @@
+"""The child processes of one pool: made, replaced and ended by a `multiprocessing.Pool`.
+
+Pool's own queues stay empty for all its life: `serve` is its initializer and does not return, so no job and no lock
+ever goes through them (a process killed in `get` or `put` would take their lock with it, and the Pool would hang).
+"""
+
+from __future__ import annotations
+
+import threading
+from multiprocessing.pool import Pool
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from executors.pool.child import ChildSettings, serve
+from executors.pool.processes import StartPolicy, Watcher, watched_context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from executors.pool.channel import Rendezvous
+
+#: Seconds a child gets to run its exit handlers before it is killed.
+_GRACE: Final = 2.0
+#: Seconds between two looks at whether the children have ended.
+_LOOK: Final = 0.05
+
+
+class Children:
+    """Own the Pool. Every method may be called from any thread, each once."""
+
+    def __init__(
+        self, processes: int, start_method: str, settings: ChildSettings, watcher: Watcher, rendezvous: Rendezvous
+    ) -> None:
+        """Start the processes.
+
+        Raises:
+            OSError, RuntimeError: they cannot be started at all; nothing is left behind.
+        """
+        self._policy = StartPolicy(watcher)
+        self._pool: Any = Pool(
+            processes,
+            initializer=serve,
+            initargs=(rendezvous.child_end, settings),
+            context=watched_context(start_method, self._policy),
+        )
+        self._policy.lenient = True
+
+    def end(self, hang_up: Callable[[], None], kill: Callable[[], None]) -> None:
+        """Replace no child any more, have them hang up and exit, and kill those that have not when the grace is over.
+
+        `hang_up` closes the lines of children that have one now; it is called again for those that come late.
+        """
+        pool = self._pool
+        pool.close()
+        joiner = threading.Thread(target=pool.join, name="taskq-join", daemon=True)
+        joiner.start()
+        deadline = monotonic() + _GRACE
+        while joiner.is_alive():
+            hang_up()
+            joiner.join(_LOOK)
+            if joiner.is_alive() and monotonic() >= deadline:
+                kill()
+        pool.terminate()  # nothing left to end: this drops what multiprocessing keeps for its exit
+        self._policy.watcher = None
+        self._pool = None

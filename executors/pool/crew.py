@@ -1,0 +1,119 @@
+"""A pool as a whole: its dispatcher and its children, from the first process to the last descriptor.
+
+    finish:  every job has its outcome → children hang up and exit → dispatcher ends → descriptors are closed
+
+While it waits for the jobs, dead children are still replaced. At the interpreter's end every open crew is finished, so
+that what was submitted is run, as `concurrent.futures` promises.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing.util  # noqa: F401  # registers its own exit handler, which must come after ours
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from executors.pool.channel import Rendezvous
+from executors.pool.children import Children
+from executors.pool.dispatcher import Dispatcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from executors.pool.child import ChildSettings
+
+
+class Crew:
+    """Start on construction, end by `finish`. Safe to use from several threads."""
+
+    def __init__(
+        self, processes: int, start_method: str, settings: ChildSettings, on_broken: Callable[[str], None]
+    ) -> None:
+        self._pid = os.getpid()
+        #: Whether new work is taken.
+        self.accepting = True
+        self._rendezvous = Rendezvous()
+        self.dispatcher = Dispatcher(self._rendezvous, processes, on_broken)
+        #: Set when nothing is left of it.
+        self.ended = threading.Event()
+        self._finishing = threading.Lock()
+        _open.add(self)
+        try:
+            self._children = Children(processes, start_method, settings, self.dispatcher, self._rendezvous)
+        except BaseException:
+            self._free()
+            raise
+        self.dispatcher.start()
+
+    def is_foreign(self) -> bool:
+        """Tell whether this is a forked copy of the process that made it."""
+        return os.getpid() != self._pid
+
+    def finish(self, grace: float | None = None) -> None:
+        """Wait until every job has its outcome, then end everything.
+
+        What still runs after `grace` seconds, or when the wait is interrupted, is killed and recorded as cancelled.
+        """
+        if self.is_foreign():
+            return
+        with self._finishing:
+            if self.ended.is_set():
+                return
+            try:
+                if not self._wait_until_idle(grace):
+                    self.dispatcher.post(self.dispatcher.give_up)
+            except BaseException:
+                self.dispatcher.post(self.dispatcher.give_up)
+                self._end()
+                raise
+            self._end()
+
+    def finish_in_background(self) -> None:
+        """Do as `finish` in a thread; the interpreter does not end before it."""
+        if not self.ended.is_set() and not self.is_foreign():
+            threading.Thread(target=self.finish, name="taskq-close").start()
+
+    def _wait_until_idle(self, timeout: float | None) -> bool:
+        idle = threading.Event()
+        self.dispatcher.post(lambda: self.dispatcher.on_idle.append(idle.set))
+        return idle.wait(timeout)
+
+    def _end(self) -> None:
+        dispatcher = self.dispatcher
+        self._children.end(
+            hang_up=lambda: dispatcher.post(dispatcher.hang_up), kill=lambda: dispatcher.post(dispatcher.kill_children)
+        )
+        dispatcher.post(dispatcher.abandon)
+        self._free()
+
+    def _free(self) -> None:
+        self.dispatcher.stop()
+        self._rendezvous.close()
+        self.ended.set()
+        _open.discard(self)
+
+    def release_in_fork(self) -> None:
+        """Take no work in a forked copy of the process, and close its copies of the descriptors."""
+        self.accepting = False
+        self.dispatcher.release_in_fork()
+
+
+_open: weakref.WeakSet[Crew] = weakref.WeakSet()
+
+
+def _finish_all() -> None:
+    for crew in list(_open):
+        crew.accepting = False
+        crew.finish()
+
+
+def _release_all_in_fork() -> None:
+    for crew in list(_open):
+        crew.release_in_fork()
+
+
+atexit.register(_finish_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_all_in_fork)

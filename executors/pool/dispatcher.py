@@ -1,0 +1,365 @@
+"""The one thread that owns all state of a pool in the parent.
+
+    user threads ──post()──▶ inbox ─┐
+    Pool's thread ──exited()────────┤            ┌──▶ slot 0 ◀──▶ child 0
+    rendezvous ──hello──────────────┼─▶ dispatcher ──▶ slot 1 ◀──▶ child 1
+    timers ─────────────────────────┘            └──▶ ...
+
+    each turn:  poll → inbox → reports and deaths → due timers → tick → feed
+
+Only this thread writes the state, so there is no lock, and a KeyboardInterrupt in a user's thread can never find it
+half changed. User threads append to the inbox, wake the loop if it sleeps, and wait for their own answer.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from executors.pool import frames
+from executors.pool.books import Books
+from executors.pool.jobs import LocalJob
+from executors.pool.overseer import TICK, Overseer
+from executors.pool.slot import Slot
+from executors.pool.work import Calls, Chunk
+from taskq.log import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from executors.pool.channel import Rendezvous
+    from executors.pool.slot import Record
+    from executors.pool.work import Entry, Sink
+
+T = TypeVar("T")
+log = get_logger(__name__)
+
+#: Frames a child may have: the one it runs, and one behind it so that it never waits for the parent.
+DEPTH: Final = 2
+#: Bytes that a pipe holds at the most: one read empties it.
+_PIPE_BYTES: Final = 1 << 16
+#: Seconds a user's thread waits for the dispatcher's answer before it takes the dispatcher for dead.
+_ANSWER_WITHIN: Final = 30.0
+
+
+class Dispatcher:
+    """Hand work to children and take their outcomes. `start`, `post`, `ask` and `exited` are for other threads."""
+
+    def __init__(self, rendezvous: Rendezvous, processes: int, on_broken: Callable[[str], None]) -> None:
+        self.books = Books()
+        self.on_idle: list[Callable[[], None]] = []
+        self.on_broken = on_broken
+        self._processes = processes
+        self._rendezvous = rendezvous
+        self._inbox: deque[Any] = deque()
+        self._asleep = False
+        self._hungry = True
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._poll = select.poll()
+        self._poll.register(self._wake_read, select.POLLIN)
+        self._poll.register(rendezvous.parent_end, select.POLLIN)
+        self._deaths: dict[int, Slot] = {}  # by pidfd
+        self._overseer = Overseer(self)
+        self._next_tick = 0.0
+        #: Whether the last sleep was to end at a time: for a tick, or for work that is due.
+        self._waits_for_time = False
+        self._given_up = False
+        self._running = True
+        self._over = False
+        self._thread = threading.Thread(target=self._run, name="taskq-dispatcher", daemon=True)
+
+    # -- for other threads
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def post(self, message: Entry | Callable[[], None]) -> None:
+        """Have work queued, or a function called, by the dispatcher's thread. Never blocks."""
+        self._inbox.append(message)
+        if self._asleep and (self._hungry or not isinstance(message, LocalJob | Chunk)):
+            self.wake()
+        if self._over:
+            self._settle_inbox()
+
+    def wake(self) -> None:
+        """End the loop's sleep."""
+        self._asleep = False
+        try:
+            os.write(self._wake_write, b"\0")
+        except OSError:  # full: it will wake; closed: there is nobody to wake
+            return
+
+    def ask(self, question: Callable[[], T], otherwise: T) -> T:
+        """Return what `question()` gives in the dispatcher's thread; `otherwise` when that has ended."""
+        if self.is_this_thread():
+            return question()
+        answer: SimpleQueue[T] = SimpleQueue()
+        self.post(lambda: answer.put(question()))
+        while self._thread.is_alive():
+            try:
+                return answer.get(timeout=_ANSWER_WITHIN if self._running else TICK)
+            except Empty:
+                continue
+        return otherwise
+
+    def exited(self, pid: int | None, exitcode: int | None) -> None:
+        """Hear from Pool's thread that it reaped a child."""
+        self.post(lambda: self._overseer.reaped(pid, exitcode))
+
+    def is_this_thread(self) -> bool:
+        """Tell whether the caller runs in the dispatcher's thread, as callbacks do."""
+        return threading.current_thread() is self._thread
+
+    def stop(self) -> None:
+        """End the thread, wait for it, and free what it used."""
+        if self._thread.is_alive():
+            self.post(self._end)
+            self._thread.join()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        self._over = True  # who posts from now on sees it, who posted before is in the inbox
+        self._settle_inbox()
+
+    def _settle_inbox(self) -> None:
+        """Give an outcome to work that was posted while the thread was ending."""
+        while self._inbox:
+            message = self._inbox.popleft()
+            if isinstance(message, LocalJob | Chunk):
+                self.books.add(message)
+        self.books.drop_waiting()
+
+    def release_in_fork(self) -> None:
+        """Close the descriptors that a forked copy of this process holds."""
+        for slot in self.books.slots.values():
+            slot.line.release_in_fork()
+        for fd in (self._wake_read, self._wake_write, self._rendezvous.parent_end.fileno()):
+            os.close(fd)
+
+    # -- the loop
+
+    def _run(self) -> None:
+        while self._running:
+            try:
+                self._turn()
+            except Exception as error:  # a mistake of ours must not hang everybody who waits
+                log.exception("dispatcher_failed")
+                self.on_broken(f"the pool's dispatcher failed: {error!r}; please report it")
+
+    def _turn(self) -> None:
+        for fd, _ in self._poll.poll(self._timeout_ms()):
+            if fd in self.books.slots:
+                self.read(self.books.slots[fd])
+            elif fd in self._deaths:
+                self._overseer.bury(self._deaths[fd])
+            elif fd == self._wake_read:
+                self._drain_wakes()
+            else:
+                self.welcome()
+        self._asleep = False
+        self._read_inbox()
+        if self._waits_for_time:
+            now = monotonic()
+            self.books.add_due(now)
+            if now >= self._next_tick and self._needs_ticks():
+                self._next_tick = now + TICK
+                self._overseer.tick()
+        self._feed()
+        if self.on_idle and self._is_idle():
+            waiting, self.on_idle = self.on_idle, []
+            for call in waiting:
+                call()
+
+    def _timeout_ms(self) -> float | None:
+        """Return how long to sleep. Says `asleep` first and looks at the inbox after: no message is slept over."""
+        due = self.books.timers.next_due()
+        if self._needs_ticks():
+            due = self._next_tick if due is None else min(due, self._next_tick)
+        self._waits_for_time = due is not None
+        self._asleep = True
+        if self._inbox:
+            return 0
+        return None if due is None else max(0.0, due - monotonic()) * 1000 + 0.5
+
+    def _needs_ticks(self) -> bool:
+        return self._overseer.mourns or self.books.busy
+
+    def _is_idle(self) -> bool:
+        return self.books.empty and not self._inbox and not self._overseer.mourns
+
+    def _drain_wakes(self) -> None:
+        os.read(self._wake_read, _PIPE_BYTES)
+
+    def _read_inbox(self) -> None:
+        inbox = self._inbox
+        while inbox:
+            message = inbox.popleft()
+            if isinstance(message, LocalJob | Chunk):
+                self.books.add(message)
+            else:
+                message()
+
+    def _end(self) -> None:
+        self._running = False
+
+    # -- children come, report and go
+
+    def welcome(self) -> None:
+        """Take in the children that have said hello."""
+        while (line := self._rendezvous.accept()) is not None:
+            if isinstance(line, int):
+                self._overseer.excuse(line)
+                continue
+            slot = Slot(line)
+            fd = line.sock.fileno()
+            self.books.slots[fd] = slot
+            self._poll.register(fd, select.POLLIN)
+            if line.pidfd is not None:
+                self._deaths[line.pidfd] = slot
+                self._poll.register(line.pidfd, select.POLLIN)
+
+    def read(self, slot: Slot) -> None:
+        """Take what a child has sent."""
+        if slot.has_unsent:
+            self._send_on(slot)
+        for report, body, records in slot.reports():
+            slot.still = 0
+            if report.kind == frames.RESULTS:
+                self.settle(slot, records)
+                if report.flags & frames.END and slot.frames:
+                    self._frame_over(slot, report)
+            elif report.kind == frames.PROGRESS:
+                _note_progress(slot, body)
+            elif report.kind == frames.READY:
+                slot.ready = True
+                self._overseer.started_well(slot)
+            else:
+                self._overseer.start_failed(slot, body)
+        if slot.ended and slot.line.pidfd is None and not slot.dead:
+            self._overseer.bury(slot)
+
+    def settle(self, slot: Slot, records: list[Record]) -> None:
+        """Record outcomes of the jobs at the head of the child's first frame."""
+        for jobs, encoding, payload in records:
+            if not slot.frames:  # all was taken from the child meanwhile: the pool is breaking down
+                return
+            frame = slot.frames[0]
+            self.books.outcomes.record(frame.batch, frame.settled, jobs, encoding, payload)
+            frame.settled += jobs
+
+    def _frame_over(self, slot: Slot, report: frames.Report) -> None:
+        frame = slot.frames.popleft()
+        if frame.settled:
+            frame.batch.function.pace.observe(frame.settled, report.elapsed_ns)
+        if report.flags & frames.UNDECODABLE:
+            self.books.backlog.put_back(frame.batch.singles(0, frame.cut))
+        elif frame.settled < frame.cut:
+            self.books.backlog.put_back(frame.batch.part(frame.settled, frame.cut))
+        if report.flags & frames.RETIRING:
+            slot.retiring = True
+        if not slot.frames:
+            self._overseer.rested(slot)
+            if slot.retiring and slot.orphan:
+                self.forget(slot)
+
+    def forget(self, slot: Slot) -> None:
+        """Let go of a child that is dead."""
+        slot.dead = True
+        fd = slot.line.sock.fileno()
+        if self.books.slots.pop(fd, None) is None:
+            return
+        self._poll.unregister(fd)
+        if slot.line.pidfd is not None:
+            del self._deaths[slot.line.pidfd]
+            self._poll.unregister(slot.line.pidfd)
+        slot.line.close()
+
+    # -- work goes out
+
+    def _feed(self) -> None:
+        """Give work to children that have room. `_hungry` tells posters of work whether it is worth waking us."""
+        while not self._given_up:
+            hungry = [slot for slot in self.books.slots.values() if _accepts(slot)]
+            self._hungry = bool(hungry)
+            if not hungry or not self.books.backlog:
+                return
+            slot = min(hungry, key=lambda slot: len(slot.frames))
+            batch = self.books.backlog.take(self._processes)
+            if batch is None:
+                return
+            slot.send(batch)
+            if slot.has_unsent:
+                self._poll.modify(slot.line.sock, select.POLLIN | select.POLLOUT)
+
+    def _send_on(self, slot: Slot) -> None:
+        slot.write_on()
+        if not slot.has_unsent:
+            self._poll.modify(slot.line.sock, select.POLLIN)
+
+    # -- wishes of the users, in this thread
+
+    def cancel(self, job: LocalJob, answer: Callable[[bool], None], *, kill: bool) -> None:
+        """Keep a job from running, or ask it to stop, or kill it; `answer` hears if it is cancelled for certain."""
+        found = None if job.done() else self.books.holder(job)
+        if found is not None:
+            self._overseer.cancel(*found, job, answer, kill=kill)
+            return
+        if not job.done():
+            job.withdraw()
+        answer(job.cancelled())
+
+    def end_stream(self, stream: Sink) -> None:
+        """Stop what still runs of a map that nobody reads any more, and let its function go."""
+        for slot in self.books.slots.values():
+            if any(isinstance(frame.batch, Chunk) and frame.batch.sink is stream for frame in slot.frames):
+                self._overseer.stop(slot)
+            if stream.function.bound:
+                slot.forget(stream.function)
+
+    def abandon(self) -> None:
+        """Record every job that is left as cancelled: the children are gone and the queue is closed."""
+        for slot in list(self.books.slots.values()):
+            self.books.backlog.put_back(self.books.take_from(slot))
+            self.forget(slot)
+        self.books.drop_waiting()
+
+    def hang_up(self) -> None:
+        """Close the line of every child: an idle one exits by itself."""
+        self._overseer.ending = True
+        self.welcome()
+        for slot in self.books.slots.values():
+            slot.line.hang_up()
+
+    def give_up(self) -> None:
+        """Start nothing more and kill what runs."""
+        self._given_up = True
+        self.kill_children()
+
+    def kill_children(self) -> None:
+        """Kill every child that there still is."""
+        for slot in self.books.slots.values():
+            slot.line.kill()
+
+
+def _accepts(slot: Slot) -> bool:
+    """Tell whether a child can be given another frame now."""
+    if not slot.ready or slot.retiring or slot.stopping is not None:
+        return False
+    if not slot.frames:
+        return True
+    head = slot.frames[0]
+    return len(slot.frames) < DEPTH and head.batch.function.pace.fits_behind(head.cut - head.settled)
+
+
+def _note_progress(slot: Slot, body: bytes) -> None:
+    line, done, total = frames.PROGRESS_BODY.unpack(body)
+    found = slot.find(line)
+    if found is not None and isinstance(found[0].batch, Calls):
+        found[0].batch.jobs[found[1]].told = (done, None if total < 0 else total)

@@ -1,0 +1,203 @@
+"""One frame of jobs being run in a child.
+
+    claim a run of jobs ──▶ run them ──▶ commit their outcomes ──▶ next run
+
+A run is one job, or several very short ones together: a claim and a commit cost a microsecond, a no-op a fortieth of
+it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from time import monotonic_ns, perf_counter_ns
+from typing import TYPE_CHECKING, Any, Final
+
+from executors.pool import frames, page, values
+from taskq import context, runner
+from taskq.context import JobContext
+from taskq.states import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from executors.pool.child import Child
+
+#: Nanoseconds of work that a run of several jobs aims at: the most that is run again when its process dies. Less than
+#: any job takes that writes a file or sends a message, so those always run alone.
+_RUN_NS: Final = 5_000
+#: Jobs in a run at the most: beyond this the claim costs nothing any more.
+_RUN_MAX: Final = 256
+
+
+class Execution:
+    """One frame being run, in runs of jobs that are claimed and committed together.
+
+    A run is as long as `_RUN_NS` of work, going by the last ones of the same function, so only jobs of a few
+    microseconds share one; timed jobs, and jobs that may have killed a process, always run alone.
+    """
+
+    def __init__(self, child: Child, order: frames.Order, items: list[Any]) -> None:
+        self._child = child
+        self._order = order
+        self._items = iter(items)
+        self._journal = child.journal
+        self._exact = bool(order.flags & frames.EXACT)
+        #: Values of the present run, and how many of them are committed.
+        self._results: list[Any] = []
+        self._committed = 0
+        #: Whether a user's function is running.
+        self._in_job = False
+        #: How many values the run can still come to after `release`; None: it was not called.
+        self._kept: int | None = None
+        self._call_number = 0
+
+    def go(self) -> None:
+        """Run every job of the frame, unless the parent or `max_tasks_per_child` stops it before."""
+        child, order = self._child, self._order
+        function = child.functions[order.function]
+        if isinstance(function, Exception):
+            self._refuse_all(function)
+            return
+        run = self._run_chunk if order.kind == frames.CHUNK else self._run_calls
+        context.provide(self._context)
+        last = self._journal.done + order.jobs
+        length = 1 if self._exact else child.run_lengths.get(order.function, 1)
+        while (line := self._journal.done) < last:
+            jobs = self._claim(line, min(length, last - line))
+            if not jobs:
+                break
+            started = perf_counter_ns()
+            run(function, jobs)
+            elapsed = perf_counter_ns() - started
+            if not self._exact:
+                length = max(1, min(jobs * _RUN_NS // elapsed, 2 * length, _RUN_MAX))
+        child.run_lengths[order.function] = length
+
+    def _claim(self, line: int, jobs: int) -> int:
+        """Announce the jobs that may start now; return how many may (0: the parent wants no more)."""
+        words, child = self._child.words, self._child
+        if child.max_tasks is not None:
+            jobs = min(jobs, child.max_tasks - child.tasks)
+        words[page.CLAIM] = line + jobs
+        if words[page.STOP]:  # read after the claim was written: the parent waits and then reads the claim
+            words[page.CLAIM] = line
+            return 0
+        child.tasks += jobs
+        return jobs
+
+    # -- the items of a map
+
+    def _run_chunk(self, function: Callable[..., Any], jobs: int) -> None:
+        star = bool(self._order.flags & frames.STAR)
+        end = self._journal.done + jobs
+        while self._journal.done < end and not self._released:
+            self._results, self._committed = [], 0
+            if self._exact:
+                item = next(self._items)
+                error = self._run_timed(function, item if star else (item,), {})
+            else:
+                items = islice(self._items, end - self._journal.done)
+                self._in_job = True
+                error = runner.run_many(function, items, self._results, star=star)
+                self._in_job = False
+            complete = len(self._results) == self._kept  # after a release, this many is all
+            self._commit_results()
+            if error is None and self._journal.done < end and not complete:
+                error = StopIteration()  # raised by a job, it ends a C loop without a word
+            if error is not None:
+                self._journal.commit(1, values.FAILURE, self._child.failure(error))
+
+    def _run_timed(self, function: Callable[..., Any], args: Any, kwargs: Any) -> BaseException | None:
+        words = self._child.words
+        words[page.START] = monotonic_ns()
+        error = runner.run_one(function, args, kwargs, self._results, self._order.soft)
+        words[page.START] = 0
+        return error
+
+    # -- single calls
+
+    def _run_calls(self, function: Callable[..., Any], jobs: int) -> None:
+        self._results, self._committed = [], 0
+        for call in islice(self._items, jobs):
+            self._call_number = call[0]
+            try:
+                args, kwargs = call[1:] if len(call) > 2 else values.unpack_call(call[1], strict=self._child.strict)  # noqa: PLR2004
+            except Exception as unreadable:  # noqa: BLE001  # their classes may fail to be rebuilt in any way
+                self._commit_failure(unreadable, Reason.UNDECODABLE)
+                continue
+            if self._exact:
+                error = self._run_timed(function, args, kwargs or {})
+            else:
+                self._in_job = True
+                error = runner.run_one(function, args, kwargs or {}, self._results)
+                self._in_job = False
+            if error is not None:
+                self._commit_failure(error)
+        self._commit_results()
+
+    def _commit_failure(self, error: BaseException, reason: Reason = Reason.ERROR) -> None:
+        self._commit_results()
+        self._results, self._committed = [], 0
+        self._journal.commit(1, values.FAILURE, self._child.failure(error, reason))
+
+    @property
+    def _released(self) -> bool:
+        return self._kept is not None
+
+    # -- a run that turns out to be long
+
+    def release(self) -> None:
+        """Commit what is finished of the run and let go of what was not started, in the midst of a job.
+
+        Called by a signal that the parent sends when one job of a run of short ones takes long, after it has set STOP.
+        """
+        if not self._in_job or self._kept is not None or not self._child.words[page.STOP]:
+            return
+        self._in_job = False
+        self._kept = len(self._results) + 1
+        deque(self._items, maxlen=0)  # the loop that runs the jobs finds no further one
+        self._commit_results()
+        self._child.words[page.CLAIM] = self._journal.done + 1
+
+    # -- outcomes
+
+    def _commit_results(self) -> None:
+        """Record values: together if plain or of one map, else one by one, so that each stays bytes until asked for."""
+        results = self._results[self._committed :] if self._committed else self._results
+        self._committed = len(self._results)
+        if not results:
+            return
+        together = None
+        if len(results) > 1 and (self._order.kind == frames.CHUNK or values.are_scalars(map(type, results))):
+            try:
+                together = values.pack(results, strict=self._child.strict, root="result")
+            except Exception:  # noqa: BLE001  # one of them cannot travel, however its class says so; the others can
+                together = None
+        if together is None or (self._order.kind == frames.CALLS and together[0] != values.MSGPACK):
+            self._commit_singly(results)
+        else:
+            self._journal.commit(len(results), *together)
+
+    def _commit_singly(self, results: list[Any]) -> None:
+        for result in results:
+            try:
+                encoding, payload = values.pack_one(result, strict=self._child.strict, root="result")
+            except Exception as error:  # noqa: BLE001  # as above
+                encoding, payload = values.FAILURE, self._child.failure(error)
+            self._journal.commit(1, encoding, payload)
+
+    def _refuse_all(self, error: Exception) -> None:
+        refusal = self._child.failure(error, Reason.UNKNOWN_TASK)
+        for _ in range(self._order.jobs):
+            self._journal.commit(1, values.FAILURE, refusal)
+
+    def _context(self) -> JobContext:
+        """Describe the job that is running: its place is behind all committed ones and those finished in this run."""
+        child, order = self._child, self._order
+        line = self._journal.done + len(self._results) - self._committed
+        if order.kind == frames.CALLS:
+            job_id = f"{child.session}-{self._call_number}"
+        else:
+            job_id = f"{child.session}-{order.stream}.{order.first + line - child.line}"
+        return JobContext(job_id, order.attempt, line, child)

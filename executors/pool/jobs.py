@@ -1,0 +1,144 @@
+"""Functions and jobs as the parent keeps them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from executors.pool import values
+from executors.pool.pace import Pace
+from taskq.future import Job, Undecoded
+from taskq.job import JobOptions
+
+if TYPE_CHECKING:
+    from taskq.result import Failure
+    from taskq.states import Reason, State
+
+#: The options of a job whose function has none: such jobs take the shortest way.
+DEFAULTS = JobOptions()
+
+
+class Function:
+    """A function as the children know it: by a number and a definition that each gets once."""
+
+    __slots__ = ("bound", "definition", "name", "number", "options", "pace")
+
+    def __init__(self, number: int, name: str, definition: bytes, options: JobOptions, *, bound: bool) -> None:
+        self.number = number
+        #: Whether arguments are bound to it: then it serves one map and is forgotten.
+        self.bound = bound
+        self.name = name
+        self.definition = definition
+        self.options = options
+        self.pace = Pace()
+
+
+class Home(Protocol):
+    """Where a job belongs: it answers what the job itself cannot know."""
+
+    session: str
+
+    def remember(self, job: LocalJob) -> None:
+        """Keep the job findable by its id, as long as somebody holds it."""
+
+    def state_of(self, job: LocalJob) -> State:
+        """Return where a job that has not ended stands."""
+
+    def progress_of(self, job: LocalJob) -> tuple[int, int | None] | None:
+        """Return what a running job said last of its progress, if it did."""
+
+    def cancel(self, job: LocalJob, *, kill: bool) -> bool:
+        """Do what `Job.cancel` says."""
+
+
+class Outcome(Undecoded):
+    """One job's outcome as bytes."""
+
+    __slots__ = ("_data", "_encoding", "failed")
+
+    def __init__(self, encoding: int, data: bytes) -> None:
+        self._encoding = encoding
+        self._data = data
+        self.failed = encoding == values.FAILURE
+
+    def decode(self, job_id: str) -> tuple[Any, BaseException | None]:
+        if self.failed:
+            return None, values.rebuild(*values.unpack_failure(self._data), job_id)
+        try:
+            return values.unpack(self._encoding, self._data)[0], None
+        except Exception as error:  # noqa: BLE001  # its class may fail to be rebuilt here in any way
+            return None, error
+
+    def failure(self) -> Failure:
+        """Return the description of what failed."""
+        return values.unpack_failure(self._data)[0]
+
+
+class LocalJob(Job[Any]):
+    """A job of the local executor. What is not given is a class attribute, so that making one is cheap."""
+
+    options: JobOptions | None = None
+    attempt = 1
+    _crashes = 0
+    told: tuple[int, int | None] | None = None
+    _reason: Reason | None = None
+    #: Whether the job waits for a time or for other jobs.
+    waiting: State | None = None
+    stop_wanted = False
+    #: Whether the payload is the one argument itself, a bytes object.
+    raw = False
+    #: Whether it must have a frame of its own: it may have killed a process.
+    alone = False
+
+    def __init__(self, home: Home, function: Function, number: int, payload: bytes) -> None:
+        self.home = home
+        self.function = function
+        self.number = number
+        self.payload = payload
+
+    @property
+    def id(self) -> str:
+        if "_id" not in self.__dict__:
+            self._id = f"{self.home.session}-{self.number}"
+            self.home.remember(self)
+        return self._id
+
+    def withdraw(self) -> None:
+        """Record that the job was cancelled before its present attempt began."""
+        self.attempt -= 1
+        self.drop()
+
+    @property
+    def attempts(self) -> int:
+        return self.attempt if self.done() or self.running() else self.attempt - 1
+
+    @property
+    def crashes(self) -> int:
+        return self._crashes
+
+    @crashes.setter
+    def crashes(self, count: int) -> None:
+        self._crashes = count
+
+    @property
+    def reason(self) -> Reason | None:
+        return self._reason
+
+    @property
+    def progress(self) -> tuple[int, int | None] | None:
+        return self.told if self.done() else self.home.progress_of(self)
+
+    def cancel(self, *, kill: bool = False) -> bool:
+        return self.home.cancel(self, kill=kill)
+
+    def _ask_state(self) -> State:
+        return self.home.state_of(self)
+
+    def _decode(self) -> None:
+        outcome = self._result
+        if isinstance(outcome, Outcome) and outcome.failed:
+            self._reason = outcome.failure().reason
+        super()._decode()
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        """Tell the pickler's caller that a job stands among the arguments."""
+        raise values.JobInside

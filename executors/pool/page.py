@@ -1,0 +1,74 @@
+"""The page one child shares with its parent: eight control words, then four regions of bytes.
+
+    word     written by   meaning
+    COMMIT   child        flushes sent << 32 | bytes of complete records in the current journal half
+    CLAIM    child        end of the run of jobs it may have started; everything at or above is untouched
+    PHASE    child        IDLE, DECODING a frame, or RUNNING it
+    START    child        monotonic ns at which the running timed job began, 0 otherwise
+    TAKEN    child        argument payloads it has read out of the argument regions
+    STOP     parent       start nothing more
+    CANCEL   parent       1 + number in the line of the job that is asked to stop, 0 for none
+    CONSUMED parent       journal halves it has read out
+    TOLD     child        1 + number in the line of the job that told its progress last, 0 while it writes; then the two
+    DONE                  numbers of it, TOTAL being one more than the total, 0 for unknown
+    TOTAL
+
+    | words (4 KiB) | journal half 0 | journal half 1 | arguments 0 | arguments 1 |
+
+The memory has no name: when both processes are gone, the kernel frees it, whatever killed them.
+Words stand one cache line apart; each is one aligned 8-byte store, so it is never seen half written.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Final
+
+WORDS_BYTES: Final = 4096
+#: Bytes of one region: room for a megabyte value with its envelope; untouched parts cost no memory.
+REGION_BYTES: Final = 2 * 1024 * 1024
+JOURNAL_HALVES: Final = 2
+ARGUMENT_REGIONS: Final = 2
+PAGE_BYTES: Final = WORDS_BYTES + (JOURNAL_HALVES + ARGUMENT_REGIONS) * REGION_BYTES
+
+_LINE = 8  # words per cache line
+COMMIT, CLAIM, PHASE, START, TAKEN, STOP, CANCEL, CONSUMED, TOLD, DONE, TOTAL = (_LINE * n for n in range(11))
+
+IDLE, DECODING, RUNNING = range(3)
+
+#: COMMIT holds the count of flushes above this many bits and the journal's length below.
+COMMIT_SHIFT: Final = 32
+COMMIT_MASK: Final = (1 << COMMIT_SHIFT) - 1
+
+
+def create_memory() -> int:
+    """Return a file descriptor of PAGE_BYTES of fresh anonymous shared memory."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("taskq")
+    else:  # macOS: an unlinked temporary file is the portable anonymous memory that can be sent to another process
+        import tempfile  # noqa: PLC0415  # 3 ms that Linux does not need
+
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, PAGE_BYTES)
+    return fd
+
+
+class Page:
+    """One process's view of the shared page. `close()` frees the mapping."""
+
+    def __init__(self, fd: int) -> None:
+        """Map the memory behind `fd`; the descriptor may be closed afterwards."""
+        self._map = mmap.mmap(fd, PAGE_BYTES)
+        self._bytes = memoryview(self._map)
+        self.words = self._bytes[:WORDS_BYTES].cast("Q")
+        regions = [self._bytes[start : start + REGION_BYTES] for start in range(WORDS_BYTES, PAGE_BYTES, REGION_BYTES)]
+        self.journal = regions[:JOURNAL_HALVES]
+        self.arguments = regions[JOURNAL_HALVES:]
+
+    def close(self) -> None:
+        """Release every view and unmap."""
+        for view in (self.words, *self.journal, *self.arguments, self._bytes):
+            view.release()
+        self._map.close()

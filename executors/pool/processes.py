@@ -1,0 +1,175 @@
+"""The Process classes that `multiprocessing.Pool` starts for us, and the context that makes it use them.
+
+Pool creates, names, reaps and replaces its processes in a thread of its own; it offers no hook. A context whose
+`Process` is ours gives two: `start` survives what would kill that thread, and `join` tells the exit code.
+Only public names of multiprocessing are used.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.context
+import os
+import time
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.context import BaseContext
+
+#: Seconds before the first new try of a start that failed, doubled up to the second figure.
+_BACKOFF, _BACKOFF_MAX = 0.01, 2.0
+#: The exit code of a process that could not be started.
+_EXIT_NOT_STARTED = 255
+
+
+class Watcher(Protocol):
+    """Hear of processes, in Pool's thread."""
+
+    def exited(self, pid: int | None, exitcode: int | None) -> None:
+        """Take note that a process has ended and was reaped. `pid` None: it could not be started."""
+
+
+class StartPolicy:
+    """What the processes of one pool share in the parent: who watches, and how failing starts are met."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher: Watcher | None = watcher
+        #: While the pool is made, a start that fails is the caller's error; later it is tried again.
+        self.lenient = False
+        self._failures = 0
+
+    def begin(self, start: Callable[[], None]) -> bool:
+        """Call `start`; return whether it worked. A failure delays the next try, ever longer."""
+        if self._failures:
+            time.sleep(min(_BACKOFF * 2 ** (self._failures - 1), _BACKOFF_MAX))
+        try:
+            start()
+        except Exception as error:  # whatever it was, it must not kill Pool's thread: fork EAGAIN, EMFILE, EPIPE
+            _close_left_pipes(error)
+            if not self.lenient:
+                raise
+            self._failures += 1
+            return False
+        self._failures = 0
+        return True
+
+
+def _close_left_pipes(error: Exception) -> None:
+    """Close the pipes that CPython (3.11 to 3.13, `popen_fork._launch`) leaves open when `os.fork` fails."""
+    trace = error.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        if frame.f_code.co_name == "_launch" and frame.f_globals.get("__name__") == "multiprocessing.popen_fork":
+            for name in ("parent_r", "parent_w", "child_r", "child_w"):
+                if name in frame.f_locals:
+                    os.close(frame.f_locals[name])
+        trace = trace.tb_next
+
+
+class _Watched:
+    """Mixed into the Process class of each start method."""
+
+    policy: StartPolicy | None
+    _stillborn = False
+    _never_started: int | None = None  # of a stillborn one: a descriptor that is readable for ever, until joined
+    _owner: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the parent's side behind when a process object is sent to its process."""
+        return {**self.__dict__, "policy": None}
+
+    def start(self) -> None:
+        assert self.policy is not None  # noqa: S101  # set by the context, kept in the parent
+        self._owner = os.getpid()
+        if not self.policy.begin(super().start):  # type: ignore[misc]
+            read_end, write_end = os.pipe()
+            os.close(write_end)
+            self._never_started, self._stillborn = read_end, True
+
+    def _is_foreign(self) -> bool:
+        """Tell whether this is the copy in a process that the program forked: these are not its children."""
+        return self._owner is not None and self._owner != os.getpid()
+
+    @property
+    def daemon(self) -> bool:
+        """Whether multiprocessing ends it at exit. A forked copy of the parent must not end its siblings."""
+        return not self._is_foreign() and bool(BaseProcess.daemon.fget(self))  # type: ignore[attr-defined]
+
+    @daemon.setter
+    def daemon(self, value: bool) -> None:
+        BaseProcess.daemon.fset(self, value)  # type: ignore[attr-defined]
+
+    def join(self, timeout: float | None = None) -> None:
+        if self._is_foreign():
+            return
+        if self._stillborn:
+            if self._never_started is not None:
+                os.close(self._never_started)
+                self._never_started = None
+            self._tell(None, _EXIT_NOT_STARTED)
+            return
+        super().join(timeout)  # type: ignore[misc]
+        if self.exitcode is not None:
+            self._tell(self.pid, self.exitcode)  # type: ignore[attr-defined]
+
+    def _tell(self, pid: int | None, exitcode: int) -> None:
+        if self.policy is not None and self.policy.watcher is not None:
+            self.policy.watcher.exited(pid, exitcode)
+
+    @property
+    def exitcode(self) -> int | None:
+        if self._stillborn:
+            return _EXIT_NOT_STARTED
+        found: int | None = super().exitcode  # type: ignore[misc]
+        return found
+
+    @property
+    def sentinel(self) -> int:
+        if self._never_started is not None:
+            return self._never_started
+        found: int = super().sentinel  # type: ignore[misc]
+        return found
+
+    def terminate(self) -> None:
+        if not self._stillborn:
+            super().terminate()  # type: ignore[misc]
+
+
+class ForkTaskqProcess(_Watched, multiprocessing.context.ForkProcess):
+    """A child made by fork; Pool names it ForkTaskqPoolWorker-N."""
+
+
+class SpawnTaskqProcess(_Watched, multiprocessing.context.SpawnProcess):
+    """A child made by spawn."""
+
+
+class ForkServerTaskqProcess(_Watched, multiprocessing.context.ForkServerProcess):
+    """A child made by forkserver."""
+
+
+_CLASSES: dict[str, Any] = {
+    "fork": ForkTaskqProcess,
+    "spawn": SpawnTaskqProcess,
+    "forkserver": ForkServerTaskqProcess,
+}
+
+
+def default_start_method() -> str:
+    """Return the safest start method here: forkserver where there is one (safe in threaded programs), else spawn."""
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+def watched_context(start_method: str, policy: StartPolicy) -> BaseContext:
+    """Return a multiprocessing context whose processes follow `policy`."""
+    context = type(multiprocessing.get_context(start_method))()
+    process_class = _CLASSES[start_method]
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        process = process_class(*args, **kwargs)
+        process.policy = policy
+        return process
+
+    context.Process = make  # type: ignore[attr-defined]
+    return context

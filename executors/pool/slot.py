@@ -1,0 +1,259 @@
+"""The parent's view of one child: its line, the frames it has, and what of them is settled.
+
+    frames   [ head: settled | running | untouched ] [ next: untouched ]
+              `settled` jobs have their outcome; from `cut` on, jobs were taken back and belong to nobody here
+
+Lines: every job sent to one child has a number, counted on both sides; a frame's jobs have consecutive ones.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, TypeAlias
+
+from executors.pool import frames, page
+from executors.pool.frames import ON_SOCKET, ORDER, RECORD, REPORT, Order, Report
+from executors.pool.work import Calls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from executors.pool.channel import Line
+    from executors.pool.jobs import Function, LocalJob
+    from executors.pool.work import Batch, Entry
+
+#: Jobs, encoding and payload of one record.
+Record: TypeAlias = tuple[int, int, bytes]
+
+#: How often to look at a progress that is just being written.
+_PROGRESS_TRIES = 5
+#: Bytes asked of the socket at once.
+_READ = 1 << 18
+#: Payload bytes from which shared memory beats the socket.
+_SHARE_FROM = 32 * 1024
+
+
+class Frame:
+    """A batch in a child's hands."""
+
+    __slots__ = ("batch", "cut", "first", "settled")
+
+    def __init__(self, batch: Batch, first: int) -> None:
+        self.batch = batch
+        self.first = first
+        self.settled = 0
+        self.cut = len(batch)
+
+
+class Slot:
+    """One child. Used by the dispatcher's thread only."""
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self.ready = False
+        #: Whether it gets no more work, and whether Pool has lost sight of it besides.
+        self.retiring = False
+        self.orphan = False
+        #: Whether the child has closed its end, and whether all it left was taken care of.
+        self.ended = False
+        self.dead = False
+        self.frames: deque[Frame] = deque()
+        #: The tick's number at which the child was asked to stop; None: it was not.
+        self.stopping: int | None = None
+        #: Ticks without any sign of progress.
+        self.still = 0
+        self.seen_commit = 0
+        self.known: set[int] = set()
+        self._next_line = 0
+        self._unsent = bytearray()
+        self._input = bytearray()
+        self._flushes = 0
+        self._half = 0
+        self._early = 0
+        self._shared_sent = 0
+
+    # -- sending
+
+    @property
+    def busy_jobs(self) -> int:
+        """How many jobs it has that are not settled."""
+        return sum(frame.cut - frame.settled for frame in self.frames)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it has nothing to do and could do something."""
+        return self.ready and not self.frames and not self.retiring
+
+    def send(self, batch: Batch) -> None:
+        """Hand over a batch; never blocks."""
+        function = batch.function
+        if function.number not in self.known:
+            self.known.add(function.number)
+            self._define(function)
+        order, payload = batch.order()
+        self.frames.append(Frame(batch, self._next_line))
+        self._next_line += order.jobs
+        words = self.line.page.words
+        size = len(payload)
+        if _SHARE_FROM <= size <= page.REGION_BYTES and self._shared_sent - words[page.TAKEN] < page.ARGUMENT_REGIONS:
+            number = self._shared_sent % page.ARGUMENT_REGIONS
+            self.line.page.arguments[number][:size] = payload
+            self._shared_sent += 1
+            self._write(ORDER.pack(*order._replace(place=1 + number)))
+        else:
+            self._write(ORDER.pack(*order) + payload)
+
+    def _define(self, function: Function) -> None:
+        order = Order(bytes=len(function.definition), kind=frames.DEFINE, function=function.number)
+        self._write(ORDER.pack(*order) + function.definition)
+
+    def forget(self, function: Function) -> None:
+        """Tell the child that a function is not used any more."""
+        if function.number in self.known:
+            self.known.discard(function.number)
+            self._write(ORDER.pack(*Order(bytes=0, kind=frames.FORGET, function=function.number)))
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether the socket was full."""
+        return bool(self._unsent)
+
+    def _write(self, data: bytes) -> None:
+        if self._unsent:
+            self._unsent += data
+            return
+        try:
+            sent = self.line.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # the child is dead; its pidfd tells
+            return
+        if sent < len(data):
+            self._unsent += memoryview(data)[sent:]
+
+    def write_on(self) -> None:
+        """Send more of what did not fit."""
+        data, self._unsent = bytes(self._unsent), bytearray()
+        self._write(data)
+
+    # -- receiving
+
+    def reports(self) -> Iterator[tuple[Report, bytes, list[Record]]]:
+        """Read what the child has sent; yield whole reports with their bodies, results without what was read early."""
+        buffer = self._input
+        while True:
+            try:
+                data = self.line.sock.recv(_READ)
+            except BlockingIOError:
+                return
+            except OSError:  # the child died with our bytes unread
+                data = b""
+            if not data:
+                self.ended = True
+                return
+            buffer += data
+            at = 0
+            while len(buffer) - at >= REPORT.size:
+                report = Report._make(REPORT.unpack_from(buffer, at))
+                end = at + REPORT.size + (report.bytes if report.place == ON_SOCKET else 0)
+                if len(buffer) < end:
+                    break
+                with memoryview(buffer)[at + REPORT.size : end] as body:
+                    if report.kind == frames.RESULTS:
+                        found = report, b"", self._results(report, body)
+                    else:
+                        found = report, bytes(body), []
+                at = end
+                yield found
+            del buffer[:at]
+            if len(data) < _READ:
+                return
+
+    def _results(self, report: Report, body: memoryview) -> list[Record]:
+        """Return the records of a flush that are new, and tell the child that its half of the journal is free."""
+        early, self._early = self._early, 0
+        self._flushes += 1
+        if report.place == ON_SOCKET:
+            return _records(body, early, len(body))
+        found = _records(self.line.page.journal[self._half], early, report.bytes)
+        self._half ^= 1
+        self.line.page.words[page.CONSUMED] += 1
+        return found
+
+    def journal(self) -> list[Record] | None:
+        """Return the records that are committed but neither sent nor read before; None: the child is just flushing."""
+        words = self.line.page.words
+        commit = words[page.COMMIT]
+        if commit >> page.COMMIT_SHIFT != self._flushes:
+            return None
+        end = commit & page.COMMIT_MASK
+        found = _records(self.line.page.journal[self._half], self._early, end)
+        if words[page.COMMIT] >> page.COMMIT_SHIFT != self._flushes:
+            return None
+        self._early = end
+        return found
+
+    # -- where it stands
+
+    @property
+    def done(self) -> int:
+        """The line number of the first job without an outcome."""
+        return self.frames[0].first + self.frames[0].settled if self.frames else self._next_line
+
+    @property
+    def claim(self) -> int:
+        """The line number from which on nothing was started."""
+        return int(self.line.page.words[page.CLAIM])
+
+    @property
+    def line_end(self) -> int:
+        """The line number after the last job that is still in the child's hands."""
+        return max((frame.first + frame.cut for frame in self.frames), default=self._next_line)
+
+    def find_job(self, job: LocalJob) -> int | None:
+        """Return the line number of a job in the child's hands."""
+        for frame in self.frames:
+            if isinstance(frame.batch, Calls) and frame.batch.function is job.function:
+                for at in range(frame.settled, frame.cut):
+                    if frame.batch.jobs[at] is job:
+                        return frame.first + at
+        return None
+
+    def find(self, line: int) -> tuple[Frame, int] | None:
+        """Return the frame and the place in it of the job with this line number."""
+        for frame in self.frames:
+            if frame.first <= line < frame.first + len(frame.batch):
+                return frame, line - frame.first
+        return None
+
+    def progress_at(self, line: int) -> tuple[int, int | None] | None:
+        """Return the progress that the job with this line number told, if it was the last to tell one."""
+        words = self.line.page.words
+        for _ in range(_PROGRESS_TRIES):
+            if words[page.TOLD] not in {0, line + 1}:
+                return None
+            done, total = words[page.DONE], words[page.TOTAL]
+            if words[page.TOLD] == line + 1 and (words[page.DONE], words[page.TOTAL]) == (done, total):
+                return done, total - 1 if total else None
+        return None
+
+    def take_back(self, boundary: int) -> list[Entry]:
+        """Take every job from line `boundary` on out of the child's hands; only after it has obeyed STOP."""
+        entries: list[Entry] = []
+        for frame in self.frames:
+            start = max(boundary - frame.first, frame.settled)
+            if start < frame.cut:
+                entries += frame.batch.part(start, frame.cut)
+                frame.cut = start
+        return entries
+
+
+def _records(data: memoryview, at: int, end: int) -> list[Record]:
+    """Copy the records between two places out of shared memory or a buffer that will be reused."""
+    found = []
+    while at < end:
+        jobs, encoding, size = RECORD.unpack_from(data, at)
+        start = at + RECORD.size
+        at = start + size
+        found.append((jobs, encoding, bytes(data[start:at])))
+    return found

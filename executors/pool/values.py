@@ -1,0 +1,206 @@
+"""How arguments and results travel between a program and its own children. The only file that pickles.
+
+Plain scalars go as msgpack. Everything else goes as one pickle, because both ends are the same trusted program and
+users of a process pool expect any picklable object to work; under `strict=True` it goes through taskq's codec instead,
+which proves that the code is ready for a queue on which nothing is ever pickled.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any, Final
+
+import msgpack  # type: ignore[import-untyped]  # it ships no types
+
+from taskq.errors import DecodeError, EncodeError
+from taskq.result import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import ModuleType
+
+# Encodings of a record or payload. RAW is one bytes object as it is, so that a megabyte is not copied to be wrapped;
+# FAILURE is one Failure instead of values.
+MSGPACK, PICKLE, CODEC, RAW, FAILURE = range(5)
+
+#: Types that msgpack carries exactly: equal and of the same type at the other end.
+SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None)})
+are_scalars = SCALARS.issuperset
+#: One packer for all threads: packing lists and tuples of exact scalars runs no Python, so nobody enters it twice.
+pack_scalars: Callable[[Any], bytes] = msgpack.Packer().pack
+
+_PROTOCOL = 5
+
+
+class JobInside(Exception):  # a signal from the pickler to submit, not an error
+    """A Job stood among the values: its result is wanted in its place."""
+
+
+def pack(values: Sequence[Any], *, strict: bool, root: str) -> tuple[int, bytes]:
+    """Encode a list or tuple of values; return its encoding and the bytes.
+
+    Raises:
+        EncodeError: a value can be neither encoded nor pickled (`strict`: not encoded); names its path below `root`.
+        JobInside: a value is or holds a Job.
+    """
+    if len(values) == 1 and type(values[0]) is bytes:
+        return RAW, values[0]
+    if are_scalars(map(type, values)):
+        try:
+            return MSGPACK, pack_scalars(values)
+        except (OverflowError, ValueError):  # beyond 64 bits, lone surrogates
+            pass
+    if strict:
+        return CODEC, _codec().encode(list(values), max_depth=_codec().MAX_DEPTH + 1, root=root)
+    try:
+        return PICKLE, pickle.dumps(values, _PROTOCOL)
+    except JobInside:
+        raise
+    except Exception as error:
+        raise _refusal(values, root, error) from error
+
+
+def pack_one(value: Any, *, strict: bool, root: str) -> tuple[int, bytes]:
+    """Encode one value as a list of one, naming the path below the value itself when it cannot travel."""
+    try:
+        return pack([value], strict=strict, root=root)
+    except EncodeError as error:
+        raise EncodeError(error.problem, error.path.replace(f"{root}[0]", root, 1)) from error.__cause__
+
+
+def pack_call(number: int, args: Sequence[Any], kwargs: Mapping[str, Any], *, strict: bool) -> bytes:
+    """Encode one call: `[number, args, kwargs]` when all is plain, `[number, bytes of both]` when not.
+
+    Raises:
+        EncodeError, JobInside: as `pack`.
+    """
+    if are_scalars(map(type, args)) and are_scalars(map(type, kwargs.values())):
+        try:
+            if kwargs:  # to walk a dict may run the garbage collector, and in it anybody's finalizer
+                return bytes(msgpack.packb((number, args, kwargs)))
+            return pack_scalars((number, args, None))
+        except (OverflowError, ValueError):  # beyond 64 bits, lone surrogates
+            pass
+    if strict:
+        blob = _joined(_codec().encode(list(args), root="args"), _codec().encode(dict(kwargs), root="kwargs"))
+        return pack_scalars((number, blob))
+    try:
+        return pack_scalars((number, pickle.dumps((args, kwargs), _PROTOCOL)))
+    except JobInside:
+        raise
+    except Exception as error:
+        bad_args = not _picklable(args)
+        raise _refusal(args if bad_args else kwargs, "args" if bad_args else "kwargs", error) from error
+
+
+def unpack_call(blob: bytes, *, strict: bool) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """Decode the bytes of both that `pack_call` made."""
+    if not strict:
+        args, kwargs = unpack(PICKLE, blob)
+        return args, kwargs
+    size = int.from_bytes(blob[:_SIZE], "little")
+    return unpack(CODEC, blob[_SIZE : _SIZE + size]), unpack(CODEC, blob[_SIZE + size :])
+
+
+#: Bytes of the length that stands before the first of two encoded values.
+_SIZE: Final = 8
+
+
+def _joined(first: bytes, second: bytes) -> bytes:
+    return len(first).to_bytes(_SIZE, "little") + first + second
+
+
+def _picklable(value: Any) -> bool:
+    try:
+        pickle.dumps(value, _PROTOCOL)
+    except Exception:  # noqa: BLE001  # whatever the class raises means no
+        return False
+    return True
+
+
+def unpack(encoding: int, data: bytes | memoryview) -> Any:
+    """Decode what `pack` made: the values as a list or tuple.
+
+    Raises:
+        DecodeError: the bytes cannot be turned back into values, with the original error as cause.
+    """
+    try:
+        if encoding == MSGPACK:
+            return msgpack.unpackb(data)
+        if encoding == RAW:
+            return [bytes(data)]
+        if encoding == PICKLE:
+            return pickle.loads(data)  # noqa: S301  # from our own child or parent, over a private socket
+        return _codec().decode(data, max_depth=None)
+    except Exception as error:
+        message = f"the value arrived but could not be rebuilt: {type(error).__name__}: {error}"
+        raise DecodeError(message) from error
+
+
+def pack_failure(failure: Failure, error: BaseException | None = None, *, strict: bool = False) -> bytes:
+    """Encode a failure, with the exception itself when it can be pickled (never under `strict`)."""
+    pickled = None
+    if error is not None and not strict:
+        try:
+            pickled = pickle.dumps(error, _PROTOCOL)
+        except Exception:  # noqa: BLE001  # any class may refuse in any way; its description still travels
+            pickled = None
+    return bytes(msgpack.packb([failure.to_data(), pickled], unicode_errors="surrogatepass"))
+
+
+def unpack_failure(data: bytes | memoryview) -> tuple[Failure, bytes | None]:
+    """Decode what `pack_failure` made, leaving the exception pickled."""
+    described, pickled = msgpack.unpackb(data, unicode_errors="surrogatepass")
+    return Failure.from_data(described), pickled
+
+
+def rebuild(failure: Failure, pickled: bytes | None, job_id: str | None) -> BaseException:
+    """Return the exception that `Job.result` raises: the task's own one where possible, with the remote traceback."""
+    described = failure.to_exception(job_id)
+    if pickled is None:
+        return described
+    try:
+        error = pickle.loads(pickled)  # noqa: S301  # from our own child, over a private socket
+    except Exception:  # noqa: BLE001  # classes whose __init__ does not take what they keep in args
+        return described
+    if not isinstance(error, BaseException):
+        return described
+    error.__cause__ = described.__cause__
+    return error
+
+
+def _refusal(value: Any, root: str, error: Exception) -> EncodeError:
+    """Name the innermost part of `value` that cannot be pickled."""
+    path, culprit, why = _blame(value, root, error, depth=0)
+    kind = type(culprit).__qualname__
+    problem = f"object of type {kind} cannot be pickled ({why}): pass plain data, or what the task can open itself"
+    return EncodeError(problem, path)
+
+
+def _codec() -> ModuleType:
+    """Return taskq's codec, imported when the first strict queue needs it: 10 ms that others keep."""
+    from taskq import codec  # noqa: PLC0415
+
+    return codec
+
+
+#: Levels of containers searched for the bad value: enough for real arguments, no deeper than recursion allows.
+_BLAME_DEPTH = 50
+
+
+def _blame(value: Any, path: str, error: Exception, depth: int) -> tuple[str, Any, str]:
+    if depth < _BLAME_DEPTH:
+        for step, part in _parts(value):
+            try:
+                pickle.dumps(part, _PROTOCOL)
+            except Exception as inner:  # noqa: BLE001  # whatever the class raises is the reason we report
+                return _blame(part, path + step, inner, depth + 1)
+    return path, value, f"{type(error).__name__}: {error}"
+
+
+def _parts(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [(f"[{key!r}]", part) for key, part in value.items()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [(f"[{index}]", part) for index, part in enumerate(value)]
+    return [(f".{name}", part) for name, part in getattr(value, "__dict__", {}).items()]

@@ -1,0 +1,236 @@
+"""Batches: what goes to a child as one frame.
+
+    Calls   jobs made by submit, one function
+    Chunk   consecutive items of a map
+
+Both can be cut at any job, so that what a dead or stopped child did not start goes to another one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from executors.pool import frames, values
+from executors.pool.jobs import DEFAULTS, LocalJob, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from executors.pool.jobs import Function
+    from taskq.job import JobOptions
+
+
+def _is_exact(options: JobOptions) -> bool:
+    """Tell whether a job must be run by itself: its time is watched, or its first crash is its last."""
+    return bool(options.timeout or options.soft_timeout) or options.max_crashes == 1
+
+
+class Calls:
+    """Jobs of one function, in order."""
+
+    __slots__ = ("function", "jobs")
+
+    def __init__(self, function: Function, jobs: list[LocalJob]) -> None:
+        self.function = function
+        self.jobs = jobs
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    @property
+    def options(self) -> JobOptions:
+        return self.jobs[0].options or DEFAULTS
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return all(job.done() for job in self.jobs)
+
+    def order(self) -> tuple[frames.Order, bytes]:
+        """Return the message to a child."""
+        jobs = self.jobs
+        first, options = jobs[0], self.options
+        if first.raw:
+            encoding, payload = values.RAW, first.payload
+        else:
+            encoding = values.MSGPACK
+            payload = b"\xdd" + len(jobs).to_bytes(4, "big") + b"".join([job.payload for job in jobs])
+        return frames.Order(
+            bytes=len(payload),
+            kind=frames.CALLS,
+            flags=frames.EXACT if _is_exact(options) or first.crashes else 0,
+            encoding=encoding,
+            attempt=first.attempt,
+            function=self.function.number,
+            jobs=len(jobs),
+            first=first.number,
+            soft=options.soft_timeout or 0.0,
+        ), payload
+
+    def part(self, start: int, stop: int) -> list[Entry]:
+        """Return jobs `start` to `stop`."""
+        return [*self.jobs[start:stop]]
+
+    def singles(self, start: int, stop: int) -> list[Entry]:
+        """Return jobs `start` to `stop`, each to be run alone."""
+        for job in self.jobs[start:stop]:
+            job.alone = True
+        return self.part(start, stop)
+
+    def record(self, at: int, jobs: int, encoding: int, data: bytes) -> None:
+        """Record the outcomes of `jobs` jobs from the one at `at`."""
+        if encoding == values.MSGPACK:
+            for job, value in zip(self.jobs[at : at + jobs], values.unpack(encoding, data), strict=True):
+                if not job.done():
+                    job.settle(value)
+        elif not self.jobs[at].done():
+            self.jobs[at].settle(Outcome(encoding, data))
+
+    def history(self, at: int) -> tuple[int, int]:
+        """Return the job's current attempt and its crashes."""
+        return self.jobs[at].attempt, self.jobs[at].crashes
+
+    def again(self, at: int, *, crashed: bool) -> Entry:
+        """Return the job for its next attempt."""
+        job = self.jobs[at]
+        job.attempt += 1
+        job.crashes += crashed
+        job.alone = True
+        return job
+
+    def count_crash(self, at: int) -> int:
+        """Take note of one more crash; return how many there are."""
+        self.jobs[at].crashes += 1
+        return self.jobs[at].crashes
+
+    def is_asked_to_stop(self, at: int) -> bool:
+        """Tell whether somebody cancelled the job while it ran."""
+        return self.jobs[at].stop_wanted
+
+    def drop(self, at: int) -> None:
+        """Record that the job was cancelled."""
+        if not self.jobs[at].done():
+            self.jobs[at].drop()
+
+
+class Sink(Protocol):
+    """Where the results of a map go."""
+
+    dropped: bool
+    function: Function
+
+    def put(self, first: int, jobs: int, encoding: int, data: bytes) -> None:
+        """Take the outcomes of items `first` and on."""
+
+    def cancel(self) -> None:
+        """Take note that what was not started will never be."""
+
+
+class Chunk:
+    """Consecutive items of a map. Keeps the items until they are done, to encode them again if a child dies."""
+
+    __slots__ = (
+        "attempt", "crashes", "encoding", "first", "function", "items", "options", "payload", "sink", "star", "stream"
+    )  # fmt: skip
+
+    def __init__(  # a record
+        self,
+        function: Function,
+        sink: Sink,
+        stream: int,
+        first: int,
+        items: Sequence[Any],
+        *,
+        star: bool,
+        options: JobOptions,
+        encoding: int,
+        payload: bytes,
+        attempt: int = 1,
+        crashes: int = 0,
+    ) -> None:
+        self.function = function
+        self.sink = sink
+        self.stream = stream
+        self.first = first
+        self.items = items
+        self.star = star
+        self.options = options
+        self.encoding = encoding
+        self.payload = payload
+        self.attempt = attempt
+        self.crashes = crashes
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.sink.dropped
+
+    def order(self) -> tuple[frames.Order, bytes]:
+        """Return the message to a child."""
+        options = self.options
+        exact = _is_exact(options) or self.crashes
+        return frames.Order(
+            bytes=len(self.payload),
+            kind=frames.CHUNK,
+            flags=(frames.STAR if self.star else 0) | (frames.EXACT if exact else 0),
+            encoding=self.encoding,
+            attempt=self.attempt,
+            function=self.function.number,
+            jobs=len(self.items),
+            stream=self.stream,
+            first=self.first,
+            soft=options.soft_timeout or 0.0,
+        ), self.payload
+
+    def part(self, start: int, stop: int) -> list[Entry]:
+        """Return items `start` to `stop` as batches of their own."""
+        return [self._cut(start, stop, self.attempt, self.crashes)] if start < stop else []
+
+    def singles(self, start: int, stop: int) -> list[Entry]:
+        """Return items `start` to `stop`, each to be run alone."""
+        return [batch for at in range(start, stop) for batch in self.part(at, at + 1)]
+
+    def record(self, at: int, jobs: int, encoding: int, data: bytes) -> None:
+        """Record the outcomes of `jobs` items from the one at `at`."""
+        self.sink.put(self.first + at, jobs, encoding, data)
+
+    def history(self, at: int) -> tuple[int, int]:  # noqa: ARG002  # all items of a chunk share one history
+        """Return the current attempt and the crashes."""
+        return self.attempt, self.crashes
+
+    def again(self, at: int, *, crashed: bool) -> Entry:
+        """Return one item for its next attempt."""
+        return self._cut(at, at + 1, self.attempt + 1, self.crashes + crashed)
+
+    def count_crash(self, at: int) -> int:  # noqa: ARG002
+        """Take note of one more crash; return how many there are."""
+        self.crashes += 1
+        return self.crashes
+
+    def is_asked_to_stop(self, at: int) -> bool:  # noqa: ARG002
+        """Tell whether the map was given up."""
+        return self.sink.dropped
+
+    def drop(self, at: int) -> None:  # only a map that nobody reads any more is dropped
+        """Do nothing: nobody waits for it."""
+
+    def _cut(self, start: int, stop: int, attempt: int, crashes: int) -> Chunk:
+        items = self.items[start:stop]
+        if len(items) == len(self.items):
+            encoding, payload = self.encoding, self.payload
+        else:
+            # These items could be encoded before; the strict codec's choice is remembered by its encoding.
+            encoding, payload = values.pack(items, strict=self.encoding == values.CODEC, root="items")
+        return Chunk(
+            self.function, self.sink, self.stream, self.first + start, items,
+            star=self.star, options=self.options, encoding=encoding, payload=payload, attempt=attempt, crashes=crashes,
+        )  # fmt: skip
+
+
+#: What goes to a child as one frame.
+Batch: TypeAlias = Calls | Chunk
+#: What waits in the backlog: jobs are joined into Calls when a child has room.
+Entry: TypeAlias = LocalJob | Chunk

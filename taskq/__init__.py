@@ -1,0 +1,69 @@
+"""taskq: the same job code on one machine's cores or across many machines."""
+
+from __future__ import annotations
+
+from taskq.context import JobContext, current_job
+from taskq.errors import (
+    BackendUnavailable,
+    ConfigError,
+    DecodeError,
+    DependencyFailed,
+    EncodeError,
+    JobCancelled,
+    JobCrashed,
+    JobError,
+    JobFailed,
+    JobLost,
+    JobNotFound,
+    JobTimeout,
+    MissingExtra,
+    NotInJob,
+    PoolBroken,
+    QueueClosed,
+    RemoteError,
+    SoftTimeout,
+    TaskqError,
+    TaskRefused,
+    UnknownTask,
+)
+from taskq.future import Job
+from taskq.job import JobOptions, Reason, State
+from taskq.queue import TaskQueue
+from taskq.retry import Retry
+from taskq.tasks import task
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendUnavailable",
+    "ConfigError",
+    "DecodeError",
+    "DependencyFailed",
+    "EncodeError",
+    "Job",
+    "JobCancelled",
+    "JobContext",
+    "JobCrashed",
+    "JobError",
+    "JobFailed",
+    "JobLost",
+    "JobNotFound",
+    "JobOptions",
+    "JobTimeout",
+    "MissingExtra",
+    "NotInJob",
+    "PoolBroken",
+    "QueueClosed",
+    "Reason",
+    "RemoteError",
+    "Retry",
+    "SoftTimeout",
+    "State",
+    "TaskQueue",
+    "TaskRefused",
+    "TaskqError",
+    "UnknownTask",
+    "__version__",
+    "current_job",
+    "task",
+]

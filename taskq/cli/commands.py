@@ -1,0 +1,62 @@
+"""What runs in the child processes when a command stands behind `--`.
+
+A command that fails raises while retries are left, so that the pool runs it again; at its last attempt its
+exit code and output are returned, for they say more than an exception.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taskq.cli.jsontext import to_json
+from taskq.cli.lines import BadLine, parse_line
+from taskq.context import current_job
+from taskq.errors import TaskqError
+from taskq.shell import BadItem, describe_exit_code, fill, run_attached, run_command
+
+if TYPE_CHECKING:
+    from taskq.cli.lines import Outcome
+
+__all__ = ["CommandFailed", "run_attached_command", "run_captured_command", "run_command_line"]
+
+#: Characters of a command's stderr that stand in the message of its failure; the row has all of it.
+STDERR_SHOWN = 200
+
+
+class CommandFailed(TaskqError):
+    """Say that a command ended with an exit code other than 0."""
+
+
+def run_command_line(argv: tuple[str, ...], retries: int, line: bytes) -> Outcome:
+    """Run a command for an input line; return its exit code, output and duration as JSON."""
+    if not line:  # jsonl.PAUSE
+        return b""
+    try:
+        result = _unless_tried_again(argv, run_command(fill(argv, parse_line(line))), retries)
+    except (BadLine, BadItem, ValueError) as exc:  # ValueError: an argument with a NUL in it
+        return [type(exc).__name__, str(exc)]
+    if result["exit_code"] == 0:
+        return to_json(result)
+    return ["CommandFailed", _failure(argv[0], result), result]
+
+
+def run_captured_command(argv: tuple[str, ...], retries: int) -> dict[str, Any]:
+    """Run a command; return its exit code, output and duration."""
+    return _unless_tried_again(argv, run_command(argv), retries)
+
+
+def run_attached_command(argv: tuple[str, ...], retries: int) -> dict[str, Any]:
+    """Run a command on our own stdout and stderr; return its exit code."""
+    return _unless_tried_again(argv, {"exit_code": run_attached(argv), "stderr": ""}, retries)
+
+
+def _unless_tried_again(argv: tuple[str, ...], result: dict[str, Any], retries: int) -> dict[str, Any]:
+    if result["exit_code"] != 0 and current_job().attempt <= retries:
+        raise CommandFailed(_failure(argv[0], result))
+    return result
+
+
+def _failure(command: str, result: dict[str, Any]) -> str:
+    words = result["stderr"].strip()
+    tail = words[-STDERR_SHOWN:] if len(words) > STDERR_SHOWN else words
+    return f"{command} {describe_exit_code(result['exit_code'])}{': ' if tail else ''}{tail}"

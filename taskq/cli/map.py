@@ -1,0 +1,139 @@
+"""`taskq map`: run a task, or a command, for every line of a file of JSON lines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taskq.cli.commands import run_command_line
+from taskq.cli.jsonl import Lines, open_input
+from taskq.cli.lines import run_line
+from taskq.cli.mapping import Plan, run_plan
+from taskq.cli.options import CommandAfterDashes, dashed, job_options, pool_flags, read_settings
+from taskq.cli.output import claimed_stdout, file_output, refuse_own_input, stdout_output
+from taskq.cli.resume import nothing_done, read_back
+from taskq.cli.signals import interruptible
+from taskq.cli.target import find_task
+from taskq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from taskq.cli.output import Output
+    from taskq.config import Settings
+
+__all__ = ["map_command"]
+
+#: Descriptor of stdin, which is not ours to close.
+STDIN = 0
+
+HELP = """Run a task for every line of a file: a JSON line in, a JSON line out.
+
+A line that is an object is the task's keyword arguments, an array its arguments, anything else its one
+argument. Blank lines are passed over. A line that fails gives {"error": {"type", "message", "line"}} in its
+place, and exit code 1 in the end; the others go on. Rows come in the order of the lines; with --unordered as
+they are done, each as {"index": ..., "result": ...}, index counting from 0.
+
+In a command after --, {} stands for the line's value, {name} for a field of an object, {0} for an entry of an
+array, and {.} {/} {//} {/.} for the value's path without extension, file name, folder, and file name without
+extension; without any of these the value is added at the end. Its exit code and output are the row.
+
+\b
+Examples:
+  taskq map tasks:thumbnail --jsonl items.jsonl > thumbnails.jsonl
+  taskq map tasks:thumbnail --jsonl items.jsonl -o thumbnails.jsonl --resume
+  jq -c '.items[]' big.json | taskq map shop.prices:convert --jsonl - --unordered
+  taskq map --jsonl files.jsonl -- gzip -k {}
+  taskq map --jsonl videos.jsonl --timeout 1h --retries 1 -- ffmpeg -i {} {.}.mp4
+"""
+
+
+@click.command("map", cls=CommandAfterDashes, help=HELP, short_help="Run a task or command per line.")
+@click.argument("target", required=False, metavar="MODULE:FUNCTION")
+@click.option("--jsonl", metavar="FILE|-", required=True, type=click.Path(), help="The lines; - is stdin.")
+@click.option("--output", "-o", metavar="FILE", type=click.Path(), help="Where rows go; default: stdout.")
+@click.option("--resume", is_flag=True, help="Skip what an earlier run has written to the output.")
+@click.option("--unordered", is_flag=True, help="Write rows as they are done, with their index.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["continue", "stop"]),
+    default="continue",
+    help="Whether to go on after a line that failed; default: continue.",
+)
+@click.option("--chunksize", metavar="N", help="Lines handed over at once; default: by measured time.")
+@click.option("--progress/--no-progress", default=None, help="Show how far it is; default: on a terminal.")
+@pool_flags
+@click.pass_context
+def map_command(
+    ctx: click.Context,
+    /,
+    target: str | None,
+    jsonl: str,
+    output: str | None,
+    on_error: str,
+    *,
+    resume: bool,
+    unordered: bool,
+    tracebacks: bool,
+    as_json: bool,
+    **flags: Any,
+) -> int:
+    """Run the command."""
+    settings = read_settings(flags)
+    with interruptible(), contextlib.ExitStack() as stack:
+        stdout = stack.enter_context(claimed_stdout())
+        plan = _plan(
+            target,
+            dashed(ctx),
+            settings,
+            unordered=unordered,
+            stop=on_error == "stop",
+            tracebacks=tracebacks,
+            as_json=as_json,
+        )
+        source, name = open_input(jsonl)
+        stack.callback(_close, source)
+        place = stack.enter_context(_output(output, stdout, source, keep=resume))
+        earlier = read_back(place, unordered=unordered) if resume else nothing_done()
+        return run_plan(plan, Lines(source, name, earlier.done), place, earlier)
+
+
+def _plan(target: str | None, command: tuple[str, ...] | None, settings: Settings, **choices: bool) -> Plan:
+    """Decide what is run for each line.
+
+    Raises:
+        UnknownTask, ConfigError: there is no such task or command.
+        click.UsageError: neither or both are given.
+    """
+    if target is not None and command:
+        raise click.UsageError("give a task or a command after --, not both")
+    if target is not None:
+        options = job_options(settings, find_task(target))
+        return Plan(label=target, function=partial(run_line, target), options=options, settings=settings, **choices)
+    if not command:
+        raise click.UsageError("give a task, as module:function, or a command after --")
+    if "{" not in command[0] and shutil.which(command[0]) is None:
+        raise ConfigError(f"{command[0]}: command not found")
+    function = partial(run_command_line, command, settings.retries or 0)
+    options = job_options(settings, None)
+    return Plan(label=command[0], function=function, options=options, settings=settings, **choices)
+
+
+@contextlib.contextmanager
+def _output(name: str | None, stdout: int, source: int, *, keep: bool) -> Iterator[Output]:
+    if name is not None and name != "-":
+        with file_output(name, source, keep=keep) as output:
+            yield output
+    else:
+        refuse_own_input(stdout, "stdout", source)
+        yield stdout_output(stdout)
+
+
+def _close(source: int) -> None:
+    if source != STDIN:
+        os.close(source)

@@ -1,0 +1,262 @@
+"""Where the rows go: stdout or a file, whole rows only.
+
+    command ──put(row)──▶ queue of rows ──writer thread──▶ write(2)
+
+A thread of its own writes, because no signal is ever delivered there: Ctrl-C cannot tear a row. It also
+gathers what comes within a blink into one write, while a row that comes alone is out at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import stat
+import sys
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Self
+
+from taskq.errors import ConfigError, TaskqError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+__all__ = [
+    "CannotWrite",
+    "Output",
+    "RowWriter",
+    "claimed_stdout",
+    "file_output",
+    "hold_standard_descriptors",
+    "need_stdout",
+    "stdout_output",
+]
+
+#: Seconds between two writes while rows keep coming: no eye sees it, and a write per row would cost more
+#: than the row.
+GATHER = 0.05
+
+#: Bytes that are written without waiting for more.
+PLENTY = 1 << 18
+
+#: Bytes that may wait to be written before the command waits itself: a slow reader must not fill the memory.
+CROWDED = 8 << 20
+
+#: Seconds for which a reader that takes nothing is waited for after Ctrl-C.
+LAST_CHANCE = 2.0
+
+#: stdin, stdout, stderr by number.
+STDIN, STDOUT, STDERR = 0, 1, 2
+
+
+class CannotWrite(TaskqError, OSError):
+    """Say that rows could not be written, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """Hold where rows go; `resumable` is whether what is there already can be read back."""
+
+    descriptor: int
+    name: str
+    resumable: bool
+
+
+@contextlib.contextmanager
+def claimed_stdout() -> Iterator[int]:
+    """Keep stdout for data: yield a descriptor of it; what is printed, also by children, goes to stderr."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    kept = fcntl.fcntl(STDOUT, fcntl.F_DUPFD_CLOEXEC, STDERR + 1)
+    try:
+        _point(STDOUT, at=STDERR)
+        yield kept
+    finally:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stdout.flush()
+        os.dup2(kept, STDOUT)
+        os.close(kept)
+
+
+def hold_standard_descriptors() -> None:
+    """Open on nothing what is closed of stdin, stdout and stderr, so that no file of ours becomes one."""
+    for descriptor in (STDIN, STDOUT, STDERR):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+
+
+def _point(descriptor: int, *, at: int) -> None:
+    """Make one descriptor another word for a second one; for nothing, where that one is closed."""
+    try:
+        os.dup2(at, descriptor)
+    except OSError:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, descriptor)
+        os.close(nothing)
+
+
+def need_stdout() -> None:
+    """Refuse to go on without a stdout.
+
+    Raises:
+        ConfigError: who started us has closed it.
+    """
+    if sys.stdout is None:
+        raise ConfigError("stdout is closed, so the output has no place: redirect it with > FILE")
+
+
+def stdout_output(descriptor: int) -> Output:
+    """Return stdout as an output; resumable when it is appended to a file, as with `>> FILE`.
+
+    Raises:
+        ConfigError: it is closed.
+    """
+    need_stdout()
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return Output(descriptor=descriptor, name="stdout", resumable=False)
+    appending = bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND)
+    return Output(descriptor=descriptor, name="stdout", resumable=appending and sys.platform == "linux")
+
+
+@contextlib.contextmanager
+def file_output(name: str, source: int, *, keep: bool) -> Iterator[Output]:
+    """Open a file for rows, and empty it unless `keep`; no two commands may write one file at a time.
+
+    Raises:
+        ConfigError: it cannot be opened, another command writes it, or it is the input itself.
+    """
+    try:
+        descriptor = _open(name)
+    except OSError as exc:
+        raise ConfigError(f"cannot write {name}: {exc.strerror}") from exc
+    try:
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        refuse_own_input(descriptor, name, source)
+        if regular:
+            _lock(descriptor, name)
+            if not keep:
+                os.ftruncate(descriptor, 0)
+        yield Output(descriptor=descriptor, name=name, resumable=regular)
+    finally:
+        os.close(descriptor)
+
+
+def _open(name: str) -> int:
+    """Open a file to read it back, too; a device or pipe to write only, lest we be its reader ourselves."""
+    path = Path(name)
+    if path.exists() and not path.is_file():
+        return os.open(name, os.O_WRONLY)
+    return os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+
+
+def refuse_own_input(descriptor: int, name: str, source: int) -> None:
+    """Refuse to write the file that is being read: it would be emptied, or never end."""
+    ours, theirs = os.fstat(descriptor), os.fstat(source)
+    if stat.S_ISREG(ours.st_mode) and os.path.samestat(ours, theirs):
+        raise ConfigError(f"{name} is the input itself: give the rows another file")
+
+
+def _lock(descriptor: int, name: str) -> None:
+    """Lock by record, not by flock: a child process that outlives us a moment must not hold on to it."""
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        raise ConfigError(f"another command is writing {name}: wait for its end, or give another file") from exc
+    except OSError:  # a file system without locks
+        return
+
+
+class RowWriter:
+    """Write rows in their order from a thread of its own. `put` is for one thread.
+
+    Raises from `put`, and at the end of the block:
+        BrokenPipeError: the reader went away.
+        CannotWrite: anything else, as a full disk.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._rows: deque[bytes] = deque()
+        self._put = 0
+        self._written = 0
+        self._error: OSError | None = None
+        self._closing = self._abandoned = False
+        self._wake, self._hurry, self._room = Event(), Event(), Event()
+        self._thread = Thread(target=self._run, name="taskq-rows", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing = True
+        self._hurry.set()
+        self._wake.set()
+        interrupted = kind is not None and not issubclass(kind, Exception)
+        self._thread.join(LAST_CHANCE if interrupted else None)
+        self._abandoned = self._thread.is_alive()
+        if self._error is not None and kind is None:
+            raise self._as_ours(self._error)
+
+    def put(self, row: bytes) -> None:
+        """Have a row written soon."""
+        if self._error is not None:
+            raise self._as_ours(self._error)
+        self._rows.append(row)
+        self._put += len(row)
+        if not self._wake.is_set():
+            self._wake.set()
+        waiting = self._put - self._written
+        if waiting > PLENTY:
+            self._hurry.set()
+            if waiting > CROWDED:
+                self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        while self._put - self._written > CROWDED and self._error is None:
+            self._room.clear()
+            self._hurry.set()
+            self._room.wait(GATHER)
+
+    def _run(self) -> None:
+        try:
+            while (not self._closing or self._rows) and not self._abandoned:
+                self._wake.wait()
+                self._wake.clear()
+                self._write_waiting()
+                self._hurry.wait(GATHER)
+                self._hurry.clear()
+        except OSError as exc:
+            self._error = exc
+            self._rows.clear()
+            self._room.set()
+
+    def _write_waiting(self) -> None:
+        rows = [self._rows.popleft() for _ in range(len(self._rows))]
+        data = memoryview(b"".join(rows))
+        size = len(data)
+        while data and not self._abandoned:
+            data = data[self._write(data) :]
+        self._written += size
+        self._room.set()
+
+    def _write(self, data: memoryview) -> int:
+        try:
+            return os.write(self._output.descriptor, data)
+        except BlockingIOError:  # who started us made the pipe non-blocking
+            select.select([], [self._output.descriptor], [])
+            return 0
+
+    def _as_ours(self, exc: OSError) -> OSError:
+        if isinstance(exc, BrokenPipeError):
+            return exc
+        return CannotWrite(f"cannot write {self._output.name}: {exc.strerror}")

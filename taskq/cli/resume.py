@@ -1,0 +1,176 @@
+"""What an output file already holds, so that an interrupted map goes on where it was.
+
+    rows, rows, rows, a torn ro      the torn end is cut off, and a last row that is an error: it runs again
+    └── counted (in input order), or their "index" read (--unordered)
+
+Rows are only ever appended, so a file that a crash left behind is whole up to its last line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from taskq.cli.jsonl import BLOCK, LineSplitter
+from taskq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from taskq.cli.jsonl import Done
+    from taskq.cli.output import Output
+
+__all__ = ["Earlier", "Indexes", "Prefix", "nothing_done", "read_back"]
+
+#: How rows begin, as `jsonl` writes them.
+ORDERED_ERROR = re.compile(rb'\{"error": \{"type": ')
+UNORDERED_ERROR = re.compile(rb'\{"index": \d+, "error": \{"type": ')
+UNORDERED_ROW = re.compile(rb'\{"index": (\d+), "(result|error)": ')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """Hold what earlier runs did: which items, how many rows, how many of them errors."""
+
+    done: Done
+    rows: int = 0
+    failed: int = 0
+
+
+class Prefix:
+    """The first `count` items are done."""
+
+    def __init__(self, count: int, name: str = "") -> None:
+        self._count = count
+        self._name = name
+
+    def has(self, item: int) -> bool:
+        """Return whether the item is among them."""
+        return item < self._count
+
+    def check(self, items: int) -> None:
+        """Refuse an input with fewer items than there are rows."""
+        if items < self._count:
+            raise _other_input(self._name, self._count, items)
+
+
+class Indexes:
+    """The items whose indexes were added are done; holds few, because rows come nearly in order."""
+
+    def __init__(self, name: str = "") -> None:
+        self._below = 0
+        self._beyond: set[int] = set()
+        self._highest = -1
+        self._name = name
+
+    def add(self, item: int) -> None:
+        """Note an item as done."""
+        self._highest = max(self._highest, item)
+        if item >= self._below:
+            self._beyond.add(item)
+        while self._below in self._beyond:
+            self._beyond.remove(self._below)
+            self._below += 1
+
+    def has(self, item: int) -> bool:
+        """Return whether the item was added."""
+        return item < self._below or item in self._beyond
+
+    def check(self, items: int) -> None:
+        """Refuse an input that ends before an index that was added."""
+        if items <= self._highest:
+            raise _other_input(self._name, self._highest + 1, items)
+
+
+def nothing_done() -> Earlier:
+    """Return what a fresh run starts from."""
+    return Earlier(done=Prefix(0))
+
+
+def read_back(output: Output, *, unordered: bool) -> Earlier:
+    """Read the rows that an output holds, and cut off its end where that has to be written again.
+
+    Raises:
+        ConfigError: the output cannot be read back, or its lines are not rows of such a run.
+    """
+    if not output.resumable:
+        raise ConfigError(
+            "--resume has to read what an earlier run wrote, which it cannot from "
+            f"{output.name} as it is: use -o FILE (or >> FILE)"
+        )
+    descriptor = os.open(f"/proc/self/fd/{output.descriptor}", os.O_RDONLY) if output.name == "stdout" else None
+    try:
+        source = output.descriptor if descriptor is None else descriptor
+        earlier, end = _scan(source, output.name, unordered=unordered)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+    os.ftruncate(output.descriptor, end)
+    os.lseek(output.descriptor, end, os.SEEK_SET)
+    return earlier
+
+
+def _scan(descriptor: int, name: str, *, unordered: bool) -> tuple[Earlier, int]:
+    """Return what is done, and where the next row is to be written."""
+    end = _keep_until(descriptor, name, unordered=unordered)
+    is_error = (UNORDERED_ERROR if unordered else ORDERED_ERROR).match
+    indexes, rows, failed = Indexes(name), 0, 0
+    for row in _rows(descriptor, end):
+        rows += 1
+        failed += is_error(row) is not None
+        if unordered:
+            indexes.add(_index_of(row, rows, name))
+    return Earlier(done=indexes if unordered else Prefix(rows, name), rows=rows, failed=failed), end
+
+
+def _index_of(row: bytes, number: int, name: str) -> int:
+    match = UNORDERED_ROW.match(row)
+    if match is None:
+        raise ConfigError(f"{name}: line {number} is no row of an --unordered run: leave that flag out")
+    return int(match[1])
+
+
+def _keep_until(descriptor: int, name: str, *, unordered: bool) -> int:
+    """Return how many bytes stay: all whole lines, but for the last when it is an error."""
+    end = _after_line_end(descriptor, os.fstat(descriptor).st_size)
+    start = _after_line_end(descriptor, end - 1)
+    last = os.pread(descriptor, end - start, start)
+    if not last:
+        return 0
+    try:
+        json.loads(last)
+    except ValueError:
+        raise ConfigError(f"{name} does not end in rows of taskq map: --resume cannot go on from it") from None
+    if not unordered and UNORDERED_ROW.match(last):
+        raise ConfigError(f"{name} holds rows of an --unordered run: add --unordered to resume it")
+    return start if (UNORDERED_ERROR if unordered else ORDERED_ERROR).match(last) else end
+
+
+def _after_line_end(descriptor: int, before: int) -> int:
+    """Return the place behind the last line end that stands before a place; 0 where there is none."""
+    while before > 0:
+        start = max(0, before - BLOCK)
+        found = os.pread(descriptor, before - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        before = start
+    return 0
+
+
+def _rows(descriptor: int, end: int) -> Iterator[bytes]:
+    """Yield the rows up to a place."""
+    splitter, position = LineSplitter(), 0
+    while position < end:
+        data = os.pread(descriptor, min(BLOCK, end - position), position)
+        position += len(data)
+        yield from splitter.feed(data)
+
+
+def _other_input(name: str, rows: int, items: int) -> ConfigError:
+    return ConfigError(
+        f"{name} has rows for {rows} items, the input has {items}: it is the output of another input; "
+        "give another file, or leave out --resume to begin anew"
+    )

@@ -1,0 +1,236 @@
+"""Settings that are said once, for code, command line and workers.
+
+    flag  >  TASKQ_* in the environment  >  taskq.toml  >  [tool.taskq] in pyproject.toml  >  default
+
+Both files are looked for in the working directory and upwards, the nearest of each name counts; TASKQ_CONFIG
+names one file to read instead. Every value goes through the same reader wherever it comes from, so that
+`timeout = "10m"` means the same in a file, a variable and a flag.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, cast
+
+from taskq.durations import parse_duration
+from taskq.errors import ConfigError
+from taskq.log import LEVELS, LogFormat
+from taskq.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+__all__ = ["START_METHODS", "Settings", "default_url", "load", "parse_truth"]
+
+#: Start of the names of the environment variables.
+PREFIX = "TASKQ_"
+
+#: The variable that names the file to read in the place of those that would be found.
+CONFIG_VARIABLE = "TASKQ_CONFIG"
+
+#: Where jobs live when nobody says anything.
+LOCAL = "local://"
+
+START_METHODS = ("fork", "forkserver", "spawn")
+
+TRUE = frozenset({"1", "true", "yes", "on"})
+FALSE = frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Hold every setting; None leaves the choice to whoever uses it.
+
+    Times are seconds. `retries` and `timeout` are for jobs whose task does not say otherwise by a flag.
+    """
+
+    url: str = LOCAL
+    processes: int | None = None
+    start_method: str | None = None
+    chunksize: int | None = None
+    timeout: float | None = None
+    soft_timeout: float | None = None
+    retries: int | None = None
+    progress: bool | None = None
+    log_format: LogFormat = "console"
+    log_level: str = "warning"
+
+
+def load(
+    flags: Mapping[str, object] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    directory: str | None = None,
+) -> Settings:
+    """Return the settings, each from the first place that has it; a flag that is None was not given.
+
+    Raises:
+        ConfigError: an unknown key or a senseless value; the message names the place and the key.
+    """
+    chosen: dict[str, Any] = {}
+    for place, values in _places(flags or {}, os.environ if environ is None else environ, directory):
+        for key, value in values.items():
+            if key not in READERS:
+                raise ConfigError(_unknown(place, key))
+            read = _read(place, key, value)
+            chosen.setdefault(key, read)
+    return Settings(**chosen)
+
+
+def default_url(*, environ: Mapping[str, str] | None = None, directory: str | None = None) -> str:
+    """Return the URL of a `TaskQueue()` that was given none: TASKQ_URL, a file's, or "local://".
+
+    Raises:
+        ConfigError: a settings file has an unknown key or a senseless value.
+    """
+    known = os.environ if environ is None else environ
+    return known.get(PREFIX + "URL") or load(environ=known, directory=directory).url
+
+
+# --- where values come from
+
+#: A place in words, as "taskq.toml:", and the values found there.
+Place = tuple[str, "Mapping[str, object]"]
+
+
+def _places(flags: Mapping[str, object], environ: Mapping[str, str], directory: str | None) -> Iterator[Place]:
+    yield "--", {key: value for key, value in flags.items() if value is not None}
+    yield PREFIX, {key: environ[name] for key in READERS if environ.get(name := PREFIX + key.upper())}
+    explicit = environ.get(CONFIG_VARIABLE)
+    if explicit:
+        yield f"{explicit}: ", _table(explicit, explicit.endswith("pyproject.toml"))
+        return
+    start = directory or _working_directory()
+    for name in ("taskq.toml", "pyproject.toml"):
+        for folder in _upwards(start) if start else ():
+            table = _found(path := os.path.join(folder, name), whole=name == "taskq.toml")  # noqa: PTH118
+            if table is not None:
+                yield f"{path}: ", table
+                break
+
+
+def _working_directory() -> str | None:
+    """Return the working directory, or None where it was deleted under our feet."""
+    try:
+        return os.getcwd()  # noqa: PTH109 - pathlib would be a third of the time that `import taskq` may take
+    except FileNotFoundError:
+        return None
+
+
+def _upwards(folder: str) -> Iterator[str]:
+    while True:
+        yield folder
+        above = os.path.dirname(folder)  # noqa: PTH120 - see _working_directory
+        if above == folder:
+            return
+        folder = above
+
+
+def _found(path: str, *, whole: bool) -> Mapping[str, object] | None:
+    """Return the settings in a file; None when there is none, or a pyproject.toml without our table."""
+    if not os.path.isfile(path):  # noqa: PTH113 - see _working_directory
+        return None
+    return _table(path, not whole) if whole or _mentions_us(path) else None
+
+
+def _mentions_us(path: str) -> bool:
+    """Look before parsing: other people's pyproject.toml need not concern us, valid or not."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - see _working_directory
+            return b"tool.taskq" in file.read()
+    except OSError:
+        return False
+
+
+def _table(path: str, pyproject: bool) -> Mapping[str, object]:
+    import tomllib  # noqa: PLC0415 - only when there is a file
+
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - see _working_directory
+            table: object = tomllib.load(file)
+    except OSError as exc:
+        raise ConfigError(f"cannot read the settings in {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"the settings in {path} are not valid TOML: {exc}") from exc
+    for step in ("tool", "taskq") if pyproject else ():
+        table = table.get(step, {}) if isinstance(table, dict) else {}
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: tool.taskq is {table!r}: make it a table, [tool.taskq]")
+    return table
+
+
+# --- what values may be
+
+
+def _read(place: str, key: str, value: object) -> object:
+    try:
+        return READERS[key](value)
+    except ConfigError as exc:
+        raise ConfigError(f"{_named(place, key)}: {exc}") from None
+
+
+def _named(place: str, key: str) -> str:
+    """Return the setting's name as the user wrote it: --log-level, TASKQ_LOG_LEVEL, taskq.toml: log_level."""
+    if place == "--":
+        return place + key.replace("_", "-")
+    return place + key.upper() if place == PREFIX else place + key
+
+
+def _unknown(place: str, key: str) -> str:
+    hint = did_you_mean(key, READERS) or f"; the settings are {', '.join(READERS)}"
+    return f"{_named(place, key)}: no such setting{hint}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise ConfigError(f"{value!r} is not a text")
+
+
+def _one_of(*words: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if isinstance(value, str) and value.lower() in words:
+            return value.lower()
+        raise ConfigError(f"{value!r}: write {', '.join(words[:-1])} or {words[-1]}")
+
+    return read
+
+
+def _whole(low: int) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+        if type(number) is int and number >= low:
+            return number
+        raise ConfigError(f"{value!r} is not a whole number from {low} up")
+
+    return read
+
+
+def parse_truth(value: object) -> bool:
+    """Return the yes or no that a value means: true, yes, on, 1, or their opposites.
+
+    Raises:
+        ConfigError: it means neither.
+    """
+    word = str(value).lower()
+    if word in TRUE or word in FALSE:
+        return word in TRUE
+    raise ConfigError(f"{value!r}: write true or false")
+
+
+#: What makes a setting's value of what was written; the keys are the names of the settings.
+READERS: dict[str, Callable[[object], object]] = {
+    "url": _text,
+    "processes": _whole(1),
+    "start_method": _one_of(*START_METHODS),
+    "chunksize": _whole(1),
+    "timeout": parse_duration,
+    "soft_timeout": parse_duration,
+    "retries": _whole(0),
+    "progress": parse_truth,
+    "log_format": cast("Callable[[object], object]", _one_of("console", "json")),
+    "log_level": _one_of(*LEVELS),
+}
+
+assert set(READERS) == {field.name for field in fields(Settings)}  # noqa: S101 - the two lists are one

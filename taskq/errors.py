@@ -1,0 +1,182 @@
+"""Every exception that taskq raises, under one root.
+
+    TaskqError(Exception)
+    ├── ConfigError(ValueError)              a setting or option is unknown or has a bad value
+    ├── TaskRefused(TypeError)               this callable cannot be run as a task
+    ├── UnknownTask(LookupError)             no task has this name
+    ├── EncodeError(TypeError)               a value cannot travel; .path says which
+    ├── DecodeError(ValueError)              bytes are not a taskq message
+    ├── MissingExtra(ImportError)            an optional library is not installed
+    ├── BackendUnavailable(ConnectionError)  the store behind the URL cannot be reached
+    ├── QueueClosed(RuntimeError)            the queue was shut down
+    ├── PoolBroken(BrokenExecutor)           the pool cannot start its processes
+    ├── JobNotFound(LookupError)             no job has this id
+    ├── NotInJob(LookupError)                current_job() was called outside a job
+    ├── SoftTimeout(TimeoutError)            raised inside a job at its soft_timeout
+    ├── RemoteError                          the __cause__ that shows a job's own traceback
+    └── JobError                             how a job ended; .job_id says which
+        ├── JobFailed                        it raised an error whose class is not known here
+        ├── JobCrashed                       its process died too often
+        ├── JobTimeout(TimeoutError)         it ran past its timeout and was killed
+        ├── JobCancelled(CancelledError)     it was cancelled
+        ├── JobLost                          the store lost it
+        └── DependencyFailed                 a job that it waited for did not succeed
+
+Each also inherits the builtin that fits, so that code written for `concurrent.futures` goes on working.
+All of them can be pickled and keep their attributes.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import BrokenExecutor, CancelledError
+
+__all__ = [
+    "BackendUnavailable",
+    "ConfigError",
+    "DecodeError",
+    "DependencyFailed",
+    "EncodeError",
+    "JobCancelled",
+    "JobCrashed",
+    "JobError",
+    "JobFailed",
+    "JobLost",
+    "JobNotFound",
+    "JobTimeout",
+    "MissingExtra",
+    "NotInJob",
+    "PoolBroken",
+    "QueueClosed",
+    "RemoteError",
+    "SoftTimeout",
+    "TaskRefused",
+    "TaskqError",
+    "UnknownTask",
+]
+
+
+class TaskqError(Exception):
+    """Be the root of every error that taskq raises."""
+
+
+class ConfigError(TaskqError, ValueError):
+    """Say that a setting or an option is unknown or has a value that makes no sense."""
+
+
+class TaskRefused(TaskqError, TypeError):
+    """Say that a callable cannot be run as a task: no other process could import it by its name."""
+
+
+class UnknownTask(TaskqError, LookupError):
+    """Say that no task is found under a name."""
+
+
+class EncodeError(TaskqError, TypeError):
+    """Say that a value cannot be encoded; `path` leads to the part that is to blame, as `args[1]['when']`."""
+
+    def __init__(self, problem: str, path: str = "value") -> None:
+        super().__init__(problem, path)
+        self.problem = problem
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
+
+
+class DecodeError(TaskqError, ValueError):
+    """Say that bytes are not a message of taskq, or one beyond the limits."""
+
+
+class MissingExtra(TaskqError, ImportError):
+    """Say that an optional library is missing, and how to install it."""
+
+
+class BackendUnavailable(TaskqError, ConnectionError):
+    """Say that the store behind a URL cannot be reached; the URL is shown without its password."""
+
+
+class QueueClosed(TaskqError, RuntimeError):
+    """Say that a queue takes no more jobs since it was shut down."""
+
+
+class PoolBroken(TaskqError, BrokenExecutor):
+    """Say that a pool cannot start its child processes, and why."""
+
+
+class JobNotFound(TaskqError, LookupError):
+    """Say that no job has an id, or that its record is no longer kept."""
+
+
+class NotInJob(TaskqError, LookupError):
+    """Say that `current_job()` was called where no job is running."""
+
+
+class SoftTimeout(TaskqError, TimeoutError):
+    """Interrupt a job inside its process at its `soft_timeout`, so that it can still tidy up."""
+
+
+class RemoteError(TaskqError):
+    """Show the traceback of another process: `str()` is its text. Set as the `__cause__` of a job's error."""
+
+
+class JobError(TaskqError):
+    """Be the root of the errors that tell how a job ended; `job_id` is None where it is not known."""
+
+    def __init__(self, message: str = "", *, job_id: str | None = None) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
+class JobFailed(JobError):
+    """Say that a job raised an error whose class is not known in this process.
+
+    `type` is the class as "module.Qualname", `message` its text, `traceback` the text of its traceback.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        type: str = "",  # noqa: A002 - the attribute's name, as in Failure
+        traceback: str = "",
+        job_id: str | None = None,
+    ) -> None:
+        super().__init__(message, job_id=job_id)
+        self.type = type
+        self.message = message
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.type and self.message else self.type or self.message
+
+
+class JobCrashed(JobError):
+    """Say that a job's process died `crashes` times, lastly with `exitcode` (-9: by signal 9)."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        crashes: int = 0,
+        exitcode: int | None = None,
+        job_id: str | None = None,
+    ) -> None:
+        super().__init__(message, job_id=job_id)
+        self.crashes = crashes
+        self.exitcode = exitcode
+
+
+class JobTimeout(JobError, TimeoutError):
+    """Say that a job ran past its `timeout` and its process was killed."""
+
+
+class JobCancelled(JobError, CancelledError):
+    """Say that a job was cancelled and has no result."""
+
+
+class JobLost(JobError):
+    """Say that the store that held a job lost it; whether it ran is not known."""
+
+
+class DependencyFailed(JobError):
+    """Say that a job was not run because one that it waited for did not succeed."""

@@ -1,0 +1,115 @@
+"""The interface behind which jobs live and run.
+
+    TaskQueue  ──calls──▶  Executor:  submit · stream · find · close
+                              LocalExecutor    this process's memory and its own child processes
+
+`taskq` knows executors only by this file; which one a URL means stands in `connect.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from taskq.future import Job
+    from taskq.job import JobOptions
+
+__all__ = ["Executor", "StreamPlan"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamPlan:
+    """How `Executor.stream` runs a map.
+
+    `star`: each item is a tuple of arguments, else the one argument. `ordered`: results come in the order of the items.
+    `chunksize`: items handed to a process at once, None: steered by measured time. `buffersize`: items read and not yet
+    yielded at most, None: what keeps the processes busy. `timeout`: seconds from now until the last result must be
+    there. `progress`: a bar on stderr. `return_exceptions`: an item's exception is yielded in its place, not raised.
+    `with_index`: pairs of the item's index and its result are yielded. `finite`: the input is known to end, so a queue
+    that is closed may read the rest of it.
+    """
+
+    star: bool = False
+    ordered: bool = True
+    chunksize: int | None = None
+    buffersize: int | None = None
+    timeout: float | None = None
+    progress: bool = False
+    return_exceptions: bool = False
+    with_index: bool = False
+    finite: bool = False
+
+
+class Executor(ABC):
+    """Take calls, run each in some process, and give a handle to the outcome.
+
+    The promises, which one conformance suite checks on every executor:
+
+    - A call that `submit` took ends in exactly one recorded outcome: a value, an error, or cancelled.
+    - It runs at least once unless cancelled; more often only after its process died (up to `max_crashes` deaths), or by
+      its `retry` policy. No other job notices either.
+    - An outcome, once recorded, does not change.
+    - Calls of one priority start in the order of their submits, as far as there are free processes; they may end in any
+      order.
+    - Arguments and results arrive equal and of the same type, or the job is refused with the path of the bad value.
+    - Every method may be called from any thread, and from callbacks. None may be called in a process forked later.
+    """
+
+    #: What it can do beyond this interface. Tests and callers ask here, never for its name.
+    #: "pickle": arguments may be any picklable object; "start_methods": it owns processes and takes `start_method`.
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+
+    #: How many jobs it runs at once; None where that is not up to it.
+    processes: int | None = None
+
+    @abstractmethod
+    def submit(
+        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: JobOptions | None
+    ) -> Job[Any]:
+        """Take one call. `options` None: those that `@task` gave the function.
+
+        Jobs among the arguments make the call wait for them; their results stand in their places.
+
+        Raises:
+            TaskRefused: no process could import the function.
+            EncodeError: an argument cannot travel; the message has its path, as `args[1]['when']`.
+            ConfigError: an option does not fit this executor.
+            QueueClosed, PoolBroken: it takes no more work.
+        """
+
+    @abstractmethod
+    def stream(
+        self, fn: Callable[..., Any], items: Iterable[Any], plan: StreamPlan, options: JobOptions | None
+    ) -> Iterator[Any]:
+        """Run `fn` over `items` and return an iterator of the results.
+
+        Work starts at once. The input is read in the calling thread, during this call and during `next`, and never more
+        than a bounded window ahead of what was yielded. An item's error is raised (or yielded) at its place and the
+        next `next` goes on behind it. An iterator that is dropped half way cancels what has not started.
+
+        Raises:
+            As `submit` for the function; errors of single items come from the iterator. An error of `items` itself
+            is raised after the results of what it gave before.
+        """
+
+    @abstractmethod
+    def find(self, job_id: str) -> Job[Any]:
+        """Return a handle to a job by its id.
+
+        Raises:
+            JobNotFound: there is none of that id, or it is no longer kept.
+        """
+
+    @abstractmethod
+    def close(self, *, wait: bool = True, cancel: bool = False, grace: float | None = None) -> None:
+        """Take no more work. `cancel`: drop what has not started. `wait`: return when all else has ended.
+
+        `grace`: seconds that running jobs get, with `wait`; then they are killed and end as cancelled. None: no limit.
+
+        Without `wait` the work goes on in the background, at the latest until the interpreter ends, which waits for it.
+        Safe to call twice.
+        """

@@ -1,0 +1,236 @@
+"""Job: a handle to one call of a task, and a `concurrent.futures.Future`.
+
+A standard Future makes a condition variable, a lock and two lists when it is born; nearly all of them are never used,
+because most results are there before anybody waits. A Job makes them when the first waiter comes:
+
+    waiter                                        whoever settles the job
+    setdefault(condition, a new one)              setdefault(condition, SEALED)
+      its own: wait on it                           its own: write the outcome, nobody is waiting
+      SEALED: the outcome is being written          a waiter's: write the outcome under it, wake everybody
+
+`dict.setdefault` with a string key is one atomic step in CPython, so exactly one side wins.
+
+Source: the private attributes `_condition`, `_state`, `_waiters` and `_done_callbacks` are those that CPython 3.11 to
+3.14's `concurrent.futures` itself reads on other futures (`wait`, `as_completed`), so they are as stable as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from threading import Condition
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from taskq.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from taskq.states import Reason
+
+__all__ = ["Job", "Undecoded"]
+
+T = TypeVar("T")
+
+#: Stands where the condition would be in a job that was settled before anybody waited.
+_SEALED: Final = Condition()
+
+_ENDED: Final = frozenset({FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED})
+
+
+class Undecoded:
+    """An outcome that is still bytes: it is decoded by the first who asks for it, in the asker's thread."""
+
+    __slots__ = ()
+
+    #: Whether it is an error; known without decoding.
+    failed: bool
+
+    def decode(self, job_id: str) -> tuple[Any, BaseException | None]:
+        """Return the value, or the exception to raise."""
+        raise NotImplementedError
+
+
+class Job(Future[T]):
+    """One call of a task. Everything that `concurrent.futures` says of a Future holds; `await job` works too.
+
+    Made by `TaskQueue.submit`, never by users. All methods may be called from any thread.
+    """
+
+    # Class attributes, so that a new job is an empty object; see the module's docstring.
+    _state: str = PENDING
+    _result: Any = None
+    _exception: BaseException | None = None
+    _waiters: list[Any]
+
+    def __init__(self) -> None:  # the standard constructor makes what a Job makes later
+        pass
+
+    # -- what it is
+
+    @property
+    def id(self) -> str:
+        """The job's id: unique, and the same in every process."""
+        raise NotImplementedError
+
+    @property
+    def state(self) -> State:
+        """Where the job stands now."""
+        if self._state == FINISHED:
+            return State.SUCCEEDED if self.exception() is None else State.FAILED
+        if self._state == CANCELLED_AND_NOTIFIED:
+            return State.CANCELLED
+        return self._ask_state()
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the job failed; None unless it did."""
+        raise NotImplementedError
+
+    @property
+    def attempts(self) -> int:
+        """How often the job was started, as far as it is known here."""
+        raise NotImplementedError
+
+    @property
+    def crashes(self) -> int:
+        """How many of the attempts ended because their process died."""
+        raise NotImplementedError
+
+    @property
+    def progress(self) -> tuple[int, int | None] | None:
+        """The job's last word about itself: done, and total where it is known. None before the first."""
+        raise NotImplementedError
+
+    def _ask_state(self) -> State:
+        raise NotImplementedError
+
+    # -- the standard Future, with the condition made late
+
+    @property
+    def _condition(self) -> Condition:
+        attributes = self.__dict__
+        found: Condition = attributes.get("_lock") or attributes.setdefault("_lock", _new_condition(attributes))
+        if found is not _SEALED:
+            return found
+        while self._state not in _ENDED:  # the other thread is between two of its lines
+            time.sleep(0)
+        late: Condition = attributes.get("_late_lock") or attributes.setdefault(
+            "_late_lock", _new_condition(attributes)
+        )
+        return late
+
+    @_condition.setter
+    def _condition(self, condition: Condition) -> None:  # for the type checker: the base class assigns it
+        self.__dict__["_lock"] = condition
+
+    def done(self) -> bool:
+        """Return whether the job has ended, in whichever way."""
+        return self._state in _ENDED
+
+    def cancelled(self) -> bool:
+        """Return whether the job was cancelled."""
+        return self._state == CANCELLED_AND_NOTIFIED
+
+    def running(self) -> bool:
+        """Return whether the job is being run, or is in the hands of a process that may start it any moment."""
+        return self._state not in _ENDED and self._ask_state() is State.RUNNING
+
+    def cancel(self, *, kill: bool = False) -> bool:
+        """Keep the job from running; return whether that is certain.
+
+        A running job is asked to stop (`current_job().cancelled` becomes true in it) and False is returned, as the
+        standard Future demands. With `kill=True` its process is killed: the job ends as cancelled, True is returned.
+        """
+        raise NotImplementedError
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the job's value, waiting for it at most `timeout` seconds.
+
+        Raises:
+            TimeoutError: it was not there in time; the job goes on.
+            concurrent.futures.CancelledError: the job was cancelled.
+            JobCrashed, JobTimeout, JobLost, DependencyFailed, EncodeError: what became of the job.
+            Exception: whatever the task raised, of the original class, with the remote traceback as `__cause__`.
+        """
+        if self._state != FINISHED:
+            super().exception(timeout)
+        self._decode()
+        if self._exception is not None:
+            try:
+                raise self._exception
+            finally:
+                self = None  # type: ignore[assignment]  # noqa: PLW0642  # break the cycle through the traceback
+        return self._result  # type: ignore[no-any-return]
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the exception that `result` would raise, or None; waits as `result` does."""
+        if self._state != FINISHED:
+            super().exception(timeout)
+        self._decode()
+        return self._exception
+
+    def _decode(self) -> None:
+        outcome = self._result
+        if isinstance(outcome, Undecoded):
+            value, error = outcome.decode(self.id)
+            self._exception = error
+            self._result = value
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait for the result in an event loop."""
+        import asyncio  # noqa: PLC0415  # 20 ms that only users of asyncio pay, and they have paid already
+
+        return asyncio.wrap_future(self).__await__()
+
+    # -- for executors
+
+    def settle(self, value: Any, error: BaseException | None = None) -> None:
+        """Record the outcome and wake those who wait. For executors, once."""
+        attributes = self.__dict__
+        lock = attributes.setdefault("_lock", _SEALED)
+        if lock is _SEALED:
+            attributes["_exception"] = error
+            attributes["_result"] = value
+            attributes["_state"] = FINISHED
+            return
+        with lock:
+            attributes["_exception"] = error
+            attributes["_result"] = value
+            self._end(FINISHED)
+        self._invoke_callbacks()
+
+    def drop(self) -> None:
+        """Record that the job was cancelled and wake those who wait. For executors, once."""
+        with self._condition:
+            self._end(CANCELLED_AND_NOTIFIED)
+        self._invoke_callbacks()
+
+    def _invoke_callbacks(self) -> None:
+        """Call the callbacks; even a SystemExit of theirs must not end the thread that settles all jobs."""
+        try:
+            super()._invoke_callbacks()  # type: ignore[misc]
+        except BaseException:
+            logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
+
+    def _end(self, state: str) -> None:
+        if self._state in _ENDED:
+            raise InvalidStateError(f"{self._state}: {self!r}")
+        self._state = state
+        for waiter in self._waiters:
+            if state == CANCELLED_AND_NOTIFIED:
+                waiter.add_cancelled(self)
+            elif self._exception is not None or (isinstance(self._result, Undecoded) and self._result.failed):
+                waiter.add_exception(self)
+            else:
+                waiter.add_result(self)
+        self._condition.notify_all()
+
+
+def _new_condition(attributes: dict[str, Any]) -> Condition:
+    """Make what the standard Future is born with, unless another thread just did."""
+    attributes.setdefault("_waiters", [])
+    attributes.setdefault("_done_callbacks", [])
+    return Condition()

@@ -1,0 +1,310 @@
+"""TaskQueue: the object that users hold. A `concurrent.futures.Executor` in front of whatever executor a URL names."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from concurrent.futures import Executor as FuturesExecutor
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
+
+from taskq import config
+from taskq.connect import open_executor
+from taskq.errors import ConfigError
+from taskq.executor import StreamPlan
+from taskq.job import JobOptions
+from taskq.tasks import options_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from types import TracebackType
+    from typing import Unpack
+
+    from taskq.executor import Executor
+    from taskq.future import Job
+    from taskq.job import JobOptionFields
+
+__all__ = ["BoundQueue", "TaskQueue"]
+
+#: Seconds that running jobs get to end after Ctrl-C left a `with` block; a second Ctrl-C ends them at once.
+INTERRUPT_GRACE = 5.0
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Submitter(FuturesExecutor):
+    """What a queue, and a queue with options bound to it, have in common: the ways to hand over work."""
+
+    _executor: Executor
+
+    # -- single jobs
+
+    @overload
+    def submit(self, fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    @overload
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """Have `fn(*args, **kwargs)` run as a job, and return its handle at once.
+
+        Jobs among the arguments are waited for, and their results passed in their places.
+
+        Raises:
+            TaskRefused: no other process could import the function (a lambda, a closure).
+            EncodeError: an argument cannot travel; says which.
+            QueueClosed: after `shutdown`.
+        """
+        return self._executor.submit(fn, args, kwargs, self._options_for(fn))
+
+    def submit_many(self, fn: Callable[..., R], calls: Iterable[Iterable[Any]]) -> list[Job[R]]:
+        """Submit `fn(*args)` for each tuple of arguments; return the jobs in that order.
+
+        All arguments are checked first: when one cannot travel, nothing is submitted.
+        """
+        options = self._options_for(fn)
+        jobs: list[Job[R]] = []
+        try:
+            for args in calls:
+                jobs.append(self._executor.submit(fn, tuple(args), {}, options))  # noqa: PERF401  # kept on error
+        except BaseException:
+            for job in jobs:
+                job.cancel()
+            raise
+        return jobs
+
+    # -- many items
+
+    def map(
+        self,
+        fn: Callable[..., R],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> Iterator[R]:
+        """Return an iterator over `fn(*items)` in order, as the builtin `map`, with the calls run as jobs.
+
+        The input is read lazily, a bounded window ahead (`buffersize` items where given). `timeout` counts from this
+        call. Chunks steer themselves by measured time unless `chunksize` is given.
+
+        Raises:
+            TimeoutError: from `next`, when a result is not there `timeout` seconds after this call.
+            ValueError: `chunksize` or `buffersize` is below 1.
+        """
+        star = len(iterables) != 1
+        items: Iterable[Any] = zip(*iterables, strict=False) if star else iterables[0]
+        return self._stream(
+            fn,
+            items,
+            StreamPlan(
+                star=star,
+                timeout=timeout,
+                chunksize=chunksize,
+                buffersize=buffersize,
+                finite=buffersize is None and all(isinstance(iterable, Sized) for iterable in iterables),
+            ),
+        )
+
+    def imap(
+        self,
+        fn: Callable[[T], R],
+        iterable: Iterable[T],
+        *,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        progress: bool = False,
+        return_exceptions: bool = False,
+        with_index: bool = False,
+    ) -> Iterator[R]:
+        """Return an iterator over `fn(item)` in order; lazy on both ends.
+
+        An item's exception is raised at its place, and `next` goes on behind it; `return_exceptions=True` yields it
+        instead. `with_index=True` yields `(index, result)`. `progress=True` shows a bar on stderr.
+        """
+        return self._stream(
+            fn,
+            iterable,
+            StreamPlan(
+                chunksize=chunksize,
+                buffersize=buffersize,
+                progress=progress,
+                return_exceptions=return_exceptions,
+                with_index=with_index,
+            ),
+        )
+
+    def imap_unordered(
+        self,
+        fn: Callable[[T], R],
+        iterable: Iterable[T],
+        *,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        progress: bool = False,
+        return_exceptions: bool = False,
+        with_index: bool = False,
+    ) -> Iterator[R]:
+        """Do as `imap`, but yield each result as soon as it is there."""
+        return self._stream(
+            fn,
+            iterable,
+            StreamPlan(
+                ordered=False,
+                chunksize=chunksize,
+                buffersize=buffersize,
+                progress=progress,
+                return_exceptions=return_exceptions,
+                with_index=with_index,
+            ),
+        )
+
+    def starmap(
+        self,
+        fn: Callable[..., R],
+        iterable: Iterable[Iterable[Any]],
+        *,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        progress: bool = False,
+        return_exceptions: bool = False,
+        with_index: bool = False,
+    ) -> Iterator[R]:
+        """Do as `imap`, calling `fn(*item)`."""
+        return self._stream(
+            fn,
+            iterable,
+            StreamPlan(
+                star=True,
+                chunksize=chunksize,
+                buffersize=buffersize,
+                progress=progress,
+                return_exceptions=return_exceptions,
+                with_index=with_index,
+            ),
+        )
+
+    def _stream(self, fn: Callable[..., R], items: Iterable[Any], plan: StreamPlan) -> Iterator[R]:
+        for name, value in (("chunksize", plan.chunksize), ("buffersize", plan.buffersize)):
+            if value is not None and (type(value) is not int or value < 1):
+                message = f"{name}={value!r}: give a whole number of items from 1, or None to leave it to the library"
+                raise ConfigError(message)
+        return self._executor.stream(fn, items, plan, self._options_for(fn))
+
+    def _options_for(self, fn: Callable[..., Any]) -> JobOptions | None:  # noqa: ARG002
+        """Return the options of a job of `fn`; None: those of the function itself."""
+        return None
+
+
+class TaskQueue(Submitter):
+    """A queue of jobs, run where its URL says: `TaskQueue()` by this program's own child processes.
+
+    It is a `concurrent.futures.Executor`: `with`, `submit`, `map`, `shutdown`, `wait`, `as_completed`,
+    `loop.run_in_executor` work as documented there. Safe to use from several threads.
+
+    - `url`: `local://`; None: what `TASKQ_URL` or the configuration file says, else `local://`.
+    - `processes` (also `max_workers`): how many jobs run at once; None: one per CPU that this program may use.
+    - `start_method`: "fork", "forkserver" or "spawn"; None: the safest that the platform has (forkserver, else spawn).
+    - `initializer(*initargs)`: called in each child process before its first job.
+    - `max_tasks_per_child`: jobs after which a child process is replaced by a fresh one.
+    - `strict`: refuse locally what a queue between machines could not carry.
+
+    Raises:
+        ConfigError: a bad URL or setting; says the cure.
+    """
+
+    def __init__(  # the settings of Pool and ProcessPoolExecutor, by name
+        self,
+        url: str | None = None,
+        *,
+        processes: int | None = None,
+        max_workers: int | None = None,
+        start_method: str | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        max_tasks_per_child: int | None = None,
+        strict: bool | None = None,
+    ) -> None:
+        if processes is not None and max_workers is not None:
+            raise ConfigError("processes and max_workers are the same setting: give one of them")
+        if max_workers is not None and max_workers <= 0:
+            raise ConfigError(f"max_workers must be greater than 0, not {max_workers!r}")
+        settings = {
+            "processes": max_workers if processes is None else processes,
+            "start_method": start_method,
+            "initializer": initializer,
+            "initargs": initargs or None,
+            "max_tasks_per_child": max_tasks_per_child,
+            "strict": strict,
+        }
+        given = {name: value for name, value in settings.items() if value is not None}
+        self._executor = open_executor(config.default_url() if url is None else url, given)
+
+    @property
+    def processes(self) -> int | None:
+        """How many jobs run at once; None where the workers of other machines decide."""
+        return self._executor.processes
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What the executor behind the URL can do beyond the common promises."""
+        return self._executor.capabilities
+
+    def options(self, **options: Unpack[JobOptionFields]) -> BoundQueue:
+        """Return this queue with job options bound to it: `queue.options(priority=9).submit(...)`.
+
+        They go over those of `@task`, one by one.
+
+        Raises:
+            ConfigError: there is no such option, or its value makes no sense.
+        """
+        return BoundQueue(self._executor, options)
+
+    def job(self, job_id: str) -> Job[Any]:
+        """Return a handle to the job of that id.
+
+        Raises:
+            JobNotFound: there is none, or it is no longer kept.
+        """
+        return self._executor.find(job_id)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, grace: float | None = None) -> None:
+        """Take no more jobs; wait for those there are, or with `cancel_futures=True` drop what has not started.
+
+        With `wait`, running jobs get `grace` seconds (None: as long as they need), then they are killed and cancelled.
+        """
+        self._executor.close(wait=wait, cancel=cancel_futures, grace=grace)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Shut down and wait; after Ctrl-C or exit, drop what has not started and kill what does not end soon."""
+        if kind is None or issubclass(kind, Exception):
+            self._executor.close(wait=True)
+        else:
+            self._executor.close(wait=True, cancel=True, grace=INTERRUPT_GRACE)
+
+
+class BoundQueue(Submitter):
+    """A queue with job options bound to it. It shares the queue's jobs and its life."""
+
+    def __init__(self, executor: Executor, options: JobOptionFields) -> None:
+        self._executor = executor
+        self._changes = options
+        self._base = JobOptions()
+        self._options = self._base.merged(**options)  # bad options are refused here, where they are written
+
+    def options(self, **options: Unpack[JobOptionFields]) -> BoundQueue:
+        """Return a view with further options on top of these."""
+        return BoundQueue(self._executor, cast("JobOptionFields", {**self._changes, **options}))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
+        """Refuse: only the queue itself ends its work."""
+        raise ConfigError("this is a view made by options(...): call shutdown() on the TaskQueue itself")
+
+    def _options_for(self, fn: Callable[..., Any]) -> JobOptions:
+        base = options_of(fn)
+        if base is not self._base:  # mostly one function at a time: remember the last
+            self._base, self._options = base, base.merged(**self._changes)
+        return self._options

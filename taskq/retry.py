@@ -1,0 +1,102 @@
+"""When a job runs again: the policy that users write, and the decisions that every executor shares.
+
+Pure functions: they read no clock and no global random source, and keep nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING
+
+from taskq.errors import ConfigError
+from taskq.states import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from taskq.result import Failure
+
+__all__ = ["Retry", "after_crash", "after_error"]
+
+#: Failures that the `retry` policy rules. Crashes are counted apart; what was lost, cannot be decoded or
+#: has no task here would fail the same way again.
+RETRIED = frozenset({Reason.ERROR, Reason.TIMEOUT})
+
+#: Seconds; a bound (317 years) that keeps every product below within a float.
+MAX_SECONDS = 1e10
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Run a job again after an error, up to `max_retries` times (so at most `max_retries + 1` attempts).
+
+    The wait before the n-th retry is `delay * backoff ** (n - 1)` seconds, at most `max_delay`. With
+    `jitter` it is drawn evenly between 0 and that (full jitter), so that jobs which failed together do
+    not come back together. `on` lists the exception classes to retry, or their names ("module.Qualname").
+
+    Raises:
+        ConfigError: a number is negative or above 1e10, `backoff` is below 1, or `on` holds no exceptions.
+    """
+
+    max_retries: int
+    _: KW_ONLY
+    delay: float = 1.0
+    backoff: float = 2.0
+    max_delay: float = 300.0
+    jitter: bool = True
+    on: tuple[type[BaseException] | str, ...] = (Exception,)
+
+    def __post_init__(self) -> None:
+        if type(self.max_retries) is not int or self.max_retries < 0:
+            raise ConfigError(f"Retry max_retries={self.max_retries!r}: give a whole number from 0 upwards")
+        _check_number("delay", self.delay, at_least=0)
+        _check_number("max_delay", self.max_delay, at_least=0)
+        _check_number("backoff", self.backoff, at_least=1)
+        object.__setattr__(self, "on", _checked_classes(self.on))
+
+    def delay_before(self, retry: int, random: Callable[[], float]) -> float:
+        """Return the seconds to wait before the retry of this number (the first is 1).
+
+        `random` returns a float in [0, 1); it is not called without `jitter`.
+        """
+        ceiling = min(self.max_delay, self.delay * _power(self.backoff, retry - 1))
+        return ceiling * random() if self.jitter else ceiling
+
+
+def after_error(policy: Retry | None, retries_done: int, failure: Failure, random: Callable[[], float]) -> float | None:
+    """Return the seconds to wait before the job is run again, or None when this failure is final."""
+    if policy is None or retries_done >= policy.max_retries:
+        return None
+    if failure.reason not in RETRIED or not failure.matches(policy.on):
+        return None
+    return policy.delay_before(retries_done + 1, random)
+
+
+def after_crash(crashes: int, max_crashes: int) -> bool:
+    """Return whether a job whose process has died `crashes` times is run again."""
+    return crashes < max_crashes
+
+
+def _power(backoff: float, exponent: int) -> float:
+    """Return `backoff ** exponent`, or the largest float where that would overflow."""
+    try:
+        return float(backoff) ** exponent
+    except OverflowError:
+        return sys.float_info.max
+
+
+def _check_number(name: str, value: object, *, at_least: float) -> None:
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else -1
+    if not at_least <= number <= MAX_SECONDS:
+        raise ConfigError(f"Retry {name}={value!r}: give a number from {at_least} to {MAX_SECONDS:g}")
+
+
+def _checked_classes(on: object) -> tuple[type[BaseException] | str, ...]:
+    classes = on if isinstance(on, (tuple, list, set, frozenset)) else (on,)
+    for entry in classes:
+        if not isinstance(entry, str) and not (isinstance(entry, type) and issubclass(entry, BaseException)):
+            raise ConfigError(f"Retry on={on!r}: {entry!r} is not an exception class nor the name of one")
+    if not classes:
+        raise ConfigError("Retry on=() would never retry: name exception classes, or use retry=None")
+    return tuple(classes)

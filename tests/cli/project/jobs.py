@@ -1,0 +1,145 @@
+# ruff: noqa: INP001 - a folder of files that is copied, no package
+"""Tasks of a user's project, found in the working directory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from taskq import JobCancelled, current_job, task
+
+
+def square(number: int) -> int:
+    """Multiply a number by itself."""
+    return number * number
+
+
+def describe(path: str, size: int = 256) -> dict[str, Any]:
+    """Take keywords."""
+    return {"path": path, "size": size}
+
+
+def echo(*args: Any, **kwargs: Any) -> list[Any]:
+    """Give back the arguments."""
+    return [list(args), kwargs]
+
+
+def same(value: Any) -> Any:
+    """Give back the argument."""
+    return value
+
+
+def talk(value: Any) -> Any:
+    """Print, as tasks do, in Python and beneath it."""
+    print("printed")
+    os.write(1, b"written\n")
+    return value
+
+
+async def later(value: int) -> int:
+    """Be a coroutine."""
+    await asyncio.sleep(0)
+    return value + 1
+
+
+def fail(value: Any) -> None:
+    """Raise."""
+    raise ValueError(f"no {value}")
+
+
+def fail_odd(number: int) -> int:
+    """Raise for odd numbers."""
+    if number % 2:
+        raise ValueError(f"{number} is odd")
+    return number
+
+
+def raw_bytes() -> bytes:
+    """Give what JSON cannot carry."""
+    return b"x"
+
+
+@task(retry=2)
+def third_time(value: Any) -> int:
+    """Succeed at the third attempt."""
+    if current_job().attempt < 3:
+        raise OSError("not yet")
+    return current_job().attempt
+
+
+def second_time(value: Any) -> int:
+    """Succeed at the second attempt."""
+    if current_job().attempt < 2:
+        raise OSError("not yet")
+    return current_job().attempt
+
+
+def die(value: Any = None) -> None:
+    """Kill the process that runs this."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def die_at(value: Any) -> Any:
+    """Kill the process at one item."""
+    return die() if value == "die" else value
+
+
+@task(timeout=0.3)
+def short_lived(value: Any) -> Any:
+    """Hang longer than the task's own timeout at one item."""
+    if value == "hang":
+        time.sleep(60)
+    return value
+
+
+def hang(seconds: float = 60) -> float:
+    """Sleep."""
+    time.sleep(seconds)
+    return seconds
+
+
+def hang_at(value: Any) -> Any:
+    """Hang at one item."""
+    if value == "hang":
+        time.sleep(60)
+    return value
+
+
+def cancelled() -> None:
+    """End as cancelled."""
+    raise JobCancelled("stopped by itself")
+
+
+def note(folder: str, number: int) -> int:
+    """Leave a mark for each run of each item."""
+    with open(Path(folder) / str(number), "a") as file:
+        file.write("x")
+    return number
+
+
+def note_slowly(folder: str, number: int) -> int:
+    """Leave a mark, and take a moment."""
+    time.sleep(0.005)
+    return note(folder, number)
+
+
+def wait_for_gate(folder: str, number: int) -> int:
+    """Leave a mark, then wait until a file is there, from the tenth item on."""
+    note(folder, number)
+    deadline = time.monotonic() + 50
+    while number >= 10 and not (Path(folder) / "gate").exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError("nobody opened the gate")
+        time.sleep(0.01)
+    return number
+
+
+def where(value: Any = None) -> list[str]:
+    """Tell from where this module was imported, and the first place that is searched."""
+    return [str(Path(__file__).parent), sys.path[0]]

@@ -1,0 +1,150 @@
+"""Ctrl-C, SIGTERM and SIGKILL in the middle of a map: what is left is a file that --resume goes on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.command import Command, taskq
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Items of a run that takes long enough to be interrupted in the middle.
+ITEMS = 600
+
+
+@pytest.fixture
+def slow(project: Path) -> tuple[str, ...]:
+    """Give a command whose items take 5 ms and leave marks."""
+    (project / "marks").mkdir()
+    lines = (json.dumps([str(project / "marks"), number]) + "\n" for number in range(ITEMS))
+    (project / "in.jsonl").write_text("".join(lines), encoding="utf-8")
+    return ("map", "jobs:note_slowly", "--jsonl", "in.jsonl", "-o", "out.jsonl", "-j", "2")
+
+
+def numbers_in(project: Path, *, unordered: bool) -> list[int]:
+    """Return the items that have rows; fail on a row that is torn."""
+    text = (project / "out.jsonl").read_text(encoding="utf-8")
+    assert text.endswith("\n") or not text
+    return [json.loads(line)["result"] if unordered else json.loads(line) for line in text.splitlines()]
+
+
+def rows_written(project: Path) -> int:
+    """Count the rows so far."""
+    path = project / "out.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def has_rows(project: Path, count: int) -> bool:
+    """Tell whether there are more rows than that."""
+    return rows_written(project) > count
+
+
+@pytest.mark.parametrize("flags", [(), ("--unordered",)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_interrupted_then_resumed(
+    project: Path, slow: tuple[str, ...], flags: tuple[str, ...], number: int, code: int
+) -> None:
+    """The signal's exit code, one sentence, no process, whole rows; --resume makes the rest of them."""
+    with Command(project, *slow, *flags) as command:
+        eventually(lambda: rows_written(project) > 50, "some rows to be written")
+        command.interrupt(number)
+        assert command.wait() == code
+        command.assert_gone()
+        found = numbers_in(project, unordered=bool(flags))
+        assert command.err == (
+            f"taskq: map: interrupted after {len(found):,} rows; run it again with --resume to go on\n"
+        )
+    assert 50 < len(found) < ITEMS
+    if not flags:
+        assert found == list(range(len(found)))
+    done = taskq(project, *slow, *flags, "--resume")
+    assert (done.code, done.err) == (0, "")
+    assert sorted(numbers_in(project, unordered=bool(flags))) == list(range(ITEMS))
+    again = sum(len(mark.read_text()) > 1 for mark in (project / "marks").iterdir())
+    assert again <= ITEMS - len(found)
+
+
+@pytest.mark.parametrize("flags", [(), ("--unordered",)])
+def test_killed_then_resumed(project: Path, slow: tuple[str, ...], flags: tuple[str, ...]) -> None:
+    """After SIGKILL the children end by themselves, and --resume makes the file what it would have been.
+
+    A killed forkserver leaves its folder behind: no program can tidy up after SIGKILL.
+    """
+    for _ in range(3):
+        enough = rows_written(project) + 50
+        with Command(project, *slow, *flags, "--resume") as command:
+            eventually(partial(has_rows, project, enough), "some more rows")
+            command.process.kill()
+            command.assert_gone()
+    shutil.rmtree(project / "tmp")
+    done = taskq(project, *slow, *flags, "--resume")
+    assert (done.code, done.err) == (0, "")
+    assert sorted(numbers_in(project, unordered=bool(flags))) == list(range(ITEMS))
+
+
+def test_a_job_that_does_not_end_is_killed(project: Path) -> None:
+    """Ctrl-C does not wait for an hour's job; rows that are done are in the file."""
+    (project / "marks").mkdir()
+    lines = (json.dumps([str(project / "marks"), number]) + "\n" for number in range(40))
+    (project / "in.jsonl").write_text("".join(lines), encoding="utf-8")
+    with Command(project, "map", "jobs:wait_for_gate", "--jsonl", "in.jsonl", "-o", "out.jsonl") as command:
+        eventually(lambda: rows_written(project) == 10, "the first ten rows")
+        command.interrupt()
+        assert command.wait() == 130
+        command.assert_gone()
+    assert numbers_in(project, unordered=False) == list(range(10))
+
+
+def test_interrupted_commands_end_with_all_they_started(project: Path) -> None:
+    """A command runs in a process group of its own, where the terminal's Ctrl-C does not come."""
+    (project / "in.jsonl").write_text("60\n61\n", encoding="utf-8")
+    script = "touch started-{}; sleep {} & sleep {}"
+    with Command(project, "map", "--jsonl", "in.jsonl", "-j", "2", "--", "sh", "-c", script) as command:
+        eventually(lambda: len(list(project.glob("started-*"))) == 2, "both commands to begin")
+        command.interrupt()
+        assert command.wait() == 130
+        command.assert_gone()
+
+
+def test_killed_commands_end_with_all_they_started(project: Path) -> None:
+    """SIGKILL of taskq: the kernel ends its children, and what those run."""
+    (project / "in.jsonl").write_text("60\n61\n", encoding="utf-8")
+    script = "touch started-{}; sleep {} & sleep {}"
+    with Command(project, "map", "--jsonl", "in.jsonl", "-j", "2", "--", "sh", "-c", script) as command:
+        eventually(lambda: len(list(project.glob("started-*"))) == 2, "both commands to begin")
+        command.process.kill()
+        command.assert_gone()
+
+
+def test_interrupted_while_waiting_for_input(project: Path) -> None:
+    """A silent pipe, or a person at the keyboard, does not hold it."""
+    reader, end = os.pipe()
+    with Command(project, "map", "jobs:square", "--jsonl", "-", stdin=reader) as command:
+        eventually(lambda: len(command.left()) > 1, "the pool to start")
+        command.interrupt()
+        assert command.wait() == 130
+        command.assert_gone()
+    os.close(reader)
+    os.close(end)
+
+
+def test_a_program_that_ignores_ctrl_c_passes_that_on(project: Path, slow: tuple[str, ...]) -> None:
+    """Under nohup, or behind a script's &, SIGINT is not ours to take."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Command(project, *slow) as command:
+            eventually(lambda: rows_written(project) > 20, "some rows")
+            command.interrupt()
+            after = rows_written(project)
+            eventually(lambda: rows_written(project) > after + 50, "more rows after the signal")
+    finally:
+        signal.signal(signal.SIGINT, before)

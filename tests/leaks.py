@@ -1,0 +1,149 @@
+"""Find what a test left behind: processes, threads, descriptors, named semaphores, shared memory, temporary files.
+
+    before = take()  ──▶  the test  ──▶  settle(before) ──▶ [] or one line for each leak
+
+Things may end asynchronously (a thread that is about to return, a child that is being reaped), so `settle` polls
+with a bound. multiprocessing's forkserver and resource tracker, each started once and kept until the interpreter
+ends, are known by pid, descriptor and folder, and are no leaks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing import process
+from pathlib import Path
+
+from tests.processes import descendants, singleton_descriptors, singleton_folder
+
+#: Seconds given to what ends by itself; a pool's processes need one or two on a loaded machine.
+GRACE = 10.0
+
+#: Seconds between two looks.
+INTERVAL = 0.02
+
+#: prctl's PR_SET_CHILD_SUBREAPER.
+SUBREAPER = 36
+
+#: Where Linux keeps named semaphores and shared memory.
+SHARED_MEMORY = Path("/dev/shm")
+
+#: Names in it that are ours: our semaphores (see `mark_semaphores`), and what SharedMemory makes.
+SEMAPHORE_PREFIX = f"mp-t{os.getpid()}"
+OURS = (f"sem.{SEMAPHORE_PREFIX}", "psm_")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What this process holds at one moment; every mapping leads from an identity to words about it."""
+
+    processes: dict[object, str]
+    threads: dict[object, str]
+    descriptors: dict[object, str]
+    shared: dict[object, str]
+    files: dict[object, str]
+
+    def kinds(self) -> dict[str, dict[object, str]]:
+        """Return the five mappings by the name to use in a message."""
+        return {
+            "process": self.processes,
+            "thread": self.threads,
+            "descriptor": self.descriptors,
+            "shared memory or semaphore": self.shared,
+            "temporary file": self.files,
+        }
+
+
+def take() -> Snapshot:
+    """Look at everything that a test may leave behind."""
+    _reap_adopted()
+    return Snapshot(
+        processes=_processes(),
+        threads={(thread.ident, thread.name): repr(thread) for thread in threading.enumerate()},
+        descriptors=_descriptors(),
+        shared=_shared(),
+        files=_files(),
+    )
+
+
+def settle(before: Snapshot, *, by_count: bool = False, grace: float = GRACE) -> list[str]:
+    """Return what is there beyond `before` once things have had time to end; an empty list is what tests want.
+
+    `by_count` compares how many there are, not which: for tests that share a pool whose processes may be replaced.
+    """
+    deadline = time.monotonic() + grace
+    leaks = _compare(before, take(), by_count=by_count)
+    while leaks and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(INTERVAL)
+        leaks = _compare(before, take(), by_count=by_count)
+    return leaks
+
+
+def adopt_orphans() -> None:
+    """Become the parent of orphaned descendants, which would go to init and out of sight; Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+
+
+def mark_semaphores() -> None:
+    """Give multiprocessing's named semaphores a prefix that tells ours from those of others on this machine."""
+    config = process.current_process()._config  # type: ignore[attr-defined]
+    config["semprefix"] = f"/{SEMAPHORE_PREFIX}"
+
+
+def _compare(before: Snapshot, after: Snapshot, *, by_count: bool) -> list[str]:
+    leaks = []
+    for kind, now in after.kinds().items():
+        then = before.kinds()[kind]
+        fresh = [words for identity, words in now.items() if identity not in then]
+        if fresh and (not by_count or len(now) > len(then)):
+            count = f" ({len(then)} before, {len(now)} now, among them)" if by_count else ""
+            leaks += [f"{kind} left behind{count}: {words}" for words in fresh]
+    return leaks
+
+
+def _reap_adopted() -> None:
+    """Take the exit status of adopted orphans, as init would; multiprocessing's own children are left to it."""
+    known = {child.pid for child in process._children}  # type: ignore[attr-defined]
+    for seen in descendants():
+        if seen.state == "Z" and seen.parent == os.getpid() and seen.pid not in known:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(seen.pid, os.WNOHANG)
+
+
+def _processes() -> dict[object, str]:
+    if sys.platform != "linux":
+        return {}
+    return {(seen.pid, seen.started): seen.describe() for seen in descendants()}
+
+
+def _descriptors() -> dict[object, str]:
+    found: dict[object, str] = {}
+    known = singleton_descriptors()
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/dev/fd/{name}")
+            if int(name) not in known:
+                found[name, target] = f"{name} -> {target}"
+    return found
+
+
+def _shared() -> dict[object, str]:
+    if not SHARED_MEMORY.is_dir():
+        return {}
+    return {name: name for name in os.listdir(SHARED_MEMORY) if name.startswith(OURS)}
+
+
+def _files() -> dict[object, str]:
+    """List the folder of temporary files, which is the test session's own (see conftest)."""
+    root = tempfile.gettempdir()
+    known = {os.path.basename(singleton_folder() or "")}
+    return {name: os.path.join(root, name) for name in os.listdir(root) if name not in known}

@@ -1,0 +1,3 @@
+"""What only the local executor has."""
+
+from __future__ import annotations

@@ -1,0 +1,128 @@
+"""Look at processes from outside, through /proc: who descends from whom, who is left of a session, who is frozen."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections import defaultdict
+from dataclasses import dataclass
+from multiprocessing import forkserver, process, resource_tracker
+from pathlib import Path
+
+#: Position of the fields of /proc/PID/stat that are read here, counted behind the command in brackets.
+STATE, PARENT, SESSION, STARTED = 0, 1, 3, 19
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A process as /proc showed it; `started` (ticks) tells two processes of one pid apart."""
+
+    pid: int
+    parent: int
+    session: int
+    state: str
+    started: int
+
+    def describe(self) -> str:
+        """Return a line for a failure message."""
+        return f"process {self.pid} ({self.state}, parent {self.parent}): {command_of(self.pid)}"
+
+
+def look(pid: int) -> Seen | None:
+    """Return what /proc says of a process, or None when there is none; zombies are there, in state Z."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text[text.rindex(")") + 2 :].split()
+    return Seen(
+        pid=pid,
+        parent=int(fields[PARENT]),
+        session=int(fields[SESSION]),
+        state=fields[STATE],
+        started=int(fields[STARTED]),
+    )
+
+
+def everyone() -> list[Seen]:
+    """Return all processes of the machine that can be seen from here."""
+    found = (look(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return [seen for seen in found if seen is not None]
+
+
+def descendants(root: int | None = None) -> list[Seen]:
+    """Return all processes below `root` (this one), zombies included, the long-lived singletons not."""
+    children: defaultdict[int, list[Seen]] = defaultdict(list)
+    for seen in everyone():
+        children[seen.parent].append(seen)
+    found: list[Seen] = []
+    queue = [root or os.getpid()]
+    while queue:
+        below = children[queue.pop()]
+        found += below
+        queue += [seen.pid for seen in below]
+    keep = singletons()
+    return [seen for seen in found if seen.pid not in keep]
+
+
+def singletons() -> set[int]:
+    """Return the pids of the helpers that multiprocessing starts once and keeps until the interpreter ends."""
+    server = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    tracker = getattr(resource_tracker._resource_tracker, "_pid", None)
+    return {pid for pid in (server, tracker) if pid is not None}
+
+
+def singleton_descriptors() -> set[int]:
+    """Return the descriptors by which this process holds those helpers."""
+    alive = getattr(forkserver._forkserver, "_forkserver_alive_fd", None)
+    tracker = getattr(resource_tracker._resource_tracker, "_fd", None)
+    return {fd for fd in (alive, tracker) if fd is not None}
+
+
+def singleton_folder() -> str | None:
+    """Return the folder in which multiprocessing keeps the forkserver's socket until the interpreter ends."""
+    folder = process.current_process()._config.get("tempdir")  # type: ignore[attr-defined]
+    return None if folder is None else str(folder)
+
+
+def of_session(session: int) -> list[Seen]:
+    """Return the living processes of a session, zombies not."""
+    return [seen for seen in everyone() if seen.session == session and seen.state != "Z"]
+
+
+def command_of(pid: int) -> str:
+    """Return a process's command line, or what the kernel calls it."""
+    with contextlib.suppress(OSError):
+        line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        return line or Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+    return "(gone)"
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process is there and no zombie."""
+    seen = look(pid)
+    return seen is not None and seen.state != "Z"
+
+
+def is_frozen(pid: int) -> bool:
+    """Return whether a process is stopped by SIGSTOP."""
+    seen = look(pid)
+    return seen is not None and seen.state == "T"
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> bool:
+    """Send a signal to a process below this one, and only to such a one; return whether it was sent."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if all(seen.pid != pid or seen.state == "Z" for seen in descendants()):
+            return False
+        signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(handle)
+    return True

@@ -1,0 +1,102 @@
+"""What is built can be installed and used where the source is not: a wheel, in an environment of its own."""
+
+from __future__ import annotations
+
+import sys
+import venv
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.project.commands import ROOT, output_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Seconds that building and installing may take: pip fetches the build backend and the dependencies.
+SETUP_LIMIT = 240
+
+pytestmark = pytest.mark.timeout(SETUP_LIMIT + 60)
+
+PROGRAM = """
+from pathlib import Path
+
+import executors
+import taskq
+
+
+def double(number):
+    return 2 * number
+
+
+if __name__ == "__main__":
+    assert "site-packages" in taskq.__file__, taskq.__file__
+    assert "site-packages" in executors.__file__, executors.__file__
+    with taskq.TaskQueue(processes=2) as queue:
+        print(taskq.__version__, queue.submit(double, 21).result(), list(queue.map(double, range(3))))
+"""
+
+
+def pip(command: list[str], folder: Path) -> None:
+    """Run pip, which may need the network."""
+    output_of([*command, "--quiet", "--disable-pip-version-check"], folder, limit=SETUP_LIMIT)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel as pip does for users, its build backend in an environment of its own."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip([sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT)], folder)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel with its dependencies into a clean environment; return its folder of programs."""
+    folder = tmp_path_factory.mktemp("clean")
+    venv.create(folder / "venv", with_pip=True, symlinks=True)
+    found = folder / "venv" / "bin"
+    pip([str(found / "python"), "-m", "pip", "install", str(wheel)], folder)
+    return found
+
+
+def test_wheel_holds_the_two_packages_and_no_more(wheel: Path) -> None:
+    """The wheel carries `taskq` and `executors`, both typed, the licence, and nothing of tests or tools."""
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"taskq", "executors"}
+    assert {"taskq/py.typed", "executors/py.typed"} <= set(names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_wheel_is_kept_private(wheel: Path) -> None:
+    """The metadata forbid an upload: both import names belong to others on the public index."""
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    assert "Classifier: Private :: Do Not Upload" in archive.read(metadata).decode().splitlines()
+
+
+def test_installed_command_tells_its_version(programs: Path, tmp_path: Path) -> None:
+    """`taskq --version` works from any folder, with the version that the package has."""
+    assert "0.1.0" in output_of([str(programs / "taskq"), "--version"], tmp_path)
+
+
+def test_installed_package_runs_jobs(programs: Path, tmp_path: Path) -> None:
+    """A program finds both packages in site-packages alone, and its jobs run in child processes."""
+    (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
+    printed = output_of([str(programs / "python"), "program.py"], tmp_path, path=programs)
+    assert printed == "0.1.0 42 [0, 2, 4]\n"
+
+
+def test_installed_command_runs_a_users_module(programs: Path, tmp_path: Path) -> None:
+    """`taskq map` finds the module in the current folder, as `python -m` would."""
+    (tmp_path / "mine.py").write_text("def double(number):\n    return 2 * number\n", encoding="utf-8")
+    (tmp_path / "items.jsonl").write_text("1\n2\n3\n", encoding="utf-8")
+    command = [str(programs / "taskq"), "map", "mine:double", "--jsonl", "items.jsonl"]
+    assert output_of(command, tmp_path, path=programs) == "2\n4\n6\n"
+
+
+def test_nothing_but_the_dependencies_is_installed(programs: Path, tmp_path: Path) -> None:
+    """The wheel works with what it names, and that set agrees with itself."""
+    assert "No broken requirements" in output_of([str(programs / "python"), "-m", "pip", "check"], tmp_path)

@@ -1,0 +1,3 @@
+"""Long runs, left out of `make test`: `pytest -m soak`."""
+
+from __future__ import annotations

@@ -67,7 +67,6 @@ class LocalExecutor(Executor):
         self._keys: dict[str, LocalJob] = {}
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._lock = threading.RLock()
-        self._broken: str | None = None
         settings = ChildSettings(
             session=self.session,
             strict=strict,
@@ -75,7 +74,7 @@ class LocalExecutor(Executor):
             initializer=initializer,
             initargs=tuple(initargs),
         )
-        self._crew = Crew(self.processes, self._start_method, settings, on_broken=_weakly(self._break))
+        self._crew = Crew(self.processes, self._start_method, settings)
         self._dispatcher = self._crew.dispatcher
         self._books = self._dispatcher.books
         # A queue that is dropped without shutdown lets its processes go once its jobs, which hold it, are done.
@@ -274,32 +273,12 @@ class LocalExecutor(Executor):
 
     # -- the end
 
-    def _break(self, message: str) -> None:
-        """Fail all there is: the children cannot start. In the dispatcher's thread."""
-        if self._broken is None:
-            self._broken = message
-            self._crew.accepting = False
-            self._books.break_down(message)
-            self._crew.finish_in_background()
-
     def _refusal(self) -> Exception:
         if self._crew.is_foreign():
             return QueueClosed("this queue was made before the process forked: make a new TaskQueue in the child")
-        if self._broken is not None:
-            return PoolBroken(self._broken)
+        if self._crew.broken is not None:
+            return PoolBroken(self._crew.broken)
         return QueueClosed("the queue was shut down: make a new TaskQueue to run more")
-
-
-def _weakly(method: Callable[[str], None]) -> Callable[[str], None]:
-    """Return a function that calls a bound method as long as its object lives."""
-    reference = weakref.WeakMethod(method)
-
-    def call(message: str) -> None:
-        bound = reference()
-        if bound is not None:
-            bound(message)
-
-    return call
 
 
 def _check(processes: object, start_method: object, initializer: object, max_tasks: object) -> None:

@@ -31,8 +31,12 @@ PLAIN_EVERY = 10.0
 #: Seconds over which the speed is averaged: follows a change, does not jump with every chunk.
 RATE_WINDOW = 15.0
 
-#: Columns of the bar itself.
-BAR_WIDTH = 32
+#: Columns of the label at the most; the bar takes what the figures leave, and this at least.
+LABEL_WIDTH = 24
+BAR_MIN_WIDTH = 6
+
+#: Columns of a terminal from which there is room for the label.
+LABEL_FROM = 72
 
 T = TypeVar("T")
 
@@ -142,9 +146,10 @@ class Bar:
         from rich.live import Live  # noqa: PLC0415
 
         self._progress = progress
+        self._console = Console(stderr=True)
         self._live = Live(
             get_renderable=self._line,
-            console=Console(stderr=True),
+            console=self._console,
             refresh_per_second=BAR_PER_SECOND,
             redirect_stdout=False,
         )
@@ -163,12 +168,18 @@ class Bar:
         from rich.text import Text  # noqa: PLC0415
 
         progress = self._progress
-        bar = ProgressBar(total=progress.total, completed=progress.done, width=BAR_WIDTH, pulse=progress.total is None)
+        bar = ProgressBar(total=progress.total, completed=progress.done, pulse=progress.total is None)
         words = [Text(part, style="red" if part.endswith("failed") else "") for part in progress.details()]
         share = Text(_share(progress.done, progress.total))
-        cells: list[RenderableType] = [Text(progress.label), bar, share, *words]
-        row = Table.grid(padding=(0, 1))
-        row.add_row(*(cells if progress.label else cells[1:]))
+        row = Table.grid(padding=(0, 1), expand=True)
+        labelled = bool(progress.label) and self._console.width >= LABEL_FROM
+        if labelled:
+            row.add_column(no_wrap=True, overflow="ellipsis", max_width=LABEL_WIDTH)
+        row.add_column(ratio=1, min_width=BAR_MIN_WIDTH)
+        for _ in (share, *words):
+            row.add_column(no_wrap=True)
+        label: list[RenderableType] = [Text(progress.label)] if labelled else []
+        row.add_row(*label, bar, share, *words)
         return row
 
 

@@ -20,22 +20,20 @@ from executors.pool.children import Children
 from executors.pool.dispatcher import Dispatcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from executors.pool.child import ChildSettings
 
 
 class Crew:
     """Start on construction, end by `finish`. Safe to use from several threads."""
 
-    def __init__(
-        self, processes: int, start_method: str, settings: ChildSettings, on_broken: Callable[[str], None]
-    ) -> None:
+    def __init__(self, processes: int, start_method: str, settings: ChildSettings) -> None:
         self._pid = os.getpid()
         #: Whether new work is taken.
         self.accepting = True
+        #: Why no child can be started; None as long as they can.
+        self.broken: str | None = None
         self._rendezvous = Rendezvous()
-        self.dispatcher = Dispatcher(self._rendezvous, processes, on_broken)
+        self.dispatcher = Dispatcher(self._rendezvous, processes, self._break_down)
         #: Set when nothing is left of it.
         self.ended = threading.Event()
         self._finishing = threading.Lock()
@@ -46,6 +44,14 @@ class Crew:
             self._free()
             raise
         self.dispatcher.start()
+
+    def _break_down(self, message: str) -> None:
+        """Fail all work there is and end: the children cannot start. In the dispatcher's thread."""
+        if self.broken is None:
+            self.broken = message
+            self.accepting = False
+            self.dispatcher.books.break_down(message)
+            self.finish_in_background()
 
     def is_foreign(self) -> bool:
         """Tell whether this is a forked copy of the process that made it."""

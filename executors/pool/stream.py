@@ -105,7 +105,7 @@ class Stream:
 
     def iterate(self) -> Iterator[Any]:
         """Begin to read the input, and return the iterator of results."""
-        self._fill()
+        self._fill(promptly=False)
         return chain.from_iterable(self._groups())
 
     def close(self, *, cancel: bool) -> None:
@@ -118,7 +118,7 @@ class Stream:
                 return
             if self.plan.finite and not cancel:
                 self._chunks_ahead = None
-                self._fill()
+                self._fill(promptly=False)
                 return
             self._exhausted = True
             self._input_error = CancelledError(
@@ -195,8 +195,8 @@ class Stream:
 
     # -- the input
 
-    def _fill(self) -> None:
-        """Read and queue chunks while the window has room."""
+    def _fill(self, *, promptly: bool = True) -> None:
+        """Read and queue chunks while the window has room; `promptly`: and no result is waiting to be yielded."""
         with self._reading:
             while not self._exhausted:
                 jobs = self.plan.chunksize or self.function.pace.frame()
@@ -211,8 +211,8 @@ class Stream:
                 items = self._read_items(jobs)
                 if items:
                     self._queue(items)
-                if not self._outcomes.empty() and self._chunks_ahead is not None:
-                    return  # a result is there: a slow input must not keep it waiting
+                if promptly and not self._outcomes.empty():
+                    return  # a slow input must not keep it waiting
 
     def _spare(self) -> int:
         """Return how many items with results behind a slow one do not count against the window.

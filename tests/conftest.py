@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import hypothesis
 import pytest
@@ -93,7 +93,9 @@ def nothing_left_by_test(request: pytest.FixtureRequest, nothing_left_by_module:
     """Fail a test that left something behind; one with a shared pool is checked by count."""
     shared = "shared_queue" in request.fixturenames
     if shared:
-        request.getfixturevalue("shared_queue").wait_until_complete()
+        request.getfixturevalue("shared_queue").get()
+    for holder in SharedQueue.open:
+        holder.wait_until_complete()
     before = leaks.take()
     yield
     _fail_on(leaks.settle(before, by_count=shared), "this test")
@@ -110,6 +112,9 @@ def _fail_on(found: list[str], whose: str) -> None:
 class SharedQueue:
     """A queue that the tests of a module share; made when first asked for, and again after `discard`."""
 
+    #: Those that hold a queue now; their processes are there while tests run that do not use them, too.
+    open: ClassVar[list[SharedQueue]] = []
+
     def __init__(self, variant: Variant) -> None:
         self.variant = variant
         self._queue: TaskQueue | None = None
@@ -119,13 +124,13 @@ class SharedQueue:
         """Return the queue with all its processes started."""
         if self._queue is None:
             self._queue = build(self.variant)
+            self.open.append(self)
             warm_up(self._queue)
             self._complete = len(leaks.take().descriptors)
         return self._queue
 
     def wait_until_complete(self) -> None:
         """Wait until processes that the test before has killed are replaced: the guard counts from here."""
-        self.get()
         eventually(
             lambda: len(leaks.take().descriptors) >= self._complete,
             "killed processes of the pool to be replaced, with their descriptors",
@@ -135,6 +140,7 @@ class SharedQueue:
         """Shut the queue down."""
         if self._queue is not None:
             queue, self._queue = self._queue, None
+            self.open.remove(self)
             close(queue)
 
 

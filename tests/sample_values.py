@@ -146,6 +146,8 @@ def same(left: Any, right: Any) -> bool:  # noqa: PLR0911 - one answer for each 
         return bool(left == right and left.tzinfo == right.tzinfo and left.fold == right.fold)
     if isinstance(left, Decimal):
         return left.as_tuple() == right.as_tuple()
+    if isinstance(left, Point):
+        return same([left.x, left.y], [right.x, right.y])
     if isinstance(left, BaseException):
         return same(left.args, right.args)
     return bool(left == right)

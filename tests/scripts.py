@@ -24,6 +24,12 @@ LIMIT = 50.0
 ROOT = Path(__file__).parent.parent
 
 
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment of a user's program: what the caller's shell set for Python's own output is left out."""
+    mine = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return {**mine, "PYTHONPATH": str(ROOT), **more}
+
+
 class Script:
     """A Python program in a session of its own; leaving the `with` block ends whatever is left of that session."""
 
@@ -47,7 +53,7 @@ class Script:
                 stdout=out,
                 stderr=err,
                 cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.folder)},
+                env=environment(TMPDIR=str(self.folder)),
                 start_new_session=True,
             )
         return self

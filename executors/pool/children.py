@@ -60,6 +60,7 @@ class Children:
             joiner.join(_LOOK)
             if joiner.is_alive() and monotonic() >= deadline:
                 kill()
+                self._policy.kill_all()
         pool.terminate()  # nothing left to end: this drops what multiprocessing keeps for its exit
         self._policy.watcher = None
         self._pool = None

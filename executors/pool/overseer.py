@@ -204,8 +204,12 @@ class Overseer:
             verdicts.append(Verdict(line=slot.done, timed_out=True))
 
     def _blocks_others(self, slot: Slot) -> bool:
-        """Tell whether jobs wait behind one that has been running for long."""
-        return slot.still >= _STILL_LONG and slot.line_end > slot.done + 1
+        """Tell whether jobs wait behind one that has been running for long, or at a child that does not begin."""
+        if slot.still < _STILL_LONG or slot.has_unsent:
+            return False
+        words = slot.line.page.words
+        running = words[page.PHASE] == page.DECODING or slot.claim > slot.done
+        return slot.line_end > slot.done + running
 
     def _can_share(self, slot: Slot) -> bool:
         """Tell whether an idle child could do part of what this one has in store."""

@@ -7,10 +7,12 @@ Only public names of multiprocessing are used.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.context
 import os
 import time
+import weakref
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,6 +41,17 @@ class StartPolicy:
         #: While the pool is made, a start that fails is the caller's error; later it is tried again.
         self.lenient = False
         self._failures = 0
+        self._started: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
+
+    def remember(self, process: BaseProcess) -> None:
+        """Keep a process findable as long as Pool keeps it."""
+        self._started.add(process)
+
+    def kill_all(self) -> None:
+        """Kill every process that was not reaped, also one that never said hello."""
+        for process in list(self._started):
+            with contextlib.suppress(OSError, ValueError):
+                process.kill()
 
     def begin(self, start: Callable[[], None]) -> bool:
         """Call `start`; return whether it worked. A failure delays the next try, ever longer."""
@@ -87,6 +100,8 @@ class _Watched:
             read_end, write_end = os.pipe()
             os.close(write_end)
             self._never_started, self._stillborn = read_end, True
+        else:
+            self.policy.remember(self)  # type: ignore[arg-type]
 
     def _is_foreign(self) -> bool:
         """Tell whether this is the copy in a process that the program forked: these are not its children."""

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskq.errors import EncodeError
-from tests.conftest import build
+from tests.conftest import build, warm_up
 from tests.sample_errors import return_cycle
 from tests.sample_tasks import add, capture, identity, make_thing, size_of, square, zeros
 from tests.sample_values import PICKLED, PORTABLE, same
@@ -31,7 +31,7 @@ BIG = 10_000_000
 def strict_queue(variant: Variant, nothing_left_by_module: None) -> Iterator[TaskQueue]:
     """Give a queue that refuses what a queue between machines could not carry."""
     with build(variant, strict=True) as queue:
-        queue.submit(square, 1).result(timeout=PATIENCE)
+        warm_up(queue)
         yield queue
 
 

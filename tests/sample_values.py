@@ -126,7 +126,7 @@ PICKLED: list[Any] = [
 ]
 
 
-def same(left: Any, right: Any) -> bool:  # noqa: PLR0911 - one answer for each kind of value
+def same(left: Any, right: Any) -> bool:  # noqa: C901, PLR0911 - one answer for each kind of value
     """Return whether two values are equal and of the same types, NaN and the sign of zero included."""
     if type(left) is not type(right):
         return False

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from executors.pool.child import Child
 
-#: Nanoseconds of work that a run of several jobs aims at: the most that is run again when its process dies. Less than
-#: any job takes that writes a file or sends a message, so those always run alone.
-_RUN_NS: Final = 5_000
+#: Nanoseconds of work that a run of several jobs aims at: the most that is run again when its process dies.
+_RUN_NS: Final = 30_000
+#: Nanoseconds from which a job runs alone: less than any takes that writes a file or sends a message.
+_ALONE_NS: Final = 3_000
 #: Jobs in a run at the most: beyond this the claim costs nothing any more.
 _RUN_MAX: Final = 256
 
@@ -71,7 +72,8 @@ class Execution:
             run(function, jobs)
             elapsed = perf_counter_ns() - started
             if not self._exact:
-                length = max(1, min(jobs * _RUN_NS // elapsed, 2 * length, _RUN_MAX))
+                each = elapsed // jobs + 1
+                length = 1 if each > _ALONE_NS else min(_RUN_NS // each, 2 * length, _RUN_MAX)
         child.run_lengths[order.function] = length
 
     def _claim(self, line: int, jobs: int) -> int:

@@ -9,14 +9,15 @@ ARGS ?=
 BIN := $(VENV)/bin
 export PYTHON
 
-.PHONY: demo test soak lint format bench clean venv venv-dev venv-bench help
+.PHONY: demo test soak lint format bench bench-redis bench-sqlite clean help
+.PHONY: venv venv-dev venv-bench venv-bench-redis venv-bench-sqlite
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
 heading = @printf '\n---- %s ----\n' '$(1)'
 
 help:  ## say what can be made
-	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
 
 demo: venv  ## measure every file of the standard library on all cores, with a progress bar
 	@$(BIN)/python -m examples.demo
@@ -42,11 +43,17 @@ format: venv-dev  ## let ruff put the files in order
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: venv-bench  ## taskq and its peers on the same work
+bench: venv-bench  ## taskq and pools of processes on the same work
 	@$(BIN)/python -m bench $(ARGS)
 
+bench-redis: venv-bench-redis  ## taskq and task queues on Redis; needs redis-server
+	@$(BIN)/python -m bench redis $(ARGS)
+
+bench-sqlite: venv-bench-sqlite  ## taskq and queues that need no server
+	@$(BIN)/python -m bench sqlite $(ARGS)
+
 clean:  ## remove all that make and the tools have made
-	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-saq build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find taskq executors tests examples bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv:
@@ -57,3 +64,10 @@ venv-dev:
 
 venv-bench:
 	@.ci/make-venv $(VENV) bench
+
+venv-bench-redis:
+	@.ci/make-venv $(VENV) bench-redis
+	@.ci/make-venv $(VENV)-saq bench-saq
+
+venv-bench-sqlite:
+	@.ci/make-venv $(VENV) bench-sqlite

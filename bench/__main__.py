@@ -7,54 +7,50 @@ import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import measure, report
-from bench.catalog import TESTS
 from bench.machine import circumstances
-from bench.scale import SCALES
-from bench.summary import Summary
-from bench.systems import SYSTEMS, load
+from bench.suite import SCALES, SUITES, Suite, load_suite
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 class Names(click.ParamType[tuple[str, ...]]):
-    """A list of known names with commas between them."""
+    """A list of names with commas between them."""
 
     name = "NAME,NAME"
 
-    def __init__(self, known: tuple[str, ...]) -> None:
-        """Accept these names."""
-        self.known = known
-
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Split and check."""
-        names = tuple(name.strip() for name in str(value).split(",") if name.strip())
-        for name in names:
-            if name not in self.known:
-                self.fail(f"{name!r} is not one of: {', '.join(self.known)}", param, ctx)
-        return names
+        """Split; which names there are hangs on the suite."""
+        del param, ctx
+        return tuple(name.strip() for name in str(value).split(",") if name.strip())
 
 
 @click.command()
+@click.argument("key", metavar="[SUITE]", type=click.Choice(tuple(SUITES)), default="local")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Rounds over all systems.")
-@click.option("--only", type=Names(tuple(SYSTEMS)), help=f"Only these systems: {', '.join(SYSTEMS)}.")
-@click.option("--tests", type=Names(tuple(TESTS)), help=f"Only these tests: {', '.join(TESTS)}.")
-@click.option("--quick", is_flag=True, help="One round of little work: a look in 90 s, not figures to publish.")
-@click.option("--scale", type=click.Choice(tuple(SCALES)), help="Amount of work (default: full; with --quick: quick).")
-@click.option("--processes", default=2, show_default=True, type=click.IntRange(1), help="Processes of each pool.")
+@click.option("--only", type=Names(), help="Only these systems; a wrong name lists them.")
+@click.option("--tests", type=Names(), help="Only these tests; a wrong name lists them.")
+@click.option("--quick", is_flag=True, help="One round of little work: a look, not figures to publish.")
+@click.option("--scale", type=click.Choice(SCALES), help="Amount of work (default: full; with --quick: quick).")
+@click.option("--processes", default=2, show_default=True, type=click.IntRange(1), help="Processes of each system.")
 @click.option("--repeats", type=click.FloatRange(0), help="Seconds for repeats of disturbed measurements [120].")
 @click.option("--out", default=RESULTS, type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.")
-@click.option("--name", help="Name of the result files (default: latest for all of it, else partial).")
+@click.option("--name", help="Name of the result files (default: the suite's for all of it, else partial).")
 @click.option(
     "--show", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Show an earlier run's JSON."
 )
 def main(
     *,
+    key: str,
     rounds: int,
     only: tuple[str, ...] | None,
     tests: tuple[str, ...] | None,
@@ -68,12 +64,15 @@ def main(
 ) -> None:
     """Measure taskq and its peers on the same work in alternating rounds.
 
+    SUITE is local (pools of processes; the default), redis or sqlite (queues that outlive a process).
+
     Prints tables, and writes NAME.json, NAME.md and NAME.png into the folder of the results.
     """
     if show:
         facts, records = report.read(show)
-        report.print_tables(_terminal(), Summary(records), facts)
+        report.print_tables(_terminal(), report.summary_of(facts, records), facts)
         return
+    suite = load_suite(key)
     settings = measure.Settings(
         scale=scale or ("quick" if quick else "full"),
         processes=processes,
@@ -81,12 +80,21 @@ def main(
         repeats_s=repeats if repeats is not None else 0.0 if quick else 120.0,
         steps_per_ms=measure.steps_per_ms(),
     )
+    systems = _installed(suite, _known(only, suite.systems, "--only"))
+    steps = measure.plan(suite, _known(tests, suite.tests, "--tests"), systems, settings)
     _compile()
-    systems = _installed(only or tuple(SYSTEMS))
-    facts = {**circumstances(systems), "settings": dataclasses.asdict(settings)}
-    records = _measure(measure.plan(tests or TESTS, systems, settings), settings)
+    facts = {**circumstances(suite, systems), "settings": dataclasses.asdict(settings)}
+    records = _measure(suite, steps, settings)
     complete = settings.scale == "full" and not only and not tests
-    _deliver(out, name or ("latest" if complete else "partial"), facts, records)
+    _deliver(out, name or (suite.results if complete else "partial"), facts, records)
+
+
+def _known(names: tuple[str, ...] | None, known: Mapping[str, object], option: str) -> tuple[str, ...]:
+    """Return the names that were asked for, or all."""
+    for name in names or ():
+        if name not in known:
+            raise click.BadParameter(f"{name!r} is not one of: {', '.join(known)}", param_hint=option)
+    return names or tuple(known)
 
 
 def _compile() -> None:
@@ -95,15 +103,17 @@ def _compile() -> None:
         compileall.compile_dir(RESULTS.parent.parent / package, quiet=2)
 
 
-def _installed(systems: tuple[str, ...]) -> tuple[str, ...]:
+def _installed(suite: Suite, systems: tuple[str, ...]) -> tuple[str, ...]:
     """Leave out the systems whose library is not there, and say so."""
-    missing = [key for key in systems if importlib.util.find_spec(load(key).imports.partition(".")[0]) is None]
-    if missing:
-        click.echo(f"not installed, left out: {', '.join(missing)} (they come with the extra `bench`)", err=True)
-    return tuple(key for key in systems if key not in missing)
+    if missing := suite.missing():
+        raise click.ClickException(missing)
+    absent = [key for key in systems if not measure.is_installed(suite.system(key))]
+    if absent:
+        click.echo(f"not installed, left out: {', '.join(absent)} (make bench installs them)", err=True)
+    return tuple(key for key in systems if key not in absent)
 
 
-def _measure(steps: list[tuple[int, measure.Case]], settings: measure.Settings) -> list[measure.Record]:
+def _measure(suite: Suite, steps: list[tuple[int, measure.Case]], settings: measure.Settings) -> list[measure.Record]:
     """Measure all, with a bar on a terminal, else a line for each test."""
     terminal = sys.stderr.isatty()
     columns = (
@@ -115,7 +125,7 @@ def _measure(steps: list[tuple[int, measure.Case]], settings: measure.Settings) 
     # drawn only between measurements: a thread that redraws would be load
     progress = Progress(*columns, console=Console(stderr=True), auto_refresh=False, disable=not terminal)
     records: list[measure.Record] = []
-    measured = measure.run(steps, settings)
+    measured = measure.run(suite, steps, settings)
     with progress:
         bar = progress.add_task("", total=len(steps))
         for _, case in steps:
@@ -130,7 +140,7 @@ def _measure(steps: list[tuple[int, measure.Case]], settings: measure.Settings) 
 def _deliver(out: Path, name: str, facts: report.Facts, records: list[measure.Record]) -> None:
     """Write the files and print the tables."""
     out.mkdir(parents=True, exist_ok=True)
-    summary = Summary(records)
+    summary = report.summary_of(facts, records)
     report.save(out / f"{name}.json", facts, records)
     (out / f"{name}.md").write_text(report.markdown(summary, facts), encoding="utf-8")
     report.print_tables(_terminal(), summary, facts)
@@ -140,11 +150,11 @@ def _deliver(out: Path, name: str, facts: report.Facts, records: list[measure.Re
     if importlib.util.find_spec("matplotlib"):
         from bench import plot
 
-        title = f"taskq and its peers on {facts['settings']['processes']} processes: the best way of each"
+        title = f"{summary.suite.title} on {facts['settings']['processes']} processes: the best way of each"
         plot.draw(out / f"{name}.png", summary, title, report.headline(facts, summary))
         written.append(f"{name}.png")
     else:
-        click.echo("no plot: matplotlib is not installed (it comes with the extra `bench`)", err=True)
+        click.echo("no plot: matplotlib is not installed (make bench installs it)", err=True)
     click.echo(f"written to {out}: {', '.join(written)}")
 
 

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
 import os
 import platform
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.systems import load
+from bench.measure import python_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from bench.suite import Suite
+    from bench.system import System
 
-def circumstances(systems: Iterable[str]) -> dict[str, object]:
+#: Prints the versions of the distributions that are named to it.
+VERSIONS = "import sys, importlib.metadata as m; print(*map(m.version, sys.argv[1:]))"
+
+
+def circumstances(suite: Suite, systems: Iterable[str]) -> dict[str, object]:
     """Return the facts that figures mean nothing without."""
-    distributions = [load(key).distribution for key in systems]
+    versions = suite.versions()
+    for key in systems:
+        versions.update(_versions(suite.system(key), versions))
     return {
+        "suite": suite.key,
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "machine": {
@@ -29,7 +37,18 @@ def circumstances(systems: Iterable[str]) -> dict[str, object]:
             "kernel": f"{platform.system()} {platform.release()}",
             "python": f"{platform.python_implementation()} {platform.python_version()}",
         },
-        "versions": {name: importlib.metadata.version(name) for name in filter(None, distributions)},
+        "versions": versions,
+    }
+
+
+def _versions(system: type[System], known: dict[str, str]) -> dict[str, str]:
+    """Ask the Python of a system for its versions; one that differs from the others' is named after the system."""
+    names = system.distributions
+    command = [python_of(system), "-c", VERSIONS, *names]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+    return {
+        name if known.get(name, version) == version else f"{name} ({system.title})": version
+        for name, version in zip(names, found, strict=True)
     }
 
 

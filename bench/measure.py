@@ -1,13 +1,14 @@
 """Run measurements: each in a process of its own, in alternating rounds, again when other load disturbed it.
 
 plan: test -> round -> case (A B C, A B C, ...)
-  -> python bench/child.py SYSTEM WAY TEST ... in a session of its own -> figures as JSON in a file
+  -> python bench/child.py MODULE CLASS WAY TEST ... in a session of its own -> figures as JSON in a file
   -> everything that it started is ended -> CPU time of the machine minus ours = foreign load -> Record
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -20,12 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import load_watch, work
-from bench.catalog import TESTS
-from bench.scale import SCALES
-from bench.systems import SYSTEMS, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from bench.suite import Suite
+    from bench.system import System
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Share of one core that others may use during a measurement before it is done again.
@@ -91,24 +92,25 @@ class Budget:
         self.left_s -= time.monotonic() - before
 
 
-def plan(tests: Iterable[str], systems: Iterable[str], settings: Settings) -> list[tuple[int, Case]]:
+def plan(suite: Suite, tests: Iterable[str], systems: Iterable[str], settings: Settings) -> list[tuple[int, Case]]:
     """List every measurement in its order: rounds alternate over the systems, test by test."""
-    chosen = [(key, load(key)) for key in SYSTEMS if key in set(systems)]
+    chosen = [(key, suite.system(key)) for key in suite.systems if key in set(systems)]
     steps = []
-    for test in (key for key in TESTS if key in set(tests)):
-        cases = [Case(test=test, system=key, way=way) for key, kind in chosen for way in kind.ways.get(test, ())]
-        steps += [(turn, case) for turn in range(_rounds(test, settings)) for case in cases]
+    for key, test in suite.tests.items():
+        if key in set(tests):
+            cases = [Case(test=key, system=name, way=way) for name, kind in chosen for way in kind.ways.get(key, ())]
+            steps += [(turn, case) for turn in range(_rounds(test.rounds, settings)) for case in cases]
     return steps
 
 
-def run(steps: Sequence[tuple[int, Case]], settings: Settings) -> Iterator[Record]:
+def run(suite: Suite, steps: Sequence[tuple[int, Case]], settings: Settings) -> Iterator[Record]:
     """Measure one after the other. Call this in a process of its own: it adopts orphaned descendants."""
     load_watch.adopt_orphans()
     budget = Budget()
     for turn, case in steps:
         # earned step by step: else the first tests would spend all of it
         budget.left_s += settings.repeats_s / len(steps)
-        yield _measure_undisturbed(turn, case, settings, budget)
+        yield _measure_undisturbed(suite, turn, case, settings, budget)
 
 
 def steps_per_ms() -> int:
@@ -121,28 +123,41 @@ def steps_per_ms() -> int:
     return int(steps * 0.001 / best)
 
 
-def _rounds(test: str, settings: Settings) -> int:
-    wanted = TESTS[test].rounds
+def python_of(system: type[System]) -> str:
+    """Return the Python that has this system's library."""
+    return str(ROOT / system.environment / "bin" / "python") if system.environment else sys.executable
+
+
+def is_installed(system: type[System]) -> bool:
+    """Return whether this system can be measured here."""
+    package = system.imports.partition(".")[0]
+    if not system.environment:
+        return importlib.util.find_spec(package) is not None
+    return any((ROOT / system.environment).glob(f"lib/python3*/site-packages/{package}/__init__.py"))
+
+
+def _rounds(wanted: int | None, settings: Settings) -> int:
+    """Return the rounds of a test; only a whole run gives it more than the command line says."""
     if wanted is None:
         return settings.rounds
-    return wanted if SCALES[settings.scale].own_rounds else min(wanted, settings.rounds)
+    return wanted if settings.scale == "full" else min(wanted, settings.rounds)
 
 
-def _measure_undisturbed(turn: int, case: Case, settings: Settings, budget: Budget) -> Record:
+def _measure_undisturbed(suite: Suite, turn: int, case: Case, settings: Settings, budget: Budget) -> Record:
     """Measure, and again while other load disturbs it and the budget lasts; return the least disturbed."""
-    tried = [_measure_watched(turn, case, settings)]
+    tried = [_measure_watched(suite, turn, case, settings)]
     while _disturbed(tried[-1]) and len(tried) < TRIES and budget.left_s > 0:
         with budget.spending():
             load_watch.wait_until_quiet()
-            tried.append(_measure_watched(turn, case, settings))
+            tried.append(_measure_watched(suite, turn, case, settings))
     best = min(tried, key=lambda record: record.foreign or 0.0)
     return replace(best, tries=len(tried))
 
 
-def _measure_watched(turn: int, case: Case, settings: Settings) -> Record:
+def _measure_watched(suite: Suite, turn: int, case: Case, settings: Settings) -> Record:
     """Measure once, and how much CPU time others used meanwhile."""
     watch = load_watch.LoadWatch()
-    figures, error = _measure_once(case, settings)
+    figures, error = _measure_once(suite, case, settings)
     foreign, elapsed = watch.foreign(), watch.elapsed()
     return Record(case=case, round=turn, figures=figures, error=error, foreign=foreign, elapsed_s=elapsed)
 
@@ -153,12 +168,12 @@ def _disturbed(record: Record) -> bool:
     return record.foreign > FOREIGN_LIMIT + FOREIGN_TICKS_S / record.elapsed_s
 
 
-def _measure_once(case: Case, settings: Settings) -> tuple[dict[str, float | str], str | None]:
+def _measure_once(suite: Suite, case: Case, settings: Settings) -> tuple[dict[str, float | str], str | None]:
     """Run one child; return its figures, or an error in one line."""
     with tempfile.TemporaryDirectory(prefix="b-") as folder, Path(folder, "output").open("w+") as output:
         result = Path(folder, "figures.json")
         Path(folder, "numpy.py").write_text(NO_NUMPY, encoding="ascii")
-        process = _start(case, settings, result, output.fileno())
+        process = _start(suite, case, settings, result, output.fileno())
         try:
             process.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
@@ -172,10 +187,10 @@ def _measure_once(case: Case, settings: Settings) -> tuple[dict[str, float | str
         return {}, last[0][:200]
 
 
-def _start(case: Case, settings: Settings, result: Path, output: int) -> subprocess.Popen[bytes]:
+def _start(suite: Suite, case: Case, settings: Settings, result: Path, output: int) -> subprocess.Popen[bytes]:
     # -P: the folder of the script, bench/, must not stand on the path, where its modules would shadow others
-    argv = [sys.executable, "-P", str(ROOT / "bench" / "child.py"), case.system, case.way, case.test]
-    argv += [settings.scale, str(settings.processes), str(result)]
+    argv = [python_of(suite.system(case.system)), "-P", str(ROOT / "bench" / "child.py")]
+    argv += [*suite.systems[case.system], case.way, case.test, settings.scale, str(settings.processes), str(result)]
     environment = {
         **os.environ,
         "TMPDIR": str(result.parent),

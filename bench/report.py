@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table as RichTable
 
-from bench.catalog import TESTS
 from bench.goals import verdicts
 from bench.measure import Case, Record
+from bench.suite import load_suite
 from bench.summary import Summary
 from bench.tables import Table, tables
 
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 Facts = dict[str, Any]
 
 
+def summary_of(facts: Facts, records: Sequence[Record]) -> Summary:
+    """Return the summary of a run of the suite that its facts name."""
+    return Summary(load_suite(facts.get("suite", "local")), records)
+
+
 def print_tables(console: Console, summary: Summary, facts: Facts) -> None:
     """Print every table, then the circumstances."""
     for table in tables(summary):
@@ -34,7 +39,7 @@ def print_tables(console: Console, summary: Summary, facts: Facts) -> None:
 
 def markdown(summary: Summary, facts: Facts) -> str:
     """Return the tables and the circumstances as Markdown."""
-    parts = [f"### {table.title}\n\n{_markdown_table(table)}\n" for table in tables(summary)]
+    parts = [f"### {table.title}\n\n{markdown_table(table)}\n" for table in tables(summary)]
     return "\n".join([*parts, headline(facts, summary) + "\n"])
 
 
@@ -42,9 +47,7 @@ def headline(facts: Facts, summary: Summary) -> str:
     """Tell in a few words what was measured, where and when."""
     machine, settings = facts["machine"], facts["settings"]
     bad, count = summary.disturbed()
-    versions = ", ".join(
-        dict.fromkeys(f"{key.partition('-')[0]} {version}" for key, version in facts["versions"].items())
-    )
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return (
         f"Medians of {settings['rounds']} rounds, {settings['processes']} processes, "
         f"scale {settings['scale']}. "
@@ -57,7 +60,7 @@ def headline(facts: Facts, summary: Summary) -> str:
 
 def save(path: Path, facts: Facts, records: Sequence[Record]) -> None:
     """Write circumstances, figures, goals and every single measurement as JSON."""
-    summary = Summary(records)
+    summary = summary_of(facts, records)
     data = {
         **facts,
         "goals": [dataclasses.asdict(verdict) for verdict in verdicts(summary)],
@@ -77,7 +80,7 @@ def read(path: Path) -> tuple[Facts, list[Record]]:
 def _figures(summary: Summary) -> Iterator[dict[str, object]]:
     for test in summary.tests():
         for case in summary.cases(test):
-            for metric in TESTS[test].metrics:
+            for metric in summary.suite.tests[test].metrics:
                 if spread := summary.spread(case, metric.key):
                     row = {**dataclasses.asdict(case), "metric": metric.key, "unit": metric.unit}
                     yield {**row, **dataclasses.asdict(spread)}
@@ -94,7 +97,8 @@ def _rich(table: Table) -> RichTable:
     return made
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """Return one table as Markdown."""
     rule = ["---" if index < table.text_columns else "---:" for index in range(len(table.head))]
     rows = [
         tuple(f"**{cell}**" if cell else "" for cell in row) if index in table.marked else row

@@ -7,14 +7,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.catalog import TESTS
 from bench.measure import FOREIGN_LIMIT, Case
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from bench.catalog import Metric
     from bench.measure import Record
+    from bench.suite import Metric, Suite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +29,9 @@ class Spread:
 class Summary:
     """The figures of a whole run, asked by test, system, way and metric."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, suite: Suite, records: Sequence[Record]) -> None:
         """Group the records by case, in the order in which they were measured."""
+        self.suite = suite
         self._by_case: dict[Case, list[Record]] = {}
         for record in records:
             self._by_case.setdefault(record.case, []).append(record)
@@ -41,8 +41,8 @@ class Summary:
         return [case for case in self._by_case if case.test == test]
 
     def tests(self) -> list[str]:
-        """List the tests that were run, in the order of the catalogue."""
-        return [test for test in TESTS if self.cases(test)]
+        """List the tests that were run, in the order of the suite."""
+        return [test for test in self.suite.tests if self.cases(test)]
 
     def spread(self, case: Case, metric: str) -> Spread | None:
         """Return the figure of one case; None when no measurement gave it."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.catalog import TESTS
 from bench.goals import verdicts
-from bench.systems import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.catalog import Metric, Test
     from bench.goals import Verdict
     from bench.measure import Case
+    from bench.suite import Metric, Test
     from bench.summary import Summary
 
 
@@ -41,12 +39,12 @@ def number(value: float, decimals: int = 2) -> str:
 def tables(summary: Summary) -> Iterator[Table]:
     """Make a table of each test, one of the kills, and one of the goals."""
     for key in summary.tests():
-        test = TESTS[key]
+        test = summary.suite.tests[key]
         if len(test.metrics) == 1:
             yield _one_figure(summary, test)
         elif test.metrics:
             yield _more_figures(summary, test)
-    if kills := _kills(summary):
+    if kills := kill_table(summary):
         yield kills
     if goals := goal_table(summary):
         yield goals
@@ -69,7 +67,7 @@ def _goal_row(verdict: Verdict) -> tuple[str, ...]:
     goal, metric = verdict.goal, verdict.metric
     sign = "≥" if metric.more else "≤"
     relative = goal.peers and not goal.plus
-    bound = f"{goal.factor:g}x" if relative else f"{verdict.bound:.3g} {metric.unit}".strip()
+    bound = f"{goal.factor:g}x" if relative else f"{number(verdict.bound, metric.decimals)} {metric.unit}".strip()
     return (
         goal.text,
         verdict.peer.removeprefix("multiprocessing.") if verdict.peer else "-",
@@ -90,13 +88,13 @@ def _one_figure(summary: Summary, test: Test) -> Table:
     for case in cases:
         spread = summary.spread(case, metric.key)
         if spread is None:
-            rows.append((load(case.system).title, case.way, "failed", "", ""))
+            rows.append((summary.suite.system(case.system).title, case.way, "failed", "", ""))
             continue
         span = f"{number(spread.least, metric.decimals)} - {number(spread.most, metric.decimals)}"
         span = span if spread.rounds > 1 else ""
         median = number(spread.median, metric.decimals)
         better = "" if ours is None or _is_taskq(case) else _better(metric, ours[1], spread.median)
-        rows.append((load(case.system).title, case.way, median, span, better))
+        rows.append((summary.suite.system(case.system).title, case.way, median, span, better))
     return _marked(test.title, ("system", "way", metric.label, "least - most", "taskq better"), rows, cases)
 
 
@@ -107,13 +105,17 @@ def _more_figures(summary: Summary, test: Test) -> Table:
     for case in cases:
         spreads = [(metric, summary.spread(case, metric.key)) for metric in test.metrics]
         cells = [number(spread.median, metric.decimals) if spread else "failed" for metric, spread in spreads]
-        rows.append((load(case.system).title, case.way, *cells))
+        rows.append((summary.suite.system(case.system).title, case.way, *cells))
     return _marked(test.title, ("system", "way", *(metric.label for metric in test.metrics)), rows, cases)
 
 
-def _kills(summary: Summary) -> Table | None:
+def kill_table(summary: Summary) -> Table | None:
+    """Make the table of what a SIGKILL does, of the suites that kill."""
     systems = dict.fromkeys(case.system for test in ("kill-running", "kill-idle") for case in summary.cases(test))
-    rows = [(load(system).title.removeprefix("multiprocessing."), *_kill_words(summary, system)) for system in systems]
+    rows = [
+        (summary.suite.system(system).title.removeprefix("multiprocessing."), *_kill_words(summary, system))
+        for system in systems
+    ]
     if not rows:
         return None
     head = (

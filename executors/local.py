@@ -21,8 +21,10 @@ from executors.pool.jobs import DEFAULTS, Function, LocalJob
 from executors.pool.naming import definition, target
 from executors.pool.processes import default_start_method
 from executors.pool.stream import Stream
+from executors.register import Register
 from taskq.errors import ConfigError, EncodeError, JobNotFound, PoolBroken, QueueClosed
 from taskq.executor import Executor
+from taskq.job import JobOptions
 from taskq.states import State
 from taskq.tasks import name_of, options_of
 
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
     from taskq.executor import StreamPlan
     from taskq.future import Job
-    from taskq.job import JobOptions
 
 __all__ = ["LocalExecutor"]
 
@@ -52,9 +53,11 @@ class LocalExecutor(Executor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         max_tasks_per_child: int | None = None,
+        queues: Sequence[str] = (),
         strict: bool = False,
     ) -> None:
         _check(processes, start_method, initializer, max_tasks_per_child)
+        preferred = [JobOptions(queue=name).queue for name in queues]
         self.processes: int = processes or usable_cpus()
         self.session = os.urandom(6).hex()
         self._start_method = start_method or default_start_method()
@@ -63,8 +66,7 @@ class LocalExecutor(Executor):
         self._function_numbers = count()
         self._job_numbers = count(1)
         self._stream_numbers = count(1)
-        self._known: weakref.WeakValueDictionary[str, LocalJob] = weakref.WeakValueDictionary()
-        self._keys: dict[str, LocalJob] = {}
+        self._register = Register()
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._lock = threading.RLock()
         settings = ChildSettings(
@@ -77,6 +79,7 @@ class LocalExecutor(Executor):
         self._crew = Crew(self.processes, self._start_method, settings)
         self._dispatcher = self._crew.dispatcher
         self._books = self._dispatcher.books
+        self._books.backlog.prefer(preferred)
         # A queue that is dropped without shutdown lets its processes go once its jobs, which hold it, are done.
         weakref.finalize(self, self._crew.finish_in_background).atexit = False
 
@@ -94,7 +97,7 @@ class LocalExecutor(Executor):
         if options is None:
             options = function.options
         number = next(self._job_numbers)
-        if len(args) == 1 and type(args[0]) is bytes and not kwargs:
+        if len(args) == 1 and type(args[0]) is bytes and not kwargs and options.job_id is None:
             job = LocalJob(self, function, number, args[0])
             job.raw = True
             return self._admit(job, options, lambda: self._enqueue(job))
@@ -108,8 +111,10 @@ class LocalExecutor(Executor):
             return self._admit(job, options, lambda: self._wait_for(job, needed, args, kwargs))
         job = LocalJob(self, function, number, payload)
         if options is DEFAULTS:
-            self._dispatcher.post(job)
+            self._dispatcher.submit(job)
             return job
+        if options.job_id is not None:
+            job.payload = values.pack_call(options.job_id, args, kwargs, strict=self._strict)
         return self._admit(job, options, lambda: self._enqueue(job))
 
     def stream(
@@ -121,7 +126,7 @@ class LocalExecutor(Executor):
         if args or kwargs:  # bound arguments go with the function, once for each child
             function = self._define(*target(fn))
         options = options or function.options
-        for name in ("delay", "at", "key"):
+        for name in ("delay", "at", "expires", "key", "job_id"):
             if getattr(options, name) is not None:
                 raise ConfigError(f"{name} is for single jobs: a map over items cannot have it; use submit")
         stream = Stream(
@@ -140,7 +145,7 @@ class LocalExecutor(Executor):
         return stream.iterate()
 
     def find(self, job_id: str) -> Job[Any]:
-        job = self._known.get(job_id)
+        job = self._register.find(job_id)
         if job is None:
             message = f"there is no job {job_id!r} here: local:// knows the jobs that this program holds a handle to"
             raise JobNotFound(message)
@@ -153,7 +158,8 @@ class LocalExecutor(Executor):
             first, self._crew.accepting = self._crew.accepting, False
         if cancel:
             self._dispatcher.post(self._books.drop_waiting)
-        if first:
+        if first:  # what is paused would never end
+            self._dispatcher.post(lambda: self._dispatcher.resume(None))
             for stream in list(self._streams):
                 stream.close(cancel=cancel)
         if wait and not self._dispatcher.is_this_thread():
@@ -161,10 +167,16 @@ class LocalExecutor(Executor):
         elif first:
             self._crew.finish_in_background()
 
+    def pause(self, queue: str) -> None:
+        self._dispatcher.ask(lambda: self._dispatcher.pause(queue), None)
+
+    def resume(self, queue: str) -> None:
+        self._dispatcher.ask(lambda: self._dispatcher.resume(queue), None)
+
     # -- Home of its jobs
 
     def remember(self, job: LocalJob) -> None:
-        self._known[job.id] = job
+        self._register.remember(job)
 
     def state_of(self, job: LocalJob) -> State:
         return self._dispatcher.ask(lambda: self._books.locate(job), State.QUEUED)
@@ -212,25 +224,17 @@ class LocalExecutor(Executor):
         )
 
     def _admit(self, job: LocalJob, options: JobOptions, begin: Callable[[], None]) -> LocalJob:
-        """Give a job its options and begin it, unless one with the same key is there: then that one is it."""
+        """Give a job its options and begin it, unless one with the same key or id is there: then that one is it."""
         job.options = options
-        if options.key is None:
-            begin()
-            return job
-        with self._lock:
-            existing = self._keys.get(options.key)
-            if existing is not None and not existing.done():
-                return existing
-            self._keys[options.key] = job
-        key = options.key
-        job.add_done_callback(lambda ended: self._forget_key(key, ended))
+        if options.key is not None or options.job_id is not None or options.result_ttl is not None:
+            known = self._register.admit(job, options)
+            if known is not job:
+                return known
+        if options.expires is not None:
+            expires_at = monotonic() + options.expires
+            self._dispatcher.post(lambda: self._books.expiries.add(expires_at, job))
         begin()
         return job
-
-    def _forget_key(self, key: str, job: object) -> None:
-        with self._lock:
-            if self._keys.get(key) is job:
-                del self._keys[key]
 
     def _enqueue(self, job: LocalJob) -> None:
         """Queue a job now or at its time."""
@@ -256,7 +260,8 @@ class LocalExecutor(Executor):
             try:
                 error: BaseException | None = failed_among(needed, job.id)
                 if error is None and not job.done():
-                    job.payload = values.pack_call(job.number, *resolved(args, kwargs), strict=self._strict)
+                    name = (job.options or DEFAULTS).job_id or job.number
+                    job.payload = values.pack_call(name, *resolved(args, kwargs), strict=self._strict)
                     self._enqueue(job)
             except Exception as failure:  # noqa: BLE001  # a result that cannot be rebuilt or sent on: the job's failure
                 error = failure

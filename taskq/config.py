@@ -10,18 +10,18 @@ names one file to read instead. Every value goes through the same reader whereve
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
 from taskq.durations import parse_duration
 from taskq.errors import ConfigError
 from taskq.log import LEVELS, LogFormat
+from taskq.record import Record
 from taskq.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["START_METHODS", "Settings", "default_url", "load", "parse_truth"]
+__all__ = ["START_METHODS", "Settings", "default_url", "load", "parse_truth", "trace"]
 
 #: Start of the names of the environment variables.
 PREFIX = "TASKQ_"
@@ -38,8 +38,7 @@ TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Record):
     """Hold every setting; None leaves the choice to whoever uses it.
 
     Times are seconds. `retries` and `timeout` are for jobs whose task does not say otherwise by a flag.
@@ -68,14 +67,24 @@ def load(
     Raises:
         ConfigError: an unknown key or a senseless value; the message names the place and the key.
     """
-    chosen: dict[str, Any] = {}
+    values: dict[str, Any] = {key: value for key, (value, _) in trace(flags, environ, directory).items()}
+    return Settings(**values)
+
+
+def trace(
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    directory: str | None = None,
+) -> dict[str, tuple[object, str]]:
+    """Return each setting that something says, with its value and where it is said; raises as `load`."""
+    chosen: dict[str, tuple[object, str]] = {}
     for place, values in _places(flags or {}, os.environ if environ is None else environ, directory):
         for key, value in values.items():
             if key not in READERS:
                 raise ConfigError(_unknown(place, key))
             read = _read(place, key, value)
-            chosen.setdefault(key, read)
-    return Settings(**chosen)
+            chosen.setdefault(key, (read, _named(place, key)))
+    return chosen
 
 
 def default_url(*, environ: Mapping[str, str] | None = None, directory: str | None = None) -> str:
@@ -233,4 +242,4 @@ READERS: dict[str, Callable[[object], object]] = {
     "log_level": _one_of(*LEVELS),
 }
 
-assert set(READERS) == {field.name for field in fields(Settings)}  # noqa: S101 - the two lists are one
+assert READERS.keys() == set(Settings.field_names())  # noqa: S101 - the two lists are one

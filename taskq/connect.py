@@ -1,10 +1,13 @@
 """From a URL to the executor behind it.
 
-    "local://?processes=4"  ──scheme──▶  BUILT_IN, a table of strings, else entry points "taskq.executors"
+    "local://?processes=4"  ──scheme──▶  BUILT_IN, a table of strings, else STORES, else entry points "taskq.executors"
                             ──query───▶  settings; what the caller gives by name wins over the query
                                          └──▶  the executor's class, called with the settings by name
 
-The table holds strings so that nothing is imported before a URL names it. A class that an entry point brings
+    "sqlite:///q.db", "redis://host"  ──▶  STORES ──open_store──▶  a Store, called with the URL
+                                                                     └──▶  DurableExecutor over it
+
+The tables hold strings so that nothing is imported before a URL names it. A class that an entry point brings
 is called as `cls(url, **settings)`: its URL says where; ours for `local://` needs no place.
 """
 
@@ -14,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from taskq.config import START_METHODS, parse_truth
-from taskq.errors import ConfigError
+from taskq.errors import ConfigError, MissingExtra
 from taskq.redact import safe_url
 from taskq.suggest import did_you_mean
 
@@ -22,14 +25,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from taskq.executor import Executor
+    from taskq.store import Store
 
-__all__ = ["open_executor", "safe_url"]
+__all__ = ["is_durable", "open_executor", "open_store", "open_worker", "safe_url"]
 
 #: Scheme -> "module:class" of the executors of this distribution.
 BUILT_IN = {"local": "executors.local:LocalExecutor"}
 
-#: Schemes that the design has and this version has not.
-PLANNED = ("sqlite", "redis", "rediss", "unix")
+#: Scheme -> "module:class" of the stores in which durable jobs live.
+STORES = {
+    "sqlite": "executors.sqlite:SQLiteStore",
+    "redis": "executors.rq_store:RQStore",
+    "rediss": "executors.rq_store:RQStore",
+    "unix": "executors.rq_store:RQStore",
+}
+
+#: The executor over any of them.
+DURABLE = "executors.durable:DurableExecutor"
+
+#: What serves a store's queues.
+WORKER = "executors.worker:Worker"
+
+#: Libraries of an extra: the module that may be missing -> how to install it.
+EXTRAS = dict.fromkeys(("redis", "rq"), "pip install 'taskq[redis]'")
+
+#: Settings of a pool, which on a durable queue each worker has for itself.
+WORKER_SETTINGS = ("processes", "start_method", "initializer", "initargs", "max_tasks_per_child", "queues")
 
 #: The entry point group by which other distributions bring executors.
 GROUP = "taskq.executors"
@@ -44,6 +65,9 @@ def open_executor(url: str, settings: Mapping[str, object]) -> Executor:
     """
     scheme, place, query = _split(url)
     given = {name: value for name, value in settings.items() if value is not None}
+    if scheme in STORES:
+        _refuse_pool_settings(given, url)
+        return cast("Executor", _load(DURABLE)(open_store(url)))
     if scheme not in BUILT_IN:
         cls = _from_entry_point(scheme, url)
         return cast("Executor", cls(url, **given))
@@ -52,6 +76,67 @@ def open_executor(url: str, settings: Mapping[str, object]) -> Executor:
     merged = {**_read_query(query, url), **given}
     _refuse_unknown(merged, LOCAL_SETTINGS, url)
     return cast("Executor", _load(BUILT_IN[scheme])(**merged))
+
+
+def is_durable(url: str) -> bool:
+    """Return whether the jobs of this URL live in a store, and run in workers."""
+    return url.partition("://")[0].lower() in STORES
+
+
+def open_store(url: str) -> Store:
+    """Return the store of a durable URL, for clients and workers.
+
+    `?max_bytes=` in the URL is how large an envelope and a result may be, `?lease=` after how many seconds without
+    a word a worker is taken for dead; all else in it is the store's own.
+
+    Raises:
+        ConfigError: the URL has no scheme of a store, or a setting is unknown or senseless; passwords are masked.
+        MissingExtra: a library for it is not installed; says how to install it.
+        BackendUnavailable, StoreDamaged: from the store itself.
+    """
+    scheme, _, query = _split(url)
+    if scheme not in STORES:
+        known = ", ".join(f"{name}://" for name in STORES)
+        raise ConfigError(f"{safe_url(url)}: {scheme}:// keeps no jobs that workers could take: give one of {known}")
+    url, common = _take_common(url, query)
+    store = cast("Store", _load(STORES[scheme])(url))
+    for name, value in common.items():
+        setattr(store, name, value)
+    return store
+
+
+def open_worker(store: Store, **settings: Any) -> Any:
+    """Return a worker for a store, with `run()` and `stop()`; the settings are those of `executors.worker.Worker`."""
+    return _load(WORKER)(store, **settings)
+
+
+def _take_common(url: str, query: str) -> tuple[str, dict[str, float]]:
+    """Take what every store understands out of a URL, as attributes of `Store`."""
+    common: dict[str, float] = {}
+    rest: list[str] = []
+    for part in filter(None, query.split("&")):
+        name, _, text = part.partition("=")
+        if name in STORE_READERS:
+            common[name] = STORE_READERS[name](name, text)
+        else:
+            rest.append(part)
+    if "lease" in common:
+        common["renew_every"] = common["lease"] / RENEWALS
+    place = url.partition("?")[0]
+    return ("?".join((place, "&".join(rest))) if rest else place), common
+
+
+def _refuse_pool_settings(given: dict[str, object], url: str) -> None:
+    """Refuse what a queue without processes of its own cannot do; `strict` it is anyway."""
+    for name, value in given.items():
+        if name in WORKER_SETTINGS:
+            raise ConfigError(
+                f"{safe_url(url)}: {name} is a setting of the workers that run its jobs: give it to `taskq worker`"
+            )
+        if name != "strict":
+            _refuse_unknown([name], ("strict",), url)
+        elif value is False:
+            raise ConfigError(f"{safe_url(url)}: strict=False: nothing is ever pickled on this queue")
 
 
 def _split(url: str) -> tuple[str, str, str]:
@@ -65,7 +150,13 @@ def _split(url: str) -> tuple[str, str, str]:
 
 def _load(name: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
-    return cast("Callable[..., Any]", getattr(import_module(module), attribute))
+    try:
+        return cast("Callable[..., Any]", getattr(import_module(module), attribute))
+    except ModuleNotFoundError as exc:
+        missing = (exc.name or "").partition(".")[0]
+        if missing in EXTRAS:
+            raise MissingExtra(f"this needs the library {missing}: {EXTRAS[missing]}", name=missing) from exc
+        raise
 
 
 def _from_entry_point(scheme: str, url: str) -> Callable[..., Any]:
@@ -75,13 +166,11 @@ def _from_entry_point(scheme: str, url: str) -> Callable[..., Any]:
     for entry in found:
         if entry.name == scheme:
             return cast("Callable[..., Any]", entry.load())
-    raise _unknown_scheme(scheme, url, {*BUILT_IN, *(entry.name for entry in found)})
+    raise _unknown_scheme(scheme, url, {*BUILT_IN, *STORES, *(entry.name for entry in found)})
 
 
 def _unknown_scheme(scheme: str, url: str, known: set[str]) -> ConfigError:
     names = ", ".join(f"{name}://" for name in sorted(known))
-    if scheme in PLANNED:
-        return ConfigError(f"{safe_url(url)}: this version of taskq has no {scheme}:// yet, only {names}")
     hint = did_you_mean(scheme, known) or f"; there is {names}"
     return ConfigError(f"{safe_url(url)}: there is no executor for {scheme}://{hint}")
 
@@ -106,6 +195,13 @@ def _refuse_unknown(names: Iterable[str], known: Iterable[str], url: str) -> Non
             raise ConfigError(f"{safe_url(url)}: there is no setting {name!r}{hint}")
 
 
+def _names(name: str, text: str) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in text.split(","))
+    if all(found):
+        return found
+    raise ConfigError(f"{name}={text!r} in the URL: give names of queues, parted by commas")
+
+
 def _count(name: str, text: str) -> int:
     if text.isdecimal() and int(text) > 0:
         return int(text)
@@ -125,11 +221,32 @@ def _truth(name: str, text: str) -> bool:
         raise ConfigError(f"{name}={exc} in the URL") from None
 
 
+def _lease(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not SHORTEST_LEASE <= seconds <= LONGEST_LEASE:
+        raise ConfigError(f"{name}={text!r} in the URL: give seconds from {SHORTEST_LEASE:g} to {LONGEST_LEASE:g}")
+    return seconds
+
+
+#: Seconds that a lease may last. Shorter, and a busy machine is taken for a dead one.
+SHORTEST_LEASE = 3.0
+LONGEST_LEASE = 86_400.0
+
+#: How often a worker renews in the time of one lease.
+RENEWALS = 3
+
+#: What may stand in the query of every store's URL: an attribute of `Store`, and what makes a value of it.
+STORE_READERS: dict[str, Callable[[str, str], float]] = {"max_bytes": _count, "lease": _lease}
+
 #: What may stand in the query of a local:// URL, and what makes a value of it.
 QUERY_READERS: dict[str, Callable[[str, str], object]] = {
     "processes": _count,
     "start_method": _start_method,
     "max_tasks_per_child": _count,
+    "queues": _names,
     "strict": _truth,
 }
 

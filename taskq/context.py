@@ -6,14 +6,15 @@ somebody asks, so that a job which does not costs nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from taskq.errors import ConfigError, NotInJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["JobContext", "Reporter", "current_job", "provide"]
+__all__ = ["JobContext", "JobMeta", "Reporter", "current_job", "provide"]
 
 
 class Reporter(Protocol):
@@ -25,15 +26,29 @@ class Reporter(Protocol):
     def is_cancelled(self, number: int) -> bool:
         """Return whether the job with this number was asked to stop."""
 
+    def log(self, number: int, text: str) -> None:
+        """Tell a text that the job with this number wants kept."""
+
+    def meta(self, number: int) -> dict[str, Any]:
+        """Return what the job with this number has noted of itself; not to be changed."""
+
+    def tell_meta(self, number: int, changed: dict[str, Any]) -> None:
+        """Keep this as what the job has noted, and tell it.
+
+        Raises:
+            EncodeError: a value cannot travel, or all together are too large; nothing was changed.
+        """
+
 
 class JobContext:
-    """The job that is running: its `id`, and `attempt` (1 for the first). Valid until the job returns."""
+    """The job that is running: its `id`, `queue`, and `attempt` (1 for the first). Valid until the job returns."""
 
-    __slots__ = ("_number", "_reporter", "attempt", "id")
+    __slots__ = ("_number", "_reporter", "attempt", "id", "queue")
 
-    def __init__(self, job_id: str, attempt: int, number: int, reporter: Reporter) -> None:
+    def __init__(self, job_id: str, attempt: int, number: int, reporter: Reporter, queue: str = "default") -> None:
         self.id = job_id
         self.attempt = attempt
+        self.queue = queue
         self._number = number
         self._reporter = reporter
 
@@ -52,17 +67,72 @@ class JobContext:
         """Whether `Job.cancel()` asked this job to stop. A job that then raises JobCancelled ends as cancelled."""
         return self._reporter.is_cancelled(self._number)
 
+    def log(self, text: str) -> None:
+        """Keep a line of text with the job; `Job.logs()` and `taskq logs` show it, at once."""
+        self._reporter.log(self._number, text if text.endswith("\n") else f"{text}\n")
+
+    @property
+    def meta(self) -> JobMeta:
+        """What the job notes of itself, as `current_job().meta["page"] = 7`; `Job.meta` shows it, at once."""
+        return JobMeta(self._number, self._reporter)
+
+    def renamed(self, job_id: str, attempt: int) -> JobContext:
+        """Return the context of the same running code, as the job that it is to its own queue.
+
+        `attempt` is that of its first start in this pool; further ones count on from there.
+        """
+        return JobContext(job_id, attempt + self.attempt - 1, self._number, self._reporter, self.queue)
+
     def __repr__(self) -> str:
         return f"<JobContext {self.id} attempt {self.attempt}>"
+
+
+class JobMeta(MutableMapping[str, Any]):
+    """The notes of the running job: a dict of plain values, each change of which is told. 64 KiB at the most.
+
+    A value is told when it is set: of a list that is changed in place, nobody hears.
+    """
+
+    __slots__ = ("_number", "_reporter")
+
+    def __init__(self, number: int, reporter: Reporter) -> None:
+        self._number = number
+        self._reporter = reporter
+
+    def __getitem__(self, key: str) -> Any:
+        return self._reporter.meta(self._number)[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.update({key: value})
+
+    def __delitem__(self, key: str) -> None:
+        before = self._reporter.meta(self._number)
+        if key not in before:
+            raise KeyError(key)
+        self._reporter.tell_meta(self._number, {name: value for name, value in before.items() if name != key})
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._reporter.meta(self._number))
+
+    def __len__(self) -> int:
+        return len(self._reporter.meta(self._number))
+
+    def update(self, *others: Any, **values: Any) -> None:
+        """Change several values, and tell them at once."""
+        self._reporter.tell_meta(self._number, dict(self._reporter.meta(self._number), **dict(*others), **values))
+
+    def __repr__(self) -> str:
+        return f"<JobMeta {self._reporter.meta(self._number)!r}>"
 
 
 _provider: Callable[[], JobContext] | None = None
 
 
-def provide(provider: Callable[[], JobContext] | None) -> None:
-    """Set who answers `current_job()` in this process from now on; None: nobody."""
-    global _provider  # noqa: PLW0603  # one process runs one job at a time, whichever thread of the job asks
-    _provider = provider
+def provide(provider: Callable[[], JobContext] | None) -> Callable[[], JobContext] | None:
+    """Set who answers `current_job()` in this process from now on (None: nobody); return who did before."""
+    global _provider  # one process runs one job at a time, whichever thread of the job asks
+    before, _provider = _provider, provider
+    return before
 
 
 def current_job() -> JobContext:

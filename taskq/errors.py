@@ -8,7 +8,11 @@
     ├── DecodeError(ValueError)              bytes are not a taskq message
     ├── MissingExtra(ImportError)            an optional library is not installed
     ├── BackendUnavailable(ConnectionError)  the store behind the URL cannot be reached
+    ├── StoreDamaged                         the store's data is not what taskq wrote
     ├── QueueClosed(RuntimeError)            the queue was shut down
+    ├── QueueFull(RuntimeError)              the store takes no more jobs now
+    │   └── StoreFull                        because its disk or memory is full
+    ├── JobExists(ValueError)                a job with this key or id is there; .job_id says which
     ├── PoolBroken(BrokenExecutor)           the pool cannot start its processes
     ├── JobNotFound(LookupError)             no job has this id
     ├── NotInJob(LookupError)                current_job() was called outside a job
@@ -20,6 +24,7 @@
         ├── JobTimeout(TimeoutError)         it ran past its timeout and was killed
         ├── JobCancelled(CancelledError)     it was cancelled
         ├── JobLost                          the store lost it
+        ├── JobExpired                       it was not started in time
         └── DependencyFailed                 a job that it waited for did not succeed
 
 Each also inherits the builtin that fits, so that code written for `concurrent.futures` goes on working.
@@ -39,6 +44,8 @@ __all__ = [
     "JobCancelled",
     "JobCrashed",
     "JobError",
+    "JobExists",
+    "JobExpired",
     "JobFailed",
     "JobLost",
     "JobNotFound",
@@ -47,8 +54,11 @@ __all__ = [
     "NotInJob",
     "PoolBroken",
     "QueueClosed",
+    "QueueFull",
     "RemoteError",
     "SoftTimeout",
+    "StoreDamaged",
+    "StoreFull",
     "TaskRefused",
     "TaskqError",
     "UnknownTask",
@@ -95,8 +105,28 @@ class BackendUnavailable(TaskqError, ConnectionError):
     """Say that the store behind a URL cannot be reached; the URL is shown without its password."""
 
 
+class StoreDamaged(TaskqError):
+    """Say that a store holds what taskq never wrote there: a file that was cut, overwritten, or another program's."""
+
+
 class QueueClosed(TaskqError, RuntimeError):
     """Say that a queue takes no more jobs since it was shut down."""
+
+
+class QueueFull(TaskqError, RuntimeError):
+    """Say that a store takes no more jobs for now; the refused ones were not kept."""
+
+
+class StoreFull(QueueFull):
+    """Say that the disk or the memory that holds a store is full."""
+
+
+class JobExists(TaskqError, ValueError):
+    """Say that a job was refused because one with its `key` or `job_id` is there, `job_id`."""
+
+    def __init__(self, message: str = "", *, job_id: str | None = None) -> None:
+        super().__init__(message)
+        self.job_id = job_id
 
 
 class PoolBroken(TaskqError, BrokenExecutor):
@@ -176,6 +206,10 @@ class JobCancelled(JobError, CancelledError):
 
 class JobLost(JobError):
     """Say that the store that held a job lost it; whether it ran is not known."""
+
+
+class JobExpired(JobError):
+    """Say that a job was dropped because nothing had started it within its `expires`."""
 
 
 class DependencyFailed(JobError):

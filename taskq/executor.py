@@ -1,7 +1,8 @@
 """The interface behind which jobs live and run.
 
-    TaskQueue  ──calls──▶  Executor:  submit · stream · find · close
-                              LocalExecutor    this process's memory and its own child processes
+    TaskQueue  ──calls──▶  Executor:  submit · submit_many · stream · find · pause · resume · close
+                              LocalExecutor      this process's memory and its own child processes
+                              DurableExecutor    a store (a SQLite file, Redis), and the workers on it
 
 `taskq` knows executors only by this file; which one a URL means stands in `connect.py`.
 """
@@ -9,8 +10,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from taskq.errors import ConfigError
+from taskq.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,8 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Executor", "StreamPlan"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamPlan:
+class StreamPlan(Record):
     """How `Executor.stream` runs a map.
 
     `star`: each item is a tuple of arguments, else the one argument. `ordered`: results come in the order of the items.
@@ -60,7 +62,8 @@ class Executor(ABC):
     """
 
     #: What it can do beyond this interface. Tests and callers ask here, never for its name.
-    #: "pickle": arguments may be any picklable object; "start_methods": it owns processes and takes `start_method`.
+    #: "pickle": arguments may be any picklable object; "start_methods": it owns processes and takes `start_method`;
+    #: "durable": jobs live in a store, outlast this process, and are run by workers.
     capabilities: ClassVar[frozenset[str]] = frozenset()
 
     #: How many jobs it runs at once; None where that is not up to it.
@@ -78,8 +81,28 @@ class Executor(ABC):
             TaskRefused: no process could import the function.
             EncodeError: an argument cannot travel; the message has its path, as `args[1]['when']`.
             ConfigError: an option does not fit this executor.
+            JobExists: the `key` or `job_id` is taken, and `if_exists` is "reject".
+            QueueFull: there is no room for more jobs now.
             QueueClosed, PoolBroken: it takes no more work.
         """
+
+    def submit_many(
+        self, fn: Callable[..., Any], calls: Iterable[Sequence[Any]], options: JobOptions | None
+    ) -> list[Job[Any]]:
+        """Take `fn(*args)` for each `args` of `calls`, all or none; return the jobs in that order.
+
+        Raises:
+            As `submit`.
+        """
+        jobs: list[Job[Any]] = []
+        try:
+            for args in calls:
+                jobs.append(self.submit(fn, args, {}, options))  # noqa: PERF401  # kept on error
+        except BaseException:
+            for job in jobs:
+                job.cancel()
+            raise
+        return jobs
 
     @abstractmethod
     def stream(
@@ -104,6 +127,22 @@ class Executor(ABC):
             JobNotFound: there is none of that id, or it is no longer kept.
         """
 
+    def pause(self, queue: str) -> None:  # noqa: ARG002  # for those that can
+        """Have no job of this queue started until `resume`; what runs goes on.
+
+        Raises:
+            ConfigError: this executor cannot.
+        """
+        raise ConfigError(f"{type(self).__name__} cannot pause a queue")
+
+    def resume(self, queue: str) -> None:  # noqa: ARG002  # for those that can
+        """Take back a `pause`; of a queue that is not paused it changes nothing.
+
+        Raises:
+            ConfigError: this executor cannot.
+        """
+        raise ConfigError(f"{type(self).__name__} cannot resume a queue")
+
     @abstractmethod
     def close(self, *, wait: bool = True, cancel: bool = False, grace: float | None = None) -> None:
         """Take no more work. `cancel`: drop what has not started. `wait`: return when all else has ended.
@@ -112,4 +151,7 @@ class Executor(ABC):
 
         Without `wait` the work goes on in the background, at the latest until the interpreter ends, which waits for it.
         Safe to call twice.
+
+        Where jobs outlast this process, only those count whose handle somebody still holds, or that have a callback;
+        and the end of the interpreter waits for none.
         """

@@ -37,7 +37,8 @@ T = TypeVar("T")
 #: Stands where the condition would be in a job that was settled before anybody waited.
 _SEALED: Final = Condition()
 
-_ENDED: Final = frozenset({FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED})
+#: The standard Future's states that are final.
+ENDED: Final = frozenset({FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED})
 
 
 class Undecoded:
@@ -104,6 +105,15 @@ class Job(Future[T]):
         """The job's last word about itself: done, and total where it is known. None before the first."""
         raise NotImplementedError
 
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the job has noted of itself by `current_job().meta`, as of now."""
+        raise NotImplementedError
+
+    def logs(self) -> str:
+        """Return what the job has logged by `current_job().log` so far; where workers run it, also what it printed."""
+        raise NotImplementedError
+
     def _ask_state(self) -> State:
         raise NotImplementedError
 
@@ -112,10 +122,13 @@ class Job(Future[T]):
     @property
     def _condition(self) -> Condition:
         attributes = self.__dict__
-        found: Condition = attributes.get("_lock") or attributes.setdefault("_lock", _new_condition(attributes))
+        found: Condition | None = attributes.get("_lock")
+        if found is None:
+            self._attend()
+            found = attributes.setdefault("_lock", _new_condition(attributes))
         if found is not _SEALED:
             return found
-        while self._state not in _ENDED:  # the other thread is between two of its lines
+        while self._state not in ENDED:  # the other thread is between two of its lines
             time.sleep(0)
         late: Condition = attributes.get("_late_lock") or attributes.setdefault(
             "_late_lock", _new_condition(attributes)
@@ -128,7 +141,7 @@ class Job(Future[T]):
 
     def done(self) -> bool:
         """Return whether the job has ended, in whichever way."""
-        return self._state in _ENDED
+        return self._state in ENDED
 
     def cancelled(self) -> bool:
         """Return whether the job was cancelled."""
@@ -136,7 +149,7 @@ class Job(Future[T]):
 
     def running(self) -> bool:
         """Return whether the job is being run, or is in the hands of a process that may start it any moment."""
-        return self._state not in _ENDED and self._ask_state() is State.RUNNING
+        return self._state not in ENDED and self._ask_state() is State.RUNNING
 
     def cancel(self, *, kill: bool = False) -> bool:
         """Keep the job from running; return whether that is certain.
@@ -156,7 +169,7 @@ class Job(Future[T]):
             Exception: whatever the task raised, of the original class, with the remote traceback as `__cause__`.
         """
         if self._state != FINISHED:
-            super().exception(timeout)
+            self._wait(timeout)
         self._decode()
         if self._exception is not None:
             try:
@@ -168,9 +181,16 @@ class Job(Future[T]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the exception that `result` would raise, or None; waits as `result` does."""
         if self._state != FINISHED:
-            super().exception(timeout)
+            self._wait(timeout)
         self._decode()
         return self._exception
+
+    def _wait(self, timeout: float | None) -> None:
+        """Return when there is an outcome; raise TimeoutError or CancelledError when there is none to come."""
+        super().exception(timeout)
+
+    def _attend(self) -> None:
+        """Take note that somebody is going to wait."""
 
     def _decode(self) -> None:
         outcome = self._result
@@ -202,6 +222,18 @@ class Job(Future[T]):
             self._end(FINISHED)
         self._invoke_callbacks()
 
+    def settle_early(self, value: Any) -> bool:
+        """Record a value that `settle` is going to record as well, unless somebody waits already; return whether.
+
+        For executors whose asker can see the outcome first. Harmless when both do it at once, or one is interrupted.
+        """
+        attributes = self.__dict__
+        if attributes.setdefault("_lock", _SEALED) is not _SEALED:
+            return False
+        attributes["_result"] = value
+        attributes["_state"] = FINISHED
+        return True
+
     def drop(self) -> None:
         """Record that the job was cancelled and wake those who wait. For executors, once."""
         with self._condition:
@@ -216,7 +248,7 @@ class Job(Future[T]):
             logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
 
     def _end(self, state: str) -> None:
-        if self._state in _ENDED:
+        if self._state in ENDED:
             raise InvalidStateError(f"{self._state}: {self!r}")
         self._state = state
         for waiter in self._waiters:

@@ -5,16 +5,17 @@ The states themselves stand in `states.py`, below `retry.py` and `result.py`, wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypedDict
+import re
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from taskq.errors import ConfigError
+from taskq.record import Record
 from taskq.retry import Retry
 from taskq.states import TERMINAL, TRANSITIONS, Reason, State
 from taskq.suggest import did_you_mean
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from typing import Self, Unpack
 
 __all__ = ["TERMINAL", "TRANSITIONS", "JobOptionFields", "JobOptions", "Reason", "State"]
@@ -29,6 +30,12 @@ MAX_PRIORITY = 2**31 - 1
 MAX_KEY = 512
 MAX_QUEUE = 128
 
+#: What an id may be: it becomes a part of keys, file names and command lines.
+JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+#: What a taken `key` or `job_id` may do.
+IF_EXISTS = ("return", "reject")
+
 
 class JobOptionFields(TypedDict, total=False):
     """Type the keywords of `@task(...)`, `TaskQueue.options(...)` and `JobOptions.merged(...)`."""
@@ -41,11 +48,14 @@ class JobOptionFields(TypedDict, total=False):
     priority: int
     delay: float | None
     at: datetime | None
+    expires: float | None
     key: str | None
+    job_id: str | None
+    if_exists: Literal["return", "reject"]
+    result_ttl: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobOptions:
+class JobOptions(Record):
     """Hold the options of a job; every one has a default.
 
     - `queue`: the line it waits in.
@@ -55,7 +65,12 @@ class JobOptions:
       is failed.
     - `priority`: higher runs first.
     - `delay`: seconds until it may start, or `at`: the instant (aware), not both.
+    - `expires`: seconds after its submit within which it must have started, else it fails as expired.
     - `key`: jobs with the same key are one job as long as it has not ended.
+    - `job_id`: the id it gets, instead of a new one. Submitted again it is the same job, ended or not.
+    - `if_exists`: what a `key` or `job_id` that is taken does: "return" gives a handle to the job that
+      has it, "reject" raises `JobExists`.
+    - `result_ttl`: seconds for which the ended job is kept. None: a failed one 7 days, others 1 day.
 
     Raises:
         ConfigError: an option has a value that makes no sense.
@@ -69,26 +84,36 @@ class JobOptions:
     priority: int = 0
     delay: float | None = None
     at: datetime | None = None
+    expires: float | None = None
     key: str | None = None
+    job_id: str | None = None
+    if_exists: Literal["return", "reject"] = "return"
+    result_ttl: float | None = None
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse what makes no sense; take a number of retries for a policy."""
         _check_name("queue", self.queue, MAX_QUEUE)
         _check_seconds("timeout", self.timeout, zero=False)
         _check_seconds("soft_timeout", self.soft_timeout, zero=False)
         _check_int("max_crashes", self.max_crashes, 1, MAX_PRIORITY)
         _check_int("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
         _check_seconds("delay", self.delay, zero=True)
+        _check_seconds("expires", self.expires, zero=False)
+        _check_seconds("result_ttl", self.result_ttl, zero=True)
         if self.key is not None:
             _check_key(self.key)
-        object.__setattr__(self, "retry", _checked_retry(self.retry))
+        if self.job_id is not None:
+            _check_job_id(self.job_id)
+        if self.if_exists not in IF_EXISTS:
+            raise ConfigError(f'if_exists={self.if_exists!r}: write "return" or "reject"')
+        self.__dict__["retry"] = _checked_retry(self.retry)
         self._check_times()
 
     def _check_times(self) -> None:
-        at: object = self.at
-        if at is not None and (not isinstance(at, datetime) or at.utcoffset() is None):
+        if self.at is not None and not _is_instant(at := self.at):
             raise ConfigError(f"at={at!r}: give an aware datetime, as datetime(2030, 1, 31, tzinfo=UTC)")
-        if at is not None and self.delay is not None:
-            raise ConfigError(f"delay={self.delay!r} and at={at!r}: give one of them")
+        if self.at is not None and self.delay is not None:
+            raise ConfigError(f"delay={self.delay!r} and at={self.at!r}: give one of them")
         soft, hard = self.soft_timeout, self.timeout
         if soft is not None and hard is not None and soft >= hard:
             raise ConfigError(
@@ -112,11 +137,17 @@ class JobOptions:
             fresh.setdefault("at", None)
         if fresh.get("at") is not None:
             fresh.setdefault("delay", None)
-        return replace(self, **fresh)
+        return self.changed(**fresh)
 
 
 #: The names of all options, in their order.
-FIELD_NAMES = tuple(field.name for field in fields(JobOptions))
+FIELD_NAMES = JobOptions.field_names()
+
+
+def _is_instant(value: object) -> bool:
+    from datetime import datetime  # noqa: PLC0415 - 2 ms of every start, for few jobs
+
+    return isinstance(value, datetime) and value.utcoffset() is not None
 
 
 def _unknown(name: str) -> str:
@@ -156,3 +187,8 @@ def _check_name(name: str, value: object, limit: int) -> None:
 def _check_key(value: object) -> None:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_KEY or not value.isprintable():
         raise ConfigError(f"key={value!r}: give 1 to {MAX_KEY} printable characters, or None")
+
+
+def _check_job_id(value: object) -> None:
+    if not isinstance(value, str) or JOB_ID.fullmatch(value) is None:
+        raise ConfigError(f"job_id={value!r}: give 1 to 128 letters, digits, - or _, or None")

@@ -10,7 +10,6 @@ A library must not print on its own, and importing structlog takes longer than a
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from taskq.errors import ConfigError
@@ -28,13 +27,13 @@ LogFormat = Literal["console", "json"]
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
-@dataclass(slots=True)
 class _Chosen:
     """Remember what `configure` was asked for, until the first line needs it."""
 
-    format: LogFormat | None = None
-    level: int = 0
-    applied: tuple[LogFormat, int] | None = None
+    def __init__(self) -> None:
+        self.format: LogFormat | None = None
+        self.level = 0
+        self.applied: tuple[LogFormat, int] | None = None
 
 
 _chosen = _Chosen()

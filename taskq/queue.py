@@ -14,7 +14,7 @@ from taskq.job import JobOptions
 from taskq.tasks import options_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
     from types import TracebackType
     from typing import Unpack
 
@@ -61,15 +61,9 @@ class Submitter(FuturesExecutor):
         All arguments are checked first: when one cannot travel, nothing is submitted.
         """
         options = self._options_for(fn)
-        jobs: list[Job[R]] = []
-        try:
-            for args in calls:
-                jobs.append(self._executor.submit(fn, tuple(args), {}, options))  # noqa: PERF401  # kept on error
-        except BaseException:
-            for job in jobs:
-                job.cancel()
-            raise
-        return jobs
+        if options is not None and options.job_id is not None:
+            raise ConfigError(f"job_id={options.job_id!r} names one job, and submit_many makes several: use submit")
+        return self._executor.submit_many(fn, map(tuple, calls), options)
 
     # -- many items
 
@@ -200,12 +194,17 @@ class TaskQueue(Submitter):
     It is a `concurrent.futures.Executor`: `with`, `submit`, `map`, `shutdown`, `wait`, `as_completed`,
     `loop.run_in_executor` work as documented there. Safe to use from several threads.
 
-    - `url`: `local://`; None: what `TASKQ_URL` or the configuration file says, else `local://`.
+    - `url`: `local://`, `sqlite:///path/to.db`, `redis://host/0`; None: what `TASKQ_URL` or the configuration file
+      says, else `local://`.
     - `processes` (also `max_workers`): how many jobs run at once; None: one per CPU that this program may use.
     - `start_method`: "fork", "forkserver" or "spawn"; None: the safest that the platform has (forkserver, else spawn).
     - `initializer(*initargs)`: called in each child process before its first job.
     - `max_tasks_per_child`: jobs after which a child process is replaced by a fresh one.
+    - `queues`: names of queues in the order in which their jobs are taken; others come behind them.
     - `strict`: refuse locally what a queue between machines could not carry.
+
+    On `sqlite://` and `redis://` the jobs live in the store and run in any `taskq worker`: how many at once, in which
+    order of queues, and with which initializer is said there.
 
     Raises:
         ConfigError: a bad URL or setting; says the cure.
@@ -221,6 +220,7 @@ class TaskQueue(Submitter):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         max_tasks_per_child: int | None = None,
+        queues: Sequence[str] | None = None,
         strict: bool | None = None,
     ) -> None:
         if processes is not None and max_workers is not None:
@@ -233,6 +233,7 @@ class TaskQueue(Submitter):
             "initializer": initializer,
             "initargs": initargs or None,
             "max_tasks_per_child": max_tasks_per_child,
+            "queues": queues,
             "strict": strict,
         }
         given = {name: value for name, value in settings.items() if value is not None}
@@ -266,10 +267,27 @@ class TaskQueue(Submitter):
         """
         return self._executor.find(job_id)
 
+    def pause(self, queue: str = "default") -> None:
+        """Have no job of this queue started until `resume`; what runs goes on. On a store, for everybody.
+
+        Raises:
+            ConfigError: this is no name of a queue.
+        """
+        self._executor.pause(JobOptions(queue=queue).queue)
+
+    def resume(self, queue: str = "default") -> None:
+        """Take back a `pause`.
+
+        Raises:
+            ConfigError: this is no name of a queue.
+        """
+        self._executor.resume(JobOptions(queue=queue).queue)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, grace: float | None = None) -> None:
         """Take no more jobs; wait for those there are, or with `cancel_futures=True` drop what has not started.
 
         With `wait`, running jobs get `grace` seconds (None: as long as they need), then they are killed and cancelled.
+        Of jobs in a store only those count whose handle somebody still holds: all others are safe there and go on.
         """
         self._executor.close(wait=wait, cancel=cancel_futures, grace=grace)
 
@@ -279,9 +297,14 @@ class TaskQueue(Submitter):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Shut down and wait; after Ctrl-C or exit, drop what has not started and kill what does not end soon."""
+        """Shut down and wait; after Ctrl-C or exit, drop what has not started and kill what does not end soon.
+
+        Jobs in a store are not ended with this program: they go on.
+        """
         if kind is None or issubclass(kind, Exception):
             self._executor.close(wait=True)
+        elif "durable" in self._executor.capabilities:
+            self._executor.close(wait=False)
         else:
             self._executor.close(wait=True, cancel=True, grace=INTERRUPT_GRACE)
 

@@ -12,10 +12,20 @@ from __future__ import annotations
 import signal
 import sys
 import traceback as tracebacks
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from taskq.errors import DecodeError, JobCrashed, JobError, JobFailed, JobLost, JobTimeout, RemoteError
+from taskq.errors import (
+    DecodeError,
+    DependencyFailed,
+    JobCrashed,
+    JobError,
+    JobExpired,
+    JobFailed,
+    JobLost,
+    JobTimeout,
+    RemoteError,
+)
+from taskq.record import Record
 from taskq.states import Reason
 
 if TYPE_CHECKING:
@@ -38,6 +48,14 @@ REASONS = frozenset(reason.value for reason in Reason)
 MESSAGE_LIMIT = 16_384
 TRACEBACK_LIMIT = 65_536
 
+#: Characters kept of another job's message.
+BRIEF_LIMIT = 500
+
+#: What a task may end with besides an Exception: its job's outcome, as with every executor of concurrent.futures.
+ENDINGS: dict[str, type[BaseException]] = {
+    kind.__name__: kind for kind in (SystemExit, KeyboardInterrupt, GeneratorExit)
+}
+
 #: Bytes or characters that all the `args` of an exception may take together to travel with it.
 ARGS_LIMIT = 4096
 
@@ -46,11 +64,11 @@ CLASS_OF_REASON: dict[Reason, type[Exception]] = {
     Reason.TIMEOUT: JobTimeout,
     Reason.CRASHED: JobCrashed,
     Reason.LOST: JobLost,
+    Reason.EXPIRED: JobExpired,
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class Failure(Record):
     """Tell why a job failed, in plain data that any process can read.
 
     `type` and the names in `mro` read "module.Qualname", builtins without their module. `mro` holds the
@@ -91,6 +109,27 @@ class Failure:
         """Describe a job that was killed after `timeout` seconds."""
         message = f"the job ran past its timeout of {timeout:g} s and its process was killed"
         return cls._without_exception(Reason.TIMEOUT, message)
+
+    @classmethod
+    def expired(cls, expires: float | None = None) -> Self:
+        """Describe a job that had not started `expires` seconds after its submit."""
+        within = "its time" if expires is None else f"{expires:g} s of its submit"
+        return cls._without_exception(Reason.EXPIRED, f"the job expired: nothing had started it within {within}")
+
+    @classmethod
+    def lost(cls, message: str = "the store no longer has the job: it may have run or not") -> Self:
+        """Describe a job that its store has lost."""
+        return cls._without_exception(Reason.LOST, message)
+
+    @classmethod
+    def dependency(cls, job_id: str, cause: Failure | None = None, *, cancelled: bool = False) -> Self:
+        """Describe a job that was not run because the job `job_id`, which it waited for, failed with `cause`."""
+        known = DependencyFailed
+        what = "was cancelled" if cancelled else "did not succeed"
+        if cause is not None:
+            what = _clean(f"failed with {cause.type}: {cause.message}".removesuffix(": "), BRIEF_LIMIT)
+        message = f"the job was not run: job {job_id}, which it waited for, {what}"
+        return cls(reason=Reason.ERROR, type=qualified_name(known), message=message, mro=_names_of(known))
 
     @classmethod
     def _without_exception(cls, reason: Reason, message: str, **fields: Any) -> Self:
@@ -151,12 +190,14 @@ class Failure:
             return JobCrashed(self.message, crashes=self.crashes, exitcode=self.exitcode)
         if self.reason is Reason.TIMEOUT:
             return JobTimeout(self.message)
+        if self.reason is Reason.EXPIRED:
+            return JobExpired(self.message)
         return JobLost(self.message) if self.reason is Reason.LOST else None
 
     def _as_job_failed(self) -> JobFailed:
         return JobFailed(self.message, type=self.type, traceback=self.traceback)
 
-    def _original(self) -> Exception | None:
+    def _original(self) -> BaseException | None:
         """Rebuild the exception itself, or return None when that cannot be done truly."""
         found = _imported_class(self.type)
         if found is None:
@@ -233,8 +274,10 @@ def _travels(arg: Scalar) -> bool:
     return not isinstance(arg, int) or arg.bit_length() < 64  # noqa: PLR2004 - bits of msgpack's integers
 
 
-def _imported_class(name: str) -> type[Exception] | None:
+def _imported_class(name: str) -> type[BaseException] | None:
     """Find an exception class by its name among the modules imported already, without running any code."""
+    if name in ENDINGS:
+        return ENDINGS[name]
     parts = name.split(".")
     candidates = [("builtins", parts)] if len(parts) == 1 else []
     candidates += [(".".join(parts[:cut]), parts[cut:]) for cut in range(len(parts) - 1, 0, -1)]

@@ -6,10 +6,10 @@ Pure functions: they read no clock and no global random source, and keep nothing
 from __future__ import annotations
 
 import sys
-from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 from taskq.errors import ConfigError
+from taskq.record import Record
 from taskq.states import Reason
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ RETRIED = frozenset({Reason.ERROR, Reason.TIMEOUT})
 MAX_SECONDS = 1e10
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Record):
     """Run a job again after an error, up to `max_retries` times (so at most `max_retries + 1` attempts).
 
     The wait before the n-th retry is `delay * backoff ** (n - 1)` seconds, at most `max_delay`. With
@@ -40,20 +39,34 @@ class Retry:
     """
 
     max_retries: int
-    _: KW_ONLY
-    delay: float = 1.0
-    backoff: float = 2.0
-    max_delay: float = 300.0
-    jitter: bool = True
-    on: tuple[type[BaseException] | str, ...] = (Exception,)
+    delay: float
+    backoff: float
+    max_delay: float
+    jitter: bool
+    on: tuple[type[BaseException] | str, ...]
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        max_retries: int,
+        *,
+        delay: float = 1.0,
+        backoff: float = 2.0,
+        max_delay: float = 300.0,
+        jitter: bool = True,
+        on: type[BaseException] | str | tuple[type[BaseException] | str, ...] = (Exception,),
+    ) -> None:
+        super().__init__(
+            max_retries=max_retries, delay=delay, backoff=backoff, max_delay=max_delay, jitter=jitter, on=on
+        )
+
+    def check(self) -> None:
+        """Refuse what makes no sense; take one class for a tuple of it."""
         if type(self.max_retries) is not int or self.max_retries < 0:
             raise ConfigError(f"Retry max_retries={self.max_retries!r}: give a whole number from 0 upwards")
         _check_number("delay", self.delay, at_least=0)
         _check_number("max_delay", self.max_delay, at_least=0)
         _check_number("backoff", self.backoff, at_least=1)
-        object.__setattr__(self, "on", _checked_classes(self.on))
+        self.__dict__["on"] = _checked_classes(self.on)
 
     def delay_before(self, retry: int, random: Callable[[], float]) -> float:
         """Return the seconds to wait before the retry of this number (the first is 1).

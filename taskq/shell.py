@@ -34,7 +34,9 @@ __all__ = [
     "NOT_EXECUTABLE",
     "NOT_FOUND",
     "BadItem",
+    "CommandFailed",
     "describe_exit_code",
+    "describe_failure",
     "fill",
     "run_attached",
     "run_command",
@@ -56,6 +58,12 @@ NOT_EXECUTABLE = 126
 #: What a shell adds to the number of the signal that ended a command.
 SIGNAL_BASE = 128
 
+#: Characters of a command's stderr that stand in the message of its failure.
+STDERR_SHOWN = 200
+
+#: Where a stream of a command goes besides being kept.
+TEES = {"stdout": 1, "stderr": 2}
+
 PLACEHOLDER = re.compile(r"\{(\.|//?|/\.|\w*)\}")
 
 #: Placeholders for the parts of a path, as GNU parallel names them.
@@ -69,6 +77,17 @@ PATH_PARTS: dict[str, Callable[[str], str]] = {
 
 class BadItem(TaskqError, ValueError):
     """Say that an item has nothing to put in the place of a command's placeholder."""
+
+
+class CommandFailed(TaskqError):
+    """Say that a command ended with another exit code than 0; `exit_code` is it."""
+
+    def __init__(self, message: str = "", exit_code: int = 1) -> None:
+        super().__init__(message, exit_code)
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def fill(argv: Sequence[str], item: object) -> list[str]:
@@ -114,8 +133,13 @@ def _text(value: object) -> str:
 # --- running
 
 
-def run_command(argv: Sequence[str], *, limit: int = OUTPUT_LIMIT, grace: float = GRACE) -> dict[str, Any]:
+def run_command(
+    argv: Sequence[str], *, limit: int = OUTPUT_LIMIT, grace: float = GRACE, tee: bool = False, check: bool = False
+) -> dict[str, Any]:
     """Run a command to its end, without input; return `exit_code`, `stdout`, `stderr` and `duration_s`.
+
+    `tee`: what it writes goes to this process's own stdout and stderr too, as it comes. `check`: an exit code other
+    than 0 is raised as CommandFailed.
 
     A command that a signal ended has exit code 128 + signal, one that is not there 127, as in a shell. Of
     output longer than `limit` bytes the middle is left out, and `stdout_dropped_bytes` or
@@ -123,7 +147,7 @@ def run_command(argv: Sequence[str], *, limit: int = OUTPUT_LIMIT, grace: float 
     (SoftTimeout) ends the command: SIGTERM, after `grace` seconds SIGKILL.
     """
     began = time.monotonic()
-    kept = {"stdout": Kept(limit), "stderr": Kept(limit)}
+    kept = {name: Kept(limit, TEES[name] if tee else None) for name in TEES}
     try:
         process = _start(argv, subprocess.PIPE)
     except OSError as exc:
@@ -133,7 +157,10 @@ def run_command(argv: Sequence[str], *, limit: int = OUTPUT_LIMIT, grace: float 
         with _ended(process, grace):
             _read_all(process, kept)
             code = process.wait()
-    return _result(code, kept, time.monotonic() - began)
+    result = _result(code, kept, time.monotonic() - began)
+    if check and code != 0:
+        raise CommandFailed(describe_failure(argv[0], result), result["exit_code"])
+    return result
 
 
 def run_attached(argv: Sequence[str], *, grace: float = GRACE) -> int:
@@ -156,17 +183,27 @@ def describe_exit_code(code: int) -> str:
     return f"exited with code {code}"
 
 
-class Kept:
-    """Keep the start and the end of a stream, and count what was between."""
+def describe_failure(command: str, result: Mapping[str, Any]) -> str:
+    """Say in words how a command failed: "gzip exited with code 2: no such file"."""
+    words = str(result["stderr"]).strip()
+    tail = words[-STDERR_SHOWN:] if len(words) > STDERR_SHOWN else words
+    return f"{command} {describe_exit_code(result['exit_code'])}{': ' if tail else ''}{tail}"
 
-    def __init__(self, limit: int) -> None:
+
+class Kept:
+    """Keep the start and the end of a stream, and count what was between; `tee`: a descriptor that gets all of it."""
+
+    def __init__(self, limit: int, tee: int | None = None) -> None:
         self._half = limit // 2
+        self._tee = tee
         self._start = bytearray()
         self._end = bytearray()
         self.dropped = 0
 
     def add(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
+        if self._tee is not None:
+            _write(self._tee, data)
         room = self._half - len(self._start)
         self._start += data[:room]
         self._end += data[room:] if room < len(data) else b""
@@ -181,6 +218,14 @@ class Kept:
         if not mark:
             return bytes(self._start + self._end).decode(errors="replace")
         return self._start.decode(errors="replace") + mark + self._end.decode(errors="replace")
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """Write all of it; where nobody reads, or a disk is full, the command goes on all the same."""
+    rest = memoryview(data)
+    with contextlib.suppress(OSError):
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
 
 
 def _start(argv: Sequence[str], pipe: int | None) -> subprocess.Popen[bytes]:

@@ -1,7 +1,8 @@
 """Fixtures for all tests: queues on every variant, the ledger, and the guard against leaks.
 
-A shared pool (`queue`) lives as long as the tests of one module on one variant; a test that fails throws it away,
+A shared queue (`queue`) lives as long as the tests of one module on one variant; a test that fails throws it away,
 so that the next one starts from a clean one. `make_queue` builds a queue for one test and shuts it down after it.
+Durable variants have stores and workers (`tests.places`), which the tests of a module share in the same way.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ import os
 import sys
 import tempfile
 import threading
+from collections import Counter
+from dataclasses import replace
+from itertools import count
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import hypothesis
 import pytest
 
-from taskq import TaskQueue
 from tests import leaks, processes
 from tests.ledger import Ledger
+from tests.places import QUERY, Places
+from tests.redis_server import RedisServer
 from tests.sample_tasks import pid_after_nap
 from tests.variants import PROCESSES, VARIANTS, Variant
 from tests.waiting import PATIENCE, eventually
@@ -28,8 +33,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from taskq import TaskQueue
+
 #: Where a finished test's report is kept for its fixtures.
 FAILED = pytest.StashKey[bool]()
+
+#: Of a SQLite file that one queue has open, SQLite keeps the descriptors of all others that were closed for the next
+#: one (POSIX would drop the locks with them), and a queue keeps a few connections. The guard of the module sees them.
+PENDING = (".db",)
+POOLED = (".db", ".db-wal", ".db-shm", ".db-lock")
 
 hypothesis.settings.register_profile("pool", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("pool")
@@ -38,7 +50,7 @@ hypothesis.settings.load_profile("pool")
 def pytest_configure(config: pytest.Config) -> None:
     """Make the session's world its own, so that what is left behind can be seen and is ours."""
     config.addinivalue_line("markers", "soak: a run of many minutes; `pytest -m soak` runs these and only these")
-    config.addinivalue_line("markers", "needs(*capabilities): run only on executors that declare these")
+    config.addinivalue_line("markers", "needs(*capabilities, why): run only on executors that declare these")
     leaks.mark_semaphores()
     leaks.adopt_orphans()
     _lighten_main()
@@ -50,13 +62,28 @@ def _lighten_main() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long runs out unless they are asked for by their mark."""
+    """Leave the long runs out unless they are asked for by their mark, and skip what a variant cannot do."""
+    for item in items:
+        _skip_unless_able(item)
     if "soak" in (config.option.markexpr or ""):
         return
     long = [item for item in items if item.get_closest_marker("soak")]
     if long:
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in set(long)]
+
+
+def _skip_unless_able(item: pytest.Item) -> None:
+    row = (
+        item.callspec.params.get("variant") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    )
+    for mark in item.iter_markers("needs"):
+        missing = set(mark.args) - (row.capabilities if row is not None else set(mark.args))
+        if missing:
+            why = mark.kwargs.get("why", "")
+            item.add_marker(
+                pytest.mark.skip(reason=f"does not declare {', '.join(sorted(missing))}: {why}".rstrip(": "))
+            )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -98,7 +125,7 @@ def nothing_left_by_test(request: pytest.FixtureRequest, nothing_left_by_module:
         holder.wait_until_complete()
     before = leaks.take()
     yield
-    _fail_on(leaks.settle(before, by_count=shared), "this test")
+    _fail_on(leaks.settle(before, by_count=shared, kept=POOLED if shared else PENDING), "this test")
 
 
 def _fail_on(found: list[str], whose: str) -> None:
@@ -118,21 +145,23 @@ class SharedQueue:
     def __init__(self, variant: Variant) -> None:
         self.variant = variant
         self._queue: TaskQueue | None = None
-        self._complete = 0
+        self._complete: Counter[str] = Counter()
 
     def get(self) -> TaskQueue:
         """Return the queue with all its processes started."""
         if self._queue is None:
-            self._queue = build(self.variant)
+            self._queue = self.variant.open()
             self.open.append(self)
             warm_up(self._queue)
-            self._complete = len(leaks.take().descriptors)
+            self._complete = leaks.take().kinds_of_descriptors()
         return self._queue
 
     def wait_until_complete(self) -> None:
         """Wait until processes that the test before has killed are replaced: the guard counts from here."""
+        if self.variant.places is not None:
+            return  # they are the worker's, and so are their descriptors
         eventually(
-            lambda: len(leaks.take().descriptors) >= self._complete,
+            lambda: leaks.take().kinds_of_descriptors() >= self._complete,
             "killed processes of the pool to be replaced, with their descriptors",
         )
 
@@ -142,22 +171,15 @@ class SharedQueue:
             queue, self._queue = self._queue, None
             self.open.remove(self)
             close(queue)
-
-
-def build(variant: Variant, **settings: Any) -> TaskQueue:
-    """Open a queue of a variant; settings of the test's own come on top."""
-    chosen: dict[str, Any] = {"processes": PROCESSES, **variant.settings, **settings}
-    if "max_workers" in settings:
-        del chosen["processes"]
-    return TaskQueue(variant.url, **chosen)
+        if self.variant.places is not None:
+            self.variant.places.close()
 
 
 def warm_up(queue: TaskQueue) -> None:
     """Run jobs until everything that is made lazily is there: threads, descriptors, all processes."""
     assert list(queue.map(abs, range(4))) == [0, 1, 2, 3]
     assert queue.submit(abs, -1).result(timeout=PATIENCE) == 1
-    if "start_methods" in queue.capabilities:
-        eventually(lambda: len(busy_pids(queue)) == PROCESSES, "all processes to take a job")
+    eventually(lambda: len(busy_pids(queue)) == PROCESSES, "all processes to take a job")
 
 
 def busy_pids(queue: TaskQueue) -> set[int]:
@@ -181,11 +203,76 @@ def close(queue: TaskQueue) -> None:
         pytest.fail(f"shutdown(cancel_futures=True) hung for {PATIENCE:g} s", pytrace=False)
 
 
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Give a redis-server of this session; `fresh_url` gives each test or module a database of its own."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def fresh_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], str]:
+    """Give URLs of empty stores: of a scheme, with a query."""
+    numbers = count()
+
+    def make(scheme: str, query: str = "") -> str:
+        if scheme == "redis":
+            return str(request.getfixturevalue("redis_server").fresh_url(query))
+        return f"sqlite://{tmp_path_factory.mktemp('sqlite')}/{next(numbers)}.db{query}"
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def open_variant(
+    request: pytest.FixtureRequest,
+    fresh_url: Callable[[str, str], str],
+    tmp_path_factory: pytest.TempPathFactory,
+    nothing_left_by_module: None,
+) -> Iterator[Callable[[Variant], Variant]]:
+    """Give a variant of the table the places that it needs; they are closed after the module's tests.
+
+    A test module's `WORKER_IMPORTS` names modules whose functions it submits beyond the usual ones.
+    """
+    opened: dict[str, Variant] = {}
+    imports = getattr(request.module, "WORKER_IMPORTS", ())
+
+    def live(row: Variant) -> Variant:
+        if row.scheme == "local":
+            return row
+        if row.name not in opened:
+            places = Places(lambda: fresh_url(row.scheme, QUERY), tmp_path_factory.mktemp("workers"), imports)
+            opened[row.name] = replace(row, places=places)
+        return opened[row.name]
+
+    yield live
+    for variant in opened.values():
+        if variant.places is not None:
+            variant.places.close()
+
+
 @pytest.fixture(scope="module", params=VARIANTS, ids=[variant.name for variant in VARIANTS])
-def variant(request: pytest.FixtureRequest) -> Variant:
+def variant(request: pytest.FixtureRequest, open_variant: Callable[[Variant], Variant]) -> Iterator[Variant]:
     """Give each executor and each of its variants in turn."""
-    found: Variant = request.param
-    return found
+    found = open_variant(request.param)
+    yield found
+    if found.places is not None:
+        found.places.close()
+
+
+@pytest.fixture
+def cleared(variant: Variant, request: pytest.FixtureRequest) -> Iterator[None]:
+    """End what a test left waiting or running in the stores that it shares with others."""
+    yield
+    if variant.places is None:
+        return
+    if request.node.stash.get(FAILED, False):
+        sys.stderr.write(f"\nthe workers said:\n{variant.places.logs()}")
+        for holder in [holder for holder in SharedQueue.open if holder.variant is variant]:
+            holder.discard()
+        variant.places.close()
+    else:
+        variant.places.clear()
 
 
 @pytest.fixture(scope="module")
@@ -197,36 +284,27 @@ def shared_queue(variant: Variant, nothing_left_by_module: None) -> Iterator[Sha
 
 
 @pytest.fixture
-def queue(shared_queue: SharedQueue, request: pytest.FixtureRequest, gate: Gate) -> Iterator[TaskQueue]:
+def queue(shared_queue: SharedQueue, request: pytest.FixtureRequest, cleared: None, gate: Gate) -> Iterator[TaskQueue]:
     """Give an open queue with two processes; do not shut it down, do not break it."""
-    found = shared_queue.get()
-    _skip_unless_able(request, found)
-    yield found
+    yield shared_queue.get()
     gate.open()  # a test that failed may have left jobs waiting there
     if request.node.stash.get(FAILED, False):
         shared_queue.discard()
 
 
 @pytest.fixture
-def make_queue(variant: Variant, request: pytest.FixtureRequest, gate: Gate) -> Iterator[Callable[..., TaskQueue]]:
+def make_queue(variant: Variant, cleared: None, gate: Gate) -> Iterator[Callable[..., TaskQueue]]:
     """Build queues for one test, with any settings of `TaskQueue`; they are shut down after it."""
     made: list[TaskQueue] = []
 
     def make(**settings: Any) -> TaskQueue:
-        made.append(build(variant, **settings))
-        _skip_unless_able(request, made[-1])
+        made.append(variant.open(**settings))
         return made[-1]
 
     yield make
     gate.open()  # a test that failed may have left jobs waiting there
     while made:
         close(made.pop())
-
-
-def _skip_unless_able(request: pytest.FixtureRequest, queue: TaskQueue) -> None:
-    wanted = {name for mark in request.node.iter_markers("needs") for name in mark.args}
-    if missing := wanted - queue.capabilities:
-        pytest.skip(f"this executor does not declare {', '.join(sorted(missing))}")
 
 
 # --- what jobs leave for the test to see

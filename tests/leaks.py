@@ -13,10 +13,12 @@ import contextlib
 import ctypes
 import gc
 import os
+import re
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from multiprocessing import process
 from pathlib import Path
@@ -60,6 +62,10 @@ class Snapshot:
             "temporary file": self.files,
         }
 
+    def kinds_of_descriptors(self) -> Counter[str]:
+        """Count descriptors by what they lead to, without its number: "pipe:[]", "socket:[]", "anon_inode:[pidfd]"."""
+        return Counter(re.sub(r"\d+", "", words.partition(" -> ")[2]) for words in self.descriptors.values())
+
 
 def take() -> Snapshot:
     """Look at everything that a test may leave behind."""
@@ -73,17 +79,18 @@ def take() -> Snapshot:
     )
 
 
-def settle(before: Snapshot, *, by_count: bool = False, grace: float = GRACE) -> list[str]:
+def settle(before: Snapshot, *, by_count: bool = False, kept: tuple[str, ...] = (), grace: float = GRACE) -> list[str]:
     """Return what is there beyond `before` once things have had time to end; an empty list is what tests want.
 
     `by_count` compares how many there are, not which: for tests that share a pool whose processes may be replaced.
+    `kept`: ends of the names of files whose descriptors are not looked at now, but later.
     """
     deadline = time.monotonic() + grace
-    leaks = _compare(before, take(), by_count=by_count)
+    leaks = _compare(before, take(), by_count=by_count, kept=kept)
     while leaks and time.monotonic() < deadline:
         gc.collect()
         time.sleep(INTERVAL)
-        leaks = _compare(before, take(), by_count=by_count)
+        leaks = _compare(before, take(), by_count=by_count, kept=kept)
     return leaks
 
 
@@ -99,15 +106,20 @@ def mark_semaphores() -> None:
     config["semprefix"] = f"/{SEMAPHORE_PREFIX}"
 
 
-def _compare(before: Snapshot, after: Snapshot, *, by_count: bool) -> list[str]:
+def _compare(before: Snapshot, after: Snapshot, *, by_count: bool, kept: tuple[str, ...]) -> list[str]:
     leaks = []
-    for kind, now in after.kinds().items():
-        then = before.kinds()[kind]
+    for kind, found in after.kinds().items():
+        then = _without(before.kinds()[kind], kept)
+        now = _without(found, kept)
         fresh = [words for identity, words in now.items() if identity not in then]
         if fresh and (not by_count or len(now) > len(then)):
             count = f" ({len(then)} before, {len(now)} now, among them)" if by_count else ""
             leaks += [f"{kind} left behind{count}: {words}" for words in fresh]
     return leaks
+
+
+def _without(found: dict[object, str], kept: tuple[str, ...]) -> dict[object, str]:
+    return {identity: words for identity, words in found.items() if not words.endswith(kept)} if kept else found
 
 
 def _reap_adopted() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from multiprocessing import forkserver, process, resource_tracker
@@ -12,6 +14,13 @@ from pathlib import Path
 
 #: Position of the fields of /proc/PID/stat that are read here, counted behind the command in brackets.
 STATE, PARENT, SESSION, STARTED = 0, 1, 3, 19
+
+#: prctl's PR_SET_PDEATHSIG; the library is loaded before any fork, since loading takes locks.
+DEATH_SIGNAL = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+#: Sessions of the servers and workers that tests share: those who started them end them, so they are nobody's leak.
+servers: set[int] = set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +36,12 @@ class Seen:
     def describe(self) -> str:
         """Return a line for a failure message."""
         return f"process {self.pid} ({self.state}, parent {self.parent}): {command_of(self.pid)}"
+
+
+def die_with_parent() -> None:
+    """Have this process, which is about to be a server or a worker, killed when the tests' own process ends; Linux."""
+    if _libc is not None:
+        _libc.prctl(DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
 
 
 def look(pid: int) -> Seen | None:
@@ -52,7 +67,7 @@ def everyone() -> list[Seen]:
 
 
 def descendants(root: int | None = None) -> list[Seen]:
-    """Return all processes below `root` (this one), zombies included, the long-lived singletons not."""
+    """Return all processes below `root` (this one), zombies included, the long-lived singletons and servers not."""
     children: defaultdict[int, list[Seen]] = defaultdict(list)
     for seen in everyone():
         children[seen.parent].append(seen)
@@ -63,7 +78,7 @@ def descendants(root: int | None = None) -> list[Seen]:
         found += below
         queue += [seen.pid for seen in below]
     keep = singletons()
-    return [seen for seen in found if seen.pid not in keep]
+    return [seen for seen in found if seen.pid not in keep and seen.session not in servers]
 
 
 def singletons() -> set[int]:

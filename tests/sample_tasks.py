@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,11 @@ def zeros(size: int) -> bytes:
 def pid() -> int:
     """Tell which process runs this."""
     return os.getpid()
+
+
+def clock() -> float:
+    """Tell what time it is where this runs, in seconds since 1970."""
+    return time.time()
 
 
 def pid_after_nap(seconds: float) -> int:
@@ -213,6 +219,14 @@ def hold(gate: str, ledger: str | None = None, text: str = "held") -> str:
     return text
 
 
+def hold_and_sign(gate: str, ledger: str) -> int:
+    """Note start and end, wait at the gate in between, and tell which process ran this."""
+    note(ledger, "start")
+    hold(gate)
+    note(ledger, "end")
+    return os.getpid()
+
+
 def hold_then_fail(gate: str, text: str) -> None:
     """Wait until the test opens the gate, then raise."""
     hold(gate)
@@ -259,9 +273,16 @@ def divide(left: int, right: int) -> float:
     return left / right
 
 
-def fail(kind: type[BaseException], *args: Any) -> None:
-    """Raise this class with these arguments."""
-    raise kind(*args)
+def fail(kind: str, *args: Any) -> None:
+    """Raise the class of this name with these arguments."""
+    raise class_of(kind)(*args)
+
+
+def class_of(name: str) -> type[BaseException]:
+    """Find an exception class by its name, "ValueError" or "tests.sample_errors.Plain": classes are no values."""
+    module, _, attribute = name.rpartition(".")
+    found: type[BaseException] = getattr(import_module(module or "builtins"), attribute)
+    return found
 
 
 def fail_at(bad: int, item: int) -> int:
@@ -276,11 +297,11 @@ def stop_iteration(_item: object) -> None:
     raise StopIteration("not the end")
 
 
-def fail_until(ledger: str, attempt: int, kind: type[BaseException] = ValueError) -> int:
+def fail_until(ledger: str, attempt: int, kind: str = "ValueError") -> int:
     """Note each attempt and raise, until the attempt of this number."""
     note(ledger, "attempt")
     if current_job().attempt < attempt:
-        raise kind(f"attempt {current_job().attempt}")
+        raise class_of(kind)(f"attempt {current_job().attempt}")
     return current_job().attempt
 
 
@@ -495,3 +516,41 @@ def handler_of(number: int) -> int:
     """Tell what this process does at a signal: 0 the default, 1 ignore, else 2."""
     found = signal.getsignal(number)
     return int(found) if isinstance(found, signal.Handlers) else 2
+
+
+# --- what a job tells the outside
+
+
+def queue_of_job() -> str:
+    """Tell the queue from which this job was taken."""
+    return current_job().queue
+
+
+def log_and_hold(gate: str, *lines: str) -> str:
+    """Log lines, then wait at the gate."""
+    for line in lines:
+        current_job().log(line)
+    return hold(gate)
+
+
+def set_meta_and_hold(gate: str, **values: Any) -> str:
+    """Leave facts about this job for the outside, then wait at the gate."""
+    for name, value in values.items():
+        current_job().meta[name] = value
+    return hold(gate)
+
+
+def print_and_hold(gate: str, out: str, err: str) -> str:
+    """Print to stdout and to stderr, then wait at the gate."""
+    print(out, flush=True)
+    print(err, file=sys.stderr, flush=True)
+    return hold(gate)
+
+
+def meta_of_attempts() -> list[int]:
+    """Note each attempt in the job's meta, fail in the first, and tell what is there in the second."""
+    job = current_job()
+    job.meta["attempts"] = [*job.meta.get("attempts", []), job.attempt]
+    if job.attempt == 1:
+        raise OSError("once more")
+    return list(job.meta["attempts"])

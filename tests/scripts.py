@@ -15,6 +15,7 @@ from tests import processes
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
 #: Seconds a script may take; pytest-timeout fires at 60.
@@ -34,13 +35,19 @@ class Script:
     """A Python program in a session of its own; leaving the `with` block ends whatever is left of that session."""
 
     def __init__(
-        self, folder: Path, source: str, *arguments: object, name: str = "script.py", main: str = "file"
+        self,
+        folder: Path,
+        source: str,
+        *arguments: object,
+        name: str = "script.py",
+        main: str = "file",
+        prefix: Sequence[str] = (),
     ) -> None:
-        """Prepare it; `main` says how it is started: as a "file", by "-c", or by "-m"."""
+        """Prepare it. `main`: how it is started, as a "file", by "-c", or by "-m"; `prefix`: behind which command."""
         self.path = folder / name
         self.path.write_text(textwrap.dedent(source), encoding="utf-8")
         how = {"file": [str(self.path)], "-c": ["-c", self.path.read_text()], "-m": ["-m", self.path.stem]}[main]
-        self.command = [sys.executable, *how, *map(str, arguments)]
+        self.command = [*prefix, sys.executable, *how, *map(str, arguments)]
         self.stdout_path = folder / f"{name}.stdout"
         self.stderr_path = folder / f"{name}.stderr"
         self.folder = folder

@@ -13,6 +13,6 @@
 
 Files, from the ground up: `page` (shared memory), `frames` (messages), `values` (how values travel), `channel` (a line
 to a child), `processes` and `children` (Pool), `journal`, `execution` and `child` (what runs in a child), `pace`,
-`jobs`, `work`, `backlog`, `slot`, `outcomes` and `books` (what the parent keeps), `overseer` and `dispatcher` (the
-parent's thread), `stream` (maps), `crew` (all of it, from start to end).
+`jobs`, `work`, `backlog`, `slot`, `outcomes` and `books` (what the parent keeps), `offer` (the short way to a free
+child), `overseer` and `dispatcher` (the parent's thread), `stream` (maps), `crew` (all of it, from start to end).
 """

@@ -1,4 +1,4 @@
-"""The work that waits for a child, by priority; and the work that waits for a time."""
+"""The work that waits for a child, by queue and priority; and the work that waits for a time."""
 
 from __future__ import annotations
 
@@ -14,24 +14,45 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from executors.pool.work import Batch, Entry
+    from taskq.job import JobOptions
 
 
 class Backlog:
-    """Entries in the order in which they start: higher priority first, then first come, first served."""
+    """Entries in the order in which they start: by queue, in it by priority, then first come, first served.
+
+    It is true when there is something that may start: entries of paused queues count only for `len`.
+    """
 
     def __init__(self) -> None:
-        self._lines: dict[int, deque[Entry]] = {0: deque()}
-        self._order: list[int] = [0]
+        #: Rank of each queue that was named or had an entry: the lowest comes first.
+        self._ranks: dict[str, int] = {}
+        #: By the rank of their queue and their priority, negated: so they sort in the order in which they start.
+        self._lines: dict[tuple[int, int], deque[Entry]] = {}
+        self._order: list[tuple[int, int]] = []
+        #: The line of entries without options, which most are.
+        self._plain: deque[Entry] | None = None
+        self.paused: set[str] = set()
+
+    def prefer(self, queues: Iterable[str]) -> None:
+        """Take these queues first, in this order; others in the order in which they turn up. Before any entry."""
+        self._ranks = {name: rank for rank, name in enumerate(dict.fromkeys(queues))}
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
 
     def __bool__(self) -> bool:
-        return any(self._lines.values())
+        return any(map(self._lines.__getitem__, self._open())) if self.paused else any(self._lines.values())
 
     def __iter__(self) -> Iterator[Entry]:
-        for priority in self._order:
-            yield from self._lines[priority]
+        for key in self._order:
+            yield from self._lines[key]
+
+    def _open(self) -> list[tuple[int, int]]:
+        """Return the keys of the lines of which work may be taken."""
+        if not self.paused:
+            return self._order
+        shut = {self._ranks.get(name) for name in self.paused}
+        return [key for key in self._order if key[0] not in shut]
 
     def add(self, entry: Entry) -> None:
         """Put an entry at the end of its line."""
@@ -44,17 +65,25 @@ class Backlog:
 
     def _line(self, entry: Entry) -> deque[Entry]:
         options = entry.options
-        priority = 0 if options is None else options.priority
-        line = self._lines.get(priority)
+        if options is None or options is DEFAULTS:
+            if self._plain is None:
+                self._plain = self._line_of(DEFAULTS)
+            return self._plain
+        return self._line_of(options)
+
+    def _line_of(self, options: JobOptions) -> deque[Entry]:
+        rank = self._ranks.setdefault(options.queue, len(self._ranks))
+        key = rank, -options.priority
+        line = self._lines.get(key)
         if line is None:
-            line = self._lines[priority] = deque()
-            self._order = sorted(self._lines, reverse=True)
+            line = self._lines[key] = deque()
+            self._order = sorted(self._lines)
         return line
 
     def take(self, children: int) -> Batch | None:
         """Return the next work for one of so many hungry children, or None. Skips what nobody waits for any more."""
-        for priority in self._order:
-            line = self._lines[priority]
+        for key in self._open():
+            line = self._lines[key]
             while line:
                 entry = line.popleft()
                 if isinstance(entry, Chunk):
@@ -74,6 +103,8 @@ class Backlog:
         for _ in range(min(function.pace.frame(), share) - 1):
             following = line[0]
             if not isinstance(following, LocalJob) or following.function is not function or not joinable(following):
+                break
+            if following.options is not first.options:  # a frame has one policy for all its jobs
                 break
             line.popleft()
             if not following.done():
@@ -109,6 +140,10 @@ class Timers:
     def add(self, due: float, entry: Entry) -> None:
         """Keep an entry until `due` (seconds)."""
         heapq.heappush(self._heap, (due, next(self._tie), entry))
+
+    def has_open_work(self) -> bool:
+        """Return whether an entry is still wanted: jobs that were cancelled or expired stay until their time."""
+        return any(isinstance(entry, Chunk) or not entry.done() for _, _, entry in self._heap)
 
     def next_due(self) -> float | None:
         """Return when the next entry is due."""

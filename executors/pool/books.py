@@ -27,6 +27,8 @@ class Books:
     def __init__(self) -> None:
         self.backlog = Backlog()
         self.timers = Timers()
+        #: Jobs that fail when they have not started at a time.
+        self.expiries = Timers()
         self.outcomes = Outcomes(self.backlog, self.timers)
         self.slots: dict[int, Slot] = {}  # by the socket's descriptor
         self.blocked = 0
@@ -46,6 +48,14 @@ class Books:
                 entry.waiting = None
             self.add(entry)
 
+    def next_due(self) -> float | None:
+        """Return when the next work is due, or the next job expires."""
+        due = self.timers.next_due()
+        if not self.expiries:
+            return due
+        expiry = self.expiries.next_due()
+        return expiry if due is None or expiry is None else min(due, expiry)
+
     def block(self, jobs: int) -> None:
         """Count jobs that wait for other jobs."""
         self.blocked += jobs
@@ -58,7 +68,7 @@ class Books:
     @property
     def empty(self) -> bool:
         """Whether every job has its outcome."""
-        return not self.backlog and not self.timers and not self.blocked and not self.busy
+        return not (len(self.backlog) or self.blocked or self.busy or self.timers.has_open_work())
 
     def holder(self, job: LocalJob) -> tuple[Slot, int] | None:
         """Return the child that has a job in its hands, and the job's line number there."""

@@ -2,7 +2,7 @@
 
     child                                             parent
     makes socket pair, page, pidfd, life pipe
-    Hello ──one datagram with four descriptors──▶  rendezvous.accept() → Line
+    Hello ──one datagram with the descriptors───▶  rendezvous.accept() → Line
     arms the life pipe, keeps socket and page         keeps socket, page, pidfd, write end of the life pipe
 
 Nothing has a name in the file system, nothing is inherited but the rendezvous, and a replacement child makes a new
@@ -19,35 +19,57 @@ import select
 import signal
 import socket
 import threading
-from dataclasses import dataclass
 
 from executors.pool.frames import HELLO, VERSION
 from executors.pool.page import Page, create_memory
 
 #: Bytes that either direction of the socket may hold, so that a frame is one system call.
 _SOCKET_BUFFER = 512 * 1024
-_DESCRIPTORS = 4
+#: Descriptors of a hello at the most: socket, page, life pipe, and where there are such, pidfd and output.
+_DESCRIPTORS = 5
+#: Of these, the ones that are always there.
+_BASIC = 3
+#: What a hello says of the others.
+_HAS_PIDFD, _HAS_OUTPUT = 1 << 16, 1 << 17
 #: Asks a child to release the jobs it has claimed but not started. Ignored by default, and hardly used by programs.
 RELEASE = signal.SIGURG
 
 
-@dataclass(slots=True, eq=False)
 class Line:
-    """The parent's end of one child's line. `pidfd` is None where the platform has none."""
+    """The parent's end of one child's line. `pidfd` is None where the platform has none.
 
-    pid: int
-    sock: socket.socket
-    page: Page
-    pidfd: int | None
-    life: int
+    `output`: the file that everything goes into which the child prints; None: it prints where this process does.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        sock: socket.socket,
+        page: Page,
+        *,
+        pidfd: int | None,
+        life: int,
+        bell: Bell | None = None,
+        output: int | None = None,
+    ) -> None:
+        self.pid = pid
+        self.sock = sock
+        self.page = page
+        self.pidfd = pidfd
+        self.life = life
+        self.bell = bell
+        self.output = output
 
     def close(self) -> None:
         """Free everything; a child that still lives dies of it."""
         self.sock.close()
         self.page.close()
         os.close(self.life)
-        if self.pidfd is not None:
-            os.close(self.pidfd)
+        if self.bell is not None:
+            self.bell.close()
+        for fd in (self.pidfd, self.output):
+            if fd is not None:
+                os.close(fd)
 
     def hang_up(self) -> None:
         """Let the child read the end of its orders."""
@@ -56,9 +78,11 @@ class Line:
 
     def release_in_fork(self) -> None:
         """Close the descriptors in a forked copy of the parent, so that the life pipe has one holder only."""
-        for fd in (self.sock.fileno(), self.life, *(() if self.pidfd is None else (self.pidfd,))):
-            if fd >= 0:
+        for fd in (self.sock.fileno(), self.life, self.pidfd, self.output):
+            if fd is not None and fd >= 0:
                 os.close(fd)
+        if self.bell is not None:
+            self.bell.close()
 
     def is_alive(self) -> bool:
         """Tell whether the child lives; without a pidfd, whether there is a process with its number."""
@@ -85,6 +109,27 @@ class Line:
                 end(self.pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 continue
+
+
+class Bell:
+    """Wakes threads that wait for a child's next report, also while earlier ones are unread. Linux only."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._epoll = select.epoll()
+        self._epoll.register(sock, select.EPOLLIN | select.EPOLLET)
+
+    def hear(self, fd: int) -> None:
+        """Let this descriptor, when it is written to, wake them as well."""
+        self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
+
+    def wait(self, seconds: float) -> None:
+        """Return when there is something new, or after so many seconds."""
+        with contextlib.suppress(OSError, ValueError):  # the child has died, and its line was closed
+            self._epoll.poll(seconds)
+
+    def close(self) -> None:
+        """Free it."""
+        self._epoll.close()
 
 
 class Rendezvous:
@@ -115,17 +160,21 @@ class Rendezvous:
         with contextlib.ExitStack() as unused:
             for fd in fds:
                 unused.callback(os.close, fd)
+            flags, version = version & ~0xFFFF, version & 0xFFFF
             if version != VERSION:
                 message = f"child {pid} speaks version {version} of the pool's protocol, not {VERSION}: mixed versions"
                 raise RuntimeError(message)
-            if len(fds) < _DESCRIPTORS - (not hasattr(os, "pidfd_open")):
+            if len(fds) < _BASIC + flags.bit_count():
                 raise OSError(errno.EMFILE, "no descriptors left")
             page = Page(fds[1])
             unused.pop_all()
         os.close(fds[1])
         sock = socket.socket(fileno=fds[0])
         sock.setblocking(False)
-        return Line(pid=pid, sock=sock, page=page, pidfd=fds[3] if len(fds) == _DESCRIPTORS else None, life=fds[2])
+        pidfd = fds[3] if flags & _HAS_PIDFD else None
+        output = fds[-1] if flags & _HAS_OUTPUT else None
+        bell = None if pidfd is None else Bell(sock)
+        return Line(pid=pid, sock=sock, page=page, pidfd=pidfd, life=fds[2], bell=bell, output=output)
 
     def close(self) -> None:
         """Hear no more hellos."""
@@ -133,8 +182,11 @@ class Rendezvous:
         self.child_end.close()
 
 
-def open_line(rendezvous: socket.socket) -> tuple[socket.socket, Page]:
-    """Make this process's line, hand the parent its end, and see to it that this process dies with the parent."""
+def open_line(rendezvous: socket.socket, output: int | None = None) -> tuple[socket.socket, Page]:
+    """Make this process's line, hand the parent its end, and see to it that this process dies with the parent.
+
+    `output`: the file that this process is going to print into, for the parent to read.
+    """
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
@@ -142,9 +194,11 @@ def open_line(rendezvous: socket.socket) -> tuple[socket.socket, Page]:
     memory = create_memory()
     life_read, life_write = os.pipe()
     pidfd = [os.pidfd_open(os.getpid())] if hasattr(os, "pidfd_open") else []
-    fds = [theirs.fileno(), memory, life_write, *pidfd]
+    printed = [] if output is None else [output]
+    flags = (_HAS_PIDFD if pidfd else 0) | (_HAS_OUTPUT if printed else 0)
     try:
-        socket.send_fds(rendezvous, [HELLO.pack(VERSION, os.getpid())], fds)
+        fds = [theirs.fileno(), memory, life_write, *pidfd]
+        socket.send_fds(rendezvous, [HELLO.pack(VERSION | flags, os.getpid())], [*fds, *printed])
     except OSError as error:  # the parent has gone or is closing
         raise SystemExit(0) from error
     page = Page(memory)

@@ -15,27 +15,36 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from executors.pool import frames, page, values
 from executors.pool.channel import RELEASE, open_line
 from executors.pool.execution import Execution
 from executors.pool.journal import Journal
 from executors.pool.naming import find_function
+from executors.pool.output import OUTPUT_LIMIT, Spool
 from taskq import context, runner
+from taskq.errors import DecodeError, UnknownTask
+from taskq.record import Record
 from taskq.result import Failure
 from taskq.states import Reason
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
-    from types import FrameType
+    from types import FrameType, TracebackType
+
+#: Why a job failed that could not be begun.
+_OWN_REASONS: Final[dict[type[BaseException], Reason]] = {
+    UnknownTask: Reason.UNKNOWN_TASK,
+    DecodeError: Reason.UNDECODABLE,
+}
+#: Bytes that the meta of a job may take, encoded.
+META_LIMIT: Final = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChildSettings:
+class ChildSettings(Record):
     """What every child of one pool is told when it starts."""
 
     session: str
@@ -43,14 +52,17 @@ class ChildSettings:
     max_tasks: int | None = None
     initializer: Callable[..., object] | None = None
     initargs: tuple[Any, ...] = ()
+    #: Whether what jobs print is kept with them; else it goes where the parent's output goes.
+    capture: bool = False
 
 
 def serve(rendezvous: socket.socket, settings: ChildSettings) -> NoReturn:
     """Run jobs until the parent hangs up. Called by Pool as its initializer; ends the process by SystemExit."""
     _leave_parents_signals()
-    sock, shared = open_line(rendezvous)
+    spool = Spool() if settings.capture else None
+    sock, shared = open_line(rendezvous, None if spool is None else spool.fd)
     rendezvous.close()
-    child = Child(sock, shared, settings)
+    child = Child(sock, shared, settings, spool)
     child.start(settings)
     child.work()
     raise SystemExit(0)
@@ -77,7 +89,9 @@ def _flush_prints() -> None:
 class Child:
     """The state of one child process. Also the Reporter of the job that runs."""
 
-    def __init__(self, sock: socket.socket, shared: page.Page, settings: ChildSettings) -> None:
+    def __init__(
+        self, sock: socket.socket, shared: page.Page, settings: ChildSettings, spool: Spool | None = None
+    ) -> None:
         self._sock = sock
         self._input = os.fdopen(os.dup(sock.fileno()), "rb", buffering=1 << 16)
         self._send_lock = threading.Lock()
@@ -91,7 +105,10 @@ class Child:
         self.run_lengths: dict[int, int] = {}
         self.line = 0  # number of the next frame's first job
         self.tasks = 0
+        self.queue = "default"
+        self.spool = spool
         self._told: tuple[int, int, int | None] | None = None
+        self._meta: tuple[int, dict[str, Any]] = (-1, {})
         self._execution: Execution | None = None
 
     # -- life
@@ -107,6 +124,8 @@ class Child:
                 settings.initializer(*settings.initargs)
             except BaseException as error:  # noqa: BLE001  # even SystemExit: the parent must hear why
                 self._report_failed_start(error)
+        if self.spool is not None:
+            self.spool.take_over()
         self._send(frames.REPORT.pack(0, frames.READY, 0, frames.ON_SOCKET, 0, 0))
 
     def _report_failed_start(self, error: BaseException) -> NoReturn:
@@ -115,7 +134,7 @@ class Child:
         raise SystemExit(1)
 
     def _release(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._execution is not None:
+        if self._execution is not None and not self._send_lock.locked():  # locked: perhaps by what was interrupted
             self._execution.release()
 
     def work(self) -> None:
@@ -130,6 +149,10 @@ class Child:
             elif order.kind == frames.FORGET:
                 self.functions.pop(order.function, None)
                 self.run_lengths.pop(order.function, None)
+            elif order.kind == frames.QUEUE:
+                self.queue = self._input.read(order.bytes).decode()
+            elif order.kind == frames.RECALL:
+                self._meta = self.line, _decoded(self._input.read(order.bytes))
             elif not self._serve(order):
                 return
 
@@ -201,15 +224,63 @@ class Child:
         if self._told is not None:
             number, done, total = self._told
             self._told = None
-            body = frames.PROGRESS_BODY.pack(number, done, -1 if total is None else total)
-            self._send(frames.REPORT.pack(len(body), frames.PROGRESS, 0, frames.ON_SOCKET, 0, 0) + body)
+            self._say(frames.PROGRESS, frames.PROGRESS_BODY.pack(number, done, -1 if total is None else total))
 
     def is_cancelled(self, number: int) -> bool:
         return bool(self.words[page.CANCEL] == number + 1)
 
+    def log(self, number: int, text: str) -> None:
+        data = text.encode(errors="backslashreplace")
+        if self.spool is not None:
+            self.spool.write(data)
+        else:
+            self._say(frames.NOTE, frames.NOTE_BODY.pack(number, frames.LOGGED, 0) + data[:OUTPUT_LIMIT])
+
+    def meta(self, number: int) -> dict[str, Any]:
+        if self._meta[0] != number:
+            self._meta = number, {}
+        return self._meta[1]
+
+    def tell_meta(self, number: int, changed: dict[str, Any]) -> None:
+        from taskq import codec  # noqa: PLC0415  # 10 ms that only jobs with a meta pay
+
+        data = codec.encode(changed, limit=META_LIMIT, root="meta")
+        self._meta = number, changed
+        self._say(frames.NOTE, frames.NOTE_BODY.pack(number, frames.META, 0) + data)
+
+    def tell_printed(self, line: int) -> None:
+        """Send what the job printed that has just ended, if it did."""
+        spool = self.spool
+        if spool is not None and (size := spool.size()):
+            self._say(frames.NOTE, frames.NOTE_BODY.pack(line, frames.PRINTED, size) + spool.take())
+
+    def _say(self, kind: int, body: bytes) -> None:
+        """Send what a job says, and count it: the parent must read it before the job's outcome."""
+        self._send(frames.REPORT.pack(len(body), kind, 0, frames.ON_SOCKET, 0, 0) + body)
+        self.words[page.NOTES] += 1
+
     def failure(self, error: BaseException, reason: Reason = Reason.ERROR) -> bytes:
         """Encode what a job raised."""
+        own = _OWN_REASONS.get(type(error), reason)
+        if own is not reason and reason is Reason.ERROR and _is_ours(error.__traceback__):
+            reason = own
         return values.pack_failure(Failure.from_exception(error, reason), error, strict=self.strict)
+
+
+def _is_ours(trace: TracebackType | None) -> bool:
+    """Tell whether no code but taskq's own had a part in an error: it was raised before the task began."""
+    while trace is not None:
+        if not trace.tb_frame.f_globals.get("__name__", "").startswith(("taskq.", "executors.")):
+            return False
+        trace = trace.tb_next
+    return True
+
+
+def _decoded(meta: bytes) -> dict[str, Any]:
+    from taskq import codec  # noqa: PLC0415  # see Child.tell_meta
+
+    found: dict[str, Any] = codec.decode(meta)
+    return found
 
 
 def _define(definition: bytes) -> Callable[..., Any] | Exception:

@@ -37,12 +37,16 @@ class Children:
             OSError, RuntimeError: they cannot be started at all; nothing is left behind.
         """
         self._policy = StartPolicy(watcher)
-        self._pool: Any = Pool(
-            processes,
-            initializer=serve,
-            initargs=(rendezvous.child_end, settings),
-            context=watched_context(start_method, self._policy),
-        )
+        try:
+            self._pool: Any = Pool(
+                processes,
+                initializer=serve,
+                initargs=(rendezvous.child_end, settings),
+                context=watched_context(start_method, self._policy),
+            )
+        except BaseException:
+            self._policy.close()
+            raise
         self._policy.lenient = True
 
     def end(self, hang_up: Callable[[], None], kill: Callable[[], None]) -> None:
@@ -63,4 +67,5 @@ class Children:
                 self._policy.kill_all()
         pool.terminate()  # nothing left to end: this drops what multiprocessing keeps for its exit
         self._policy.watcher = None
+        self._policy.close()
         self._pool = None

@@ -1,6 +1,6 @@
 """The one thread that owns all state of a pool in the parent.
 
-    user threads ──post()──▶ inbox ─┐
+    user threads ──post()──▶ inbox ─┐           (straight to a child, while the dispatcher sleeps: `offer.py`)
     Pool's thread ──exited()────────┤            ┌──▶ slot 0 ◀──▶ child 0
     rendezvous ──hello──────────────┼─▶ dispatcher ──▶ slot 1 ◀──▶ child 1
     timers ─────────────────────────┘            └──▶ ...
@@ -21,9 +21,11 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from executors.pool import frames
+from executors.pool import frames, page
 from executors.pool.books import Books
 from executors.pool.jobs import LocalJob
+from executors.pool.offer import STANDS, Offers
+from executors.pool.output import said_by
 from executors.pool.overseer import TICK, Overseer
 from executors.pool.slot import Slot
 from executors.pool.work import Calls, Chunk
@@ -32,7 +34,7 @@ from taskq.log import get_logger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executors.pool.channel import Rendezvous
+    from executors.pool.channel import Line, Rendezvous
     from executors.pool.slot import Record
     from executors.pool.work import Entry, Sink
 
@@ -41,6 +43,8 @@ log = get_logger(__name__)
 
 #: Frames a child may have: the one it runs, and one behind it so that it never waits for the parent.
 DEPTH: Final = 2
+#: The classes of work; anything else that is posted is a function to call.
+WORK: Final = (LocalJob, Chunk)
 #: Bytes that a pipe holds at the most: one read empties it.
 _PIPE_BYTES: Final = 1 << 16
 #: Seconds a user's thread waits for the dispatcher's answer before it takes the dispatcher for dead.
@@ -48,7 +52,7 @@ _ANSWER_WITHIN: Final = 30.0
 
 
 class Dispatcher:
-    """Hand work to children and take their outcomes. `start`, `post`, `ask` and `exited` are for other threads."""
+    """Hand work to children and take their outcomes. What is for other threads stands first."""
 
     def __init__(self, rendezvous: Rendezvous, processes: int, on_broken: Callable[[str], None]) -> None:
         self.books = Books()
@@ -66,6 +70,9 @@ class Dispatcher:
         self._poll.register(self._wake_read, select.POLLIN)
         self._poll.register(rendezvous.parent_end, select.POLLIN)
         self._deaths: dict[int, Slot] = {}  # by pidfd
+        self._offers = Offers(self._poll, self.wake)
+        #: Lines of dead children to which a submitter may still send: their descriptors must stay what they are.
+        self._unclosed: list[Line] = []
         self._overseer = Overseer(self)
         self._next_tick = 0.0
         #: Whether the last sleep was to end at a time: for a tick, or for work that is due.
@@ -84,10 +91,16 @@ class Dispatcher:
     def post(self, message: Entry | Callable[[], None]) -> None:
         """Have work queued, or a function called, by the dispatcher's thread. Never blocks."""
         self._inbox.append(message)
-        if self._asleep and (self._hungry or not isinstance(message, LocalJob | Chunk)):
+        if self._asleep and (self._hungry or not isinstance(message, WORK)):
             self.wake()
         if self._over:
             self._settle_inbox()
+
+    def submit(self, job: LocalJob) -> None:
+        """Do as `post` for a job without options; send it to a free child straight away where one is on offer."""
+        offer = self._offers.current
+        if offer is None or self._inbox or not offer.take(job):
+            self.post(job)
 
     def wake(self) -> None:
         """End the loop's sleep."""
@@ -125,6 +138,9 @@ class Dispatcher:
             self._thread.join()
         os.close(self._wake_read)
         os.close(self._wake_write)
+        self._offers.close()
+        for line in self._unclosed:
+            line.close()
         self._over = True  # who posts from now on sees it, who posted before is in the inbox
         self._settle_inbox()
 
@@ -132,14 +148,15 @@ class Dispatcher:
         """Give an outcome to work that was posted while the thread was ending."""
         while self._inbox:
             message = self._inbox.popleft()
-            if isinstance(message, LocalJob | Chunk):
+            if isinstance(message, WORK):
                 self.books.add(message)
         self.books.drop_waiting()
 
     def release_in_fork(self) -> None:
         """Close the descriptors that a forked copy of this process holds."""
-        for slot in self.books.slots.values():
-            slot.line.release_in_fork()
+        for line in (*(slot.line for slot in self.books.slots.values()), *self._unclosed):
+            line.release_in_fork()
+        self._offers.close()
         for fd in (self._wake_read, self._wake_write, self._rendezvous.parent_end.fileno()):
             os.close(fd)
 
@@ -154,7 +171,10 @@ class Dispatcher:
                 self.on_broken(f"the pool's dispatcher failed: {error!r}; please report it")
 
     def _turn(self) -> None:
-        for fd, _ in self._poll.poll(self._timeout_ms()):
+        events = self._poll.poll(self._timeout_ms())
+        if (sent_to := self._offers.end()) is not None:
+            self.read(sent_to)
+        for fd, _ in events:
             if fd in self.books.slots:
                 self.read(self.books.slots[fd])
             elif fd in self._deaths:
@@ -167,7 +187,7 @@ class Dispatcher:
         self._read_inbox()
         if self._waits_for_time:
             now = monotonic()
-            self.books.add_due(now)
+            self._come_due(now)
             if now >= self._next_tick and self._needs_ticks():
                 self._next_tick = now + TICK
                 self._overseer.tick()
@@ -179,14 +199,16 @@ class Dispatcher:
 
     def _timeout_ms(self) -> float | None:
         """Return how long to sleep. Says `asleep` first and looks at the inbox after: no message is slept over."""
-        due = self.books.timers.next_due()
+        due = self.books.next_due()
         if self._needs_ticks():
             due = self._next_tick if due is None else min(due, self._next_tick)
         self._waits_for_time = due is not None
         self._asleep = True
         if self._inbox:
             return 0
-        return None if due is None else max(0.0, due - monotonic()) * 1000 + 0.5
+        if due is None:
+            return None if self._offers.current is None else STANDS * 1000
+        return max(0.0, due - monotonic()) * 1000 + 0.5
 
     def _needs_ticks(self) -> bool:
         return self._overseer.mourns or self.books.busy
@@ -201,7 +223,7 @@ class Dispatcher:
         inbox = self._inbox
         while inbox:
             message = inbox.popleft()
-            if isinstance(message, LocalJob | Chunk):
+            if isinstance(message, WORK):
                 self.books.add(message)
             else:
                 message()
@@ -218,6 +240,7 @@ class Dispatcher:
                 self._overseer.excuse(line)
                 continue
             slot = Slot(line)
+            self._offers.introduce(line)
             fd = line.sock.fileno()
             self.books.slots[fd] = slot
             self._poll.register(fd, select.POLLIN)
@@ -231,12 +254,14 @@ class Dispatcher:
             self._send_on(slot)
         for report, body, records in slot.reports():
             slot.still = 0
+            if report.kind in (frames.PROGRESS, frames.NOTE):
+                slot.notes += 1
+                (_note_progress if report.kind == frames.PROGRESS else _note_said)(slot, body)
+                continue
             if report.kind == frames.RESULTS:
                 self.settle(slot, records)
                 if report.flags & frames.END and slot.frames:
                     self._frame_over(slot, report)
-            elif report.kind == frames.PROGRESS:
-                _note_progress(slot, body)
             elif report.kind == frames.READY:
                 slot.ready = True
                 self._overseer.started_well(slot)
@@ -247,6 +272,9 @@ class Dispatcher:
 
     def settle(self, slot: Slot, records: list[Record]) -> None:
         """Record outcomes of the jobs at the head of the child's first frame."""
+        if slot.line.page.words[page.TOLD]:
+            _note_told(slot)
+        slot.note_time(records)
         for jobs, encoding, payload in records:
             if not slot.frames:  # all was taken from the child meanwhile: the pool is breaking down
                 return
@@ -279,18 +307,24 @@ class Dispatcher:
         if slot.line.pidfd is not None:
             del self._deaths[slot.line.pidfd]
             self._poll.unregister(slot.line.pidfd)
-        slot.line.close()
+        if slot.is_held:
+            self._unclosed.append(slot.line)
+        else:
+            slot.line.close()
 
     # -- work goes out
 
     def _feed(self) -> None:
         """Give work to children that have room. `_hungry` tells posters of work whether it is worth waking us."""
         while not self._given_up:
-            hungry = [slot for slot in self.books.slots.values() if _accepts(slot)]
-            self._hungry = bool(hungry)
-            if not hungry or not self.books.backlog:
+            slot = self._hungriest()
+            self._hungry = slot is not None
+            if slot is None:
                 return
-            slot = min(hungry, key=lambda slot: len(slot.frames))
+            if not self.books.backlog:
+                if self._running and not self.books.backlog.paused:
+                    self._offers.make(slot)
+                return
             batch = self.books.backlog.take(self._processes)
             if batch is None:
                 return
@@ -298,12 +332,44 @@ class Dispatcher:
             if slot.has_unsent:
                 self._poll.modify(slot.line.sock, select.POLLIN | select.POLLOUT)
 
+    def _hungriest(self) -> Slot | None:
+        """Return the child that has the least to do of those that have room."""
+        found: Slot | None = None
+        for slot in self.books.slots.values():
+            if (found is None or len(slot.frames) < len(found.frames)) and _accepts(slot):
+                found = slot
+        return found
+
     def _send_on(self, slot: Slot) -> None:
         slot.write_on()
         if not slot.has_unsent:
             self._poll.modify(slot.line.sock, select.POLLIN)
 
+    def _come_due(self, now: float) -> None:
+        """Queue the work whose time has come, and fail the jobs that have not started in theirs."""
+        self.books.add_due(now)
+        for job in self.books.expiries.take(now):
+            if isinstance(job, Chunk) or job.done():
+                continue
+            found = self.books.holder(job)
+            if found is None:
+                job.expire()
+            else:
+                self._overseer.expire(*found, job)
+
     # -- wishes of the users, in this thread
+
+    def pause(self, queue: str) -> None:
+        """Start nothing more of this queue; what children have of it in store comes back to the backlog."""
+        self.books.backlog.paused.add(queue)
+        for slot in self.books.slots.values():
+            if any(frame.batch.options.queue == queue for frame in slot.frames):
+                self._overseer.stop(slot)
+
+    def resume(self, queue: str | None) -> None:
+        """Take back a pause; None: all of them."""
+        paused = self.books.backlog.paused
+        paused.difference_update([queue] if queue is not None else list(paused))
 
     def cancel(self, job: LocalJob, answer: Callable[[bool], None], *, kill: bool) -> None:
         """Keep a job from running, or ask it to stop, or kill it; `answer` hears if it is cancelled for certain."""
@@ -342,6 +408,12 @@ class Dispatcher:
         self._given_up = True
         self.kill_children()
 
+    def wind_down(self) -> None:
+        """Start nothing more; what children have in store comes back to the backlog, what runs goes on."""
+        self._given_up = True
+        for slot in self.books.slots.values():
+            self._overseer.stop(slot)
+
     def kill_children(self) -> None:
         """Kill every child that there still is."""
         for slot in self.books.slots.values():
@@ -350,12 +422,28 @@ class Dispatcher:
 
 def _accepts(slot: Slot) -> bool:
     """Tell whether a child can be given another frame now."""
-    if not slot.ready or slot.retiring or slot.stopping is not None:
+    if not slot.ready or slot.retiring or slot.stopping is not None or slot.is_unsure:
         return False
     if not slot.frames:
         return True
     head = slot.frames[0]
     return len(slot.frames) < DEPTH and head.batch.function.pace.fits_behind(head.cut - head.settled)
+
+
+def _note_told(slot: Slot) -> None:
+    """Keep the progress that is on the page, before its job's outcome is recorded and nobody looks there for it."""
+    line = slot.line.page.words[page.TOLD] - 1
+    found = slot.find(line)
+    if found is not None and isinstance(found[0].batch, Calls):
+        job = found[0].batch.jobs[found[1]]
+        job.told = slot.progress_at(line) or job.told
+
+
+def _note_said(slot: Slot, body: bytes) -> None:
+    line, what, size = frames.NOTE_BODY.unpack_from(body)
+    found = slot.find(line)
+    if found is not None and isinstance(found[0].batch, Calls):
+        said_by(found[0].batch.jobs[found[1]]).take(what, body[frames.NOTE_BODY.size :], size)
 
 
 def _note_progress(slot: Slot, body: bytes) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
+from operator import length_hint
 from time import monotonic_ns, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,9 +50,11 @@ class Execution:
         self._committed = 0
         #: Whether a user's function is running.
         self._in_job = False
+        #: Items that were left when the run began.
+        self._left = 0
         #: How many values the run can still come to after `release`; None: it was not called.
         self._kept: int | None = None
-        self._call_number = 0
+        self._call_number: int | str = 0
 
     def go(self) -> None:
         """Run every job of the frame, unless the parent or `max_tasks_per_child` stops it before."""
@@ -99,6 +102,7 @@ class Execution:
                 item = next(self._items)
                 error = self._run_timed(function, item if star else (item,), {})
             else:
+                self._left = length_hint(self._items)
                 items = islice(self._items, end - self._journal.done)
                 self._in_job = True
                 error = runner.run_many(function, items, self._results, star=star)
@@ -121,12 +125,14 @@ class Execution:
 
     def _run_calls(self, function: Callable[..., Any], jobs: int) -> None:
         self._results, self._committed = [], 0
+        spool, line = self._child.spool, self._journal.done
         for call in islice(self._items, jobs):
             self._call_number = call[0]
             try:
                 args, kwargs = call[1:] if len(call) > 2 else values.unpack_call(call[1], strict=self._child.strict)  # noqa: PLR2004
             except Exception as unreadable:  # noqa: BLE001  # their classes may fail to be rebuilt in any way
                 self._commit_failure(unreadable, Reason.UNDECODABLE)
+                line += 1
                 continue
             if self._exact:
                 error = self._run_timed(function, args, kwargs or {})
@@ -134,6 +140,9 @@ class Execution:
                 self._in_job = True
                 error = runner.run_one(function, args, kwargs or {}, self._results)
                 self._in_job = False
+            if spool is not None:
+                self._child.tell_printed(line)
+                line += 1
             if error is not None:
                 self._commit_failure(error)
         self._commit_results()
@@ -157,10 +166,11 @@ class Execution:
         if not self._in_job or self._kept is not None or not self._child.words[page.STOP]:
             return
         self._in_job = False
-        self._kept = len(self._results) + 1
+        running = self._order.kind == frames.CALLS or self._left - length_hint(self._items) > len(self._results)
+        self._kept = len(self._results) + running  # the first item may not have been taken yet
         deque(self._items, maxlen=0)  # the loop that runs the jobs finds no further one
         self._commit_results()
-        self._child.words[page.CLAIM] = self._journal.done + 1
+        self._child.words[page.CLAIM] = self._journal.done + running
 
     # -- outcomes
 
@@ -199,7 +209,8 @@ class Execution:
         child, order = self._child, self._order
         line = self._journal.done + len(self._results) - self._committed
         if order.kind == frames.CALLS:
-            job_id = f"{child.session}-{self._call_number}"
+            named = self._call_number  # a text is an id that the job was given
+            job_id = named if isinstance(named, str) else f"{child.session}-{named}"
         else:
             job_id = f"{child.session}-{order.stream}.{order.first + line - child.line}"
-        return JobContext(job_id, order.attempt, line, child)
+        return JobContext(job_id, order.attempt, line, child, child.queue)

@@ -1,7 +1,9 @@
 """The messages on the socket between parent and child, and the records of the journal.
 
     parent -> child   Order header, payload     DEFINE or FORGET a function, run CALLS of it, run a CHUNK of a map
-    child -> parent   Report header, payload    READY, INIT_FAILED, RESULTS, PROGRESS
+    parent -> child   the same                  QUEUE: the name of the queue of the jobs that follow; RECALL: the meta
+                                                that the first job of the next frame has left in an earlier attempt
+    child -> parent   Report header, payload    READY, INIT_FAILED, RESULTS, PROGRESS, NOTE
 
 CALLS and CHUNK are answered by RESULTS reports, exactly one of which carries END.
 A record is the outcome of `count` consecutive jobs: their values in one encoding, or one failure.
@@ -15,7 +17,7 @@ from typing import Final, NamedTuple
 VERSION: Final = 1
 
 # Order kinds.
-DEFINE, FORGET, CALLS, CHUNK = range(4)
+DEFINE, FORGET, CALLS, CHUNK, QUEUE, RECALL = range(6)
 # Order flags.
 STAR: Final = 1  # the items of a chunk are argument tuples
 EXACT: Final = 2  # one job per commit: timed jobs, and jobs that may have killed a process
@@ -23,7 +25,7 @@ EXACT: Final = 2  # one job per commit: timed jobs, and jobs that may have kille
 ON_SOCKET: Final = 0  # else 1 + the number of the shared region
 
 # Report kinds.
-READY, INIT_FAILED, RESULTS, PROGRESS = range(4)
+READY, INIT_FAILED, RESULTS, PROGRESS, NOTE = range(5)
 # Report flags.
 END: Final = 1  # the frame is over
 STOPPED: Final = 2  # ... before its last job, because the parent asked for it
@@ -62,4 +64,8 @@ ORDER: Final = struct.Struct("<QBBBBIIIQQd")
 REPORT: Final = struct.Struct("<QBBBQQ")
 RECORD: Final = struct.Struct("<IBI")  # jobs, encoding, bytes
 PROGRESS_BODY: Final = struct.Struct("<QQq")  # line number, done, total (-1: unknown)
+NOTE_BODY: Final = struct.Struct("<QBQ")  # line number, what the note is, bytes of all that was printed
 HELLO: Final = struct.Struct("<IQ")  # version, pid
+
+# What a note is: a text that the job logged, its whole meta, all that it printed.
+LOGGED, META, PRINTED = range(3)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from concurrent.futures._base import FINISHED
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from executors.pool import values
 from executors.pool.pace import Pace
-from taskq.future import Job, Undecoded
+from taskq.future import ENDED, Job, Undecoded
 from taskq.job import JobOptions
+from taskq.result import Failure
 
 if TYPE_CHECKING:
-    from taskq.result import Failure
+    from executors.pool.offer import Offer
+    from executors.pool.output import Said
     from taskq.states import Reason, State
+
+#: Seconds for which a waiting thread watches the child itself; longer jobs do not hang on microseconds.
+_PATIENCE: Final = 0.001
 
 #: The options of a job whose function has none: such jobs take the shortest way.
 DEFAULTS = JobOptions()
@@ -80,14 +86,21 @@ class LocalJob(Job[Any]):
     attempt = 1
     _crashes = 0
     told: tuple[int, int | None] | None = None
+    #: What it logged, printed and noted; None: nothing.
+    said: Said | None = None
     _reason: Reason | None = None
     #: Whether the job waits for a time or for other jobs.
     waiting: State | None = None
+    #: When, by the monotonic clock, it is no longer to be found; None: as long as somebody holds it.
+    over_at: float | None = None
     stop_wanted = False
     #: Whether the payload is the one argument itself, a bytes object.
     raw = False
     #: Whether it must have a frame of its own: it may have killed a process.
     alone = False
+    #: By which its submitter has sent it, as long as the dispatcher does not watch; and its number in that child.
+    offer: Offer | None = None
+    line = 0
 
     def __init__(self, home: Home, function: Function, number: int, payload: bytes) -> None:
         self.home = home
@@ -102,10 +115,26 @@ class LocalJob(Job[Any]):
             self.home.remember(self)
         return self._id
 
+    def take_id(self, job_id: str) -> None:
+        """Have this id, which the user chose, before anybody has asked."""
+        self._id = job_id
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it ended with an error; known without decoding it."""
+        outcome = self._result
+        return self._exception is not None or (isinstance(outcome, Outcome) and outcome.failed)
+
     def withdraw(self) -> None:
         """Record that the job was cancelled before its present attempt began."""
         self.attempt -= 1
         self.drop()
+
+    def expire(self) -> None:
+        """Record that the job had not started in its time."""
+        self.attempt -= 1
+        failure = Failure.expired(None if self.options is None else self.options.expires)
+        self.settle(Outcome(values.FAILURE, values.pack_failure(failure)))
 
     @property
     def attempts(self) -> int:
@@ -127,11 +156,41 @@ class LocalJob(Job[Any]):
     def progress(self) -> tuple[int, int | None] | None:
         return self.told if self.done() else self.home.progress_of(self)
 
+    @property
+    def meta(self) -> dict[str, Any]:
+        return {} if self.said is None else self.said.meta()
+
+    def logs(self) -> str:
+        return "" if self.said is None else self.said.all().decode(errors="replace")
+
     def cancel(self, *, kill: bool = False) -> bool:
         return self.home.cancel(self, kill=kill)
 
     def _ask_state(self) -> State:
         return self.home.state_of(self)
+
+    def done(self) -> bool:
+        return self._state in ENDED or (self.offer is not None and self._look())
+
+    def _wait(self, timeout: float | None) -> None:
+        if self.offer is None or not self._look(_PATIENCE if timeout is None else min(_PATIENCE, timeout)):
+            super()._wait(timeout)
+
+    def _attend(self) -> None:
+        if (offer := self.offer) is not None:
+            offer.wake()
+            self.offer = None
+
+    def _look(self, patience: float = 0.0) -> bool:
+        """Return whether the outcome is there, or comes soon; if not, the dispatcher watches for it from now on."""
+        offer = self.offer
+        found = None if offer is None else offer.look(self, patience)
+        if offer is None or found is None or not self.settle_early(_told_value(*found)):
+            self._attend()
+            return False
+        offer.let_go(self)
+        self.offer = None
+        return True
 
     def _decode(self) -> None:
         outcome = self._result
@@ -142,3 +201,20 @@ class LocalJob(Job[Any]):
     def __reduce_ex__(self, protocol: object) -> Any:
         """Tell the pickler's caller that a job stands among the arguments."""
         raise values.JobInside
+
+
+class _Settled(LocalJob):
+    """Stands in the books for jobs that got their outcome early."""
+
+    _state = FINISHED
+
+    def __init__(self) -> None:  # it is nobody's, and is never run
+        pass
+
+
+SETTLED: Final = _Settled()
+
+
+def _told_value(encoding: int, data: bytes) -> Any:
+    """Return a plain value, or the outcome that is decoded by the first who asks."""
+    return values.unpack(encoding, data)[0] if encoding == values.MSGPACK else Outcome(encoding, data)

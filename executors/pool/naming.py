@@ -8,7 +8,6 @@ child    find_function() imports it
 
 from __future__ import annotations
 
-import inspect
 import marshal
 import os
 import sys
@@ -47,11 +46,18 @@ def target(fn: Callable[..., Any]) -> tuple[Callable[..., Any], tuple[Any, ...],
         return fn.__func__, (owner, *args), kwargs
     if isinstance(fn, types.BuiltinMethodType) and not isinstance(owner, type | types.ModuleType | None):
         return getattr(type(owner), fn.__name__), (owner, *args), kwargs
-    if not (inspect.isroutine(fn) or inspect.isclass(fn)):
+    if not _is_routine(fn):
         if not callable(fn):
             raise TaskRefused(f"{fn!r} is not callable: pass the function itself, then its arguments")
         return type(fn).__call__, (fn, *args), kwargs
     return fn, args, kwargs
+
+
+def _is_routine(fn: object) -> bool:
+    """Tell whether it is a function of any kind or a class, and no object that is merely callable."""
+    kind = type(fn)
+    binds = hasattr(kind, "__get__") and not hasattr(kind, "__set__")  # as functions do, those of C extensions too
+    return binds or isinstance(fn, type | types.MethodType | types.BuiltinFunctionType | types.MethodWrapperType)
 
 
 def definition(

@@ -20,12 +20,12 @@ was running. That one counts a crash; all others go back to the front of the bac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, Final
 
-from executors.pool import page, values
-from executors.pool.work import Chunk
+from executors.pool import frames, page, values
+from executors.pool.output import last_words, said_by, trim
+from executors.pool.work import Calls, Chunk
 from taskq.log import get_logger
 from taskq.result import describe_exit
 
@@ -56,25 +56,36 @@ _WEIGHT_OF_OUTSIDE_KILL: Final = 0.1
 _OUTSIDE_KILLS: Final = (-9, -15)
 
 
-@dataclass(slots=True, eq=False)
 class Verdict:
     """A running job that must be ended, and why: at its timeout, or because it was cancelled."""
 
-    line: int
-    timed_out: bool
-    job: LocalJob | None = None
-    answer: Callable[[bool], None] = lambda _: None
-    kill: bool = True
-    patience: int = _RELEASE_TICKS
+    def __init__(
+        self,
+        line: int,
+        *,
+        timed_out: bool,
+        job: LocalJob | None = None,
+        answer: Callable[[bool], None] = lambda _: None,
+        kill: bool = True,
+        expired: bool = False,
+    ) -> None:
+        self.line = line
+        self.timed_out = timed_out
+        self.job = job
+        self.answer = answer
+        self.kill = kill
+        #: Whether the job fails as expired if it had not started; else it goes on.
+        self.expired = expired
+        self.patience = _RELEASE_TICKS
 
 
-@dataclass(slots=True, eq=False)
 class Mourning:
     """A job that died with its process and is only failed when the exit code is known, or at `until`."""
 
-    batch: Batch
-    at: int
-    until: float
+    def __init__(self, batch: Batch, at: int, until: float) -> None:
+        self.batch = batch
+        self.at = at
+        self.until = until
 
 
 class Overseer:
@@ -167,6 +178,7 @@ class Overseer:
         for slot in list(self._books.slots.values()):
             if slot.frames:
                 self._look_at(slot)
+                trim(slot.line.output)
         now = monotonic()
         for pid in [pid for pid, mourning in self._mourning.items() if mourning.until <= now]:
             self._bury_job(pid, None)
@@ -243,6 +255,8 @@ class Overseer:
         else:
             boundary = max(slot.claim, slot.done)
         self._books.backlog.put_back(_in_halves(slot.take_back(boundary)))
+        if slot.is_unsure and slot.line_end == slot.done:
+            slot.line.kill()  # it was never sent anything, and nobody can tell whether it still will be
         self._carry_out(slot, boundary)
 
     def _carry_out(self, slot: Slot, boundary: int) -> None:
@@ -256,7 +270,8 @@ class Overseer:
             elif verdict.kill:
                 slot.line.kill()
             else:
-                slot.line.page.words[page.CANCEL] = verdict.line + 1
+                if not verdict.expired:
+                    slot.line.page.words[page.CANCEL] = verdict.line + 1
                 verdicts.remove(verdict)
                 verdict.answer(False)
 
@@ -264,7 +279,9 @@ class Overseer:
     def _answer(verdict: Verdict) -> None:
         """Tell who asked: a job that was taken back can be dropped; one that has ended stays as it ended."""
         if verdict.job is not None:
-            if not verdict.job.done():
+            if not verdict.job.done() and verdict.expired:
+                verdict.job.expire()
+            elif not verdict.job.done():
                 verdict.job.withdraw()
             verdict.answer(verdict.job.cancelled())
 
@@ -274,6 +291,13 @@ class Overseer:
         verdict = Verdict(line=line, timed_out=False, job=job, answer=answer, kill=kill)
         self._verdicts.setdefault(slot, []).append(verdict)
         self.stop(slot)
+
+    def expire(self, slot: Slot, line: int, job: LocalJob) -> None:
+        """Fail a job that is in a child's hands, unless it has started."""
+        if line >= max(slot.claim, slot.done):
+            verdict = Verdict(line=line, timed_out=False, job=job, kill=False, expired=True)
+            self._verdicts.setdefault(slot, []).append(verdict)
+            self.stop(slot)
 
     # -- deaths
 
@@ -285,11 +309,16 @@ class Overseer:
         self._read_early(slot)
         phase, claim, done = slot.line.page.words[page.PHASE], slot.claim, slot.done
         verdicts = self._verdicts.pop(slot, [])
+        printed = last_words(slot.line.output)
         dispatcher.forget(slot)
-        log.info("child_died", pid=slot.line.pid, jobs=slot.busy_jobs)
+        if slot.ready and not self.ending:
+            log.info("child_died", pid=slot.line.pid, jobs=slot.busy_jobs)
         if slot.frames:
             decoding = len(slot.frames[0].batch) if phase == page.DECODING else 0
-            self._requeue(slot, claim - done if phase == page.RUNNING else decoding, verdicts)
+            running = claim - done if phase == page.RUNNING else decoding
+            if printed is not None and running == 1 and isinstance(slot.frames[0].batch, Calls):
+                said_by(slot.frames[0].batch.jobs[slot.frames[0].settled]).take(frames.PRINTED, *printed)
+            self._requeue(slot, running, verdicts)
         for verdict in verdicts:
             self._answer(verdict)
         self._exit_codes.pop(slot.line.pid, None)

@@ -24,11 +24,13 @@ _WEIGHT: Final = 0.3
 class Pace:
     """What was measured of one function. Written by the dispatcher alone, read by any thread."""
 
-    __slots__ = ("_bytes", "_known_to", "ns")
+    __slots__ = ("_bytes", "_known_to", "last_ns", "ns")
 
     def __init__(self) -> None:
         #: Nanoseconds per job, running mean; None: not one frame is back yet.
         self.ns: float | None = None
+        #: Nanoseconds per job of those whose outcomes came last.
+        self.last_ns = 0.0
         self._bytes = 0.0
         self._known_to = 0
 

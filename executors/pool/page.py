@@ -12,6 +12,7 @@
     TOLD     child        1 + number in the line of the job that told its progress last, 0 while it writes; then the two
     DONE                  numbers of it, TOTAL being one more than the total, 0 for unknown
     TOTAL
+    NOTES    child        reports of what jobs said (PROGRESS, NOTE) that it has sent
 
     | words (4 KiB) | journal half 0 | journal half 1 | arguments 0 | arguments 1 |
 
@@ -33,7 +34,7 @@ ARGUMENT_REGIONS: Final = 2
 PAGE_BYTES: Final = WORDS_BYTES + (JOURNAL_HALVES + ARGUMENT_REGIONS) * REGION_BYTES
 
 _LINE = 8  # words per cache line
-COMMIT, CLAIM, PHASE, START, TAKEN, STOP, CANCEL, CONSUMED, TOLD, DONE, TOTAL = (_LINE * n for n in range(11))
+COMMIT, CLAIM, PHASE, START, TAKEN, STOP, CANCEL, CONSUMED, TOLD, DONE, TOTAL, NOTES = (_LINE * n for n in range(12))
 
 IDLE, DECODING, RUNNING = range(3)
 

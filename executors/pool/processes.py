@@ -14,7 +14,7 @@ import os
 import time
 import weakref
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,18 @@ class StartPolicy:
         #: While the pool is made, a start that fails is the caller's error; later it is tried again.
         self.lenient = False
         self._failures = 0
+        # The sentinel of a process that could not be started: readable for ever. Made while there are descriptors. One
+        # such process at a time has it, which is enough: Pool, woken by one, joins all that have ended.
+        self.at_its_end, write_end = os.pipe()
+        os.close(write_end)
+        self._free = weakref.finalize(self, os.close, self.at_its_end)
+        self._free.atexit = False
+        self.stillborn: object | None = None
         self._started: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
+
+    def close(self) -> None:
+        """Free what it uses, when there are no more processes."""
+        self._free()
 
     def remember(self, process: BaseProcess) -> None:
         """Keep a process findable as long as Pool keeps it."""
@@ -70,15 +81,26 @@ class StartPolicy:
 
 
 def _close_left_pipes(error: Exception) -> None:
-    """Close the pipes that CPython (3.11 to 3.13, `popen_fork._launch`) leaves open when `os.fork` fails."""
+    """Close the pipes that CPython (3.11 to 3.13) leaves open when a start fails on its way.
+
+    `popen_fork._launch` does so when `os.fork` fails or its second pipe, `forkserver.connect_to_new_process` when its
+    second pipe does: it closes what it has only after it has all.
+    """
     trace = error.__traceback__
     while trace is not None:
         frame = trace.tb_frame
-        if frame.f_code.co_name == "_launch" and frame.f_globals.get("__name__") == "multiprocessing.popen_fork":
-            for name in ("parent_r", "parent_w", "child_r", "child_w"):
-                if name in frame.f_locals:
-                    os.close(frame.f_locals[name])
+        where = frame.f_globals.get("__name__"), frame.f_code.co_name
+        left = [frame.f_locals[name] for name in _PIPE_NAMES if name in frame.f_locals]
+        if where == ("multiprocessing.popen_fork", "_launch") or (
+            where == ("multiprocessing.forkserver", "connect_to_new_process") and len(left) < len(_PIPE_NAMES)
+        ):
+            for fd in left:
+                os.close(fd)
         trace = trace.tb_next
+
+
+#: The descriptors of a start, as CPython's functions name them.
+_PIPE_NAMES: Final = ("parent_r", "child_w", "child_r", "parent_w")
 
 
 class _Watched:
@@ -86,7 +108,6 @@ class _Watched:
 
     policy: StartPolicy | None
     _stillborn = False
-    _never_started: int | None = None  # of a stillborn one: a descriptor that is readable for ever, until joined
     _owner: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,9 +118,8 @@ class _Watched:
         assert self.policy is not None  # noqa: S101  # set by the context, kept in the parent
         self._owner = os.getpid()
         if not self.policy.begin(super().start):  # type: ignore[misc]
-            read_end, write_end = os.pipe()
-            os.close(write_end)
-            self._never_started, self._stillborn = read_end, True
+            self._stillborn = True
+            self.policy.stillborn = self.policy.stillborn or self
         else:
             self.policy.remember(self)  # type: ignore[arg-type]
 
@@ -120,9 +140,8 @@ class _Watched:
         if self._is_foreign():
             return
         if self._stillborn:
-            if self._never_started is not None:
-                os.close(self._never_started)
-                self._never_started = None
+            if self.policy is not None and self.policy.stillborn is self:
+                self.policy.stillborn = None
             self._tell(None, _EXIT_NOT_STARTED)
             return
         super().join(timeout)  # type: ignore[misc]
@@ -142,8 +161,10 @@ class _Watched:
 
     @property
     def sentinel(self) -> int:
-        if self._never_started is not None:
-            return self._never_started
+        if self._stillborn:
+            if self.policy is None or self.policy.stillborn is not self:
+                raise AttributeError("it was not started, and another one tells Pool so")
+            return self.policy.at_its_end
         found: int = super().sentinel  # type: ignore[misc]
         return found
 

@@ -9,6 +9,7 @@ Lines: every job sent to one child has a number, counted on both sides; a frame'
 from __future__ import annotations
 
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
 from executors.pool import frames, page
@@ -16,10 +17,11 @@ from executors.pool.frames import ON_SOCKET, ORDER, RECORD, REPORT, Order, Repor
 from executors.pool.work import Calls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from executors.pool.channel import Line
     from executors.pool.jobs import Function, LocalJob
+    from executors.pool.offer import Offer
     from executors.pool.work import Batch, Entry
 
 #: Jobs, encoding and payload of one record.
@@ -27,8 +29,8 @@ Record: TypeAlias = tuple[int, int, bytes]
 
 #: How often to look at a progress that is just being written.
 _PROGRESS_TRIES = 5
-#: Bytes asked of the socket at once.
-_READ = 1 << 18
+#: Bytes asked of the socket at once. More would be taken from the system and given back with every read.
+_READ = 1 << 16
 #: Payload bytes from which shared memory beats the socket.
 _SHARE_FROM = 32 * 1024
 
@@ -64,7 +66,15 @@ class Slot:
         self.still = 0
         self.seen_commit = 0
         self.known: set[int] = set()
-        self._next_line = 0
+        #: Reports of what jobs said that were read; the queue that the child was told last.
+        self.notes = 0
+        self.queue = "default"
+        #: When the last outcomes came, or work came to an idle child, by the monotonic clock.
+        self._counting_from = 0.0
+        #: The number that its next job will have.
+        self.next_line = 0
+        #: The last offer by which submitters sent to it.
+        self._offer: Offer | None = None
         self._unsent = bytearray()
         self._input = bytearray()
         self._flushes = 0
@@ -90,9 +100,15 @@ class Slot:
         if function.number not in self.known:
             self.known.add(function.number)
             self._define(function)
+        if batch.options.queue != self.queue:
+            self.queue = batch.options.queue
+            self._tell(frames.QUEUE, self.queue.encode())
+        if isinstance(batch, Calls) and batch.jobs[0].said is not None and batch.jobs[0].said.meta_bytes:
+            self._tell(frames.RECALL, batch.jobs[0].said.meta_bytes)
+        if not self.frames:
+            self._counting_from = monotonic()
         order, payload = batch.order()
-        self.frames.append(Frame(batch, self._next_line))
-        self._next_line += order.jobs
+        self._append(batch)
         words = self.line.page.words
         size = len(payload)
         if _SHARE_FROM <= size <= page.REGION_BYTES and self._shared_sent - words[page.TAKEN] < page.ARGUMENT_REGIONS:
@@ -102,6 +118,30 @@ class Slot:
             self._write(ORDER.pack(*order._replace(place=1 + number)))
         else:
             self._write(ORDER.pack(*order) + payload)
+
+    def _tell(self, kind: int, text: bytes) -> None:
+        self._write(ORDER.pack(*Order(bytes=len(text), kind=kind)) + text)
+
+    def _append(self, batch: Batch) -> None:
+        self.frames.append(Frame(batch, self.next_line))
+        self.next_line += len(batch)
+
+    def adopt(self, offer: Offer, batches: Sequence[Batch]) -> None:
+        """Take note of what submitters have sent to it, or are just sending."""
+        self._offer = offer
+        self._counting_from = monotonic()
+        for batch in batches:
+            self._append(batch)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a submitter may be about to send to it."""
+        return self._offer is not None and not self._offer.is_sent
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether it may not have been sent all that it should have: then nobody else may send anything."""
+        return bool(self.frames) and self.is_held
 
     def _define(self, function: Function) -> None:
         order = Order(bytes=len(function.definition), kind=frames.DEFINE, function=function.number)
@@ -181,10 +221,13 @@ class Slot:
         return found
 
     def journal(self) -> list[Record] | None:
-        """Return the records that are committed but neither sent nor read before; None: the child is just flushing."""
+        """Return the records that are committed but neither sent nor read before.
+
+        None: the child is just flushing, or has sent words of a job that must be read before its outcome.
+        """
         words = self.line.page.words
         commit = words[page.COMMIT]
-        if commit >> page.COMMIT_SHIFT != self._flushes:
+        if commit >> page.COMMIT_SHIFT != self._flushes or words[page.NOTES] > self.notes:
             return None
         end = commit & page.COMMIT_MASK
         found = _records(self.line.page.journal[self._half], self._early, end)
@@ -193,12 +236,20 @@ class Slot:
         self._early = end
         return found
 
+    def note_time(self, records: list[Record]) -> None:
+        """Take note of how long the jobs took whose outcomes are there."""
+        if records and self.frames:
+            now = monotonic()
+            jobs = sum(record[0] for record in records)
+            self.frames[0].batch.function.pace.last_ns = (now - self._counting_from) * 1e9 / max(jobs, 1)
+            self._counting_from = now
+
     # -- where it stands
 
     @property
     def done(self) -> int:
         """The line number of the first job without an outcome."""
-        return self.frames[0].first + self.frames[0].settled if self.frames else self._next_line
+        return self.frames[0].first + self.frames[0].settled if self.frames else self.next_line
 
     @property
     def claim(self) -> int:
@@ -208,7 +259,7 @@ class Slot:
     @property
     def line_end(self) -> int:
         """The line number after the last job that is still in the child's hands."""
-        return max((frame.first + frame.cut for frame in self.frames), default=self._next_line)
+        return max((frame.first + frame.cut for frame in self.frames), default=self.next_line)
 
     def find_job(self, job: LocalJob) -> int | None:
         """Return the line number of a job in the child's hands."""

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Nanoseconds that reading one chunk's items may take: a slow input gives small chunks, and results do not wait for it.
 _READ_NS: Final = 5_000_000
+#: Nanoseconds of work below which the last chunks are not shortened: less is not worth a message.
+_SHORT_NS: Final = 1_000_000
 #: Results, and bytes of them, that an ordered map holds behind a slow item before it stops to read on.
 _WAITING_MAX: Final = 20_000
 _WAITING_BYTES: Final = 8 * 1024 * 1024
@@ -78,6 +80,7 @@ class Stream:
         self._outcomes: SimpleQueue[tuple[int, int, int, bytes] | None] = SimpleQueue()
         #: Chunks that may be read ahead of what was yielded; None: no bound, the queue is closing.
         self._chunks_ahead: int | None = (DEPTH + 1) * processes
+        self._processes = processes
         self._read = 0
         self._yielded = 0
         self._received = 0
@@ -208,11 +211,19 @@ class Stream:
                     self._refill_at = limit - jobs
                     if self._read - self._yielded - self._spare() > self._refill_at:
                         return
-                items = self._read_items(jobs)
+                items = self._read_items(self._shortened(jobs))
                 if items:
                     self._queue(items)
                 if promptly and not self._outcomes.empty():
                     return  # a slow input must not keep it waiting
+
+    def _shortened(self, jobs: int) -> int:
+        """Return how many items to read at once: fewer and fewer where the end is near, so that no child ends late."""
+        pace = self.function.pace
+        if self._input_size is None or self.plan.chunksize or pace.ns is None:
+            return jobs
+        share = (self._input_size - self._read) // (DEPTH * self._processes)
+        return min(jobs, max(share, int(_SHORT_NS / max(pace.ns, 1.0)), 1))
 
     def _spare(self) -> int:
         """Return how many items with results behind a slow one do not count against the window.

@@ -68,7 +68,7 @@ def pack_one(value: Any, *, strict: bool, root: str) -> tuple[int, bytes]:
         raise EncodeError(error.problem, error.path.replace(f"{root}[0]", root, 1)) from error.__cause__
 
 
-def pack_call(number: int, args: Sequence[Any], kwargs: Mapping[str, Any], *, strict: bool) -> bytes:
+def pack_call(number: int | str, args: Sequence[Any], kwargs: Mapping[str, Any], *, strict: bool) -> bytes:
     """Encode one call: `[number, args, kwargs]` when all is plain, `[number, bytes of both]` when not.
 
     Raises:

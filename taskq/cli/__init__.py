@@ -1,12 +1,16 @@
 """The command `taskq`.
 
-    app                 the group of commands, and how errors end
-    submit, map         the two commands: flags, help, what they decide
-    mapping, pool       the loop of `map`: lines to the pool, outcomes to rows; the pool
-    options, arguments, target     flags; ARGS of `submit`; module:function -> function
-    jsonl, resume, output          lines and rows; what an output already holds; where rows go
-    lines, commands     what runs in the child processes
-    exits, signals, messages, failures, jsontext     exit codes, Ctrl-C, and how things are told
+    app, catalog        the group of commands, loaded one by one; how errors end
+    submit              submit_here: runs it (local://); submit_far: keeps it in a store. making: jobs of words;
+                        here: --wait; request, job_flags, shell_outcome
+    map                 mapping, pool: lines to a queue, outcomes to rows; resume, output: where rows go
+    lines, far_lines, commands      what runs in child processes, and in workers
+    status, inventory, outcome, control, purge, transfer (moving), doctor, settings, completion, worker, top
+                        a verb or a few of them each, over a Store
+    stores, waiting     the store that is meant, jobs by what people type; until jobs have ended
+    records, facts, tables, screen, times, emit     records as documents and as rows that fit
+    exits, signals, messages, failures, jsontext    exit codes, Ctrl-C, and how things are told
+    options, arguments, target, jsonl               flags; ARGS; module:function -> function; JSON lines
 
 `main` is a thin door: a child process that imports this package loads no click.
 """

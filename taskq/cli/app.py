@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import get_completion_class
 
 from taskq import __version__
+from taskq.cli.catalog import CATALOG
 from taskq.cli.exits import Exit, code_for, sentence
-from taskq.cli.map import map_command
 from taskq.cli.messages import say, say_document
 from taskq.cli.output import hold_standard_descriptors
-from taskq.cli.submit import submit
 from taskq.errors import TaskqError
+from taskq.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,37 +28,59 @@ NAME = "taskq"
 #: What click >= 8.2 raises for a bare `taskq`; its message is the help text.
 NO_ARGUMENTS: tuple[type[Exception], ...] = tuple(filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)]))
 
-HELP = """Run tasks on all cores of this machine.
+HELP = """Run Python functions and shell commands as jobs: on this machine's cores, or wherever workers are.
 
 \b
 Examples:
-  taskq submit math:factorial :=20                     one task, its result as JSON
-  taskq submit --timeout 1h -- ffmpeg -i a.mov a.mp4   one command
+  taskq submit tasks:thumbnail a.jpg size:=128         keep a job, print its id
+  taskq submit tasks:thumbnail a.jpg --wait            print its result; runs it here when no worker is about
+  taskq submit --timeout 1h -- ffmpeg -i a.mov a.mp4   a command
+  taskq worker --import tasks --processes 4            run the jobs
+  taskq status                                         where they stand
+  taskq top                                            the same, live
   taskq map tasks:thumbnail --jsonl items.jsonl -o thumbnails.jsonl --resume
   taskq map --jsonl files.jsonl -- gzip -k {}          a command per line
 
 \b
+Jobs are kept in a file of yours unless --url, TASKQ_URL or a settings file say otherwise: sqlite:///PATH,
+redis://HOST, rediss://, unix://; local:// keeps nothing and runs them here. taskq config show tells.
 Settings: flag, else TASKQ_* (TASKQ_PROCESSES=4), else taskq.toml, else [tool.taskq] in pyproject.toml.
 Exit codes: 0 done, 1 failed, 2 usage, 3 backend unreachable, 4 not found, 5 cancelled, 124 timed out,
 130 interrupted; a command run by submit has its own.
 """
 
-COMPLETION_HELP = """Print the script that completes taskq's commands and flags in a shell.
-
-\b
-Examples:
-  taskq completion bash > ~/.local/share/bash-completion/completions/taskq
-  taskq completion zsh > "${fpath[1]}/_taskq"
-  taskq completion fish > ~/.config/fish/completions/taskq.fish
-"""
-
 
 class Commands(click.Group):
-    """List the commands as they were added, and give the two quiet endings their exit codes."""
+    """Import a command when it is asked for, and give the two quiet endings their exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return the names in the order of use."""
-        return list(self.commands)
+        """Return the names in the order of use; the words that stand for another are left out."""
+        return [name for name, entry in CATALOG.items() if not entry.hidden]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """Import a command."""
+        entry = CATALOG.get(cmd_name)
+        if entry is None:
+            return None
+        module, _, name = entry.place.partition(":")
+        found: click.Command = getattr(import_module(module), name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any."""
+        rows = [(name, CATALOG[name].line) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Say which command was meant where there is none of that name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as exc:
+            hint = did_you_mean(args[0], CATALOG)
+            raise click.UsageError(f"{exc.message.rstrip('.')}{hint}", ctx) from None
 
     def invoke(self, ctx: click.Context) -> int:
         """Run the command; return its exit code."""
@@ -79,21 +101,6 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name=NAME, message="%(prog)s %(version)s")
 def cli() -> None:
     """Hold the commands."""
-
-
-@click.command("completion", help=COMPLETION_HELP, short_help="Print a shell's completion script.")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> int:
-    """Run the command."""
-    kind = get_completion_class(shell)
-    if kind is None:
-        raise click.UsageError(f"there is no completion for {shell}")
-    click.echo(kind(cli, {}, NAME, f"_{NAME.upper()}_COMPLETE").source())
-    return Exit.OK
-
-
-for command in (submit, map_command, completion):
-    cli.add_command(command)
 
 
 def run(args: Sequence[str]) -> int:

@@ -11,20 +11,12 @@ from typing import TYPE_CHECKING, Any
 from taskq.cli.jsontext import to_json
 from taskq.cli.lines import BadLine, parse_line
 from taskq.context import current_job
-from taskq.errors import TaskqError
-from taskq.shell import BadItem, describe_exit_code, fill, run_attached, run_command
+from taskq.shell import BadItem, CommandFailed, describe_failure, fill, run_attached, run_command
 
 if TYPE_CHECKING:
     from taskq.cli.lines import Outcome
 
-__all__ = ["CommandFailed", "run_attached_command", "run_captured_command", "run_command_line"]
-
-#: Characters of a command's stderr that stand in the message of its failure; the row has all of it.
-STDERR_SHOWN = 200
-
-
-class CommandFailed(TaskqError):
-    """Say that a command ended with an exit code other than 0."""
+__all__ = ["run_attached_command", "run_captured_command", "run_command_line"]
 
 
 def run_command_line(argv: tuple[str, ...], retries: int, line: bytes) -> Outcome:
@@ -37,7 +29,7 @@ def run_command_line(argv: tuple[str, ...], retries: int, line: bytes) -> Outcom
         return [type(exc).__name__, str(exc)]
     if result["exit_code"] == 0:
         return to_json(result)
-    return ["CommandFailed", _failure(argv[0], result), result]
+    return ["CommandFailed", describe_failure(argv[0], result), result]
 
 
 def run_captured_command(argv: tuple[str, ...], retries: int) -> dict[str, Any]:
@@ -52,11 +44,5 @@ def run_attached_command(argv: tuple[str, ...], retries: int) -> dict[str, Any]:
 
 def _unless_tried_again(argv: tuple[str, ...], result: dict[str, Any], retries: int) -> dict[str, Any]:
     if result["exit_code"] != 0 and current_job().attempt <= retries:
-        raise CommandFailed(_failure(argv[0], result))
+        raise CommandFailed(describe_failure(argv[0], result), result["exit_code"])
     return result
-
-
-def _failure(command: str, result: dict[str, Any]) -> str:
-    words = result["stderr"].strip()
-    tail = words[-STDERR_SHOWN:] if len(words) > STDERR_SHOWN else words
-    return f"{command} {describe_exit_code(result['exit_code'])}{': ' if tail else ''}{tail}"

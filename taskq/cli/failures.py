@@ -10,7 +10,7 @@ from taskq.result import qualified_name
 __all__ = ["describe", "in_words", "traceback_of"]
 
 #: Modules whose errors users know by their bare names, as they know the builtins.
-OURS = ("taskq.errors.", "taskq.cli.commands.", "taskq.cli.jsontext.")
+OURS = ("taskq.errors.", "taskq.shell.", "taskq.cli.jsontext.")
 
 
 def describe(error: BaseException) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from taskq.tasks import resolve
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MAX_LINE", "TOO_LONG", "BadLine", "Outcome", "parse_line", "run_line"]
+__all__ = ["MAX_LINE", "TOO_LONG", "BadLine", "Outcome", "call_with", "parse_line", "run_line"]
 
 #: A result as JSON, or why there is none.
 Outcome: TypeAlias = "bytes | list[Any]"
@@ -46,7 +46,11 @@ def run_line(name: str, line: bytes) -> Outcome:
         value = parse_line(line)
     except BadLine as exc:
         return ["BadLine", str(exc)]
-    function = _task(name)
+    return call_with(_task(name), value)
+
+
+def call_with(function: Callable[..., Any], value: Any) -> Outcome:
+    """Call a function with a line's value: an object is its keywords, an array its arguments; return JSON."""
     if type(value) is dict:
         result = function(**value)
     elif type(value) is list:

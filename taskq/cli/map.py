@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskq.cli.commands import run_command_line
+from taskq.cli.far_lines import run_far_line
 from taskq.cli.jsonl import Lines, open_input
 from taskq.cli.lines import run_line
 from taskq.cli.mapping import Plan, run_plan
+from taskq.cli.messages import say
 from taskq.cli.options import CommandAfterDashes, dashed, job_options, pool_flags, read_settings
 from taskq.cli.output import claimed_stdout, file_output, refuse_own_input, stdout_output
 from taskq.cli.resume import nothing_done, read_back
 from taskq.cli.signals import interruptible
+from taskq.cli.stores import served
 from taskq.cli.target import find_task
+from taskq.connect import is_durable, open_store
 from taskq.errors import ConfigError
+from taskq.tasks import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +105,7 @@ def map_command(
         stack.callback(_close, source)
         place = stack.enter_context(_output(output, stdout, source, keep=resume))
         earlier = read_back(place, unordered=unordered) if resume else nothing_done()
+        _advise(plan)
         return run_plan(plan, Lines(source, name, earlier.done), place, earlier)
 
 
@@ -113,8 +119,10 @@ def _plan(target: str | None, command: tuple[str, ...] | None, settings: Setting
     if target is not None and command:
         raise click.UsageError("give a task or a command after --, not both")
     if target is not None:
-        options = job_options(settings, find_task(target))
-        return Plan(label=target, function=partial(run_line, target), options=options, settings=settings, **choices)
+        task = find_task(target)
+        options = job_options(settings, task)
+        run = partial(run_far_line, name_of(task)) if is_durable(settings.url) else partial(run_line, target)
+        return Plan(label=target, function=run, options=options, settings=settings, **choices)
     if not command:
         raise click.UsageError("give a task, as module:function, or a command after --")
     if "{" not in command[0] and shutil.which(command[0]) is None:
@@ -132,6 +140,15 @@ def _output(name: str | None, stdout: int, source: int, *, keep: bool) -> Iterat
     else:
         refuse_own_input(stdout, "stdout", source)
         yield stdout_output(stdout)
+
+
+def _advise(plan: Plan) -> None:
+    """Say so when the map will wait for a worker to come."""
+    url, queue = plan.settings.url, plan.options["queue"]
+    if is_durable(url):
+        with contextlib.closing(open_store(url)) as store:
+            if not served(store, queue):
+                say(f"no worker serves queue {queue} now, so this waits: taskq worker --import MODULE starts one")
 
 
 def _close(source: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from taskq import log
 
-__all__ = ["say", "say_document"]
+__all__ = ["say", "say_document", "say_text"]
 
 logger = log.get_logger("taskq.cli")
 
@@ -24,6 +24,11 @@ def say(text: str, *, error: bool = False) -> None:
 def say_document(document: dict[str, Any]) -> None:
     """Tell a program, under `--json`."""
     _write(json.dumps(document, ensure_ascii=False) + "\n")
+
+
+def say_text(text: str) -> None:
+    """Write a text to stderr as it is: a traceback, a job's own words."""
+    _write(text)
 
 
 def _write(text: str) -> None:

@@ -5,7 +5,6 @@ A flag that was not given is None, so that environment and settings files have t
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -33,7 +32,7 @@ FLAGS = (
     click.option("--soft-timeout", metavar="TIME", help="Raise SoftTimeout in a job that runs longer."),
     click.option("--retries", metavar="N", help="Run a job that failed up to N times again."),
     click.option("--start-method", type=click.Choice(config.START_METHODS), help="How processes start."),
-    click.option("--url", metavar="URL", help="Where jobs run; default: local://, this machine."),
+    click.option("--url", metavar="URL", help="Where jobs live; default: see taskq config show."),
     click.option("--log-format", type=click.Choice(["console", "json"]), help="Form of messages on stderr."),
     click.option("--log-level", type=click.Choice(list(log.LEVELS)), help="Least level of log lines."),
     click.option("--tracebacks", is_flag=True, help="Show where in the task an error was raised."),
@@ -87,8 +86,10 @@ def read_settings(flags: dict[str, Any]) -> Settings:
     return settings
 
 
-def job_options(settings: Settings, task: Callable[..., Any] | None) -> JobOptionFields:
-    """Return the options of a task's jobs: those of its `@task(...)`, and over them what the settings say.
+def job_options(
+    settings: Settings, task: Callable[..., Any] | None, said_too: JobOptionFields | None = None
+) -> JobOptionFields:
+    """Return the options of a task's jobs: those of its `@task(...)`, over them the settings, and what else is said.
 
     Raises:
         ConfigError: they do not go together, as a soft timeout beyond the timeout.
@@ -99,6 +100,6 @@ def job_options(settings: Settings, task: Callable[..., Any] | None) -> JobOptio
         "retry": settings.retries,
     }
     changes: Any = {name: value for name, value in said.items() if value is not None}
-    options = (JobOptions() if task is None else options_of(task)).merged(**changes)
-    result: Any = {field.name: getattr(options, field.name) for field in fields(options)}
+    options = (JobOptions() if task is None else options_of(task)).merged(**changes).merged(**(said_too or {}))
+    result: Any = {name: getattr(options, name) for name in options.field_names()}
     return result  # type: ignore[no-any-return]

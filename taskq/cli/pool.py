@@ -20,8 +20,10 @@ MOMENT = 0.5
 
 
 @contextlib.contextmanager
-def opened(settings: Settings, processes: int | None) -> Iterator[TaskQueue]:
+def opened(settings: Settings, processes: int | None, url: str | None = None) -> Iterator[TaskQueue]:
     """Open the queue for the block; leaving it by an error does not wait for what runs.
+
+    `url`: another than the settings have.
 
     Raises:
         ConfigError: the URL or a setting is wrong.
@@ -29,7 +31,7 @@ def opened(settings: Settings, processes: int | None) -> Iterator[TaskQueue]:
     from taskq.queue import TaskQueue  # noqa: PLC0415 - not before the command line is known to be right
 
     with hangups_blocked():  # inherited by the helpers of multiprocessing, which must outlive a hangup to tidy up
-        queue = TaskQueue(settings.url, processes=processes, start_method=settings.start_method)
+        queue = TaskQueue(settings.url if url is None else url, processes=processes, start_method=settings.start_method)
     try:
         yield queue
     except BaseException:

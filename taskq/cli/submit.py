@@ -1,55 +1,51 @@
-"""`taskq submit`: run one task, or one command, as a job and give its outcome."""
+"""`taskq submit`: hand over one task, one command, or a file of them; or run one here and give its outcome.
+
+    the URL is local://      submit_here: runs it on this machine, prints its result
+    any other                submit_far: keeps it in the store, prints its id; --wait prints its result
+
+This file reads the command line and decides which of the two it is.
+"""
 
 from __future__ import annotations
 
-import os
-import sys
-from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from taskq.cli.arguments import parse_arguments
-from taskq.cli.commands import run_attached_command, run_captured_command
-from taskq.cli.exits import Exit
-from taskq.cli.failures import describe, in_words, traceback_of
-from taskq.cli.jsontext import to_json
-from taskq.cli.messages import say
-from taskq.cli.options import CommandAfterDashes, dashed, job_options, pool_flags, read_settings
-from taskq.cli.output import claimed_stdout, need_stdout
-from taskq.cli.pool import opened
+from taskq.cli.job_flags import job_flags, read_job_flags
+from taskq.cli.options import CommandAfterDashes, dashed, pool_flags, read_settings
+from taskq.cli.request import Request
 from taskq.cli.signals import interruptible
-from taskq.cli.target import check_call, find_task
-from taskq.errors import JobTimeout
+from taskq.cli.stores import settle_url
+from taskq.cli.submit_far import submit_far
+from taskq.cli.submit_here import submit_here
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from taskq.config import Settings
-    from taskq.future import Job
-    from taskq.job import JobOptionFields
 
 __all__ = ["submit"]
 
-#: stdout by number.
-STDOUT = 1
-
-HELP = """Run one task and print its result as JSON, or run one command.
+HELP = """Submit one task, or one command, as a job, and print its id; with --wait, its result as JSON.
 
 \b
 ARGS after a task (= is text, := is JSON, @ reads a file):
   text   key=text   :=json   key:=json   @file   key=@file   :=@file   key:=@file
 
-A task is named module:function and found as `python -m` would find it. Its prints go to stderr. A command
-stands after --; its output passes through, and its exit code is the exit code.
+A task is named module:function and found as `python -m` would find it. A command stands after --; workers run
+it when they were started with --allow-commands. With --wait the job is run here when no worker is about, prints
+of a task go to stderr, a command's output passes through, and its exit code is the exit code. --url local://
+needs no store: the job runs here at once.
 
 \b
 Examples:
-  taskq submit math:factorial :=20
-  taskq submit tasks:thumbnail a.jpg size:=128 --timeout 30s --retries 2
+  taskq submit tasks:thumbnail a.jpg size:=128
+  taskq submit tasks:thumbnail a.jpg --wait
+  taskq submit tasks:report --at 06:30 --queue nightly --key report --retries 3
   taskq submit tasks:report --args-json '{"year": 2026, "parts": ["a", "b"]}'
-  taskq submit tasks:summary @notes.txt --raw > summary.txt
+  taskq submit tasks:summary @notes.txt --wait --raw > summary.txt
+  taskq submit tasks:thumbnail --jsonl items.jsonl > ids.txt
   taskq submit --timeout 1h -- ffmpeg -i in.mov out.mp4
+  taskq submit math:factorial :=20 --url local://
 """
 
 
@@ -59,12 +55,15 @@ class SubmitCommand(CommandAfterDashes):
     usage = "[OPTIONS] (MODULE:FUNCTION [ARGS]... | -- COMMAND...)"
 
 
-@click.command(cls=SubmitCommand, help=HELP, short_help="Run one task or command.")
+@click.command("submit", cls=SubmitCommand, help=HELP, short_help="Submit a task or a command as a job.")
 @click.argument("target", required=False, metavar="MODULE:FUNCTION")
 @click.argument("words", nargs=-1, metavar="[ARGS]...")
 @click.option("--args-json", metavar="JSON", help="Arguments as JSON: an object, an array, or one value.")
-@click.option("--raw", is_flag=True, help="Print a result that is a text without quotes.")
+@click.option("--jsonl", metavar="FILE|-", type=click.Path(), help="A job for each JSON line; - is stdin.")
 @click.option("--wait", is_flag=True, help="Wait for the result; local:// always does.")
+@click.option("--raw", is_flag=True, help="Print a result that is a text without quotes.")
+@click.option("--unchecked", is_flag=True, help="Submit by name a task that is not installed here.")
+@job_flags
 @pool_flags
 @click.pass_context
 def submit(
@@ -73,82 +72,44 @@ def submit(
     target: str | None,
     words: tuple[str, ...],
     args_json: str | None,
+    jsonl: str | None,
     *,
     raw: bool,
-    wait: bool,  # noqa: ARG001 - for command lines that also serve a queue of other machines
+    wait: bool,
+    unchecked: bool,
     **flags: Any,
 ) -> int:
     """Run the command."""
+    url = settle_url(flags["url"])
+    options = read_job_flags(flags)
     settings = read_settings(flags)
     after = dashed(ctx) or ()
+    if target is None and not after:
+        raise click.UsageError("give a task, as module:function, or a command after --")
+    request = Request(
+        target=target,
+        words=words + after if target is not None else (),
+        command=after if target is None else (),
+        args_json=args_json,
+        jsonl=jsonl,
+        wait=wait,
+        raw=raw,
+        unchecked=unchecked,
+        tracebacks=flags["tracebacks"],
+        as_json=flags["as_json"],
+        verbose=flags["log_level"] is not None,
+        options=options,
+    )
+    request.check()
     with interruptible():
-        if target is not None:
-            return _submit_task(target, (words + after, args_json), settings, flags, raw=raw)
-        if not after:
-            raise click.UsageError("give a task, as module:function, or a command after --")
-        if args_json is not None or raw:
-            raise click.UsageError("--args-json and --raw are for tasks, not for a command")
-        return _submit_command(after, settings, flags)
+        return _run(request, settings, url)
 
 
-def _submit_task(
-    target: str, said: tuple[tuple[str, ...], str | None], settings: Settings, flags: Any, *, raw: bool
-) -> int:
-    with claimed_stdout() as stdout:
-        need_stdout()
-        function = find_task(target)
-        arguments = parse_arguments(*said)
-        check_call(target, function, arguments)
-        options = job_options(settings, function)
-        job, error = _run(settings, options, function, *arguments.args, **arguments.kwargs)
-        if flags["as_json"]:
-            _print(stdout, _document(job, error))
-        elif error is None:
-            value = job.result()
-            text = value.encode(errors="replace") if raw and isinstance(value, str) else to_json(value)
-            _print(stdout, text)
-        return Exit.OK if error is None else _tell(target, error, flags)
-
-
-def _submit_command(argv: tuple[str, ...], settings: Settings, flags: Any) -> int:
-    run = run_captured_command if flags["as_json"] else run_attached_command
-    job, error = _run(settings, job_options(settings, None), run, argv, settings.retries or 0)
-    if flags["as_json"]:
-        _print(STDOUT, _document(job, error))
-    if error is None:
-        code: int = job.result()["exit_code"]
-        return code
-    code = _tell(argv[0], error, flags)
-    return Exit.WAIT_TIMEOUT if isinstance(error, JobTimeout) else code
-
-
-def _run(
-    settings: Settings, options: JobOptionFields, function: Callable[..., Any], *args: Any, **kwargs: Any
-) -> tuple[Job[Any], BaseException | None]:
-    """Run a call on a pool of one process; return its job and its error."""
-    with opened(settings, 1) as queue:
-        job = queue.options(**options).submit(function, *args, **kwargs)
-        try:
-            return job, job.exception()
-        except CancelledError as exc:
-            return job, exc
-
-
-def _tell(label: str, error: BaseException, flags: Any) -> Exit:
-    """Say on stderr how a job failed; return the exit code."""
-    say(f"{label} failed: {in_words(error)}", error=True)
-    if flags["tracebacks"] and (trace := traceback_of(error)):
-        sys.stderr.write(trace.rstrip() + "\n")
-    return Exit.CANCELLED if isinstance(error, CancelledError) else Exit.FAILED
-
-
-def _document(job: Job[Any], error: BaseException | None) -> bytes:
-    """Return all that is known of a finished job, as JSON."""
-    outcome = {"result": job.result()} if error is None else {"error": describe(error)}
-    return to_json({"id": job.id, "state": str(job.state), "attempts": job.attempts, **outcome})
-
-
-def _print(descriptor: int, text: bytes) -> None:
-    data = memoryview(text + b"\n")
-    while data:
-        data = data[os.write(descriptor, data) :]
+def _run(request: Request, settings: Settings, url: str) -> int:
+    if url.partition("://")[0].lower() == "local":
+        if request.jsonl is not None:
+            raise click.UsageError("local:// keeps no jobs: taskq map runs one for each line, here")
+        return submit_here(request, settings, url)
+    if settings.processes is not None or settings.start_method is not None:
+        raise click.UsageError("--processes and --start-method are for local://: elsewhere workers run the jobs")
+    return submit_far(request, settings, url)

@@ -12,7 +12,7 @@ length in them.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgpack import (  # type: ignore[import-untyped]
     ExtraData,
@@ -29,7 +29,13 @@ from taskq.codec.survey import survey
 from taskq.codec.wire import FIRST_RESERVED, MAX_DEPTH, Code
 from taskq.errors import DecodeError
 
-__all__ = ["FREE_STEPS", "decode"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["FREE_STEPS", "Resolve", "decode"]
+
+#: Returns the result of the job with an id.
+Resolve: TypeAlias = "Callable[[str], Any]"
 
 #: Types whose hashes nobody can steer: seeded (str, bytes), or so narrow that few values share one. Integers
 #: are not among them: of those beyond 64 bits, as many as one likes share one.
@@ -74,12 +80,19 @@ PLAIN_WORDS = {
 }
 
 
-def decode(data: bytes | bytearray | memoryview, *, limit: int | None = None, max_depth: int | None = MAX_DEPTH) -> Any:
+def decode(
+    data: bytes | bytearray | memoryview,
+    *,
+    limit: int | None = None,
+    max_depth: int | None = MAX_DEPTH,
+    resolve: Resolve | None = None,
+) -> Any:
     """Return the value that `encode` made the bytes from.
 
     Any bytes may come: time and memory are bounded by their number (1 MiB of the worst: 50 to 100
     ms, 25 MiB), nothing is imported and no class is built but those registered here. `limit` is in bytes.
     `max_depth` None is for bytes that this very program wrote: faster, and none of these bounds hold.
+    `resolve` gives the values of other jobs that stand in it by their ids; without it they are refused.
 
     Raises:
         DecodeError: these are no bytes of `encode`, or they go beyond the bounds.
@@ -87,7 +100,7 @@ def decode(data: bytes | bytearray | memoryview, *, limit: int | None = None, ma
     if limit is not None and len(data) > limit:
         raise DecodeError(f"a message of {len(data):,} bytes is above the limit of {limit:,}")
     try:
-        return _read(data) if max_depth is None else _read_foreign(data, max_depth)
+        return _read(data, resolve) if max_depth is None else _read_foreign(data, max_depth, resolve)
     except MemoryError:
         raise
     except Exception as exc:  # noqa: BLE001 - msgpack, the types and users' functions may raise anything
@@ -96,33 +109,33 @@ def decode(data: bytes | bytearray | memoryview, *, limit: int | None = None, ma
         raise DecodeError(f"{len(data):,} bytes are no message of taskq: {reason}") from cause
 
 
-def _read(data: bytes | bytearray | memoryview) -> Any:
+def _read(data: bytes | bytearray | memoryview, resolve: Resolve | None) -> Any:
     try:
         return unpackb(data, ext_hook=leaf, strict_map_key=False)
     except NeedsHooks:
         pass
-    reader = Reader()
+    reader = Reader(resolve)
     value = unpackb(data, ext_hook=reader.extension, list_hook=reader.array, strict_map_key=False)
     reader.finish()
     return value
 
 
-def _read_foreign(data: bytes | bytearray | memoryview, max_depth: int) -> Any:
+def _read_foreign(data: bytes | bytearray | memoryview, max_depth: int, resolve: Resolve | None) -> Any:
     _check_lengths(data)
-    value = _read_within_bounds(data)
+    value = _read_within_bounds(data, resolve)
     if len(data) > max_depth:
         survey(value, max_depth)
     return value
 
 
-def _read_within_bounds(data: bytes | bytearray | memoryview) -> Any:
+def _read_within_bounds(data: bytes | bytearray | memoryview, resolve: Resolve | None) -> Any:
     if not _is_crowded(data):
         try:
             # Keys that are not text or bytes are left to the watch on hashes, and so is all that fails here.
             return unpackb(data, ext_hook=refuse, strict_map_key=True)
         except (NeedsHooks, ValueError):
             pass
-    reader = StrictReader(len(data))
+    reader = StrictReader(len(data), resolve)
     value = unpackb(
         data,
         ext_hook=reader.extension,
@@ -173,9 +186,10 @@ def refuse(code: int, data: bytes) -> Any:  # noqa: ARG001 - the signature that 
 class Reader:
     """Read one message with heads in it. A new one is made for each message."""
 
-    __slots__ = ("open",)
+    __slots__ = ("open", "resolve")
 
-    def __init__(self) -> None:
+    def __init__(self, resolve: Resolve | None) -> None:
+        self.resolve = resolve
         #: Heads read whose array has not ended yet. One that is left was no array's first element.
         self.open = 0
 
@@ -187,9 +201,17 @@ class Reader:
                 return LEAVES[code](data)
             if 0 <= code < FIRST_RESERVED:
                 return ExtType(code, data)
+            if code == Code.JOB_REF:
+                return self.result_of(data.decode("ascii"))
             head = head_of_registered(code, data)
         self.open += 1
         return head
+
+    def result_of(self, job_id: str) -> Any:
+        """Return what another job came to."""
+        if self.resolve is None:
+            raise ValueError(f"it refers to the result of job {job_id!r}, which is not at hand here")
+        return self.resolve(job_id)
 
     def array(self, items: list[Any]) -> Any:
         """Return the list, or what its head makes of it."""
@@ -209,8 +231,8 @@ class StrictReader(Reader):
 
     __slots__ = ("steps_left",)
 
-    def __init__(self, size: int) -> None:
-        super().__init__()
+    def __init__(self, size: int, resolve: Resolve | None) -> None:
+        super().__init__(resolve)
         self.steps_left = max(FREE_STEPS, size // BYTES_PER_STEP)
 
     def extension(self, code: int, data: bytes) -> Any:

@@ -6,12 +6,12 @@ byte that could begin a bin is beyond doubt; any other costs a survey of the typ
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgpack import ExtType, Packer  # type: ignore[import-untyped]
 
 from taskq.codec.decoding import FREE_STEPS, decode
-from taskq.codec.extensions import object_packer_of, packer_of
+from taskq.codec.extensions import object_packer_of, packer_of, reference
 from taskq.codec.lowering import form_of, lower
 from taskq.codec.survey import TooDeep, survey
 from taskq.codec.wire import MAX_DEPTH
@@ -20,7 +20,10 @@ from taskq.errors import DecodeError, EncodeError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["encode"]
+#: Returns the id of the job that a value is a handle to, or None when it is none.
+Refer: TypeAlias = "Callable[[Any], str | None]"
+
+__all__ = ["Refer", "encode"]
 
 #: Types of which nothing but the value itself is in the message.
 ATOMS = frozenset({type(None), bool, int, float, str, bytes})
@@ -38,13 +41,14 @@ KEPT_BUFFER = 4 * 1_048_576
 class _Session:
     """Own a packer, and remember what its hook met during one call."""
 
-    __slots__ = ("extended", "pack", "payloads")
+    __slots__ = ("extended", "pack", "payloads", "refer")
 
     def __init__(self) -> None:
         #: Whether any value needed an extension.
         self.extended = False
         #: What registered objects were packed to; a survey does not see into the objects themselves.
         self.payloads: list[Any] = []
+        self.refer: Refer | None = None
         self.pack: Callable[[Any], bytes] = Packer(strict_types=True, default=self.extend).pack
 
     def extend(self, value: Any) -> Any:
@@ -54,6 +58,8 @@ class _Session:
         if packer is not None:
             return packer(value)
         packer = object_packer_of(type(value))
+        if packer is None and self.refer is not None and (job_id := self.refer(value)) is not None:
+            return reference(job_id)
         if packer is None:
             raise TypeError(f"no packer for {type(value)}")
         form = packer(value)
@@ -71,13 +77,21 @@ class _Session:
 _idle: list[_Session] = []
 
 
-def encode(value: Any, *, limit: int | None = None, max_depth: int | None = MAX_DEPTH, root: str = "value") -> bytes:
+def encode(
+    value: Any,
+    *,
+    limit: int | None = None,
+    max_depth: int | None = MAX_DEPTH,
+    root: str = "value",
+    refer: Refer | None = None,
+) -> bytes:
     """Return a value as bytes that `decode` turns into an equal value of the same types.
 
     What cannot travel so is refused, never changed: subclasses of builtin types and enums unless
     registered, functions, open files, text that is not valid Unicode. `limit` is in bytes. `max_depth`
     None is for messages to this very program, to be read with `max_depth` None: as deep as msgpack goes
-    (some 500 levels), with no check that other readers would take them.
+    (some 500 levels), with no check that other readers would take them. `refer` returns the id of a value
+    that is a job, to be replaced by its result when the bytes are decoded; without it jobs are refused.
 
     Raises:
         EncodeError: a part of the value cannot travel; the path to it begins with `root`.
@@ -86,6 +100,7 @@ def encode(value: Any, *, limit: int | None = None, max_depth: int | None = MAX_
         session = _idle.pop()
     except IndexError:
         session = _Session()
+    session.refer = refer
     try:
         data: bytes | None = session.pack(value)
     except Exception:  # noqa: BLE001 - hooks run users' functions; whatever it was, lowering will name it
@@ -94,7 +109,8 @@ def encode(value: Any, *, limit: int | None = None, max_depth: int | None = MAX_
         (max_depth is not None or BIN8 in data or BIN16 in data or BIN32 in data)
         and _needs_care(value, session, max_depth)
     ):
-        data = _encode_carefully(value, max_depth, root)
+        data = _encode_carefully(value, max_depth, root, refer)
+    session.refer = None
     if session.extended:
         session.reset()
     if len(data) < KEPT_BUFFER:
@@ -109,7 +125,7 @@ def encode(value: Any, *, limit: int | None = None, max_depth: int | None = MAX_
 
 def _needs_care(value: Any, session: _Session, max_depth: int | None) -> bool:
     """Return whether the packed value is too deep, or holds what msgpack took but should not have."""
-    if type(value) in ATOMS:
+    if type(value) in ATOMS or (type(value) is list and max_depth != 0 and ATOMS.issuperset(map(type, value))):
         return False
     if max_depth is None and not session.extended and _is_flat_numbers(value):
         return False
@@ -137,8 +153,8 @@ def _is_flat_numbers(value: Any) -> bool:
     return True
 
 
-def _encode_carefully(value: Any, max_depth: int | None, root: str) -> bytes:
-    lowered = lower(value, root=root, max_depth=max_depth)
+def _encode_carefully(value: Any, max_depth: int | None, root: str, refer: Refer | None = None) -> bytes:
+    lowered = lower(value, root=root, max_depth=max_depth, refer=refer)
     try:
         return bytes(Packer(strict_types=True, default=form_of).pack(lowered))
     except (ValueError, OverflowError) as exc:
@@ -148,6 +164,6 @@ def _encode_carefully(value: Any, max_depth: int | None, root: str) -> bytes:
 def _check_readable(data: bytes, max_depth: int, root: str) -> None:
     """Refuse what the reader at the other end would refuse: few large messages are so crowded."""
     try:
-        decode(data, max_depth=max_depth)
+        decode(data, max_depth=max_depth, resolve=str)
     except DecodeError as exc:
         raise EncodeError(f"no reader would take it: {exc}", root) from exc

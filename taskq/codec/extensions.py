@@ -34,6 +34,7 @@ __all__ = [
     "head_of_registered",
     "object_packer_of",
     "packer_of",
+    "reference",
     "register",
 ]
 
@@ -119,6 +120,11 @@ _late_packers: Final[dict[str, tuple[str, Packer]]] = {
 #: Types that msgpack packs by itself, so that no packer of ours is asked. It is true to all of them but
 #: bytearray and memoryview, which would come out as bytes: `encoding` watches for those.
 NATIVE = frozenset({type(None), bool, int, float, str, bytes, list, dict, ExtType, Timestamp, bytearray, memoryview})
+
+
+def reference(job_id: str) -> Any:
+    """Return what stands for the result of another job."""
+    return ExtType(Code.JOB_REF, job_id.encode("ascii"))
 
 
 def packer_of(cls: type) -> Packer | None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgpack import ExtType  # type: ignore[import-untyped]
 
-from taskq.codec.extensions import NATIVE, object_packer_of, packer_of
+from taskq.codec.extensions import NATIVE, object_packer_of, packer_of, reference
 from taskq.codec.survey import CONTAINERS
 from taskq.codec.wire import FIRST_RESERVED
 from taskq.errors import EncodeError
 from taskq.result import qualified_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["form_of", "lower"]
 
@@ -38,14 +41,14 @@ SHOWN_STEPS = 8
 Path: TypeAlias = "tuple[Path, str] | None"
 
 
-def lower(value: Any, *, root: str, max_depth: int | None) -> Any:
+def lower(value: Any, *, root: str, max_depth: int | None, refer: Callable[[Any], str | None] | None = None) -> Any:
     """Return a value with everything that msgpack cannot carry as it is replaced by extensions.
 
     Raises:
         EncodeError: a part cannot travel; its path begins with `root`.
     """
     try:
-        return _Lowering(root, max_depth).lower(value, None, 0)
+        return _Lowering(root, max_depth, refer).lower(value, None, 0)
     except RecursionError:
         raise EncodeError("it is nested too deeply", root) from None
 
@@ -62,8 +65,9 @@ class Lowered:
 class _Lowering:
     """Walk one value, keeping the ids of the containers that surround the current part."""
 
-    def __init__(self, root: str, max_depth: int | None) -> None:
+    def __init__(self, root: str, max_depth: int | None, refer: Callable[[Any], str | None] | None) -> None:
         self.root = root
+        self.refer = refer
         self.max_depth = max_depth
         self.around: set[int] = set()
 
@@ -116,6 +120,8 @@ class _Lowering:
     def packed(self, value: Any, path: Path) -> Any:
         """Return the extension of a value, or the array with a head that stands for it."""
         packer = packer_of(type(value)) or object_packer_of(type(value))
+        if packer is None and self.refer is not None and (job_id := self.refer(value)) is not None:
+            return reference(job_id)
         if packer is None:
             raise self.refusal(_why_not(value), path)
         try:

@@ -1,4 +1,4 @@
-"""The extension types of taskq's messages: their numbers, stable for ever, version 1.
+"""The extension types of taskq's messages: their numbers, stable for ever, version 2.
 
 A message is msgpack. What msgpack has no type for travels as one of these extension types:
 
@@ -22,6 +22,7 @@ A message is msgpack. What msgpack has no type for travels as one of these exten
     109   days i32, seconds u32, microseconds u32             timedelta
     110   empty; [ext, dtype text, [length, ...], bytes]      numpy array, C order
     111   empty; [ext, dtype text, bytes]                     numpy scalar
+    112   the job's id, ASCII                                 the result of another job (version 2)
 
     zone: one byte, fold + 2 * kind. Kind 0: naive. Kind 1: a fixed offset in microseconds, i64; kind 2:
     the same, then its name in UTF-8. Kind 3: the key of a ZoneInfo in UTF-8.
@@ -41,7 +42,7 @@ from enum import IntEnum
 __all__ = ["FIRST_RESERVED", "MAX_DEPTH", "WIRE_VERSION", "Code"]
 
 #: Version of the table above; grows when a code is added.
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 
 #: Lowest extension code that belongs to taskq.
 FIRST_RESERVED = 96
@@ -70,3 +71,4 @@ class Code(IntEnum):
     TIMEDELTA = 109
     ARRAY = 110
     ARRAY_SCALAR = 111
+    JOB_REF = 112

@@ -41,15 +41,26 @@ class Done:
 class Command:
     """A running `taskq` in a session of its own; leaving the block ends whatever is left of that session."""
 
-    def __init__(self, folder: Path, *words: object, stdout: int | None = None, stdin: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *words: object,
+        stdout: int | None = None,
+        stdin: int | None = None,
+        name: str = "",
+        env: dict[str, str] | None = None,
+    ) -> None:
+        """Prepare it; `name` begins the names of its output files, where several run at a time."""
         self.folder = folder
+        self._name = name
+        self._env = env or {}
         self._words = [program(), *map(str, words)]
         self._stdout = stdout
         self._stdin = stdin
 
     def __enter__(self) -> Self:
-        self._err = self.folder / "stderr"
-        self._out = self.folder / "stdout"
+        self._err = self.folder / f"{self._name}stderr"
+        self._out = self.folder / f"{self._name}stdout"
         with self._err.open("wb") as err, self._out.open("wb") as out:
             self.process = subprocess.Popen(
                 self._words,
@@ -57,7 +68,7 @@ class Command:
                 stdin=subprocess.DEVNULL if self._stdin is None else self._stdin,
                 stdout=out if self._stdout is None else self._stdout,
                 stderr=err,
-                env=environment(self.folder),
+                env=environment(self.folder, **self._env),
                 start_new_session=True,
             )
         return self
@@ -110,7 +121,8 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     around = {name: value for name, value in os.environ.items() if not name.startswith(("TASKQ_", "PYTHON"))}
     temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
-    return {**around, "TMPDIR": str(temporary), "COLUMNS": "100", "NO_COLOR": "1", **more}
+    ours = {"TMPDIR": str(temporary), "XDG_STATE_HOME": str(folder / "state"), "COLUMNS": "100", "NO_COLOR": "1"}
+    return {**around, **ours, **more}
 
 
 def taskq(folder: Path, *words: object, stdin: bytes | None = None, **more: str) -> Done:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cli.command import new_project
+from tests.cli.command import Command, new_project, taskq
+from tests.cli.far_queue import Queue
+from tests.redis_server import RedisServer
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -16,3 +21,59 @@ if TYPE_CHECKING:
 def project(tmp_path: Path) -> Path:
     """Give a folder with a user's project in it, to run commands in."""
     return new_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Give a Redis that the tests of a module share; each gets a database of its own."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def url(request: pytest.FixtureRequest, project: Path) -> str:
+    """Give the URL of an empty store of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite://{project}/queue.db"
+    server: RedisServer = request.getfixturevalue("redis")
+    return server.fresh_url()
+
+
+@pytest.fixture
+def queue(project: Path, url: str) -> Queue:
+    """Give an empty store of each kind, to run commands on."""
+    return Queue(project, url)
+
+
+@pytest.fixture
+def file_queue(project: Path) -> Queue:
+    """Give an empty queue file, to run commands on: for what does not depend on the store."""
+    return Queue(project, f"sqlite://{project}/queue.db")
+
+
+@pytest.fixture
+def worker(project: Path) -> Iterator[Callable[..., Command]]:
+    """Start workers that run the project's tasks; they are ended after the test."""
+    running: list[Command] = []
+
+    def start(url: str | None = None, *flags: object) -> Command:
+        where = ("--url", url) if url is not None else ()
+        words = ("worker", *where, "--import", "jobs", "--processes", 2, *flags)
+        place = project / "w"  # their temporary files stay as long as they run
+        place.mkdir(exist_ok=True)
+        env = {"TMPDIR": str(place)}
+        command = Command(project, *words, name=f"worker-{len(running)}-", env=env).__enter__()
+        running.append(command)
+        eventually(lambda: len(workers(project, url)) == len(running), "the worker to sign on")
+        return command
+
+    yield start
+    for command in running:
+        command.__exit__(None, None, None)
+
+
+def workers(project: Path, url: str | None) -> list[dict[str, Any]]:
+    """Return the workers that are alive."""
+    where = ("--url", url) if url is not None else ()
+    found: list[dict[str, Any]] = json.loads(taskq(project, "workers", "--json", *where).out)["workers"]
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 import taskq as package
 from taskq.cli.app import cli
+from taskq.cli.catalog import CATALOG
 from taskq.cli.exits import Exit, code_for, sentence
 from taskq.errors import BackendUnavailable, ConfigError, JobCancelled, JobFailed, JobNotFound, TaskqError
 from tests.cli.command import assert_golden, environment, program, refused, taskq
@@ -20,7 +22,8 @@ from tests.scripts import run
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMANDS = ["", "submit", "map", "completion"]
+#: All that have a page of help, by the words that ask for it.
+COMMANDS = ["", *(name for name, entry in CATALOG.items() if not entry.hidden), "config show"]
 
 
 def test_version(project: Path) -> None:
@@ -34,7 +37,7 @@ def test_help(project: Path, command: str) -> None:
     """What people read, word for word; -h is --help."""
     done = taskq(project, *command.split(), "--help")
     assert (done.code, done.err) == (0, "")
-    assert_golden(f"help-{command or 'taskq'}.out", done.out, words=True)
+    assert_golden(f"help-{command.replace(' ', '-') or 'taskq'}.out", done.out, words=True)
     assert taskq(project, *command.split(), "-h").out == done.out
 
 
@@ -45,9 +48,11 @@ def test_help_shows_examples_that_are_valid(command: str) -> None:
     lines = [line.strip() for line in text.splitlines() if line.startswith("    taskq ")]
     assert lines
     for line in lines:
-        words = shlex.split(line.partition(" > ")[0].partition("     ")[0])
+        words = shlex.split(re.split(r" > |   ", line)[0])
         name, *rest = words[words.index("taskq") + 1 :]
-        cli.commands[name].make_context(name, rest).close()
+        found = cli.get_command(click.Context(cli), name)
+        assert found is not None
+        found.make_context(name, rest).close()
 
 
 def test_no_command_shows_help(project: Path) -> None:
@@ -138,3 +143,33 @@ def test_a_message_of_many_lines_does_not_break_the_rule(project: Path) -> None:
     """A module whose import fails with a page of text is still one sentence."""
     (project / "wordy.py").write_text('raise RuntimeError("one\\ntwo\\nthree")\n', encoding="utf-8")
     assert refused(project, "submit", "wordy:f") == "importing wordy failed: RuntimeError: one two three"
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_every_command_is_where_the_catalog_says(name: str) -> None:
+    """Its line in the list is the one in its own help; a hidden word stands for one that is listed."""
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None
+    entry = CATALOG[name]
+    if entry.hidden:
+        assert entry.place in {other.place for other in CATALOG.values() if not other.hidden}
+    else:
+        assert found.get_short_help_str(100) == entry.line
+        assert found.name == name
+
+
+def test_the_list_of_commands_loads_none(tmp_path: Path) -> None:
+    """--help stays quick however many commands there are: no rich, no codec, no command."""
+    source = """
+        import sys
+        from taskq.cli.app import run
+        assert run(["--help"]) == 0
+        heavy = {"rich", "structlog", "msgpack", "sqlite3", "taskq.cli.submit", "taskq.cli.top", "taskq.cli.status"}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+    """
+    assert "transfer" in run(tmp_path, source).stdout
+
+
+def test_a_mistyped_command_is_guessed(project: Path) -> None:
+    """The nearest name is offered."""
+    assert "did you mean status?" in refused(project, "statsu")

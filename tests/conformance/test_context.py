@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskq import JobContext, current_job
+from taskq import JobContext, Retry, current_job
 from taskq.errors import NotInJob
 from tests.sample_tasks import (
     context_in_a_thread,
@@ -14,15 +14,27 @@ from tests.sample_tasks import (
     fail_until,
     hold_after_many_reports,
     job_facts,
+    log_and_hold,
+    meta_of_attempts,
+    print_and_hold,
     report_progress,
+    set_meta_and_hold,
     square,
 )
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
-    from taskq import TaskQueue
+    from collections.abc import Callable
+
+    from taskq import Job, TaskQueue
     from tests.conftest import Gate
     from tests.ledger import Ledger
+
+
+@pytest.fixture
+def elsewhere(queue: TaskQueue, make_queue: Callable[..., TaskQueue]) -> Callable[[str], Job[object]]:
+    """Find a job by its id, as another program would: where there is a store, through a connection of its own."""
+    return (make_queue() if "durable" in queue.capabilities else queue).job
 
 
 def test_outside_a_job() -> None:
@@ -109,4 +121,78 @@ def test_context_in_a_thread_of_the_job(queue: TaskQueue) -> None:
 
 def test_context_has_a_name(queue: TaskQueue) -> None:
     """The context's type is public."""
-    assert {"id", "attempt", "progress", "cancelled"} <= set(dir(JobContext))
+    assert {"id", "attempt", "queue", "progress", "log", "meta", "cancelled"} <= set(dir(JobContext))
+
+
+# --- seen by others while it runs
+
+
+def test_progress_seen_elsewhere(queue: TaskQueue, gate: Gate, elsewhere: Callable[[str], Job[object]]) -> None:
+    """What a job reports is seen while it runs by whoever knows its id, and stays afterwards."""
+    job = queue.submit(report_progress, gate.path, 3, 10)
+    other = elsewhere(job.id)
+    eventually(lambda: other.progress == (3, 10), "the progress to be seen elsewhere")
+    gate.open()
+    assert other.result(timeout=PATIENCE) == "held"
+    assert elsewhere(job.id).progress == (3, 10)
+
+
+def test_log_seen_elsewhere(queue: TaskQueue, gate: Gate, elsewhere: Callable[[str], Job[object]]) -> None:
+    """What a job logs is seen while it runs, line by line in its order, and stays afterwards."""
+    job = queue.submit(log_and_hold, gate.path, "first line", "zweite Zeile: äöü")
+    other = elsewhere(job.id)
+    eventually(lambda: "zweite" in other.logs(), "the log to be seen elsewhere")
+    assert [line for line in other.logs().splitlines() if "line" in line or "Zeile" in line] == [
+        "first line",
+        "zweite Zeile: äöü",
+    ]
+    gate.open()
+    assert job.result(timeout=PATIENCE) == "held"
+    assert "first line" in elsewhere(job.id).logs()
+
+
+def test_no_log(queue: TaskQueue) -> None:
+    """A job that says nothing has an empty log, and no meta."""
+    job = queue.submit(square, 2)
+    job.result(timeout=PATIENCE)
+    assert (job.logs(), job.meta) == ("", {})
+
+
+def test_meta_seen_elsewhere(queue: TaskQueue, gate: Gate, elsewhere: Callable[[str], Job[object]]) -> None:
+    """Facts that a job leaves about itself are seen while it runs, with their types, and stay afterwards."""
+    facts = {"stage": "resize", "size": (640, 480), "done": [1, 2]}
+    job = queue.submit(set_meta_and_hold, gate.path, **facts)
+    other = elsewhere(job.id)
+    eventually(lambda: other.meta == facts, "the facts to be seen elsewhere")
+    gate.open()
+    assert job.result(timeout=PATIENCE) == "held"
+    assert elsewhere(job.id).meta == facts
+
+
+def test_meta_survives_a_retry(queue: TaskQueue) -> None:
+    """What an attempt leaves in the meta, the next one finds there."""
+    job = queue.options(retry=Retry(1, delay=0.01)).submit(meta_of_attempts)
+    assert job.result(timeout=PATIENCE) == [1, 2]
+    assert job.meta == {"attempts": [1, 2]}
+
+
+def test_words_of_two_jobs(queue: TaskQueue, gate: Gate) -> None:
+    """Jobs side by side log each for itself."""
+    one, two = (queue.submit(log_and_hold, gate.path, text) for text in ("of the one", "of the two"))
+    eventually(lambda: (one.logs().strip(), two.logs().strip()) == ("of the one", "of the two"), "both logs")
+    gate.open()
+    assert [job.result(timeout=PATIENCE) for job in (one, two)] == ["held"] * 2
+
+
+@pytest.mark.needs("durable", why="where there is no worker, jobs print to the program's own output")
+def test_output_is_kept(queue: TaskQueue, gate: Gate, elsewhere: Callable[[str], Job[object]]) -> None:
+    """What a job prints to stdout and stderr is in its log while it runs, and nothing that other jobs print."""
+    before = queue.submit(print, "of the job before")
+    before.result(timeout=PATIENCE)
+    job = queue.submit(print_and_hold, gate.path, "to stdout", "to stderr")
+    other = elsewhere(job.id)
+    eventually(lambda: {"to stdout", "to stderr"} <= set(other.logs().splitlines()), "the output to be seen")
+    gate.open()
+    job.result(timeout=PATIENCE)
+    assert sorted(elsewhere(job.id).logs().split("\n")) == ["", "to stderr", "to stdout"]
+    eventually(lambda: before.logs() == "of the job before\n", "the first job's output to be kept")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq.errors import EncodeError, JobCrashed, JobError, JobFailed, RemoteError
+from taskq.result import qualified_name
 from tests import sample_errors
 from tests.sample_errors import (
     BrokenReduce,
@@ -59,7 +60,7 @@ def error_of(queue: TaskQueue, fn: Any, *args: Any) -> BaseException:
 )
 def test_class_and_arguments(queue: TaskQueue, kind: type[Exception], args: tuple[Any, ...]) -> None:
     """The exception is of the original class, with the same arguments and text."""
-    error = error_of(queue, fail, kind, *args)
+    error = error_of(queue, fail, qualified_name(kind), *args)
     expected = kind(*args)  # OSError makes one of the class that fits the number
     assert type(error) is type(expected)
     assert error.args == expected.args
@@ -68,15 +69,15 @@ def test_class_and_arguments(queue: TaskQueue, kind: type[Exception], args: tupl
 
 def test_os_error_keeps_its_fields(queue: TaskQueue) -> None:
     """An OSError keeps its number, text and file name."""
-    error = error_of(queue, fail, FileNotFoundError, 2, "No such file", "/nowhere")
+    error = error_of(queue, fail, "FileNotFoundError", 2, "No such file", "/nowhere")
     assert isinstance(error, FileNotFoundError)
     assert (error.errno, error.strerror, error.filename) == (2, "No such file", "/nowhere")
 
 
-@pytest.mark.needs("pickle")
+@pytest.mark.needs("pickle", why="no message between machines may name a type to build")
 def test_attributes(queue: TaskQueue) -> None:
     """An exception of the user's keeps its attributes."""
-    error = error_of(queue, fail, WithAttributes, 418, {"pot": "tea", "cups": (1, 2)})
+    error = error_of(queue, fail, qualified_name(WithAttributes), 418, {"pot": "tea", "cups": (1, 2)})
     assert type(error) is WithAttributes
     assert (error.code, error.detail) == (418, {"pot": "tea", "cups": (1, 2)})
 
@@ -128,7 +129,7 @@ def test_raised_again_and_again(queue: TaskQueue) -> None:
 def test_base_exceptions(queue: TaskQueue, kind: type[BaseException], args: tuple[Any, ...]) -> None:
     """SystemExit, KeyboardInterrupt and GeneratorExit are the job's outcome, and end no process."""
     before = queue.submit(square, 2).result(timeout=PATIENCE)
-    error = error_of(queue, fail, kind, *args)
+    error = error_of(queue, fail, qualified_name(kind), *args)
     assert type(error) is kind
     assert error.args == args
     assert before == 4
@@ -137,7 +138,7 @@ def test_base_exceptions(queue: TaskQueue, kind: type[BaseException], args: tupl
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 def test_base_exceptions_in_a_map(queue: TaskQueue, kind: type[BaseException]) -> None:
     """In a map too they are the item's outcome."""
-    results: list[Any] = list(queue.imap(fail, [kind] * 5, return_exceptions=True))
+    results: list[Any] = list(queue.imap(fail, [qualified_name(kind)] * 5, return_exceptions=True))
     assert [type(result) for result in results] == [kind] * 5
 
 
@@ -146,9 +147,9 @@ def test_base_exceptions_in_a_map(queue: TaskQueue, kind: type[BaseException]) -
     [
         (sample_errors.raise_odd, (7, "strange"), OddConstructor, "7: strange"),
         (sample_errors.raise_keyword_only, (9,), KeywordOnly, "code 9"),
-        (fail, (HoldsLock, "locked"), HoldsLock, "locked"),
-        (fail, (BrokenReduce, "stubborn"), BrokenReduce, "stubborn"),
-        (fail, (FailsInLoading, "heavy"), FailsInLoading, "heavy"),
+        (fail, (qualified_name(HoldsLock), "locked"), HoldsLock, "locked"),
+        (fail, (qualified_name(BrokenReduce), "stubborn"), BrokenReduce, "stubborn"),
+        (fail, (qualified_name(FailsInLoading), "heavy"), FailsInLoading, "heavy"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else None,
 )
@@ -168,14 +169,14 @@ def test_awkward_exceptions(
 
 def test_exception_without_text(queue: TaskQueue) -> None:
     """An exception whose text cannot be had still arrives under its name."""
-    error = error_of(queue, fail, BrokenText)
+    error = error_of(queue, fail, qualified_name(BrokenText))
     assert type(error) is BrokenText or "BrokenText" in str(error)
 
 
 @pytest.mark.parametrize("fn", [fail, sample_errors.return_killing])
 def test_pickling_that_kills(queue: TaskQueue, fn: Any) -> None:
     """An exception or result whose pickling ends the process costs that job only: it ends, one way or another."""
-    args = (KillsInReduce,) if fn is fail else ()
+    args = (qualified_name(KillsInReduce),) if fn is fail else ()
     neighbours = [queue.submit(square, number) for number in range(50)]
     error = error_of(queue, fn, *args)
     assert isinstance(error, (JobCrashed, JobFailed, EncodeError, KillsInReduce)), repr(error)
@@ -218,6 +219,7 @@ def test_bad_results_in_a_map(queue: TaskQueue) -> None:
     assert isinstance(results[3], EncodeError)
 
 
+@pytest.mark.needs("pickle", why="such a result is refused before it travels")
 def test_result_that_cannot_be_loaded(queue: TaskQueue) -> None:
     """A result whose loading raises is an error of that job, each time it is asked for, and never a hang."""
     job = queue.submit(sample_errors.return_raising_in_loading)
@@ -249,7 +251,7 @@ def test_item_that_cannot_travel(queue: TaskQueue) -> None:
     assert isinstance(results[2], EncodeError)
 
 
-@pytest.mark.needs("pickle")
+@pytest.mark.needs("pickle", why="no message between machines may name a type to build")
 def test_argument_that_cannot_be_loaded(queue: TaskQueue) -> None:
     """An argument whose loading raises in the child fails its job, and only that."""
     neighbours = [queue.submit(square, number) for number in range(20)]
@@ -260,7 +262,7 @@ def test_argument_that_cannot_be_loaded(queue: TaskQueue) -> None:
     assert [other.result(timeout=PATIENCE) for other in neighbours] == [number**2 for number in range(20)]
 
 
-@pytest.mark.needs("pickle")
+@pytest.mark.needs("pickle", why="no message between machines may name a type to build")
 def test_argument_whose_loading_kills(queue: TaskQueue) -> None:
     """An argument whose loading kills the child crashes its job, and only that."""
     neighbours = [queue.submit(square, number) for number in range(20)]
@@ -278,7 +280,7 @@ def test_error_names_the_job(queue: TaskQueue) -> None:
     assert error.job_id == job.id
 
 
-@pytest.mark.needs("pickle")
+@pytest.mark.needs("pickle", why="no message between machines may name a type to build")
 def test_exceptions_as_values(queue: TaskQueue) -> None:
     """An exception that is returned is a result like any other."""
     returned = queue.submit(sample_errors.return_exception).result(timeout=PATIENCE)

@@ -69,7 +69,7 @@ def test_good_function(queue: TaskQueue, fn: Callable[..., Any], args: tuple[Any
         assert list(queue.map(fn, *([arg] * 3 for arg in args))) == [expected] * 3
 
 
-@pytest.mark.needs("pickle")
+@pytest.mark.needs("pickle", why="no message between machines may name a type to build")
 @pytest.mark.parametrize(("fn", "args", "expected"), PICKLED, ids=name)
 def test_pickled_callable(queue: TaskQueue, fn: Callable[..., Any], args: tuple[Any, ...], expected: Any) -> None:
     """Bound methods and callable objects run where values may be pickled."""

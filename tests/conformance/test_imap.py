@@ -73,6 +73,7 @@ def test_unordered_overtakes(queue: TaskQueue, gate: Gate, ledger: Ledger) -> No
     assert list(results) == [0]
 
 
+@pytest.mark.needs("start_methods", why="in a store a chunk is one job with one outcome, and its size was asked for")
 def test_unordered_overtakes_within_a_chunk(queue: TaskQueue, gate: Gate, ledger: Ledger) -> None:
     """No finished result is stranded behind a slow one of its own chunk, nor an unstarted item behind it."""
     task = partial(hold_item, gate.path, ledger.path, 20)

@@ -272,7 +272,7 @@ def test_map_of_a_map(queue: TaskQueue) -> None:
     assert list(queue.map(add, queue.map(square, range(200)), range(200))) == [n**2 + n for n in range(200)]
 
 
-@pytest.mark.needs("pickle")
+@pytest.mark.needs("pickle", why="no message between machines may name a type to build")
 def test_results_are_let_go(queue: TaskQueue) -> None:
     """The iterator keeps no reference to a result that it has yielded."""
     for thing in queue.map(make_thing, range(10)):

@@ -57,9 +57,11 @@ def test_first_come_first_served(one_process: TaskQueue, gate: Gate, ledger: Led
 def test_priority(one_process: TaskQueue, gate: Gate, ledger: Ledger) -> None:
     """The higher priority starts first; equals start in the order of their submits."""
     wanted = [(number, (number * 7) % 5 - 2) for number in range(60)]
+    one_process.pause("default")  # else a worker might take the first one ahead
     jobs = [
         one_process.options(priority=priority).submit(note_item, ledger.path, number) for number, priority in wanted
     ]
+    one_process.resume("default")
     gate.open()
     for job in jobs:
         job.result(timeout=PATIENCE)
@@ -79,11 +81,13 @@ def test_urgent_job_overtakes_a_long_line(queue: TaskQueue, ledger: Ledger) -> N
 
 def test_options_of_the_decorator(one_process: TaskQueue, gate: Gate, ledger: Ledger) -> None:
     """Options given to `@task` hold, and those of `queue.options` go over them one by one."""
+    one_process.pause("default")
     before = one_process.submit(note_item, ledger.path, "plain")
     urgent = one_process.submit(decorated, 1)
     order: list[str] = []
     before.add_done_callback(lambda _: order.append("plain"))
     urgent.add_done_callback(lambda _: order.append("decorated"))
+    one_process.resume("default")
     gate.open()
     before.result(timeout=PATIENCE)
     eventually(lambda: len(order) == 2, "both jobs to end")

@@ -10,6 +10,7 @@ import pytest
 
 from taskq import Retry
 from taskq.errors import ConfigError, JobCrashed
+from tests.ledger import Ledger
 from tests.sample_tasks import (
     die,
     die_until,
@@ -23,8 +24,9 @@ from tests.sample_tasks import (
 from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from taskq import TaskQueue
-    from tests.ledger import Ledger
 
 
 def test_retry_until_it_succeeds(queue: TaskQueue, ledger: Ledger) -> None:
@@ -61,8 +63,8 @@ def test_retry_by_number(queue: TaskQueue, ledger: Ledger) -> None:
 def test_retry_only_on_listed_errors(queue: TaskQueue, ledger: Ledger) -> None:
     """Only errors of the listed classes, or classes below them, are tried again."""
     bound = queue.options(retry=Retry(3, delay=0.01, on=(OSError,)))
-    assert bound.submit(fail_until, ledger.path, 2, ConnectionResetError).result(timeout=PATIENCE) == 2
-    job = bound.submit(fail_until, ledger.path, 2, ValueError)
+    assert bound.submit(fail_until, ledger.path, 2, "ConnectionResetError").result(timeout=PATIENCE) == 2
+    job = bound.submit(fail_until, ledger.path, 2, "ValueError")
     with pytest.raises(ValueError, match="attempt 1"):
         job.result(timeout=PATIENCE)
     assert ledger.texts() == ["attempt"] * 3
@@ -76,6 +78,24 @@ def test_backoff(queue: TaskQueue, ledger: Ledger) -> None:
     waits = [later - earlier for earlier, later in itertools.pairwise(starts)]
     assert len(waits) == 3
     assert all(wait >= least for wait, least in zip(waits, [0.1, 0.2, 0.4], strict=True)), waits
+
+
+def test_jitter(queue: TaskQueue, tmp_path: Path) -> None:
+    """With jitter, jobs that fail together do not come back together: their waits are spread over the delay."""
+    ledgers = [Ledger(tmp_path / str(number)) for number in range(24)]
+    bound = queue.options(retry=Retry(1, delay=1.0))
+    jobs = [bound.submit(fail_until, ledger.path, 2) for ledger in ledgers]
+    assert [job.result(timeout=PATIENCE) for job in jobs] == [2] * 24
+    pairs = [[entry.at for entry in ledger.entries()] for ledger in ledgers]
+    waits = sorted(second - first for first, second in pairs)
+    assert waits[-4] - waits[3] > 0.2, waits
+
+
+def test_longest_wait(queue: TaskQueue, ledger: Ledger) -> None:
+    """However the delays grow, none is longer than `max_delay`."""
+    bound = queue.options(retry=Retry(2, delay=0.2, backoff=1_000_000.0, max_delay=0.3, jitter=False))
+    assert bound.submit(fail_until, ledger.path, 3).result(timeout=PATIENCE) == 3
+    assert len(ledger.texts()) == 3
 
 
 def test_other_jobs_run_during_the_wait(queue: TaskQueue, ledger: Ledger) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tests.ledger import Ledger
     from tests.variants import Variant
 
-pytestmark = pytest.mark.needs("start_methods")
+pytestmark = pytest.mark.needs("start_methods", why="its workers have these settings: tests of `taskq worker`")
 
 
 def test_processes(make_queue: Callable[..., TaskQueue], gate: Gate, ledger: Ledger) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from taskq import TaskQueue
     from tests.conftest import Gate
     from tests.ledger import Ledger
+    from tests.variants import Variant
 
 
 def test_submit_after_shutdown(make_queue: Callable[..., TaskQueue]) -> None:
@@ -190,11 +191,9 @@ def test_cancelled_job_does_not_hold_up_shutdown(make_queue: Callable[..., TaskQ
         assert not closer.is_alive(), "shutdown waits for a cancelled job"
 
 
-def test_dropped_queue(make_queue: Callable[..., TaskQueue], variant: object) -> None:
+def test_dropped_queue(variant: Variant) -> None:
     """A queue that nobody holds any more finishes its jobs, and then its processes go (the leak guard looks)."""
-    from tests.conftest import build  # noqa: PLC0415 - not a fixture, so that no reference stays
-
-    queue = build(variant)  # type: ignore[arg-type]
+    queue = variant.open()  # not by a fixture, so that no reference stays
     jobs = [queue.submit(nap, 0.01) for _ in range(10)]
     del queue
     assert [job.result(timeout=PATIENCE) for job in jobs] == [0.01] * 10
@@ -217,7 +216,7 @@ def test_two_queues_at_once(make_queue: Callable[..., TaskQueue]) -> None:
     assert list(second.map(square, range(50))) == [number**2 for number in range(50)]
 
 
-@pytest.mark.needs("pickle")
+@pytest.mark.needs("pickle", why="no message between machines may name a type to build")
 def test_arguments_are_let_go(queue: TaskQueue) -> None:
     """Once a job has ended, neither the queue nor its job keep the arguments alive."""
     thing = Thing()
@@ -228,7 +227,7 @@ def test_arguments_are_let_go(queue: TaskQueue) -> None:
     eventually(lambda: watch() is None, "the argument of an ended job to be let go")
 
 
-@pytest.mark.needs("pickle")
+@pytest.mark.needs("pickle", why="no message between machines may name a type to build")
 def test_results_are_let_go(queue: TaskQueue) -> None:
     """Once nobody holds a job, its result is let go."""
     job = queue.submit(make_thing, 0)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskq.errors import EncodeError
-from tests.conftest import build, warm_up
+from tests.conftest import close, warm_up
 from tests.sample_errors import return_cycle
 from tests.sample_tasks import add, capture, identity, make_thing, size_of, square, zeros
 from tests.sample_values import PICKLED, PORTABLE, same
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from taskq import TaskQueue
     from tests.variants import Variant
 
+#: Numpy takes its time to import: only the workers of these tests do.
+WORKER_IMPORTS = ("tests.sample_arrays",)
+
 #: A value of 10 MB.
 BIG = 10_000_000
 
@@ -30,9 +33,10 @@ BIG = 10_000_000
 @pytest.fixture(scope="module")
 def strict_queue(variant: Variant, nothing_left_by_module: None) -> Iterator[TaskQueue]:
     """Give a queue that refuses what a queue between machines could not carry."""
-    with build(variant, strict=True) as queue:
-        warm_up(queue)
-        yield queue
+    queue = variant.open(strict=True)
+    warm_up(queue)
+    yield queue
+    close(queue)
 
 
 @pytest.fixture(params=["strict", "lenient"])
@@ -51,7 +55,7 @@ def test_portable_values(either_queue: TaskQueue) -> None:
         assert same(value, got), f"{value!r} came back from map as {got!r}"
 
 
-@pytest.mark.needs("pickle")
+@pytest.mark.needs("pickle", why="no message between machines may name a type to build")
 def test_pickled_values(queue: TaskQueue) -> None:
     """Any other picklable value travels too, where the executor declares it."""
     jobs = [queue.submit(identity, value) for value in PICKLED]
@@ -71,7 +75,7 @@ def test_any_portable_value(either_queue: TaskQueue, values: list[Any]) -> None:
     assert same(values, list(either_queue.map(identity, values)))
 
 
-@pytest.mark.needs("pickle")
+@pytest.mark.needs("pickle", why="no message between machines may name a type to build")
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(values=st.lists(picklable, max_size=5), data=st.data())
 def test_any_picklable_value(queue: TaskQueue, values: list[Any], data: st.DataObject) -> None:
@@ -110,7 +114,7 @@ def test_strict_refuses_cycles(strict_queue: TaskQueue) -> None:
     assert strict_queue.submit(square, 3).result(timeout=PATIENCE) == 9
 
 
-@pytest.mark.needs("pickle")
+@pytest.mark.needs("pickle", why="no message between machines may name a type to build")
 def test_cycles_travel_by_pickle(queue: TaskQueue) -> None:
     """Where values may be pickled, one that holds itself travels."""
     got = queue.submit(return_cycle).result(timeout=PATIENCE)

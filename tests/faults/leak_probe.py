@@ -49,12 +49,12 @@ def main() -> None:
     url, settings, jobs, kills, queues = sys.argv[1], json.loads(sys.argv[2]), *map(int, sys.argv[3:])
     leaks.mark_semaphores()
     found: dict[str, Any] = {}
-    with TaskQueue(url, processes=2, **settings) as queue:
+    with TaskQueue(url, **settings) as queue:
         work(queue, WARM_UP)
     gc.collect()
     empty, before = leaks.take(), memory_mib()
     for _ in range(queues):
-        with TaskQueue(url, processes=2, **settings) as queue, Killer(kills // queues) as killer:
+        with TaskQueue(url, **settings) as queue, Killer(kills // queues) as killer:
             work(queue, jobs // queues)
             while killer.busy:
                 work(queue, BATCH)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.conftest import Gate
     from tests.ledger import Ledger
 
-pytestmark = pytest.mark.needs("start_methods")
+pytestmark = pytest.mark.needs("start_methods", why="its processes are the workers': tests/faults/durable")
 
 #: Kills of one test; the soak tests do the same with many more.
 KILLS = 25

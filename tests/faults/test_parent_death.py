@@ -34,6 +34,9 @@ def program(body: str, first: str = "pass") -> str:
     return f'{HEAD}\nif __name__ == "__main__":\n    {first}\n    queue = {OPEN}\n{lines}\n'
 
 
+#: Why Ctrl-C of a program on a store is not tested here.
+OUTLIVED = "what it leaves in the store goes on in workers: tests/durable"
+
 WORK = {
     "idle": "queue.submit(pow, 2, 3).result()",
     "in Python": "jobs = [queue.submit(tasks.hold, '/no such gate', sys.argv[3]) for _ in range(4)]",
@@ -43,6 +46,7 @@ WORK = {
 }
 
 
+@pytest.mark.needs("start_methods", why="its jobs run in workers, which outlive it: tests/faults/durable")
 @pytest.mark.parametrize("work", WORK)
 def test_parent_killed(tmp_path: Path, variant: Variant, ledger: Ledger, work: str) -> None:
     """When the program is killed by SIGKILL, its children are gone soon after, whatever they were doing."""
@@ -57,6 +61,7 @@ def test_parent_killed(tmp_path: Path, variant: Variant, ledger: Ledger, work: s
         script.assert_gone(within=10.0)
 
 
+@pytest.mark.needs("start_methods", why="its jobs run in workers, which outlive it: tests/faults/durable")
 def test_parent_killed_during_start(tmp_path: Path, variant: Variant) -> None:
     """A program killed while its children are starting up leaves none of them behind."""
     source = program("time.sleep(100)", first="print('ready', flush=True)")
@@ -69,6 +74,7 @@ def test_parent_killed_during_start(tmp_path: Path, variant: Variant) -> None:
             script.assert_gone(within=10.0)
 
 
+@pytest.mark.needs("start_methods", why="its jobs run in workers, which outlive it: tests/faults/durable")
 def test_parent_killed_with_a_grandchild(tmp_path: Path, variant: Variant, ledger: Ledger, gate: Gate) -> None:
     """A program that a job started may outlive the parent's SIGKILL (known limit), but the pool's children do not."""
     body = "job = queue.submit(tasks.start_grandchild, *sys.argv[3:5])\nprint('ready', flush=True)\ntime.sleep(100)"
@@ -84,6 +90,7 @@ def test_parent_killed_with_a_grandchild(tmp_path: Path, variant: Variant, ledge
         script.assert_gone(within=10.0)
 
 
+@pytest.mark.needs("start_methods", why="its jobs run in workers, which outlive it: tests/faults/durable")
 def test_terminated(tmp_path: Path, variant: Variant, ledger: Ledger) -> None:
     """A program that SIGTERM ends, as by default, takes its children with it."""
     body = f"{WORK['in Python']}\nprint('ready', flush=True)\ntime.sleep(100)"
@@ -95,6 +102,7 @@ def test_terminated(tmp_path: Path, variant: Variant, ledger: Ledger) -> None:
         script.assert_gone(within=10.0)
 
 
+@pytest.mark.needs("start_methods", why=OUTLIVED)
 def test_ctrl_c(tmp_path: Path, variant: Variant, ledger: Ledger) -> None:
     """Ctrl-C ends a program that waits in its `with` block: running jobs end, waiting ones never start."""
     body = """
@@ -120,6 +128,7 @@ with queue:
     assert not list(tmp_path.glob("pymp-*")), "multiprocessing's temporary folder was left behind"
 
 
+@pytest.mark.needs("start_methods", why=OUTLIVED)
 def test_second_ctrl_c(tmp_path: Path, variant: Variant, ledger: Ledger) -> None:
     """A second Ctrl-C ends a program whose running jobs would take for ever."""
     body = """
@@ -144,6 +153,7 @@ with queue:
     assert len(ledger.texts()) == 2
 
 
+@pytest.mark.needs("start_methods", why=OUTLIVED)
 def test_ctrl_c_in_a_map(tmp_path: Path, variant: Variant) -> None:
     """Ctrl-C in the middle of an endless map ends the program, without a flood of tracebacks."""
     body = """
@@ -163,6 +173,7 @@ with queue:
     assert script.stderr.count("Traceback") <= 2, script.stderr
 
 
+@pytest.mark.needs("start_methods", why=OUTLIVED)
 def test_interrupt_can_be_survived(tmp_path: Path, variant: Variant) -> None:
     """A program that catches KeyboardInterrupt goes on with the same queue, and gets the result it waited for."""
     body = """

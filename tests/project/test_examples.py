@@ -158,3 +158,15 @@ def test_retry_flaky_api(checkout: Path) -> None:
     several = {city: count for city, count in attempts.items() if count > 1}
     assert len(attempts) == 10
     assert several == {"Bogota": 2, "Cairo": 3, "Izmir": 3, "Lima": 2}
+
+
+def test_fleet_works_on_one_machine(checkout: Path) -> None:
+    """Without a URL the fleet's program runs on this machine alone; a file that is no Python is counted, not fatal."""
+    folder = checkout / "sources"
+    folder.mkdir()
+    (folder / "shop.py").write_text(SOURCE)
+    (folder / "bad.py").write_text("def")
+    printed = output_of([sys.executable, "-m", "examples.fleet", str(folder)], checkout)
+    assert "    9  shop: Shop.sell\n" in printed
+    assert "1 files in" in printed
+    assert "; 1 are no Python\n    1  on " in printed

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bench.readme import section_of
+from bench.suite import SUITES
 from tests.project.commands import ROOT, run
 from tests.project.markdown import Block, Command, blocks, commands
 
@@ -38,6 +40,11 @@ def marked(command: Command) -> str:
     return f"printf '\\x1e'; (exit ${{s:-0}})\n{command.text.rstrip()}\ns=$?; printf '\\x1f%s' $s\n"
 
 
+def at_home_in(folder: Path) -> dict[str, str]:
+    """Return the environment that keeps the command line's own queue file in a folder of the test."""
+    return {"XDG_STATE_HOME": str(folder / "state")}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with the files that the README shows under a name."""
@@ -52,7 +59,7 @@ def test_programs_run(block: Block, folder: Path) -> None:
     """Every Python block is a whole program, and prints what the `text` block right below it shows."""
     program = folder / (block.file_name or "program.py")
     program.write_text(block.text, encoding="utf-8")
-    done = run([sys.executable, "-W", "error", program.name], folder)
+    done = run([sys.executable, "-W", "error", program.name], folder, environment=at_home_in(folder))
     assert done.returncode == 0, done.stderr
     below = BLOCKS[BLOCKS.index(block) + 1 :][:1]
     if below and below[0].language == "text":
@@ -65,7 +72,7 @@ def test_commands_run(block: Block, folder: Path) -> None:
     wanted = [command for command in commands(block) if without_comment(command) not in NOT_RUN_HERE]
     script = folder / "commands.sh"
     script.write_text("".join(marked(command) for command in wanted), encoding="utf-8")
-    done = run(["bash", script.name], folder)
+    done = run(["bash", script.name], folder, environment=at_home_in(folder))
     outcomes = [part.split("\x1f") for part in done.stdout.split("\x1e")[1:]]
     assert len(outcomes) == len(wanted), done.stderr
     for position, (command, (stdout, status)) in enumerate(zip(wanted, outcomes, strict=True), 1):
@@ -85,3 +92,10 @@ def test_the_two_commands_come_first() -> None:
     first = [without_comment(command) for block in consoles for command in commands(block)][:2]
     assert first == ["make demo", "make test"]
     assert (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()[-1] == "make test"
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_figures_are_those_of_the_last_published_run(suite: str) -> None:
+    """No figure is typed by hand: each section is what `python -m bench.readme` makes of the results in bench/."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"<!-- bench {suite} -->\n{section_of(suite)}<!-- end -->" in text

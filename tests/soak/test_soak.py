@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     from tests.ledger import Ledger
     from tests.variants import Variant
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(1_800), pytest.mark.needs("start_methods")]
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.timeout(1_800),
+    pytest.mark.needs("start_methods", why="its processes are the workers'"),
+]
 
 
 @pytest.mark.parametrize("turn", range(3))

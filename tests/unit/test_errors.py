@@ -21,6 +21,9 @@ BUILTINS = [
     (errors.MissingExtra, ImportError),
     (errors.BackendUnavailable, ConnectionError),
     (errors.QueueClosed, RuntimeError),
+    (errors.QueueFull, RuntimeError),
+    (errors.StoreFull, errors.QueueFull),
+    (errors.JobExists, ValueError),
     (errors.PoolBroken, concurrent.futures.BrokenExecutor),
     (errors.JobNotFound, LookupError),
     (errors.NotInJob, LookupError),
@@ -35,6 +38,8 @@ FULL = [
     JobCrashed("died", crashes=3, exitcode=-9, job_id="7"),
     errors.JobTimeout("too long", job_id="7"),
     errors.JobCancelled("by its user", job_id="7"),
+    errors.JobExpired("too late", job_id="7"),
+    errors.JobExists("job 7 has the key", job_id="7"),
 ]
 
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taskq import context
-from taskq.cli import commands
+from taskq import context, shell
 from taskq.cli.commands import CommandFailed, run_attached_command, run_captured_command, run_command_line
 from taskq.cli.jsonl import PAUSE
 from taskq.cli.lines import TOO_LONG, run_line
@@ -172,5 +171,5 @@ def test_a_long_stderr_is_shortened_in_the_message(attempt: Attempt) -> None:
     outcome = run_command_line(("sh", "-c", "yes long | head -1000 >&2; echo end >&2; exit 1"), 0, b"1")
     assert isinstance(outcome, list)
     assert outcome[1].endswith("end")
-    assert len(outcome[1]) < commands.STDERR_SHOWN + 40
+    assert len(outcome[1]) < shell.STDERR_SHOWN + 40
     assert outcome[2]["stderr"].count("long") == 1000

@@ -94,19 +94,25 @@ def test_os_error_keeps_its_fields() -> None:
         OddConstructor(3, "why"),
         KeywordOnly(code=3),
         WithAttributes(3, {"a": 1}),
-        KeyboardInterrupt(),
-        SystemExit(3),
         ExceptionGroup("two", [ValueError("a"), ValueError("b")]),
     ],
     ids=lambda error: type(error).__name__,
 )
 def test_what_cannot_be_rebuilt_truly_becomes_job_failed(error: BaseException) -> None:
-    """What plain arguments cannot rebuild, or would end this process, becomes a JobFailed that names it."""
+    """What plain arguments cannot rebuild becomes a JobFailed that names it."""
     back = travelled(error)
     assert type(back) is JobFailed
     assert back.type.endswith(type(error).__qualname__)
     assert type(error).__qualname__ in str(back)
     assert "Traceback" in back.traceback
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()], ids=repr)
+def test_what_ends_programs_is_an_outcome_too(error: BaseException) -> None:
+    """SystemExit and its like come back as what they were, as from the executors of the standard library."""
+    back = travelled(error)
+    assert type(back) is type(error)
+    assert back.args == error.args
 
 
 def test_the_cause_shows_the_remote_traceback() -> None:

@@ -143,3 +143,24 @@ def wait_for_gate(folder: str, number: int) -> int:
 def where(value: Any = None) -> list[str]:
     """Tell from where this module was imported, and the first place that is searched."""
     return [str(Path(__file__).parent), sys.path[0]]
+
+
+def watched(gate: str, steps: int = 3) -> str:
+    """Say how far it is, then wait until a file is there."""
+    job = current_job()
+    for number in range(1, steps + 1):
+        print(f"step {number}", flush=True)
+        job.progress(number, steps + 1)
+    job.meta["colour"] = "blue"
+    deadline = time.monotonic() + 50
+    while not Path(gate).exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError("nobody opened the gate")
+        time.sleep(0.01)
+    print("last words", flush=True)
+    return "through"
+
+
+def named(value: Any, *, size: int) -> list[Any]:
+    """Take an argument that has to be named."""
+    return [value, size]

@@ -1,0 +1,1 @@
+"""The suite `local`: pools of processes on one machine."""

@@ -1,0 +1,234 @@
+"""Listener: the one thread of a client that hears which jobs have ended, and tells their handles.
+
+    user's thread                 listener's thread                     store
+    expect(id, target) ──▶ ear ──▶ ear.wait()  ◀───────────────────────  jobs that ended
+    target.hear(ended) ◀──────────────┘
+
+It starts with the first that is expected. Handles that are held but not waited for are told too when the store happens
+to say how they ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Protocol
+
+from taskq.errors import BackendUnavailable, QueueFull
+from taskq.result import Failure
+from taskq.states import State
+from taskq.store import Ended
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from taskq.store import Ear, Store
+
+__all__ = ["Listener", "Target"]
+
+#: Seconds before an ear that failed is asked again.
+_PAUSE: Final = 0.5
+
+
+class Target(Protocol):
+    """What wants to hear of a job's end."""
+
+    def hear(self, ended: Ended) -> None:
+        """Take note of it; called in the listener's thread, once."""
+
+
+class Listener:
+    """Hear of the ends of jobs. Methods may be called from any thread of the process that made it."""
+
+    def __init__(self, store: Store, held: Mapping[str, Target]) -> None:
+        self.pid = os.getpid()
+        self._store = store
+        #: Handles that somebody holds, by id; weak.
+        self._held = held
+        self._targets: dict[str, Target] = {}
+        #: Jobs that the ear has yet to be told of, because it could not take them.
+        self._missed: deque[str] = deque()
+        self._changed = threading.Condition()
+        self._ear: Ear | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        #: What is to be done in the listener's thread, because it must not be done where it came up.
+        self._errands: deque[Callable[[], None]] = deque()
+        self._then: Callable[[], None] | None = None
+        #: Why nothing will ever be heard any more.
+        self._broken: Exception | None = None
+
+    @property
+    def address(self) -> str:
+        """Where the store may send the outcomes of jobs that are put now; empty: nobody would listen."""
+        return "" if self._ear is None else self._ear.address
+
+    def expects(self, job_id: str) -> bool:
+        """Return whether somebody waits for this job here."""
+        return job_id in self._targets
+
+    def expected(self) -> set[str]:
+        """Return the ids of the jobs that somebody waits for here."""
+        return set(self._targets)
+
+    def start(self) -> None:
+        """Begin to listen, unless that has been done.
+
+        Raises:
+            BackendUnavailable: the store cannot be reached.
+        """
+        if self._ear is None:
+            self._begin()
+
+    def _begin(self) -> None:
+        with self._changed:
+            if self._ear is None and not self._stopping:
+                self._ear = self._store.ear()
+                self._thread = threading.Thread(target=_listen, args=(self, self._ear), name="taskq-ear", daemon=True)
+                self._thread.start()
+
+    def expect(self, targets: Iterable[tuple[str, Target]]) -> None:
+        """Tell these targets when their jobs end."""
+        self.start()
+        known = list(targets)
+        self.prepare(known)
+        self.confirm([job_id for job_id, _ in known])
+        if self._broken is not None:
+            self._fail_all(self._broken)
+
+    def prepare(self, targets: Iterable[tuple[str, Target]]) -> None:
+        """Tell these targets when their jobs, which are not in the store yet, end; `confirm` when they are."""
+        self._targets.update(targets)
+
+    def confirm(self, ids: Iterable[str]) -> None:
+        """Ask for the ends of these jobs: they are in the store. Those that were heard of already are passed over."""
+        ear = self._ear
+        wanted = [job_id for job_id in ids if job_id in self._targets]
+        if ear is None or not wanted:
+            return
+        try:
+            ear.expect(wanted)
+        except BackendUnavailable:  # the thread that waits tries again
+            self._missed.extend(wanted)
+            ear.wake()
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Hear no more of these jobs."""
+        known = [job_id for job_id in ids if self._targets.pop(job_id, None) is not None]
+        if known and self._ear is not None:
+            self._ear.forget(known)
+            with self._changed:
+                self._changed.notify_all()
+
+    def later(self, errand: Callable[[], None]) -> None:
+        """Have this done soon, in the listener's thread.
+
+        For finalizers: they may run at any point of any thread, also where it holds a lock of the store's.
+        """
+        self._errands.append(errand)
+        ear = self._ear
+        if ear is not None:
+            ear.wake()
+
+    def wait_until_idle(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is expected any more; return whether that is so."""
+        deadline = None if timeout is None else monotonic() + timeout
+        with self._changed:
+            while self._targets and not self._stopping:
+                left = None if deadline is None else deadline - monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._changed.wait(left)
+        return not self._targets
+
+    def is_this_thread(self) -> bool:
+        """Return whether the caller is a callback, called by the listener."""
+        return threading.current_thread() is self._thread
+
+    def stop(self, *, wait: bool, then: Callable[[], None] | None = None) -> None:
+        """Listen no more; the thread calls `then` at its end. Without `wait`, a finalizer may call it."""
+        if self.pid != os.getpid():
+            return
+        self._then = then
+        self._stopping = True
+        ear, thread = self._ear, self._thread
+        if ear is None or thread is None:
+            return
+        ear.wake()
+        if wait and not self.is_this_thread():
+            thread.join()
+
+    # -- the thread
+
+    def hear(self, ear: Ear) -> bool:
+        """Wait for news once and pass it on; return whether to go on."""
+        if self._missed:
+            ear.expect([self._missed.popleft() for _ in range(len(self._missed))])
+        self._run_errands()
+        if self._stopping:
+            return False
+        for ended in ear.wait(None):
+            self.tell(ended)
+        return True
+
+    def _run_errands(self) -> None:
+        while self._errands:
+            self._errands.popleft()()
+
+    def tell(self, ended: Ended) -> None:
+        """Pass the news of a job's end on to who waits for it, or holds its handle."""
+        target = self._targets.get(ended.id) or self._held.get(ended.id)
+        if target is None:
+            return
+        try:
+            target.hear(ended)
+        except Exception:
+            logging.getLogger("taskq").exception("telling job %s how it ended", ended.id)
+        if self._targets.pop(ended.id, None) is not None and not self._targets:
+            with self._changed:
+                self._changed.notify_all()
+
+    def recover(self) -> None:
+        """Ask for everything anew after the store could not be reached."""
+        time.sleep(_PAUSE)
+        self._missed.extend(self._targets)
+
+    def give_up(self, error: Exception) -> None:
+        """Fail all that is expected: nothing will ever be heard of it."""
+        logging.getLogger("taskq").error("cannot listen to %s: %s", self._store.url, error)
+        self._broken = error
+        self._stopping = True
+        self._fail_all(error)
+
+    def _fail_all(self, error: Exception) -> None:
+        for job_id in list(self._targets):
+            self.tell(Ended(id=job_id, state=State.FAILED, failure=Failure.from_exception(error)))
+
+    def leave(self, ear: Ear) -> None:
+        """End the thread's work."""
+        self._ear = None
+        ear.close()
+        if self._then is not None:
+            self._then()
+        with self._changed:
+            self._changed.notify_all()
+
+
+def _listen(listener: Listener, ear: Ear) -> None:
+    """Be the thread of a listener."""
+    try:
+        while True:
+            try:
+                if not listener.hear(ear):
+                    break
+            except (BackendUnavailable, QueueFull):
+                listener.recover()
+            except Exception as error:  # noqa: BLE001  # whatever it is, nobody may wait for ever
+                listener.give_up(error)
+                break
+    finally:
+        listener.leave(ear)

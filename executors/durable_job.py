@@ -1,0 +1,206 @@
+"""DurableJob: a handle to a job in a store. It asks the store, unless somebody waits: then it is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from taskq.errors import JobCancelled
+from taskq.future import Job, Undecoded
+from taskq.result import Failure
+from taskq.states import TERMINAL, State
+from taskq.store import Ended
+
+if TYPE_CHECKING:
+    from threading import Condition
+
+    from taskq.states import Reason
+    from taskq.store import JobRecord
+
+__all__ = ["DurableJob", "Home", "StoredOutcome", "ended_of", "failure_of"]
+
+
+class Home(Protocol):
+    """Where a job belongs: the executor that asks its store."""
+
+    def listen(self, job: DurableJob) -> None:
+        """See to it that the job is told when it ends."""
+
+    def is_listening(self, job: DurableJob) -> bool:
+        """Return whether that is so already."""
+
+    def look_up(self, job: DurableJob, *, payload: bool = False) -> JobRecord | None:
+        """Return what the store knows of the job now; None: nothing."""
+
+    def cancel(self, job: DurableJob, *, kill: bool) -> bool:
+        """Do what `Job.cancel` says."""
+
+    def log_of(self, job: DurableJob) -> bytes:
+        """Return what the job has printed and logged."""
+
+
+class StoredOutcome(Undecoded):
+    """An outcome as the store has it: the codec bytes of a value, or a failure."""
+
+    __slots__ = ("_failure", "_value", "failed")
+
+    def __init__(self, value: bytes | None, failure: Failure | None) -> None:
+        self._value = value
+        self._failure = failure
+        self.failed = failure is not None
+
+    def decode(self, job_id: str) -> tuple[Any, BaseException | None]:
+        from taskq.codec import decode  # noqa: PLC0415  # loaded by the submit already, except in mere onlookers
+
+        if self._failure is not None:
+            return None, self._failure.to_exception(job_id)
+        try:
+            return decode(self._value or b""), None
+        except Exception as error:  # noqa: BLE001  # a registered class may fail to be rebuilt here in any way
+            return None, error
+
+
+class DurableJob(Job[Any]):
+    """A job in a store. What is not known yet is a class attribute, so that making one is cheap."""
+
+    _attempts = 0
+    _crashes = 0
+    _reason: Reason | None = None
+    _told: tuple[int, int | None] | None = None
+    #: The final state, once it is known here.
+    _final: State | None = None
+
+    def __init__(self, home: Home, job_id: str) -> None:
+        self.home = home
+        self._id = job_id
+
+    # -- what it is
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def state(self) -> State:
+        return self._final or self._ask_state()
+
+    @property
+    def reason(self) -> Reason | None:
+        self._refresh()
+        return self._reason
+
+    @property
+    def attempts(self) -> int:
+        self._refresh()
+        return self._attempts
+
+    @property
+    def crashes(self) -> int:
+        self._refresh()
+        return self._crashes
+
+    @property
+    def progress(self) -> tuple[int, int | None] | None:
+        record = self.home.look_up(self)
+        if record is not None and record.progress is not None:
+            self._told = record.progress
+        return self._told
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the job has said of itself by `current_job().meta`."""
+        from taskq.codec import decode  # noqa: PLC0415  # as in StoredOutcome
+
+        record = self.home.look_up(self)
+        return decode(record.meta) if record is not None and record.meta else {}
+
+    def logs(self) -> str:
+        """Return what the job has printed and logged so far."""
+        return self.home.log_of(self).decode(errors="replace")
+
+    @property
+    def is_known_to_have_ended(self) -> bool:
+        """Whether the end has been heard of here; never asks the store."""
+        return self._final is not None
+
+    # -- the Future
+
+    @property
+    def _condition(self) -> Condition:
+        """Whoever wants to wait, or adds a callback, comes here first: from now on the job has to be told."""
+        if self._final is None and not self.home.is_listening(self):
+            self.home.listen(self)
+        return super()._condition
+
+    @_condition.setter
+    def _condition(self, condition: Condition) -> None:
+        self.__dict__["_lock"] = condition
+
+    def done(self) -> bool:
+        if self._final is None and not self.home.is_listening(self):
+            self._refresh()
+        return super().done()
+
+    def cancelled(self) -> bool:
+        return self.done() and super().cancelled()
+
+    def cancel(self, *, kill: bool = False) -> bool:
+        return self.home.cancel(self, kill=kill)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._id} {self._final or 'pending'}>"
+
+    # -- what the store says
+
+    def _ask_state(self) -> State:
+        record = self._refresh()
+        return record.state if record is not None else self._final or State.FAILED
+
+    def _refresh(self) -> JobRecord | None:
+        """Ask the store how the job is, unless it has ended; take note of its end."""
+        if self._final is not None:
+            return None
+        record = self.home.look_up(self)
+        if record is not None and record.state not in TERMINAL:
+            self._attempts, self._crashes = record.attempts, record.crashes
+            return record
+        if record is not None and record.state is State.SUCCEEDED:
+            record = self.home.look_up(self, payload=True)
+        self.hear(ended_of(self._id, record))
+        return record
+
+    def hear(self, ended: Ended) -> None:
+        """Take note of the job's end. Any thread may; the first one counts."""
+        token = object()
+        if self.__dict__.setdefault("_ending", token) is not token:
+            return
+        self._attempts, self._crashes = ended.attempts, ended.crashes
+        self._final = ended.state
+        if ended.state is State.CANCELLED:
+            self.drop()
+            return
+        failure = failure_of(ended)
+        self._reason = None if failure is None else failure.reason
+        self.settle(StoredOutcome(ended.result, failure))
+
+
+def failure_of(ended: Ended) -> Failure | None:
+    """Return how a job failed, or None when it succeeded."""
+    if ended.state is State.SUCCEEDED:
+        return None
+    if ended.state is State.CANCELLED:
+        return Failure.from_exception(JobCancelled("the job was cancelled"))
+    return ended.failure or Failure.lost()
+
+
+def ended_of(job_id: str, record: JobRecord | None) -> Ended:
+    """Return the news of a job's end from its record; None: the store has none any more."""
+    if record is None:
+        return Ended(id=job_id, state=State.FAILED, failure=Failure.lost())
+    return Ended(
+        id=job_id,
+        state=record.state,
+        result=record.result,
+        failure=record.failure,
+        attempts=record.attempts,
+        crashes=record.crashes,
+    )

@@ -1,0 +1,74 @@
+"""What the items of a chunk came to, as the consumer of a map gets it: results, and errors to be raised among them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from executors.dependencies import jobs_in
+from taskq.codec import decode
+from taskq.errors import DecodeError, EncodeError
+from taskq.result import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["ItemError", "Raising", "Results", "error_of", "of_item", "result_of"]
+
+#: The results of a chunk, its bytes, and whether errors to be raised stand among them.
+Results: TypeAlias = "tuple[list[Any], int, bool]"
+
+
+class ItemError:
+    """Stands among the results where one is an error to be raised."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def of_item(index: int, item: Any, error: EncodeError) -> EncodeError:
+    """Return the refusal of a single item, named by its place in the input."""
+    if jobs_in(item):
+        return EncodeError("a map does not wait for jobs: pass their results", f"items[{index}]")
+    return EncodeError(error.problem, error.path.replace("items[0]", f"items[{index}]", 1))
+
+
+def result_of(record: bytes | Failure, job_id: str) -> Any:
+    """Return the value of a record, or its error."""
+    if isinstance(record, Failure):
+        return error_of(record, job_id)
+    try:
+        return decode(record)
+    except DecodeError as error:
+        return ItemError(error)
+
+
+def error_of(failure: Failure, job_id: str) -> ItemError:
+    """Return the error to be raised for a failure."""
+    error = failure.to_exception(job_id)
+    if isinstance(error, StopIteration):  # raised from `next` it would pass for the end of the map
+        wrapped = RuntimeError("the task raised StopIteration")
+        wrapped.__cause__ = error
+        error = wrapped
+    return ItemError(error)
+
+
+class Raising:
+    """Yield results, and raise the errors among them at their places."""
+
+    def __init__(self, results: list[Any], index: int | None) -> None:
+        self._results = iter(results)
+        self._index = index
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        result = next(self._results)
+        index = self._index
+        if index is not None:
+            self._index = index + 1
+        if type(result) is ItemError:
+            raise result.error
+        return result if index is None else (index, result)

@@ -1,0 +1,43 @@
+"""A function as the submits of a durable executor need it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from executors.pool.naming import target
+from taskq.envelope import CALL, Template
+from taskq.errors import TaskRefused
+from taskq.label import parameters_of
+from taskq.tasks import name_of, options_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from taskq.job import JobOptions
+
+__all__ = ["Task"]
+
+
+class Task:
+    """A function as submits need it: its name, what is bound to it, and the envelopes of its jobs."""
+
+    __slots__ = ("_last", "_template", "args", "kwargs", "name", "options", "parameters")
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        plain, self.args, self.kwargs = target(fn)
+        self.name = name_of(plain)
+        if self.name.startswith("__main__:"):
+            raise TaskRefused(
+                f"{self.name} lives in the program that was started, which workers cannot import: move it to a module "
+                "and import it from there"
+            )
+        self.options = options_of(plain)
+        self.parameters = parameters_of(plain)
+        self._last: JobOptions | None = None
+        self._template: Template | None = None
+
+    def template(self, options: JobOptions) -> Template:
+        """Return what makes the envelopes of jobs with these options; mostly they are those of the last one."""
+        if self._template is None or options is not self._last:
+            self._last, self._template = options, Template(CALL, self.name, options)
+        return self._template

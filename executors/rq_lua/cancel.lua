@@ -1,0 +1,55 @@
+-- needs: moment order rate ending
+-- Cancel what waits, and ask the workers of what runs. Argument: {ids, 'ask' or 'kill'}. Returns the statuses, '' for none.
+local ids, how = unpack(cmsgpack.unpack(ARGV[1]))
+begin_writing()
+local WAITS = {[S_QUEUED] = true, [S_SCHEDULED] = true, [S_DEFERRED] = true, [S_READY] = true, [S_RATE_LIMITED] = true,
+  [S_CREATED] = true}
+local found, queued = {}, {}
+
+-- Taking many ids out of one list one by one would read it as often: then it is written anew
+local function leave_list(queue, gone)
+  local list, count = K_QUEUE .. queue, 0
+  for _ in pairs(gone) do count = count + 1 end
+  if count < 32 then
+    for id in pairs(gone) do call('LREM', list, 1, id) end
+  else
+    local stay = {}
+    for _, id in ipairs(call('LRANGE', list, 0, -1)) do if not gone[id] then stay[#stay + 1] = id end end
+    call('DEL', list)
+    for first = 1, #stay, 5000 do call('RPUSH', list, unpack(stay, first, math.min(first + 4999, #stay))) end
+  end
+  for id in pairs(gone) do if has_bands(queue) then call('ZREM', K_PRIORITIES .. queue, id) end end
+end
+
+local closing = {}
+for i, id in ipairs(ids) do
+  local j = call('HMGET', K_JOB .. id, F_status, F_origin, F_worker_name, F_rate_limit_key)
+  local status = j[1]
+  if not status then
+    found[i] = ''
+  elseif WAITS[status] then
+    if status == S_QUEUED then
+      queued[j[2]] = queued[j[2]] or {}
+      queued[j[2]][id] = true
+    else
+      withdraw(id, j[2], status)
+    end
+    closing[#closing + 1] = {id, j[4]}
+    call('HSET', K_JOB .. id, F_status, S_CANCELED)
+    found[i] = S_CANCELED
+  else
+    if status == S_STARTED then
+      call('HSET', K_JOB .. id, F_cancel, how)
+      local command = how == 'kill' and 'stop-job' or 'taskq-cancel'
+      call('PUBLISH', K_CHANNEL .. (j[3] or ''), cjson.encode({command = command, job_id = id, taskq = 1}))
+    end
+    found[i] = status
+  end
+end
+for queue, gone in pairs(queued) do leave_list(queue, gone) end
+for _, entry in ipairs(closing) do
+  close(entry[1], '', '')
+  if entry[2] then release_slot(entry[1], entry[2]) end
+end
+send_news()
+return found

@@ -1,0 +1,120 @@
+-- needs: moment order rate ending due back
+-- What any worker does every few seconds for all. Argument: {reap: 1 or 0}. Returns how many jobs were put back.
+-- One script is one atomic step, so it needs no lock; where there is nothing to do it costs some microseconds a queue.
+local reap = unpack(cmsgpack.unpack(ARGV[1]))
+local returned = 0
+begin_writing()
+
+-- Workers of ours that are dead
+if reap == 1 then
+  for _, worker in ipairs(call('ZRANGEBYSCORE', K_LEASES, '-inf', now, 'LIMIT', 0, 20)) do
+    returned = returned + put_back(worker, true)
+    call('DEL', K_WORKER .. worker)
+  end
+end
+
+-- Jobs that nothing started in time
+for _, id in ipairs(call('ZRANGEBYSCORE', K_EXPIRIES, '-inf', now, 'LIMIT', 0, 200)) do
+  local j = call('HMGET', K_JOB .. id, F_status, F_origin, F_expires_in)
+  if j[1] == S_QUEUED or j[1] == S_SCHEDULED or j[1] == S_DEFERRED then
+    withdraw(id, j[2], j[1])
+    close(id, 'E' .. (j[3] or ''), T_EXPIRED)
+  end
+  call('ZREM', K_EXPIRIES, id)
+end
+
+-- A job in the hands of a stock worker that died: RQ's rule for its own, ours for ours
+local function abandoned(composite, queue)
+  local id = string.match(composite, '^([^:]*):')
+  call('ZREM', K_WIP .. queue, composite)
+  call('DEL', K_EXECUTION .. composite)
+  local j = call('HMGET', K_JOB .. id, F_status, F_task, F_crashes, F_max_crashes, F_priority, F_retries_left,
+    F_rate_limit_key)
+  if j[1] ~= S_STARTED then return end
+  local crashes = num(j[3]) + 1
+  call('HSET', K_JOB .. id, F_crashes, crashes, F_rare, 1)
+  if not j[2] and num(j[6]) <= 0 or crashes >= (tonumber(j[4] or 3) or 3) then
+    close(id, 'C' .. crashes, T_CRASHED)
+  else
+    if not j[2] then call('HSET', K_JOB .. id, F_retries_left, tonumber(j[6]) - 1) end
+    enqueue(queue, id, j[5], true)
+    returned = returned + 1
+  end
+  if j[7] and call('HGET', K_JOB .. id, F_status) ~= S_QUEUED then release_slot(id, j[7]) end
+end
+
+-- A job that a stock worker popped and then did not start: it stays a minute in the intermediate list at most
+local function stranded(queue)
+  local list = K_QUEUE .. queue .. ':intermediate'
+  for _, id in ipairs(call('LRANGE', list, 0, 99)) do
+    local seen = list .. ':first_seen:' .. id
+    local status = call('HGET', K_JOB .. id, F_status)
+    if not status then
+      call('LREM', list, 1, id)
+    elseif status == S_QUEUED and not call('SET', seen, stamp, 'NX', 'EX', 86400) then
+      if now - num(call('GET', seen)) > 60 then
+        call('LREM', list, 1, id)
+        call('DEL', seen)
+        enqueue(queue, id, call('HGET', K_JOB .. id, F_priority), true)
+        returned = returned + 1
+      end
+    end
+  end
+end
+
+-- Dependents whose needs were settled by a stock client or worker that failed, cancelled or removed them
+local function settled(queue)
+  local deferred = K_DEFERRED .. queue
+  local count = call('ZCARD', deferred)
+  if count == 0 then return end
+  local first = count > 100 and math.floor(now * 1000) % (count - 99) or 0
+  for _, id in ipairs(call('ZRANGE', deferred, first, first + 99)) do
+    local j = call('HMGET', K_JOB .. id, F_task, F_status)
+    if not j[2] then
+      call('ZREM', deferred, id)
+    elseif j[1] and j[2] == S_DEFERRED then
+      for _, need in ipairs(call('SMEMBERS', K_DEPENDENCIES .. id .. ':dependencies')) do
+        local status = call('HGET', K_JOB .. need, F_status)
+        if not status then
+          call('SADD', K_JOB .. need .. ':dependents', id)
+          release(need)
+          call('DEL', K_JOB .. need .. ':dependents')
+        elseif status == S_FAILED or status == S_STOPPED or status == S_CANCELED or status == S_FINISHED then
+          release(need)
+        end
+      end
+    end
+  end
+end
+
+local function tidy(queue)
+  promote(queue)
+  if reap == 1 then
+    for _, composite in ipairs(call('ZRANGEBYSCORE', K_WIP .. queue, '-inf', now, 'LIMIT', 0, 100)) do
+      abandoned(composite, queue)
+    end
+    stranded(queue)
+  end
+  settled(queue)
+  for _, id in ipairs(call('ZRANGE', K_READY .. queue, 0, 99)) do
+    call('ZREM', K_READY .. queue, id)
+    local j = call('HMGET', K_JOB .. id, F_status, F_priority, F_at_front, F_rate_limit_key, F_rate_limit_concurrency)
+    if j[1] == S_READY then
+      if j[4] and j[5] then enqueue_limited(id, j[4], j[5]) else enqueue(queue, id, j[2], j[3] == '1') end
+    end
+  end
+  if call('EXISTS', K_QUEUE .. queue) == 0 then call('DEL', K_PRIORITIES .. queue) end
+  call('ZREMRANGEBYSCORE', K_FINISHED .. queue, 0, now)
+  call('ZREMRANGEBYSCORE', K_FAILED .. queue, 0, now)
+  for _, id in ipairs(call('ZRANGE', K_CANCELED .. queue, 0, 49)) do
+    if call('EXISTS', K_JOB .. id) == 0 then call('ZREM', K_CANCELED .. queue, id) end
+  end
+end
+
+-- A damaged key of one queue must not keep the others from being swept
+for _, key in ipairs(call('SMEMBERS', K_QUEUES)) do pcall(tidy, string.sub(key, #K_QUEUE + 1)) end
+for _, wkey in ipairs(call('SMEMBERS', K_WORKERS)) do
+  if call('EXISTS', wkey) == 0 then call('SREM', K_WORKERS, wkey) end
+end
+send_news()
+return returned

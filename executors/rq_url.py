@@ -1,0 +1,75 @@
+"""The words that a redis:// URL may have in its query: ours, and those that redis-py reads."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import parse_qsl, urlencode
+
+from taskq.config import parse_truth
+from taskq.errors import ConfigError
+from taskq.suggest import did_you_mean
+
+__all__ = ["lease", "part", "truth"]
+
+#: Seconds that a lease may be set to: shorter ones run out by chance, after longer ones nobody waits.
+LEASE_MIN, LEASE_MAX = 3.0, 3600.0
+
+#: What may stand in the query of the URL, besides what redis-py itself reads there.
+WORDS: Final = ("prefix", "lease", "allow_pickle", "allow_callbacks")
+
+#: redis-py's own words that make sense here.
+REDIS_WORDS: Final = (
+    "db",
+    "username",
+    "password",
+    "ssl_cert_reqs",
+    "ssl_ca_certs",
+    "ssl_ca_path",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "ssl_check_hostname",
+    "ssl_min_version",
+)
+
+
+def part(url: str, shown: str) -> tuple[dict[str, str], str]:
+    """Return our words in a URL's query, and the URL with only redis-py's. `shown`: the URL without secrets.
+
+    Raises:
+        ConfigError: it has a word that neither knows.
+    """
+    place, mark, query = url.partition("?")
+    own: dict[str, str] = {}
+    rest = []
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        if name in WORDS:
+            own[name] = text
+        elif name in REDIS_WORDS:
+            rest.append((name, text))
+        else:
+            hint = did_you_mean(name, (*WORDS, *REDIS_WORDS)) or f"; there is {', '.join(WORDS)}"
+            raise ConfigError(f"{shown}: there is no setting {name!r}{hint}")
+    if not mark:
+        return own, url
+    return own, f"{place}?{urlencode(rest)}" if rest else place
+
+
+def lease(text: str | None, shown: str) -> float | None:
+    """Return the lease that a URL sets, None where it sets none."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not LEASE_MIN <= seconds <= LEASE_MAX:
+        raise ConfigError(f"{shown}: lease={text!r}: give seconds, from {LEASE_MIN:g} to {LEASE_MAX:g}")
+    return seconds
+
+
+def truth(name: str, own: dict[str, str], shown: str) -> bool:
+    """Return whether a URL switches something on."""
+    try:
+        return name in own and parse_truth(own[name])
+    except ConfigError as exc:
+        raise ConfigError(f"{shown}: {name}={exc}") from None

@@ -1,0 +1,66 @@
+"""SQLite's and the system's errors as ours, in words that name the file and the cure."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from typing import TYPE_CHECKING
+
+from taskq.errors import BackendUnavailable, StoreDamaged, StoreFull, TaskqError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["damaged", "free_bytes", "from_os", "from_sqlite"]
+
+FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+#: Bytes of room below which a failed write or a failed growth of the shared memory file means a full disk.
+SCANT = 128 * 1024
+
+#: Low byte of SQLite's result codes.
+PRIMARY = 0xFF
+
+
+def from_sqlite(path: Path, exc: sqlite3.Error) -> TaskqError:
+    """Return the error to raise in the place of one of SQLite's."""
+    code = (getattr(exc, "sqlite_errorcode", None) or 0) & PRIMARY
+    name = getattr(exc, "sqlite_errorname", None) or type(exc).__name__
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return damaged(path, str(exc))
+    if code == sqlite3.SQLITE_FULL or (code in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN} and _is_full(path)):
+        return StoreFull(f"{path}: no room on the disk ({name}): free some, then submit again; nothing was kept")
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return BackendUnavailable(
+            f"{path}: another program holds the file ({name}): end its transaction, or try again later"
+        )
+    return BackendUnavailable(f"{path}: {exc} ({name}): check that the disk works and the file may be written")
+
+
+def from_os(path: Path, exc: OSError, doing: str) -> TaskqError:
+    """Return the error to raise in the place of one of the system's."""
+    if exc.errno in FULL_ERRNOS:
+        return StoreFull(f"{path}: no room on the disk while {doing}: free some, then try again")
+    return BackendUnavailable(f"{path}: {doing}: {exc.strerror or exc}: check that the disk works")
+
+
+def damaged(path: Path, what: str) -> StoreDamaged:
+    """Return the error that says a file is damaged, and how to go on."""
+    return StoreDamaged(
+        f"{path} is damaged or no queue file ({what}); it was left as it is. To go on: restore a backup, or save what "
+        f"can be read with `sqlite3 {path} .recover`, or move the file away with its -wal and -shm to begin anew"
+    )
+
+
+def free_bytes(path: Path) -> int:
+    """Return how many bytes may still be written where this file is."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        return free_bytes(path.parent) < SCANT
+    except OSError:
+        return False

@@ -1,0 +1,114 @@
+"""Forks while a queue file is open: none happens while a thread is inside SQLite.
+
+SQLite keeps a table of each process's locks by file, and mutexes. A forked copy inherits both but not the locks: a new
+connection in it would believe in locks that only the parent has, and hang on a mutex whose thread is not there. So
+
+    before fork   ─▶ wait until nobody is inside SQLite, and let nobody in
+    in the parent ─▶ go on
+    in the copy   ─▶ descriptors of ours are closed at once; the inherited connections are never used, and are closed
+                     (which mends the table) under the store's lock when the copy first uses the file
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from threading import get_ident
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["Inherited", "gate", "immortal", "watch"]
+
+
+class Inherited(Protocol):
+    """What has to do something in a forked copy."""
+
+    def forsake(self) -> None:
+        """Leave to the parent what is the parent's."""
+
+
+class _Gate:
+    """Know which threads are inside SQLite; `with gate:` around every use of a connection.
+
+    Going in and out takes no lock, as every write does it: a thread first says that it is inside and then looks whether
+    somebody forks, who first says so and then looks who is inside. So one of them always sees the other.
+    Whoever is inside may enter again, and the condition is reentrant: the garbage collector may close a store anywhere.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, as in a forked copy: nobody is inside."""
+        self._changed = threading.Condition()
+        self._inside: dict[int, int] = {}  # how often each thread has entered
+        self._forking: int | None = None
+
+    def __enter__(self) -> None:
+        me = get_ident()
+        depth = self._inside.get(me, 0)
+        self._inside[me] = depth + 1
+        if self._forking is not None and self._forking != me and not depth:
+            self._step_back(me)
+
+    def _step_back(self, me: int) -> None:
+        """Go out again until the fork is made."""
+        with self._changed:
+            del self._inside[me]
+            self._changed.notify_all()
+            while self._forking is not None:
+                self._changed.wait()
+            self._inside[me] = 1
+
+    def __exit__(self, *_: object) -> None:
+        me = get_ident()
+        depth = self._inside.get(me, 1)
+        if depth > 1:
+            self._inside[me] = depth - 1
+            return
+        self._inside.pop(me, None)
+        if self._forking is not None:
+            with self._changed:
+                self._changed.notify_all()
+
+    def shut(self) -> None:
+        """Wait until nobody is inside, and let nobody in."""
+        with self._changed:
+            while self._forking is not None:
+                self._changed.wait()
+            self._forking = get_ident()
+            while self._inside:
+                self._changed.wait()
+
+    def open(self) -> None:
+        """Let everybody in."""
+        with self._changed:
+            self._forking = None
+            self._changed.notify_all()
+
+
+gate = _Gate()
+_watched: weakref.WeakSet[Inherited] = weakref.WeakSet()
+
+
+def watch(thing: Inherited) -> None:
+    """Have its `forsake` called in every copy that is forked from now on."""
+    _watched.add(thing)
+
+
+def _in_copy() -> None:
+    gate.reset()
+    for thing in list(_watched):
+        thing.forsake()
+
+
+os.register_at_fork(before=gate.shut, after_in_parent=gate.open, after_in_child=_in_copy)
+
+
+def immortal(connection: sqlite3.Connection) -> None:
+    """Keep a connection from being closed by the garbage collector, which knows nothing of our lock."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))

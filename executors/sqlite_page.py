@@ -1,0 +1,245 @@
+"""One page of memory that all processes with a queue file share: counters, flags and bells, in the lock file beside it.
+
+    counters · bells · 256 flags of workers · 2048 flags of ears
+
+A counter is eight aligned bytes, which the machine reads and writes in one piece. All but `synced`, `company` and
+`wanted`, which are of those who sync, are written only under the store's lock. Nothing here must survive: a lost or
+stale page costs a sync or a wake-up, never a job.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import sys
+import time
+from typing import Final
+
+__all__ = ["ANY", "AWAKE", "EARS", "OWN", "SIZE", "WORKERS", "Bell", "Page"]
+
+SIZE: Final = 4096
+
+#: Slots of workers, and of ears. Ear 0 is nobody's: jobs that nobody waits for name it.
+WORKERS: Final = 256
+EARS: Final = 2048
+
+#: Flags of a worker: AWAKE or hungry (OWN). Of an ear: AWAKE, wants its OWN jobs' ends, or ANY.
+AWAKE, OWN, ANY = 0, 1, 2
+
+_BELLS_AT: Final = 256
+_HUNGRY: Final = bytes([OWN])
+
+_WORKERS_AT: Final = 512
+_EARS_AT: Final = 1024
+
+_COMMITTED, _SYNCED, _ENDED, _FRAMES, _HOLDER = range(1, 6)
+_ROSTER, _SUSPECT, _BORN, _COMPANY, _WANTED = range(6, 11)
+
+#: Bytes of a bell on the page: a number that changes with each ring, and whether somebody listens.
+BELL_BYTES: Final = 8
+
+#: Seconds that a lost ring costs, and between two looks where there is no futex.
+LOST_S, LOOK_S = 2e-3, 1e-4
+
+#: The number of Linux's system call `futex`, by machine (64 bits only).
+_NUMBERS: Final = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "ppc64le": 221, "s390x": 238}
+_WAIT, _WAKE = 0, 1
+_EVERYBODY: Final = 0x7FFFFFFF
+_LAST: Final = 0xFFFFFFFF
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+_is_64 = ctypes.sizeof(ctypes.c_void_p) == BELL_BYTES
+_FUTEX: Final = _NUMBERS.get(os.uname().machine) if sys.platform == "linux" and _is_64 else None
+_call = ctypes.CDLL(None).syscall
+_call.argtypes = (ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
+
+
+class Page:
+    """The shared page over the descriptor of the lock file, which is at least SIZE bytes long."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._map = mmap.mmap(descriptor, SIZE)
+        self._bytes = memoryview(self._map)
+        self._numbers = self._bytes.cast("Q")
+        #: Rung when the store's lock is free again, when the log has been synced, when commit `wanted` is made.
+        self.lock_bell, self.sync_bell, self.commit_bell = (
+            Bell(self._map, _BELLS_AT + number * BELL_BYTES) for number in range(3)
+        )
+
+    def close(self) -> None:
+        """Give the memory back; nothing may be read afterwards."""
+        for bell in (self.lock_bell, self.sync_bell, self.commit_bell):
+            bell.close()
+        self._numbers.release()
+        self._bytes.release()
+        self._map.close()
+
+    def follow(self, old: Page) -> None:
+        """Go on from the numbers of a page that this one replaces, so that none comes twice."""
+        self._numbers[_COMMITTED] = max(self.committed, old.committed, old.synced)
+        self._numbers[_ENDED] = max(self._numbers[_ENDED], old._numbers[_ENDED])
+        self.change_roster()
+
+    # -- commits
+
+    @property
+    def committed(self) -> int:
+        """The number of the newest commit."""
+        return self._numbers[_COMMITTED]
+
+    @property
+    def synced(self) -> int:
+        """The number of the newest commit that is known to be on the disk."""
+        return self._numbers[_SYNCED]
+
+    @synced.setter
+    def synced(self, number: int) -> None:
+        self._numbers[_SYNCED] = max(number, self._numbers[_SYNCED])
+
+    def count_commit(self) -> int:
+        """Return the number of the commit just made; never one that a stale page says is synced."""
+        number = max(self._numbers[_COMMITTED], self._numbers[_SYNCED]) + 1
+        self._numbers[_COMMITTED] = number
+        if 0 < self._numbers[_WANTED] <= number:
+            self.commit_bell.ring()
+        return number
+
+    @property
+    def company(self) -> int:
+        """How many commits there were from the start of the last but one sync to the end of the last."""
+        return self._numbers[_COMPANY]
+
+    @company.setter
+    def company(self, count: int) -> None:
+        self._numbers[_COMPANY] = max(0, count)
+
+    @property
+    def wanted(self) -> int:
+        """The number of the commit that somebody waits for who is about to sync; 0: nobody does."""
+        return self._numbers[_WANTED]
+
+    @wanted.setter
+    def wanted(self, number: int) -> None:
+        self._numbers[_WANTED] = number
+
+    @property
+    def suspect(self) -> bool:
+        """Whether a sync has failed since the log was last written anew."""
+        return bool(self._numbers[_SUSPECT])
+
+    @suspect.setter
+    def suspect(self, value: bool) -> None:
+        self._numbers[_SUSPECT] = int(value)
+
+    @property
+    def frames(self) -> int:
+        """About how many pages the log has taken since the last checkpoint."""
+        return self._numbers[_FRAMES]
+
+    @frames.setter
+    def frames(self, count: int) -> None:
+        self._numbers[_FRAMES] = count
+
+    @property
+    def holder(self) -> int:
+        """The process that took the lock last."""
+        return self._numbers[_HOLDER]
+
+    @holder.setter
+    def holder(self, pid: int) -> None:
+        self._numbers[_HOLDER] = pid
+
+    @property
+    def born(self) -> bool:
+        """Whether the tables have been made: a file that is empty afterwards has been emptied."""
+        return bool(self._numbers[_BORN])
+
+    @born.setter
+    def born(self, value: bool) -> None:
+        self._numbers[_BORN] = int(value)
+
+    # -- ends of jobs
+
+    def count_ends(self, count: int, at_least: int = 0) -> int:
+        """Return the first of `count` growing numbers for jobs that end, all above `at_least`."""
+        first = max(self._numbers[_ENDED], at_least) + 1
+        self._numbers[_ENDED] = first + count - 1
+        return first
+
+    # -- who sleeps
+
+    @property
+    def roster(self) -> int:
+        """A number that changes when a worker comes or goes."""
+        return self._numbers[_ROSTER]
+
+    def change_roster(self) -> None:
+        """Have everybody read again which worker serves what."""
+        self._numbers[_ROSTER] += 1
+
+    def hungry_worker(self, start: int = 0) -> int:
+        """Return the slot of the first hungry worker from this one on; -1: there is none."""
+        return max(-1, self._map.find(_HUNGRY, _WORKERS_AT + start, _WORKERS_AT + WORKERS) - _WORKERS_AT)
+
+    def flag_worker(self, slot: int, flag: int) -> None:
+        """Say whether this worker is hungry."""
+        self._bytes[_WORKERS_AT + slot] = flag
+
+    def ear_flags(self) -> bytes:
+        """Return the flags of all ears."""
+        return self._map[_EARS_AT : _EARS_AT + EARS]
+
+    def ear_flag(self, slot: int) -> int:
+        """Return one ear's flag."""
+        return self._bytes[_EARS_AT + slot] if 0 < slot < EARS else AWAKE
+
+    def flag_ear(self, slot: int, flag: int) -> None:
+        """Say what this ear wants to be woken by."""
+        self._bytes[_EARS_AT + slot] = flag
+
+
+class Bell:
+    """Wait until another process is done with something, and be woken by it: a futex on the page.
+
+        who waits: listen ─▶ try to get it ─▶ still taken: wait        who is done: give it free ─▶ ring
+
+    It only shortens the wait: whoever waits tries again after a while in any case. So what is lost with a process that
+    died between the two is a little time, as it is where there is no futex (macOS) or its number is not known.
+    """
+
+    def __init__(self, page: mmap.mmap, at: int) -> None:
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(page)) + at
+        #: How often it was rung, and whether somebody listens.
+        self._numbers = memoryview(page)[at : at + BELL_BYTES].cast("I")
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._numbers.release()
+
+    def listen(self) -> int:
+        """Say that somebody is about to wait; return what `wait` has to be given. Afterwards try once more."""
+        rung = self._numbers[0]
+        self._numbers[1] = 1
+        return rung
+
+    def wait(self, rung: int, seconds: float = LOST_S) -> None:
+        """Wait for a ring since `listen`, up to so many seconds, which are below 1."""
+        if _FUTEX is None:
+            time.sleep(min(seconds, LOOK_S))
+        else:
+            nap = _Timespec(0, int(seconds * 1e9))
+            _call(_FUTEX, self._address, _WAIT, rung, ctypes.addressof(nap))
+
+    def ring(self, count: int = _EVERYBODY) -> None:
+        """Wake so many of those who wait."""
+        if not self._numbers[1]:
+            return
+        self._numbers[1] = 0
+        self._numbers[0] = (self._numbers[0] + 1) & _LAST
+        if _FUTEX is not None:
+            _call(_FUTEX, self._address, _WAKE, count, None)

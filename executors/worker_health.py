@@ -1,0 +1,106 @@
+"""What a worker tells monitors over HTTP: /health for load balancers and orchestrators, /metrics for Prometheus.
+
+A thread of its own serves it, so that it answers while the loop waits for an absent store; it only reads.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Final
+
+from taskq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Health"]
+
+#: Seconds that a client gets to say what it wants.
+_CLIENT_TIMEOUT: Final = 5.0
+
+#: Metrics by name: what they count, and whether that only grows.
+_METRICS: Final = {
+    "succeeded": ("taskq_worker_jobs_succeeded_total", "counter", "Jobs that succeeded here."),
+    "failed": ("taskq_worker_jobs_failed_total", "counter", "Jobs that failed here."),
+    "held": ("taskq_worker_jobs_held", "gauge", "Jobs claimed and not yet ended."),
+    "running": ("taskq_worker_jobs_running", "gauge", "Jobs running."),
+    "processes": ("taskq_worker_processes", "gauge", "Jobs that can run at once."),
+    "outcomes_waiting": ("taskq_worker_outcomes_waiting", "gauge", "Outcomes that the store was not told yet."),
+    "backend_away_s": ("taskq_worker_backend_away_seconds", "gauge", "Seconds since the store was reached last."),
+    "uptime_s": ("taskq_worker_uptime_seconds", "gauge", "Seconds since the start."),
+}
+
+
+class Health:
+    """Serve it from construction to `close`; before there is a `source` it says "starting".
+
+    Raises:
+        ConfigError: the port cannot be had.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        #: What is told; set when there is something to tell.
+        self.source: Callable[[], dict[str, Any]] = dict
+        try:
+            self._server = ThreadingHTTPServer((host, port), _handler(lambda: {"status": "starting", **self.source()}))
+        except OSError as error:
+            raise ConfigError(f"--health-port {port} on {host}: {error.strerror}: give another port") from error
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="taskq-health", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port that it is served on."""
+        return int(self._server.server_address[1])
+
+    def close(self) -> None:
+        """Serve it no more."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def _handler(state: Callable[[], dict[str, Any]]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        """Answer the two paths."""
+
+        timeout = _CLIENT_TIMEOUT
+        server_version = "taskq"
+        sys_version = ""
+
+        def do_GET(self) -> None:  # the name that http.server calls
+            found = state()
+            if self.path == "/health":
+                self._answer(200 if found["status"] == "ok" else 503, "application/json", json.dumps(found) + "\n")
+            elif self.path == "/metrics":
+                self._answer(200, "text/plain; version=0.0.4", _metrics(found))
+            else:
+                self._answer(404, "text/plain", "there is /health and /metrics\n")
+
+        def _answer(self, code: int, kind: str, text: str) -> None:
+            body = text.encode()
+            self.send_response(code)
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # http.server's signature
+            """Write no line for each request."""
+
+    return Handler
+
+
+def _metrics(found: dict[str, Any]) -> str:
+    name = str(found.get("name", "")).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    label = f'{{worker="{name}"}}'
+    lines = [
+        f"# HELP {metric} {text}\n# TYPE {metric} {kind}\n{metric}{label} {found[key]}\n"
+        for key, (metric, kind, text) in _METRICS.items()
+        if key in found
+    ]
+    up = f"# HELP taskq_worker_up Whether the worker takes jobs.\n# TYPE taskq_worker_up gauge\ntaskq_worker_up{label} "
+    return "".join(lines) + f"{up}{int(found['status'] == 'ok')}\n"

@@ -1,0 +1,162 @@
+"""A worker's line to its store, which outlasts the store's absence.
+
+    tell(verdict) ──▶ pending ──┐
+    notes ──────────────────────┼──▶ exchange ──▶ claims, wishes, fenced
+    want ───────────────────────┘      │ the store is away
+                                       └──▶ all of it waits; next try after 0.1 to 2 s, full jitter
+
+After an absence, or when this process itself was frozen, `renew` comes first: it tells which jobs are others' by now.
+"""
+
+from __future__ import annotations
+
+import random
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from taskq.errors import BackendUnavailable
+from taskq.log import get_logger
+from taskq.states import State
+from taskq.store import Exchange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from taskq.store import Membership, Note, Store, Verdict, WorkerRecord
+
+__all__ = ["Link"]
+
+log = get_logger("taskq.worker")
+
+#: States of a job that is yet to be run.
+_WAITING: Final = frozenset({State.SCHEDULED, State.BLOCKED, State.QUEUED})
+#: Seconds before the first new try to reach the store, doubled up to the second figure; the wait is drawn below them.
+_BACKOFF, _BACKOFF_MAX = 0.1, 2.0
+#: Part by which the time between two sweeps varies, so that workers do not all sweep at once.
+_JITTER: Final = 0.2
+
+
+class Link:
+    """Talk to the store; no method raises because it is away. Used by the worker's thread."""
+
+    def __init__(self, store: Store, membership: Membership) -> None:
+        self.membership = membership
+        self._store = store
+        self.pending: list[Verdict] = []
+        self._notes: list[Note] = []
+        self._every = store.renew_every
+        now = monotonic()
+        self._renew_at = now + self._every
+        self._sweep_at = now + random.random() * self._every
+        self._away_since: float | None = None
+        self._tries = 0
+        self._next_try = 0.0
+
+    @property
+    def away(self) -> bool:
+        """Whether the store could not be reached lately."""
+        return self._away_since is not None
+
+    @property
+    def away_for(self) -> float:
+        """Seconds since the store was reached last; 0 while it is there."""
+        return 0.0 if self._away_since is None else monotonic() - self._away_since
+
+    def may_try(self) -> bool:
+        """Tell whether the store may be called now: it is there, or it is time for a new try."""
+        return self._away_since is None or monotonic() >= self._next_try
+
+    def next_duty(self) -> float:
+        """Return when `keep_up` or a new try is due, by the monotonic clock."""
+        return min(self._renew_at, self._sweep_at) if self._away_since is None else self._next_try
+
+    # -- what the loop calls
+
+    def exchange(self, notes: Sequence[Note], want: int) -> Exchange | None:
+        """Tell all that waits to be told and take up to `want` jobs; None: the store is away."""
+        self._notes += notes
+        told = len(self.pending)
+        try:
+            found = self.membership.exchange(self.pending, self._notes, want)
+        except BackendUnavailable as error:
+            self._lost(error)
+            return None
+        del self.pending[:told]
+        self._notes.clear()
+        self._back()
+        return found
+
+    def keep_up(self, record: Callable[[], WorkerRecord], held: Callable[[], Collection[tuple[str, str]]]) -> list[str]:
+        """Renew and sweep when it is time; return the ids of jobs that are not ours any more."""
+        now = monotonic()
+        if now < self._renew_at and now < self._sweep_at:
+            return []
+        gone: list[str] = []
+        try:
+            if now >= self._renew_at:
+                gone = self.membership.renew(record(), held())
+                self._renew_at = now + self._every
+            if now >= self._sweep_at:
+                self._sweep_at = now + self._every * random.uniform(1 - _JITTER, 1 + _JITTER)
+                self.membership.sweep()
+        except BackendUnavailable as error:
+            self._lost(error)
+            return gone
+        self._back()
+        return gone
+
+    def claim_one(self, job_id: str) -> Exchange | None:
+        """Take this one job, or nothing; None: the store is away."""
+        try:
+            found = self.membership.claim_one(job_id)
+        except BackendUnavailable as error:
+            self._lost(error)
+            return None
+        return Exchange(claims=() if found is None else (found,))
+
+    def waits(self, job_id: str) -> bool:
+        """Tell whether a job has yet to be run; True as well when the store cannot say."""
+        try:
+            record = self._store.get([job_id])[0]
+        except BackendUnavailable as error:
+            self._lost(error)
+            return True
+        return record is not None and record.state in _WAITING
+
+    def sweep_soon(self) -> None:
+        """Have the next `keep_up` sweep."""
+        self._sweep_at = 0.0
+
+    def wait(self, timeout: float, wake_fd: int) -> None:
+        """Wait for work, a wish, or `wake_fd`."""
+        try:
+            self.membership.wait(timeout, wake_fd)
+        except BackendUnavailable as error:
+            self._lost(error)
+
+    def leave(self) -> bool:
+        """Sign off; return whether the store heard it."""
+        try:
+            self.membership.leave()
+        except BackendUnavailable as error:
+            log.warning("leave_failed", error=str(error))
+            return False
+        return True
+
+    # -- there and away
+
+    def _lost(self, error: BackendUnavailable) -> None:
+        now = monotonic()
+        if self._away_since is None:
+            self._away_since = now
+            self._tries = 0
+            log.warning("backend_lost", error=str(error), outcomes_waiting=len(self.pending))
+        ceiling = min(_BACKOFF_MAX, _BACKOFF * 2 ** min(self._tries, 10))
+        self._tries += 1
+        self._next_try = now + random.random() * ceiling
+        self._renew_at = 0.0  # first of all when it is back
+
+    def _back(self) -> None:
+        if self._away_since is not None:
+            log.info("backend_back", away_s=round(self.away_for, 3), outcomes_waiting=len(self.pending))
+            self._away_since = None

@@ -1,0 +1,128 @@
+"""The result of a chunk: what became of each item of a map that one durable job ran.
+
+    [elapsed ns, VALUES, codec bytes of the list of all values]      every item succeeded: one message, read at once
+    [elapsed ns, RECORDS, [[True, codec bytes], [False, failure], ...]]      some failed, or cannot travel together
+
+`elapsed` is what the items took, by which the client chooses the size of the next chunk.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import msgpack  # type: ignore[import-untyped]  # it ships no types
+
+from taskq.codec import MAX_DEPTH, decode, encode
+from taskq.errors import DecodeError, EncodeError
+from taskq.result import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "LIST_DEPTH",
+    "RECORDS",
+    "VALUES",
+    "Record",
+    "pack_records",
+    "pack_values",
+    "read_chunk",
+    "read_items",
+    "read_records",
+]
+
+#: How the payload of a chunk's result is laid out.
+VALUES: Final = 0
+RECORDS: Final = 1
+
+#: Levels of containers that the list of all values may have: one more than each of them.
+LIST_DEPTH: Final = MAX_DEPTH + 1
+
+#: What became of one item: the codec bytes of its value, or its failure.
+Record: TypeAlias = "bytes | Failure"
+
+
+def pack_values(elapsed_ns: int, values: list[Any], *, limit: int | None = None) -> bytes:
+    """Return the result of a chunk of which every item gave a value; each may take `limit` bytes."""
+    try:
+        together = encode(values, limit=limit, max_depth=LIST_DEPTH)
+    except EncodeError:
+        return pack_records(elapsed_ns, [record_of(value, limit) for value in values])
+    return bytes(msgpack.packb([elapsed_ns, VALUES, together]))
+
+
+def record_of(value: Any, limit: int | None = None) -> Record:
+    """Return a value as a record, or as the failure that it cannot travel."""
+    try:
+        return encode(value, limit=limit, root="result")
+    except Exception as error:  # noqa: BLE001  # a registered class may refuse in any way
+        return Failure.from_exception(error)
+
+
+def pack_records(elapsed_ns: int, records: Sequence[Record]) -> bytes:
+    """Return the result of a chunk item by item."""
+    rows = [[True, entry] if isinstance(entry, bytes) else [False, entry.to_data()] for entry in records]
+    return bytes(msgpack.packb([elapsed_ns, RECORDS, rows]))
+
+
+def read_chunk(data: bytes, jobs: int) -> tuple[int, list[Any] | None, list[Record] | None]:
+    """Return the elapsed nanoseconds of a chunk of so many items, and its values or else its records.
+
+    Raises:
+        DecodeError: these are no bytes of a chunk's result, or of one with another number of items.
+    """
+    elapsed, kind, payload = _parts(data)
+    if kind == VALUES:
+        values = decode(payload, max_depth=LIST_DEPTH)
+        if type(values) is list and len(values) == jobs:
+            return elapsed, values, None
+    elif type(payload) is list and len(payload) == jobs:
+        return elapsed, None, [_record(row) for row in payload]
+    raise DecodeError(f"a chunk of {jobs} items has not one result for each")
+
+
+def read_items(data: bytes) -> list[Any]:
+    """Return the items of a chunk from its arguments.
+
+    Raises:
+        DecodeError: these are no items.
+    """
+    items = decode(data, max_depth=LIST_DEPTH)
+    if type(items) is not list:
+        raise DecodeError(f"the items of a chunk are a list, not a {type(items).__name__}")
+    return items
+
+
+def read_records(data: bytes) -> list[Record]:
+    """Return what became of each item of a chunk, encoded, from its result; for those who put it together anew.
+
+    Raises:
+        DecodeError: these are no bytes of a chunk's result.
+    """
+    _, kind, payload = _parts(data)
+    if kind == RECORDS and type(payload) is list:
+        return [_record(row) for row in payload]
+    values = decode(payload, max_depth=LIST_DEPTH) if kind == VALUES else None
+    if type(values) is not list:
+        raise DecodeError("these bytes are not the result of a chunk")
+    return [record_of(value) for value in values]
+
+
+def _parts(data: bytes) -> tuple[int, int, Any]:
+    try:
+        elapsed, kind, payload = msgpack.unpackb(data, strict_map_key=True)
+    except Exception as error:
+        raise DecodeError(f"{len(data):,} bytes are not the result of a chunk: {error}") from error
+    if type(elapsed) is not int or kind not in (VALUES, RECORDS):
+        raise DecodeError(f"{len(data):,} bytes are not the result of a chunk")
+    return elapsed, kind, payload
+
+
+def _record(row: object) -> Record:
+    if type(row) is list and len(row) == len((True, b"")):
+        good, body = row
+        if good is True and type(body) is bytes:
+            return body
+        if good is False:
+            return Failure.from_data(body)
+    raise DecodeError("the result of a chunk has an entry that is neither a value nor a failure")

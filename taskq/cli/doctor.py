@@ -1,0 +1,160 @@
+"""`taskq doctor`: what is wrong, in plain words, with the cure."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taskq import __version__
+from taskq.cli.emit import emit
+from taskq.cli.exits import Exit
+from taskq.cli.records import finding_document
+from taskq.cli.screen import printable
+from taskq.cli.stores import opened_store, store_flags
+from taskq.cli.tables import STATE_STYLES
+from taskq.cli.times import age
+from taskq.states import State
+from taskq.store import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from taskq.cli.screen import Line, Screen
+    from taskq.store import JobRecord, QueueRecord, Store, WorkerRecord
+
+__all__ = ["doctor"]
+
+HELP = """Look at the store, its queues and its workers; tell what is wrong, and the cure.
+
+Exit code 1 when there is a problem, 3 when the store cannot be reached.
+
+\b
+Examples:
+  taskq doctor
+  taskq doctor --url redis://queue-host/0 --json
+"""
+
+#: Seconds that a job may wait until that is worth a warning, when workers are there.
+LONG_WAIT = 60.0
+
+#: The newest failed jobs that are looked at.
+FAILED_SEEN = 200
+
+#: Columns of the level in front of each line.
+LEVEL = 9
+
+
+@click.command("doctor", help=HELP, short_help="Look for problems, and tell the cures.")
+@store_flags
+def doctor(**flags: Any) -> int:
+    """Run the command."""
+    with opened_store(flags) as store:
+        findings = list(store.doctor())
+        findings += _of_work(store, {finding.topic for finding in findings})
+        emit(
+            lambda: {"url": store.url, "findings": [finding_document(finding) for finding in findings]},
+            lambda screen: _lines(store.url, findings, screen),
+            as_json=flags["as_json"],
+        )
+        return Exit.FAILED if any(finding.level == "problem" for finding in findings) else Exit.OK
+
+
+def _lines(url: str, findings: Sequence[Finding], screen: Screen) -> Iterator[Line]:
+    yield [(url, "bold")]
+    for finding in findings:
+        level = (f"{finding.level:<{LEVEL}}", STATE_STYLES.get(finding.level, ""))
+        first, *rest = _wrapped(f"{finding.topic}: {finding.text}", screen)
+        yield [level, (first, "")]
+        for text in rest:
+            yield [(" " * LEVEL, ""), (text, "")]
+        for text in _wrapped(f"cure: {finding.cure}", screen) if finding.cure else ():
+            yield [(" " * LEVEL, ""), (text, "cyan")]
+
+
+def _wrapped(text: str, screen: Screen) -> list[str]:
+    """Break a text between words; doctors' words are plain."""
+    from textwrap import wrap  # noqa: PLC0415 - 2 ms that only this command pays
+
+    room = None if screen.width is None else max(20, screen.width - LEVEL)
+    return [printable(text)] if room is None else wrap(printable(text), room) or [""]
+
+
+# --- what the store itself cannot know
+
+
+def _of_work(store: Store, told: Collection[str]) -> Iterator[Finding]:
+    """Yield what the queues and workers show, whatever the store; `told`: topics of which it has spoken."""
+    queues, workers = store.queues(), store.workers()
+    if "workers" not in told:
+        yield _about_workers(workers)
+    for worker in workers:
+        if worker.version and worker.version != __version__:
+            yield Finding(
+                topic="versions",
+                level="warning",
+                text=f"worker {worker.name} is taskq {worker.version}, this is {__version__}",
+                cure="install the same version everywhere, then restart the worker",
+            )
+    for queue in queues:
+        yield from _about_queue(queue, workers)
+    yield from _about_failures(store.list(states=(State.FAILED,), limit=FAILED_SEEN))
+
+
+def _about_workers(workers: Sequence[WorkerRecord]) -> Finding:
+    if not workers:
+        return Finding(topic="workers", level="ok", text="no worker is running")
+    slots = sum(worker.processes for worker in workers)
+    hosts = len({worker.host for worker in workers})
+    text = f"{len(workers)} running on {hosts} machine{'s' * (hosts > 1)}, {slots} jobs at once"
+    return Finding(topic="workers", level="ok", text=text)
+
+
+def _about_queue(queue: QueueRecord, workers: Sequence[WorkerRecord]) -> Iterator[Finding]:
+    waiting = queue.counts.get(State.QUEUED, 0)
+    if not waiting:
+        return
+    told = f"{waiting:,} job{'s wait' if waiting > 1 else ' waits'}"
+    if queue.paused:
+        yield Finding(
+            topic=f"queue {queue.name}",
+            level="warning",
+            text=f"{told}, and it is paused",
+            cure=f"taskq resume {queue.name}",
+        )
+    elif not any(queue.name in worker.queues for worker in workers):
+        yield Finding(
+            topic=f"queue {queue.name}",
+            level="problem",
+            text=f"{told}, and no worker serves it",
+            cure=f"taskq worker --queues {queue.name} --import MODULE",
+        )
+    elif queue.oldest_at is not None and time.time() - queue.oldest_at > LONG_WAIT:
+        yield Finding(
+            topic=f"queue {queue.name}",
+            level="warning",
+            text=f"{told}, the oldest for {age(time.time() - queue.oldest_at)}: the workers do not keep up",
+            cure="start more workers, or some with more --processes",
+        )
+
+
+#: Reasons for which jobs fail because of how workers are set up, and what helps.
+CURES = {
+    "unknown_task": "start the workers with --import for the module, and with --allow-commands for commands",
+    "crashed": "look at the memory that the jobs use; taskq status ID shows the signal",
+    "undecodable": "install the same version of taskq, and of your own code, everywhere",
+    "lost": "see the findings about persistence",
+}
+
+
+def _about_failures(failed: Sequence[JobRecord]) -> Iterator[Finding]:
+    for reason, cure in CURES.items():
+        records = [record for record in failed if record.reason is not None and str(record.reason) == reason]
+        if records:
+            yield Finding(
+                topic="failed jobs",
+                level="warning",
+                text=f"{len(records):,} of the last {len(failed):,} failed as {reason}, the newest {records[0].id}",
+                cure=cure,
+            )

@@ -1,0 +1,149 @@
+"""`taskq submit --wait`: the job's end is waited for; where no worker is about, this process is one for that job.
+
+    main thread      waits for the end of the job, sees to signals, looks after workers that may have gone
+    a thread         Worker(store, only=job): claims the job, runs it on a pool of one process, tells the store
+
+Ctrl-C gives the job back: it was kept, and so it stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from taskq import log
+from taskq.cli.messages import say
+from taskq.cli.output import claimed_stdout
+from taskq.cli.stores import served
+from taskq.cli.target import import_from_here
+from taskq.cli.waiting import LOOK, ends
+from taskq.connect import open_worker
+from taskq.envelope import head
+from taskq.errors import JobLost
+from taskq.states import TERMINAL, State
+from taskq.store import WorkerRecord
+from taskq.trust import COMMAND
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from taskq.cli.request import Request
+    from taskq.store import JobRecord, Store
+
+__all__ = ["outcome_of"]
+
+#: Seconds between two looks at whether there is still a worker for the job.
+LOOK_ROUND = 5.0
+
+#: Seconds that a job which runs here gets to end by itself at Ctrl-C.
+MOMENT = 0.5
+
+#: Seconds that the worker in this process gets to put back what it holds.
+SIGN_OFF = 10.0
+
+
+def outcome_of(store: Store, job_id: str, request: Request) -> tuple[JobRecord, bool]:
+    """Return a job when it has ended, and whether it ran here, so that its output was seen.
+
+    Raises:
+        JobLost: the store no longer has it.
+    """
+    here = False
+    try:
+        while True:
+            record = _record(store, job_id)
+            if record.state in TERMINAL:
+                return record, here
+            here = not served(store, record.queue)
+            if not here:
+                _wait_elsewhere(store, record)
+            elif record.state is State.RUNNING:
+                _take_from_the_dead(store)
+            else:
+                _run_here(store, record, request)
+    except KeyboardInterrupt:
+        say(f"interrupted; job {job_id} is kept: taskq wait {job_id} waits on, taskq cancel {job_id} drops it")
+        raise
+
+
+def _record(store: Store, job_id: str) -> JobRecord:
+    (record,) = store.get([job_id], payload=True)
+    if record is None:
+        raise JobLost(f"job {job_id} is no longer in {store.url}", job_id=job_id)
+    return record
+
+
+def _wait_elsewhere(store: Store, record: JobRecord) -> None:
+    """Return when the job has ended, or when it seems that nobody will run it."""
+    looked = time.monotonic()
+    for _ in ends(store, [record.id], None):
+        if time.monotonic() - looked > LOOK_ROUND:
+            looked = time.monotonic()
+            if not served(store, record.queue):
+                return
+
+
+def _take_from_the_dead(store: Store) -> None:
+    """Have jobs of workers that died queued again, as any worker does; else give one that is stopping a moment."""
+    me = WorkerRecord(name=f"submit-{os.getpid()}", host=socket.gethostname(), pid=os.getpid(), queues=(), processes=0)
+    membership = store.join(me)
+    try:
+        put_back = membership.sweep()
+    finally:
+        membership.leave()
+    if not put_back:
+        time.sleep(LOOK)
+
+
+def _run_here(store: Store, record: JobRecord, request: Request) -> None:
+    """Be the worker for this one job until it has ended; what a task prints goes to stderr, a command's where it is."""
+    import_from_here()
+    if not request.verbose:  # the outcome tells what became of the job, no log of a worker
+        log.configure(log.chosen_format() or "console", "critical")
+    task = head(record.envelope).task
+    module = task.partition(":")[0]
+    settings: dict[str, Any] = {
+        "queues": (record.queue,),
+        "processes": 1,
+        "only": record.id,
+        "imports": () if task == COMMAND or request.unchecked else (module,),
+        "allow_commands": task == COMMAND,
+        "capture": False,
+        "grace": MOMENT,
+    }
+    passes = task == COMMAND and not request.as_json
+    place = contextlib.nullcontext() if passes else claimed_stdout()
+    with place, _working(store, settings) as thread:
+        for _ in ends(store, [record.id], None):
+            if not thread.is_alive():
+                return
+
+
+@contextlib.contextmanager
+def _working(store: Store, settings: dict[str, Any]) -> Iterator[Thread]:
+    """Have a worker run in a thread during the block; what ended it early is raised."""
+    worker = open_worker(store, **settings)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            worker.run()
+        except BaseException as exc:  # noqa: BLE001 - it is raised in the main thread
+            errors.append(exc)
+
+    thread = Thread(target=run, name="taskq-worker", daemon=True)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        worker.stop()
+        thread.join(MOMENT * 2)
+        if thread.is_alive():
+            worker.stop()
+            thread.join(SIGN_OFF)
+    if errors:
+        raise errors[0]

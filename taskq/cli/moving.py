@@ -1,0 +1,184 @@
+"""Waiting jobs from one store to another; killed anywhere, done again, each job is there once.
+
+    1  pause the queues of the old store        nobody starts a job that is about to be in both
+    2  list what waits, oldest first            but for jobs that need results which stay behind
+    3  in batches: put into the new store       the same id: a second put changes nothing
+                   remove from the old one
+    4  again from 2 until nothing waits         what running jobs give back comes along
+    5  resume the queues that 1 has paused
+
+Killed between putting and removing, a job is in both stores; but its old queue is paused, so that it runs in the new
+one only, and the next transfer removes it from the old one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from taskq.cli.control import in_pages
+from taskq.envelope import head
+from taskq.errors import ConfigError, DecodeError, UnknownTask
+from taskq.ids import new_id
+from taskq.states import State
+from taskq.store import NewJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from taskq.job import JobOptions
+    from taskq.store import JobRecord, Store
+
+__all__ = ["WAITING", "Moved", "Mover"]
+
+#: The states of jobs that are moved.
+WAITING = (State.QUEUED, State.SCHEDULED, State.BLOCKED)
+
+#: Jobs of one step: one commit in each store.
+BATCH = 500
+
+#: Rounds after which what keeps coming back is left where it is.
+ROUNDS = 20
+
+
+@dataclass(slots=True, kw_only=True)
+class Moved:
+    """What a transfer has done: jobs moved, by queue; ids that stay, with why; queues that stay paused."""
+
+    jobs: Counter[str] = field(default_factory=Counter)
+    #: Jobs whose key a job of the new store had already: the two are one.
+    merged: int = 0
+    stayed: dict[str, str] = field(default_factory=dict)
+    running: int = 0
+    still_paused: list[str] = field(default_factory=list)
+
+
+class Mover:
+    """Move what waits from one store to another. `advance` is told how many jobs are done, and of how many."""
+
+    def __init__(self, old: Store, new: Store, advance: Callable[[int, int], None]) -> None:
+        self._old, self._new = old, new
+        self._advance = advance
+        self._paused: set[str] = set()
+        #: Whether it has begun, and the queues of the old store are paused.
+        self.begun = False
+        self.moved = Moved()
+
+    def run(self) -> Moved:
+        """Move everything that can be moved.
+
+        Raises:
+            ConfigError: both are the same store.
+            QueueFull, BackendUnavailable: as they come; what was moved until then is moved.
+        """
+        self._refuse_same_store()
+        self.begun = True
+        self._pause()
+        for _ in range(ROUNDS):
+            waiting = self._movable()
+            if not waiting:
+                break
+            self._move(waiting)
+            self._pause()  # queues that have come meanwhile
+        self._resume()
+        self.moved.running = len(list(in_pages(self._old, (State.RUNNING,))))
+        return self.moved
+
+    def _refuse_same_store(self) -> None:
+        """Leave a mark in one store and look for it in the other: two URLs may mean one place."""
+        mark = f"transfer-{new_id()}"
+        self._old.pause(mark)
+        try:
+            same = any(record.name == mark for record in self._new.queues())
+        finally:
+            self._old.resume(mark)
+        if same:
+            raise ConfigError(f"{self._old.url} and {self._new.url} are the same store: there is nothing to move")
+
+    # -- pausing
+
+    def _pause(self) -> None:
+        for record in self._old.queues():
+            if record.paused and record.name not in self._paused:
+                continue
+            self._old.pause(record.name)
+            self._paused.add(record.name)
+
+    def _resume(self) -> None:
+        for name in self._paused:
+            self._old.resume(name)
+        self.moved.still_paused = [record.name for record in self._old.queues() if record.paused]
+
+    # -- which
+
+    def _movable(self) -> list[str]:
+        """Return the ids of the jobs to move, oldest first."""
+        waiting = {record.id: record.needs for record in in_pages(self._old, WAITING)}
+        for job_id in self.moved.stayed:
+            waiting.pop(job_id, None)
+        while bound := [job_id for job_id, needs in waiting.items() if any(need not in waiting for need in needs)]:
+            self._leave(bound, waiting, "needs the result of a job that has run, or runs, in the old store")
+            wanted = {need for job_id in bound for need in waiting[job_id]}
+            self._leave(wanted, waiting, "a job that stays needs its result")
+            for job_id in self.moved.stayed:
+                waiting.pop(job_id, None)
+        return list(reversed(waiting))
+
+    def _leave(self, ids: Iterable[str], waiting: dict[str, tuple[str, ...]], why: str) -> None:
+        for job_id in ids:
+            if job_id in waiting:
+                self.moved.stayed.setdefault(job_id, why)
+
+    # -- how
+
+    def _move(self, ids: Sequence[str]) -> None:
+        for start in range(0, len(ids), BATCH):
+            found = self._old.get(ids[start : start + BATCH], payload=True)
+            self._move_batch([record for record in found if record is not None and record.state in WAITING])
+            self._advance(min(len(ids), start + BATCH), len(ids))
+
+    def _move_batch(self, records: Sequence[JobRecord]) -> None:
+        jobs = {record.id: job for record in records if (job := self._as_new(record)) is not None}
+        if not jobs:
+            return
+        stand = self._new.put(list(jobs.values()))
+        self.moved.merged += sum(job_id != under for job_id, under in zip(jobs, stand, strict=True))
+        queues = {record.id: record.queue for record in records}
+        for job_id, gone in zip(jobs, self._old.remove(list(jobs)), strict=True):
+            if gone:
+                self.moved.jobs[queues[job_id]] += 1
+
+    def _as_new(self, record: JobRecord) -> NewJob | None:
+        """Return a job as if submitted now; None for one that cannot be, which is noted."""
+        try:
+            carried = head(record.envelope).options
+        except (DecodeError, UnknownTask) as exc:
+            self.moved.stayed[record.id] = f"it was not made by this version of taskq: {exc}"
+            return None
+        return NewJob(
+            id=record.id,
+            task=record.task,
+            envelope=record.envelope,
+            options=_options(record, carried),
+            needs=record.needs,
+            label=record.label,
+        )
+
+
+def _options(record: JobRecord, carried: JobOptions) -> JobOptions:
+    """Return a waiting job's options: what its envelope carries, and what the store keeps beside it."""
+    now = time.time()
+    due = record.due_at if record.due_at is not None and record.due_at > now else None
+    return carried.changed(
+        queue=record.queue,
+        priority=record.priority,
+        key=record.key,
+        delay=None,
+        at=None if due is None else datetime.fromtimestamp(due, UTC),
+        expires=None if record.expires_at is None else max(0.001, record.expires_at - now),
+        job_id=record.id,
+        if_exists="return",
+    )

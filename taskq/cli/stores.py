@@ -1,0 +1,139 @@
+"""The store that a command works on: which one, opened for a block, and jobs found in it by what people type.
+
+    --url  >  TASKQ_URL  >  taskq.toml, pyproject.toml  >  a file in the user's state folder
+
+Code and `taskq map` default to local://, which ends with the process; the commands about jobs need a store that stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+import click
+
+from taskq import config, log
+from taskq.cli.signals import interruptible
+from taskq.connect import open_store
+from taskq.errors import ConfigError, JobNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from taskq.store import JobRecord, Store
+
+__all__ = ["default_store_url", "find_jobs", "jobs_of", "opened_store", "served", "settle_url", "store_flags"]
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+FLAGS = (
+    click.option("--url", metavar="URL", help="The queue; default: a file of yours, see taskq config show."),
+    click.option("--log-format", type=click.Choice(["console", "json"]), help="Form of messages on stderr."),
+    click.option("--json", "as_json", is_flag=True, help="Output and errors as JSON, for programs."),
+)
+
+#: Characters of an id that must be typed at the least, and newest jobs among which a part of an id is looked for.
+LEAST_TYPED = 4
+LOOKED_THROUGH = 10_000
+
+#: Candidates that an error names.
+NAMED = 5
+
+
+def store_flags(command: F) -> F:
+    """Add the flags that all commands on a store share."""
+    for flag in reversed(FLAGS):
+        command = flag(command)
+    return command
+
+
+def default_store_url(environ: dict[str, str] | None = None) -> str:
+    """Return the URL of the user's own queue file."""
+    known = os.environ if environ is None else environ
+    state = known.get("XDG_STATE_HOME") or ""
+    folder = Path(state) if Path(state).is_absolute() else Path(known.get("HOME") or Path.home()) / ".local" / "state"
+    return f"sqlite://{quote(str(folder / 'taskq' / 'queue.db'))}"
+
+
+def settle_url(flag: str | None) -> str:
+    """Return the URL that a flag, the environment or a settings file names, else that of the user's queue file."""
+    said = config.trace({"url": flag}).get("url")
+    return default_store_url() if said is None else str(said[0])
+
+
+@contextlib.contextmanager
+def opened_store(flags: dict[str, Any], url: str | None = None) -> Iterator[Store]:
+    """Open the store that a command's flags mean; signals end the block by an exception.
+
+    Raises:
+        ConfigError: the URL names no store, or a setting is wrong.
+        BackendUnavailable: it cannot be reached.
+    """
+    settings = config.load({name: flags.get(name) for name in ("log_format", "log_level")})
+    log.configure(settings.log_format, settings.log_level)
+    chosen = settle_url(flags.get("url")) if url is None else url
+    if chosen.partition("://")[0].lower() == "local":
+        raise ConfigError(
+            f"{chosen} keeps no jobs that another command could see: give --url sqlite:///PATH or --url redis://HOST"
+        )
+    with interruptible(), contextlib.closing(open_store(chosen)) as store:
+        yield store
+
+
+def served(store: Store, queue: str) -> bool:
+    """Return whether a worker that is alive takes jobs of a queue."""
+    return any(queue in worker.queues and not worker.stopping for worker in store.workers())
+
+
+# --- jobs by what people type
+
+
+def find_jobs(store: Store, words: Sequence[str], *, payload: bool = False) -> list[JobRecord | None]:
+    """Return the jobs that these words mean, None for each that means none.
+
+    A word is an id, or as much of its start or of its end as only one of the newest jobs has.
+
+    Raises:
+        ConfigError: a part of an id fits several jobs; the message names them.
+    """
+    found = store.get(words, payload=payload)
+    open_words = [word for word, record in zip(words, found, strict=True) if record is None]
+    if not open_words:
+        return found
+    known = store.list(limit=LOOKED_THROUGH)
+    meant = {word: _the_one(word, known) for word in open_words}
+    ids = sorted({job_id for job_id in meant.values() if job_id is not None})
+    records = dict(zip(ids, store.get(ids, payload=payload), strict=True))
+    return [record or records.get(meant.get(word) or "") for word, record in zip(words, found, strict=True)]
+
+
+def jobs_of(store: Store, words: Sequence[str], *, payload: bool = False) -> list[JobRecord]:
+    """Return the jobs that these words mean; raises as `find_jobs`.
+
+    Raises:
+        JobNotFound: one of them means none.
+    """
+    found = find_jobs(store, words, payload=payload)
+    missing = [word for word, record in zip(words, found, strict=True) if record is None]
+    if missing:
+        raise JobNotFound(f"no job {', '.join(missing)} in {store.url}: taskq status lists those that are kept")
+    return [record for record in found if record is not None]
+
+
+def _the_one(word: str, known: Sequence[JobRecord]) -> str | None:
+    part = word.lstrip("…~.")
+    if len(part) < LEAST_TYPED:
+        return None
+    fitting = [record for record in known if _fits(record.id, part)]
+    if len(fitting) > 1:
+        named = ", ".join(f"{record.id} ({record.task}, {record.state})" for record in fitting[:NAMED])
+        more = f" and {len(fitting) - NAMED:,} more" if len(fitting) > NAMED else ""
+        raise ConfigError(f"{word!r} may be any of {len(fitting):,} jobs: {named}{more}: give more of the id")
+    return fitting[0].id if fitting else None
+
+
+def _fits(job_id: str, part: str) -> bool:
+    return any(job_id.startswith(text) or job_id.endswith(text) for text in {part, part.upper()})

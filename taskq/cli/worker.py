@@ -1,0 +1,130 @@
+"""`taskq worker`: the daemon that runs the jobs of a queue.
+
+The loop itself is an executor's affair (`open_worker`); here are its flags, its signals, and its log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taskq import config, log
+from taskq.cli.signals import ECHO, STOPPING
+from taskq.cli.stores import settle_url
+from taskq.cli.target import import_from_here
+from taskq.connect import open_store, open_worker
+from taskq.durations import parse_duration
+from taskq.errors import ConfigError
+from taskq.job import JobOptions
+from taskq.redact import safe_url
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["worker"]
+
+HELP = """Run the jobs of a queue on this machine's cores, until told to stop.
+
+\b
+Examples:
+  taskq worker --import tasks                                    your own queue file
+  taskq worker --url redis://queue-host/0 --queues high,default --processes 8 --import shop.tasks
+  taskq worker --import tasks --burst                            work off what is there, and end
+  taskq worker --allow-commands                                  for taskq submit -- COMMAND
+
+Only @task functions of modules named by --import, and functions that those modules themselves define, are run;
+jobs of other tasks are left to other workers. Ctrl-C or SIGTERM: running jobs get the grace, what has not begun
+goes back; a second one: at once.
+
+\b
+Exit codes: 0 stopped cleanly, 1 jobs were killed, 2 usage or --import, 3 backend unreachable.
+"""
+
+#: The log's level where nobody says another: a daemon tells that it started, and why it stopped.
+LEVEL = "info"
+
+
+@click.command("worker", help=HELP, short_help="Run the jobs of a queue, as a daemon.")
+@click.option("--url", metavar="URL", help="The queue; default: a file of yours, see taskq config show.")
+@click.option("--queues", metavar="NAMES", default="default", show_default=True, help="Which, in order: high,default.")
+@click.option("--processes", "-j", metavar="N", help="Jobs run at once; default: one per CPU.")
+@click.option("--import", "imports", metavar="MODULE", multiple=True, help="Run functions of a module; repeatable.")
+@click.option("--allow-commands", is_flag=True, help="Run shell commands too, of anybody who may submit.")
+@click.option("--burst", is_flag=True, help="End when nothing waits or runs.")
+@click.option("--max-jobs", metavar="N", type=click.IntRange(min=1), help="End after so many jobs.")
+@click.option("--name", metavar="NAME", help="Its name among workers; default: host and process.")
+@click.option("--grace", metavar="TIME", default="30", show_default=True, help="What running jobs get at a stop.")
+@click.option("--start-method", type=click.Choice(config.START_METHODS), help="How processes start.")
+@click.option(
+    "--max-tasks-per-child", metavar="N", type=click.IntRange(min=1), help="Jobs until a process is replaced."
+)
+@click.option("--health-port", metavar="PORT", type=click.IntRange(0, 65535), help="Serve /health and /metrics there.")
+@click.option("--health-host", metavar="HOST", default="127.0.0.1", show_default=True, help="Where they are served.")
+@click.option("--log-format", type=click.Choice(["console", "json"]), help="Form of messages on stderr.")
+@click.option("--log-level", type=click.Choice(list(log.LEVELS)), help=f"Least level of log lines; default: {LEVEL}.")
+def worker(*, url: str | None, queues: str, imports: tuple[str, ...], grace: str, **flags: Any) -> int:
+    """Run the command."""
+    chosen = settle_url(url)
+    settings = _read_settings(flags)
+    if chosen.partition("://")[0].lower() == "local":
+        raise ConfigError(f"{safe_url(chosen)} has no workers: its jobs run in the program that submits them")
+    import_from_here()
+    with contextlib.closing(open_store(chosen)) as store:
+        daemon = open_worker(
+            store,
+            queues=_names(queues),
+            processes=settings.processes,
+            start_method=settings.start_method,
+            imports=imports,
+            grace=parse_duration(grace),
+            **{name: flags[name] for name in PASSED},
+        )
+        _stop_at_signals(daemon)
+        code: int = daemon.run()
+        return code
+
+
+#: Flags that go to the worker as they are.
+PASSED = ("allow_commands", "burst", "max_jobs", "name", "max_tasks_per_child", "health_port", "health_host")
+
+
+def _read_settings(flags: dict[str, Any]) -> config.Settings:
+    said = {name: flags.pop(name) for name in ("processes", "start_method", "log_format", "log_level")}
+    settings = config.load(said)
+    level = settings.log_level if "log_level" in config.trace(said) else LEVEL
+    log.configure(settings.log_format, level)
+    return settings
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return the queues' names in their order, each once.
+
+    Raises:
+        ConfigError: one of them cannot be a queue's name.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        JobOptions(queue=name)
+    return names
+
+
+def _stop_at_signals(daemon: Any) -> None:
+    """Have the first signal end the worker in an orderly way, and a later one at once. Main thread only.
+
+    The handlers stay: what comes while the process is ending must not change its exit code.
+    """
+    told: list[float] = []
+
+    def stop(_signum: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if not told or now - told[-1] > ECHO:
+            told.append(now)
+            daemon.stop()
+
+    for number in STOPPING:  # one that is ignored stays so: that is what nohup, and a shell's & in a script, ask for
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)

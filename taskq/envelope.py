@@ -1,0 +1,249 @@
+"""Envelopes: one job as bytes (`layout.py`), and how the job in one is run.
+
+    perform            in a stock `rq worker`                       ──▶ the value itself
+    perform_call       one call, in a child of our own worker       ──▶ its value as codec bytes
+    perform_chunk      all items of a chunk of a map                ──▶ the record of each, see chunks.py
+    perform_item       one of them alone                            ──▶ its value as codec bytes
+
+Which functions may run is said by `trust`; what they raise is raised.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Final
+
+import msgpack  # type: ignore[import-untyped]  # it ships no types
+
+from taskq import context
+from taskq import trust as trusts
+from taskq.chunks import Record, pack_records, pack_values, read_items, record_of
+from taskq.codec import decode, encode
+from taskq.context import JobContext
+from taskq.errors import DecodeError
+from taskq.layout import CALL, CHUNK, MAX_BYTES, Head, Parts, Template, head, pack_results, parts
+from taskq.result import Failure
+from taskq.runner import run_many
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = [
+    "CALL",
+    "CHUNK",
+    "MAX_BYTES",
+    "PERFORM",
+    "Head",
+    "Parts",
+    "Template",
+    "find",
+    "head",
+    "pack_results",
+    "parts",
+    "perform",
+    "perform_call",
+    "perform_chunk",
+    "perform_item",
+    "trust",
+]
+
+#: The name under which a stock RQ worker finds `perform`.
+PERFORM: Final = "taskq.envelope.perform"
+
+#: Which functions this process may run, and how large results may be; set once, before its first job.
+_trust: trusts.Trust | None = None
+_max_bytes = MAX_BYTES
+
+
+def trust(modules: Iterable[str], commands: bool = False, max_bytes: int = MAX_BYTES) -> None:
+    """Import these modules and let this process run their functions, and `commands`; the initializer of a pool.
+
+    Raises:
+        ConfigError: a module cannot be imported.
+    """
+    global _trust, _max_bytes  # noqa: PLW0603  # what a process may run is said once in its life
+    _trust = trusts.Trust(modules, commands=commands)
+    _max_bytes = max_bytes
+
+
+def find(task: str) -> Callable[..., Any]:
+    """Return the function of a task's name, as a plain one, if this process may run it.
+
+    Raises:
+        UnknownTask: it may not.
+    """
+    global _trust  # noqa: PLW0603  # see trust
+    if _trust is None:
+        _trust = trusts.from_environment()
+    return _trust.find(task)
+
+
+def perform(envelope: bytes, job_id: str = "", attempt: int = 1) -> Any:
+    """Run an envelope in a stock `rq worker` and return the value; of a chunk, the bytes of its records.
+
+    It runs @task functions of modules that the worker has imported, and what the modules named in TASKQ_IMPORT define.
+
+    Raises:
+        UnknownTask, DecodeError: it cannot be run here.
+        Exception: whatever the task raises.
+    """
+    found = parts(envelope)
+    if found.head.kind == CHUNK:
+        return perform_chunk(envelope, job_id, attempt)
+    before = _act_as(job_id, attempt)
+    try:
+        return _call(found, b"")
+    finally:
+        context.provide(before)
+
+
+def perform_call(envelope: bytes, job_id: str, attempt: int, results: bytes = b"") -> bytes:
+    """Run a call in a child of our pool and return its value as codec bytes. `results`: see `pack_results`.
+
+    Raises:
+        UnknownTask: this process may not run the task.
+        DecodeError: the envelope or its arguments cannot be read.
+        EncodeError: the value cannot travel, or is too large.
+        Exception: whatever the task raises.
+    """
+    before = _act_as(job_id, attempt)
+    try:
+        return encode(_call(parts(envelope), results), limit=_max_bytes, root="result")
+    finally:
+        context.provide(before)
+
+
+def perform_chunk(envelope: bytes, job_id: str, attempt: int) -> bytes:
+    """Run all items of a chunk in a child of our pool; return what became of each, see `chunks`.
+
+    Raises:
+        UnknownTask, DecodeError: as `perform_call`; what single items raise is in their records.
+    """
+    run = _ChunkRun(parts(envelope))
+    before = _act_as(job_id, attempt, run)
+    try:
+        return run.result()
+    finally:
+        context.provide(before)
+
+
+def perform_item(envelope: bytes, index: int, job_id: str, attempt: int) -> bytes:
+    """Run one item of a chunk alone, and return its value as codec bytes.
+
+    Raises:
+        UnknownTask, DecodeError, EncodeError, Exception: as `perform_call`.
+    """
+    before = _act_as(f"{job_id}.{index}", attempt)
+    try:
+        function, star, items = _open_chunk(parts(envelope))
+        if not 0 <= index < len(items):
+            raise DecodeError(f"the chunk has no item {index}")
+        value = function(*items[index]) if star else function(items[index])
+        return encode(value, limit=_max_bytes, root="result")
+    finally:
+        context.provide(before)
+
+
+def _act_as(job_id: str, attempt: int, run: _ChunkRun | None = None) -> Callable[[], JobContext] | None:
+    """Let `current_job()` name the job of the store instead of the pool's own; return who answered before."""
+    before = context.provide(None)
+
+    def provide() -> JobContext:
+        name = job_id if run is None else f"{job_id}.{run.done}"
+        return JobContext(name, attempt, 0, _Silent()) if before is None else before().renamed(name, attempt)
+
+    context.provide(provide)
+    return before
+
+
+class _Silent:
+    """The reporter where nobody listens."""
+
+    def progress(self, number: int, done: int, total: int | None) -> None:
+        """Tell nobody."""
+
+    def is_cancelled(self, number: int) -> bool:  # noqa: ARG002  # the interface's signature
+        """Know of nothing."""
+        return False
+
+    def log(self, number: int, text: str) -> None:
+        """Tell nobody."""
+
+    def meta(self, number: int) -> dict[str, Any]:  # noqa: ARG002  # the interface's signature
+        """Keep nothing."""
+        return {}
+
+    def tell_meta(self, number: int, changed: dict[str, Any]) -> None:
+        """Tell nobody."""
+
+
+def _call(found: Parts, results: bytes) -> Any:
+    function = find(found.head.task)
+    resolve = _resolver(results)
+    args, kwargs = decode(found.args, resolve=resolve), decode(found.kwargs, resolve=resolve)
+    if type(args) is not list or type(kwargs) is not dict:
+        raise DecodeError("the arguments of a call are a list and a dict")
+    return function(*args, **kwargs)
+
+
+def _resolver(results: bytes) -> Callable[[str], Any]:
+    """Return the function that gives the results of other jobs; each is decoded anew, so that none is shared."""
+
+    def resolve(job_id: str) -> Any:
+        found: dict[str, bytes] = msgpack.unpackb(results) if results else {}
+        if job_id not in found:
+            raise ValueError(f"the result of job {job_id}, which it needs, did not come with it: use a `taskq worker`")
+        return decode(found[job_id])
+
+    return resolve
+
+
+def _open_chunk(found: Parts) -> tuple[Callable[..., Any], bool, list[Any]]:
+    """Return the function of a chunk with what is bound to it, whether items are spread, and the items."""
+    function = find(found.head.task)
+    shape = decode(found.kwargs)
+    if type(shape) is list and len(shape) == len(("star", "args", "kwargs")):
+        shape, args, kwargs = shape
+        if type(args) is not list or type(kwargs) is not dict:
+            raise DecodeError("what is bound to the function of a chunk is a list and a dict")
+        function = partial(function, *args, **kwargs)
+    if type(shape) is not bool:
+        raise DecodeError("a chunk does not say how its items become arguments")
+    return function, shape, read_items(found.args)
+
+
+class _ChunkRun:
+    """All items of one chunk being run."""
+
+    def __init__(self, found: Parts) -> None:
+        self._found = found
+        self._values: list[Any] = []
+        self._failures: dict[int, Failure] = {}
+
+    @property
+    def done(self) -> int:
+        """How many items have ended: the index of the one that runs."""
+        return len(self._values) + len(self._failures)
+
+    def result(self) -> bytes:
+        """Run them and return what became of each."""
+        function, star, items = _open_chunk(self._found)
+        rest = iter(items)
+        started = perf_counter_ns()
+        while True:
+            error = run_many(function, rest, self._values, star=star)
+            if error is None and self.done == len(items):
+                break
+            self._failures[self.done] = Failure.from_exception(
+                error or StopIteration()
+            )  # a C loop takes it for its end
+        elapsed = perf_counter_ns() - started
+        if not self._failures:
+            return pack_values(elapsed, self._values, limit=_max_bytes)
+        return pack_records(elapsed, self._records(len(items)))
+
+    def _records(self, items: int) -> list[Record]:
+        good = iter(self._values)
+        failures = self._failures
+        return [failures[at] if at in failures else record_of(next(good), _max_bytes) for at in range(items)]

@@ -1,0 +1,407 @@
+"""The interface behind which durable executors keep their jobs: a SQLite file, or Redis.
+
+    clients   DurableExecutor, CLI ──▶ Store:        put · get · find · cancel · retry · pause · ...   ear() ──▶ Ear
+    workers   the daemon           ──▶ Store.join() ─▶ Membership:  exchange · renew · sweep · wait · leave
+
+Everything that crosses it is plain: ids, numbers, bytes that nobody on the way decodes, and the records below. All the
+rules (when a job is retried, how it fails) are made above it; a store only keeps, in one atomic step each, what it is
+told. Times are seconds since 1970 by the store's own clock; where a deadline is wanted, its distance is given instead.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from taskq.job import JobOptions
+    from taskq.result import Failure
+    from taskq.states import Reason, State
+
+__all__ = [
+    "Claim",
+    "Ear",
+    "Ended",
+    "Exchange",
+    "Finding",
+    "JobRecord",
+    "Membership",
+    "NewJob",
+    "Note",
+    "QueueRecord",
+    "Store",
+    "Verdict",
+    "Wish",
+    "WorkerRecord",
+]
+
+
+# --- what clients hand over and read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job to be kept. `needs`: ids of jobs that must succeed first. `label`: a short call text without secrets."""
+
+    id: str
+    task: str
+    envelope: bytes
+    options: JobOptions
+    needs: tuple[str, ...] = ()
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """All that a store knows of a job. Times are None where it has not come to that.
+
+    `attempts` counts starts (those that were given back are taken off again), `crashes` those that ended because their
+    process or their worker died, `retries` those that came after an error. `due_at`: when a scheduled job may start.
+    `result`: the value as codec bytes, of a succeeded job; `failure`: of a failed one. `meta`: codec bytes of a dict.
+    """
+
+    id: str
+    task: str
+    state: State
+    queue: str = "default"
+    priority: int = 0
+    label: str = ""
+    key: str | None = None
+    attempts: int = 0
+    crashes: int = 0
+    retries: int = 0
+    submitted_at: float | None = None
+    due_at: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    expires_at: float | None = None
+    worker: str | None = None
+    progress: tuple[int, int | None] | None = None
+    meta: bytes = b""
+    needs: tuple[str, ...] = ()
+    envelope: bytes = b""
+    result: bytes | None = None
+    failure: Failure | None = None
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it failed; None unless it did."""
+        return None if self.failure is None else self.failure.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueRecord:
+    """A queue: how many jobs of each state it has, since when its oldest job waits, whether it is paused."""
+
+    name: str
+    counts: Mapping[State, int]
+    oldest_at: float | None = None
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """A worker daemon that is, or was until lately, alive. `processes`: jobs that it runs at once."""
+
+    name: str
+    host: str
+    pid: int
+    queues: tuple[str, ...]
+    processes: int
+    version: str = ""
+    started_at: float = 0.0
+    seen_at: float = 0.0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of `taskq doctor`: what was looked at, "ok", "warning" or "problem", what was found, and the cure."""
+
+    topic: str
+    level: str
+    text: str
+    cure: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The news that a job has ended, with what `JobRecord` has of its outcome."""
+
+    id: str
+    state: State
+    result: bytes | None = None
+    failure: Failure | None = None
+    attempts: int = 0
+    crashes: int = 0
+
+
+class Ear(ABC):
+    """Hears of jobs that end. One thread waits; `expect`, `forget`, `wake` and `close` may be called from any."""
+
+    #: Goes with each `put` whose outcomes this ear should hear at once; empty where the store needs no address.
+    address: str = ""
+
+    @abstractmethod
+    def expect(self, ids: Collection[str]) -> None:
+        """Hear of these jobs too; those that have ended already are told by the `wait` that goes on, or the next one.
+
+        It asks the store for nothing: whoever begins to wait for a job calls it.
+        """
+
+    @abstractmethod
+    def forget(self, ids: Collection[str]) -> None:
+        """Hear no more of these jobs."""
+
+    @abstractmethod
+    def wait(self, timeout: float | None) -> list[Ended]:
+        """Wait until expected jobs have ended, `wake` was called, or `timeout` seconds have passed.
+
+        Each end is told once; `forget` follows by itself. A job that the store no longer has is told as failed with
+        reason LOST. While the store cannot be reached it waits on, and tells what it missed when it is back.
+        """
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Have `wait` return soon. A finalizer may call it, in any thread and at any point of it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what it uses. Safe to call twice."""
+
+
+# --- what workers take and tell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A job in the hands of a worker. `token` fences: only who holds the newest one can tell the job's outcome.
+
+    `attempt` is this start's number from 1; `crashes` and `retries` count what was before. `results`: the codec bytes
+    of the jobs that it needed, by id. `refused_for`: seconds since a worker first said that it has no such task.
+    `foreign`: a job that was not made by taskq, as the store's own kind of object; then `envelope` is empty.
+    `meta`: codec bytes of what earlier attempts have noted (`JobRecord.meta`), empty where they have not.
+    """
+
+    id: str
+    token: str
+    envelope: bytes
+    queue: str
+    attempt: int
+    crashes: int = 0
+    retries: int = 0
+    refused_for: float = 0.0
+    results: Mapping[str, bytes] = field(default_factory=dict)
+    foreign: object | None = None
+    meta: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What becomes of a claimed job.
+
+    - SUCCEEDED with `result`, FAILED with `failure`, CANCELLED: it has ended.
+    - SCHEDULED: it runs again after `delay` seconds, because of `failure` (a retry).
+    - QUEUED: it goes back to the front of its queue. `refused`: because this worker has no such task; then after
+      `delay` seconds, so that others get at it.
+
+    `started` False: this attempt never began and is not counted. `crashes`: deaths of its process in this attempt.
+    `seconds`: how long it ran. `log` and `meta`: what was not told by a `Note` yet.
+    """
+
+    id: str
+    token: str
+    state: State
+    result: bytes | None = None
+    failure: Failure | None = None
+    delay: float = 0.0
+    started: bool = True
+    refused: bool = False
+    attempts: int = 1
+    crashes: int = 0
+    seconds: float = 0.0
+    progress: tuple[int, int | None] | None = None
+    meta: bytes | None = None
+    log: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What a running job has said since the last note; None and empty: nothing new."""
+
+    id: str
+    token: str
+    progress: tuple[int, int | None] | None = None
+    meta: bytes | None = None
+    log: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What somebody wants of this worker: a job cancelled (`kill`: at once), or the worker itself stopped."""
+
+    job_id: str | None = None
+    kill: bool = False
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """What `Membership.exchange` brings: new work, wishes, and the ids of verdicts and notes that came too late."""
+
+    claims: Sequence[Claim] = ()
+    wishes: Sequence[Wish] = ()
+    fenced: Sequence[str] = ()
+
+
+class Membership(ABC):
+    """A worker's place in a store, from `Store.join` to `leave`. One thread uses it, except for `wake`.
+
+    Raises (all methods): BackendUnavailable: the store cannot be reached now; nothing of the call was done, or it can
+    be repeated as it is: every call is safe to repeat.
+    """
+
+    @abstractmethod
+    def exchange(self, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int) -> Exchange:
+        """Tell what became of jobs and take up to `want` new ones, in as few round trips as the store allows.
+
+        Jobs come in the order of this worker's queues, in a queue by priority, then in the order of submits; due ones
+        included, paused queues and expired jobs left out. A claimed job counts as running. At the store's limit of
+        space the verdicts are still taken, and no claims given.
+        """
+
+    @abstractmethod
+    def claim_one(self, job_id: str) -> Claim | None:
+        """Take this one job, whatever is before it; None when it does not wait (any more)."""
+
+    @abstractmethod
+    def renew(self, record: WorkerRecord, held: Collection[tuple[str, str]]) -> list[str]:
+        """Say that this worker lives and still holds these (id, token); return the ids that it holds no longer.
+
+        Must be called every `Store.renew_every` seconds; after `Store.lease` seconds without, others take the jobs.
+        """
+
+    @abstractmethod
+    def sweep(self) -> int:
+        """Put back the jobs of dead workers, promote what is due, fail what has expired, drop what is too old.
+
+        Any worker may; returns how many jobs were put back. A job whose worker died counts one crash more, and fails
+        as crashed when those are `max_crashes`.
+        """
+
+    @abstractmethod
+    def wait(self, timeout: float, wake_fd: int) -> None:
+        """Return when there may be work or a wish, when `wake_fd` is readable, or after `timeout` seconds."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Sign off; what is still held goes back to the front of its queue, its attempt not counted."""
+
+
+# --- the store
+
+
+class Store(ABC):
+    """Where durable jobs live. All methods may be called from any thread; a forked copy opens its own connection.
+
+    Raises (all methods): BackendUnavailable: it cannot be reached; says the URL without its password, and the cure.
+    """
+
+    #: Seconds until a worker that does not renew is taken for dead, and between two renewals. `?lease=` sets the first
+    #: (from 3 up); the second is a third of it.
+    lease: float = 15.0
+    renew_every: float = 5.0
+    #: Bytes that an envelope, and a result, may measure; `?max_bytes=` in the URL sets it.
+    max_bytes: int = 1_048_576
+    #: The URL without secrets.
+    url: str
+
+    # -- jobs
+
+    @abstractmethod
+    def put(self, jobs: Sequence[NewJob], *, reply_to: str = "") -> list[str]:
+        """Keep these jobs, all or none; return the ids under which they stand.
+
+        That is a job's own id; or, when one with its `key` has not ended, that one's. A job whose own id is there
+        already, ended or not, is left as it is. So the call is safe to repeat.
+
+        Raises:
+            JobExists: a key or an id is taken and the options say `if_exists="reject"`; nothing was kept.
+            QueueFull: the store has no room.
+        """
+
+    @abstractmethod
+    def get(self, ids: Sequence[str], *, payload: bool = False) -> list[JobRecord | None]:
+        """Return what is known of these jobs, None for each that is not kept. `payload`: with envelope and result."""
+
+    @abstractmethod
+    def cancel(self, ids: Sequence[str], *, kill: bool = False) -> list[State | None]:
+        """Cancel what waits, and ask the workers to stop (`kill`: to kill) what runs; return the states now."""
+
+    @abstractmethod
+    def retry(self, ids: Sequence[str]) -> list[bool]:
+        """Queue jobs that failed or were cancelled again, as if new; return which ones were."""
+
+    @abstractmethod
+    def remove(self, ids: Sequence[str]) -> list[bool]:
+        """Forget jobs that are not running, with all that belongs to them; return which ones were."""
+
+    @abstractmethod
+    def log(self, job_id: str, offset: int = 0) -> bytes:
+        """Return what a job has printed and logged, from byte `offset` on. Kept: the first MiB of each job."""
+
+    # -- queues and workers
+
+    @abstractmethod
+    def queues(self) -> list[QueueRecord]:
+        """Return all queues that have jobs, workers or a pause, by name."""
+
+    @abstractmethod
+    def workers(self) -> list[WorkerRecord]:
+        """Return the workers that are alive."""
+
+    @abstractmethod
+    def pause(self, queue: str) -> None:
+        """Have no jobs of this queue started until `resume`; what runs goes on."""
+
+    @abstractmethod
+    def resume(self, queue: str) -> None:
+        """Take back a `pause`."""
+
+    @abstractmethod
+    def doctor(self) -> list[Finding]:
+        """Look at the store's health: version, durability, room, clock."""
+
+    # -- for clients and workers
+
+    @abstractmethod
+    def ear(self) -> Ear:
+        """Return a new ear."""
+
+    @abstractmethod
+    def join(self, record: WorkerRecord) -> Membership:
+        """Sign a worker on."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what it uses. Safe to call twice."""
+
+    # Last: below it `list` would mean this method to type checkers.
+
+    @abstractmethod
+    def list(
+        self,
+        *,
+        states: Collection[State] = (),
+        queue: str | None = None,
+        task: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[JobRecord]:
+        """Return jobs without their payloads, newest first; empty `states`: of all."""

@@ -1,0 +1,62 @@
+"""`taskq map` on a store: the rows of a local map, made by workers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from tests.cli.command import Command, taskq
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.cli.far_queue import Queue
+
+
+def test_map_by_workers(queue: Queue, worker: Callable[..., Command]) -> None:
+    """The rows of a local map: objects, arrays, values, failures, bad lines, each at its place."""
+    worker(queue.url)
+    lines = b'0\n[2]\n{"number": 4}\nnot json\n1\n'
+    done = queue.run("map", "jobs.fail_odd", "--jsonl", "-", stdin=lines, code=1)
+    here = taskq(queue.project, "map", "jobs.fail_odd", "--jsonl", "-", "--url", "local://", stdin=lines)
+    assert (done.out, done.err) == (here.out, here.err)
+    numbers = b"".join(b"%d\n" % number for number in range(3000))
+    done = queue.run("map", "jobs:square", "--jsonl", "-", "--unordered", stdin=numbers)
+    rows = {row["index"]: row["result"] for row in map(json.loads, done.out.splitlines())}
+    assert rows == {number: number * number for number in range(3000)}
+
+
+def test_map_by_workers_runs_what_they_trust(file_queue: Queue, worker: Callable[..., Command]) -> None:
+    """Neither another module's tasks nor commands, unless the worker was told so."""
+    worker(file_queue.url)
+    done = file_queue.run("map", "math:factorial", "--jsonl", "-", stdin=b"3\n", code=1)
+    assert "start it with --import math" in done.out
+    (file_queue.project / "in.jsonl").write_text('"stolen"\n')
+    words = ("map", "--url", file_queue.url, "--jsonl", "in.jsonl", "--", "touch", "{}")
+    with Command(file_queue.project, *words, name="m-") as command:
+        eventually(lambda: "run_command_line" in file_queue.run("status").out, "the command to wait for others")
+        command.interrupt()
+        assert command.wait() == 130
+    assert not (file_queue.project / "stolen").exists()
+
+
+def test_map_of_commands_by_workers(file_queue: Queue, worker: Callable[..., Command]) -> None:
+    """Exit code and output are the row."""
+    worker(file_queue.url, "--allow-commands")
+    lines = b'"a"\n"b"\n'
+    done = file_queue.run("map", "--jsonl", "-", "--", "sh", "-c", "echo {}; test {} = a", stdin=lines, code=1)
+    first, second = map(json.loads, done.out.splitlines())
+    assert (first["exit_code"], first["stdout"]) == (0, "a\n")
+    assert (second["error"]["exit_code"], second["error"]["stdout"]) == (1, "b\n")
+
+
+def test_map_waits_for_a_worker(file_queue: Queue, worker: Callable[..., Command]) -> None:
+    """It says so, and goes on when one comes."""
+    (file_queue.project / "in.jsonl").write_text("1\n2\n")
+    words = ("map", "jobs:square", "--jsonl", "in.jsonl", "--url", file_queue.url)
+    with Command(file_queue.project, *words, name="m-") as command:
+        eventually(lambda: "no worker serves queue default now" in command.err, "it to say so")
+        worker(file_queue.url)
+        assert command.wait() == 0
+        assert command.out == "1\n4\n"

@@ -1,0 +1,1 @@
+"""The store in Redis: its scripts, its likeness to stock RQ, its faults."""

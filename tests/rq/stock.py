@@ -1,0 +1,46 @@
+"""Functions that jobs of stock RQ call in these tests; importable by every worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rq import Retry, get_current_job
+
+__all__ = ["add", "boom", "note_failure", "note_success", "retry_later", "stop_nothing", "whoami"]
+
+
+def add(a: int, b: int) -> int:
+    """Return the sum."""
+    return a + b
+
+
+def boom(*_: Any) -> None:
+    """Raise."""
+    raise ValueError("no good")
+
+
+def whoami() -> dict[str, Any]:
+    """Return what RQ says of the running job, and leave a note in its meta."""
+    job: Any = get_current_job()
+    job.meta["seen"] = job.meta.get("seen", 0) + 1
+    job.save_meta()
+    return {"has an id": bool(job.id), "origin": job.origin, "worker": job.worker_name, "meta": job.meta}
+
+
+def retry_later(times: int) -> Any:
+    """Ask to be run again."""
+    return Retry(max=times)
+
+
+def note_success(job: Any, connection: Any, result: Any) -> None:
+    """Be a success callback."""
+    connection.rpush("noted", f"success {job.id} {result}")
+
+
+def note_failure(job: Any, connection: Any, kind: type, value: Exception, _trace: Any) -> None:
+    """Be a failure callback."""
+    connection.rpush("noted", f"failure {job.id} {kind.__name__} {value}")
+
+
+def stop_nothing(_job: Any, _connection: Any) -> None:
+    """Be a callback of stopped jobs."""

@@ -1,0 +1,207 @@
+"""Clients hear of the ends of their jobs."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from taskq import envelope
+from taskq.codec import decode
+from taskq.states import Reason, State
+from taskq.store import Verdict
+from tests.rq.hands import failed, new_job, succeeded
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from executors.rq_ear import RQEar
+    from executors.rq_store import RQStore
+    from taskq.store import Ended
+    from tests.rq.hands import Hands
+
+
+@pytest.fixture
+def ear(store: RQStore) -> Iterator[RQEar]:
+    """Give an ear."""
+    made = store.ear()
+    yield made
+    made.close()
+
+
+def hear(ear: RQEar, count: int) -> dict[str, Ended]:
+    """Return the next ends that it hears."""
+    found: dict[str, Ended] = {}
+
+    def all_heard() -> bool:
+        for ended in ear.wait(0.5):
+            assert ended.id not in found
+            found[ended.id] = ended
+        return len(found) >= count
+
+    eventually(all_heard, f"{count} ends to be heard")
+    return found
+
+
+def test_ends_of_each_kind(store: RQStore, join: Callable[..., Hands], ear: RQEar) -> None:
+    """Values, errors and cancels are heard, each once."""
+    jobs = [new_job(), new_job(), new_job(delay=60)]
+    store.put(jobs, reply_to=ear.address)
+    ear.expect([job.id for job in jobs])
+    hands = join()
+    one, two = hands.take()
+    hands.tell(succeeded(one, {"a": 1}), failed(two))
+    store.cancel([jobs[2].id])
+    found = hear(ear, 3)
+    assert decode(found[one.id].result or b"") == {"a": 1}
+    failure = found[two.id].failure
+    assert failure is not None
+    assert (failure.type, failure.message) == ("ValueError", "no good")
+    assert found[jobs[2].id].state is State.CANCELLED
+    assert found[one.id].attempts == 1
+    assert ear.wait(0.05) == []
+
+
+@pytest.mark.parametrize("size", [10, 200_000, 900_000])
+def test_results_of_any_size(store: RQStore, join: Callable[..., Hands], ear: RQEar, size: int) -> None:
+    """A result that is too large to travel with the news is fetched."""
+    job = new_job()
+    store.put([job], reply_to=ear.address)
+    ear.expect([job.id])
+    hands = join()
+    hands.tell(succeeded(*hands.take(), "x" * size))
+    assert decode(hear(ear, 1)[job.id].result or b"") == "x" * size
+
+
+def test_ended_before_it_was_expected(store: RQStore, join: Callable[..., Hands], ear: RQEar) -> None:
+    """A job that had ended when it was expected is told by the next wait, whether its news had come before or not."""
+    first, second = new_job(), new_job()
+    store.put([first], reply_to=ear.address)
+    store.put([second])
+    join().run()
+    assert ear.wait(0.05) == []
+    ear.expect([first.id, second.id])
+    assert set(hear(ear, 2)) == {first.id, second.id}
+
+
+def test_late_ear_of_another_process(store: RQStore, join: Callable[..., Hands], ear: RQEar) -> None:
+    """An ear hears of jobs that somebody else submitted, beside the submitter's own ear."""
+    own = store.ear()
+    try:
+        waiting, running = new_job(), new_job()
+        store.put([running, waiting], reply_to=own.address)
+        hands = join()
+        (claim,) = hands.take(1)
+        ear.expect([waiting.id, running.id])
+        own.expect([waiting.id, running.id])
+        assert ear.wait(0.05) == []
+        hands.tell(succeeded(claim))
+        hands.run()
+        assert set(hear(ear, 2)) == set(hear(own, 2)) == {waiting.id, running.id}
+    finally:
+        own.close()
+
+
+def test_put_again_by_another_client(store: RQStore, join: Callable[..., Hands], ear: RQEar) -> None:
+    """A client that submits a job that is there already hears of its end at once too."""
+    own = store.ear()
+    try:
+        job = new_job(job_id="shared")
+        store.put([job], reply_to=own.address)
+        store.put([job], reply_to=ear.address)
+        ear.expect(["shared"])
+        assert ear.wait(0.05) == []
+        join().run()
+        assert [ended.id for ended in ear.wait(0.5)] == ["shared"]
+    finally:
+        own.close()
+
+
+def test_forgotten_job_is_not_told(store: RQStore, join: Callable[..., Hands], ear: RQEar) -> None:
+    """After `forget` nothing is told of a job."""
+    job = new_job()
+    store.put([job], reply_to=ear.address)
+    ear.expect([job.id])
+    ear.forget([job.id])
+    join().run()
+    assert ear.wait(0.1) == []
+
+
+def test_forgotten_at_once_is_told_first(store: RQStore, join: Callable[..., Hands], ear: RQEar) -> None:
+    """A job with result_ttl=0 is gone at its end, and its value is heard all the same."""
+    job = new_job(result_ttl=0)
+    store.put([job], reply_to=ear.address)
+    ear.expect([job.id])
+    join().run()
+    assert store.get([job.id]) == [None]
+    assert decode(hear(ear, 1)[job.id].result or b"") == 3
+
+
+def test_job_without_news_is_found(store: RQStore, ear: RQEar, client: Any) -> None:
+    """A job whose end nobody told, as a stock worker's, is found by looking."""
+    job = new_job()
+    store.put([job], reply_to=ear.address)
+    ear.expect([job.id])
+    assert ear.wait(0.05) == []
+    client.hset(f"rq:job:{job.id}", "status", "finished")
+    client.xadd(f"rq:results:{job.id}", {"type": 1, "return_value": "Kg=="})
+    assert decode(hear(ear, 1)[job.id].result or b"") == 42
+
+
+def test_lost_job(store: RQStore, ear: RQEar, client: Any) -> None:
+    """Jobs that the store no longer has are told as lost; so is one that never was."""
+    job = new_job()
+    store.put([job], reply_to=ear.address)
+    ear.expect([job.id, "never"])
+    client.flushdb()
+    found = hear(ear, 2)
+    assert [found[job_id].failure.reason for job_id in (job.id, "never")] == [Reason.LOST, Reason.LOST]  # type: ignore[union-attr]
+
+
+def test_job_of_stock_rq(store: RQStore, join: Callable[..., Hands], ear: RQEar, client: Any) -> None:
+    """The value of a job that stock RQ enqueued is heard as any other."""
+    envelope.trust(["math"])
+    job = Queue("default", connection=client, serializer=JSONSerializer).enqueue("math.sqrt", 16)
+    ear.expect([job.id])
+    assert ear.wait(0.05) == []
+    hands = join()
+    (claim,) = hands.take()
+    foreign: Any = claim.foreign
+    function, args, _ = foreign.order()
+    result = function(*args)
+    hands.tell(Verdict(id=claim.id, token=claim.token, state=State.SUCCEEDED, result=result))
+    assert decode(hear(ear, 1)[job.id].result or b"") == 4.0
+
+
+def test_wake(ear: RQEar) -> None:
+    """`wake` ends a wait of another thread."""
+    threading.Timer(0.05, ear.wake).start()
+    assert ear.wait(None) == []
+
+
+def test_many(store: RQStore, join: Callable[..., Hands], ear: RQEar) -> None:
+    """5,000 ends are heard, each once."""
+    jobs = [new_job() for _ in range(5000)]
+    store.put(jobs, reply_to=ear.address)
+    ear.expect([job.id for job in jobs])
+    hands = join()
+    while hands.run(500):
+        pass
+    assert set(hear(ear, 5000)) == {job.id for job in jobs}
+
+
+def test_nothing_is_left(store: RQStore, join: Callable[..., Hands], ear: RQEar, client: Any) -> None:
+    """Every key that serves ears has an end."""
+    jobs = [new_job(), new_job()]
+    store.put(jobs, reply_to=ear.address)
+    other = store.ear()
+    other.expect([jobs[0].id])
+    other.wait(0.05)
+    join().run()
+    assert all(client.ttl(key) > 0 for key in client.keys("rq:tq:replies:*") + client.keys("rq:tq:ears:*"))
+    other.close()
+    other.close()

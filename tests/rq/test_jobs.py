@@ -1,0 +1,507 @@
+"""What clients do with jobs in the store: put, get, cancel, retry, remove, list, pause."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from executors.rq_store import RQStore
+from taskq.codec import encode
+from taskq.errors import ConfigError, DependencyFailed, JobExists, JobExpired
+from taskq.retry import Retry
+from taskq.states import Reason, State
+from tests.rq.hands import TASK, again, failed, given_back, new_job, succeeded
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.rq.hands import Hands
+
+
+def test_put_and_get(store: RQStore) -> None:
+    """A job that was put is there with all that was said of it."""
+    job = new_job(queue="high", retry=Retry(2), timeout=5)
+    assert store.put([job]) == [job.id]
+    (record,) = store.get([job.id], payload=True)
+    assert record is not None
+    assert (record.id, record.task, record.state, record.queue) == (job.id, TASK, State.QUEUED, "high")
+    assert (record.label, record.envelope, record.attempts, record.worker) == ("add(1, 2)", job.envelope, 0, None)
+    assert record.submitted_at is not None
+    assert abs(record.submitted_at - datetime.now(UTC).timestamp()) < 60
+    assert store.get(["nobody"]) == [None]
+
+
+@pytest.mark.parametrize("size", [0, 200, 300, 1500, 70_000, 300_000])
+def test_envelopes_of_any_size(store: RQStore, size: int) -> None:
+    """An envelope comes back byte for byte, whichever header and compression it needs."""
+    job = new_job("x" * size, "y")
+    store.put([job])
+    (record,) = store.get([job.id], payload=True)
+    assert record is not None
+    assert record.envelope == job.envelope
+
+
+def test_put_is_repeatable(store: RQStore, join: Callable[..., Hands]) -> None:
+    """The same job put again, waiting or ended, is the same job, and is in its queue once."""
+    job = new_job(job_id="same")
+    assert store.put([job]) == store.put([job]) == ["same"]
+    hands = join()
+    assert hands.run() == ["same"]
+    assert store.put([job, new_job(job_id="same")]) == ["same", "same"]
+    assert hands.take() == []
+
+
+def test_many_in_order(store: RQStore, join: Callable[..., Hands]) -> None:
+    """5,000 jobs, more than one script writes, are taken in the order of their put."""
+    jobs = [new_job() for _ in range(5000)]
+    assert store.put(jobs) == [job.id for job in jobs]
+    hands = join()
+    taken: list[str] = []
+    while ids := hands.run(500):
+        taken += ids
+    assert taken == [job.id for job in jobs]
+
+
+def test_taken_id_is_rejected(store: RQStore) -> None:
+    """With if_exists="reject" a taken id raises, names the job, and nothing of the put is kept."""
+    store.put([new_job(job_id="mine")])
+    other = new_job()
+    with pytest.raises(JobExists) as caught:
+        store.put([other, new_job(job_id="mine", if_exists="reject")])
+    assert caught.value.job_id == "mine"
+    assert store.get([other.id]) == [None]
+
+
+def test_reject_takes_back_earlier_steps(store: RQStore) -> None:
+    """A put of several scripts that is rejected in its last one leaves nothing."""
+    store.put([new_job(job_id="mine")])
+    jobs = [new_job() for _ in range(2500)]
+    with pytest.raises(JobExists):
+        store.put([*jobs, new_job(job_id="mine", if_exists="reject")])
+    assert store.get([job.id for job in jobs]) == [None] * 2500
+
+
+def test_key_holds_while_not_ended(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A second job with the key of one that waits or runs is that one; after its end the key is free."""
+    first, second, third = (new_job(key="k") for _ in range(3))
+    assert store.put([first]) == [first.id]
+    assert store.put([second]) == [first.id]
+    hands = join()
+    (claim,) = hands.take()
+    assert store.put([second]) == [first.id]
+    with pytest.raises(JobExists) as caught:
+        store.put([new_job(key="k", if_exists="reject")])
+    assert caught.value.job_id == first.id
+    hands.tell(succeeded(claim))
+    assert store.put([third]) == [third.id]
+    (record,) = store.get([third.id])
+    assert record is not None
+    assert record.key == "k"
+
+
+@pytest.mark.parametrize("end", ["fail", "cancel", "remove", "stock"])
+def test_key_is_freed_by_every_end(store: RQStore, join: Callable[..., Hands], client: Any, end: str) -> None:
+    """However a job ends, also in a stock worker's hands, its key can be had again."""
+    first = new_job(key="k")
+    store.put([first])
+    if end == "fail":
+        hands = join()
+        hands.tell(failed(*hands.take()))
+    elif end == "cancel":
+        store.cancel([first.id])
+    elif end == "remove":
+        store.remove([first.id])
+    else:
+        client.hset(f"rq:job:{first.id}", "status", "finished")
+    second = new_job(key="k")
+    assert store.put([second]) == [second.id]
+
+
+def test_same_key_twice_in_one_put(store: RQStore) -> None:
+    """Two jobs with one key in one put are one job."""
+    first, second = new_job(key="k"), new_job(key="k")
+    assert store.put([first, second]) == [first.id, first.id]
+
+
+def test_delay_and_at(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A job waits for its time in the scheduled registry, and is then taken without anybody sweeping."""
+    soon, late = new_job(delay=0.2), new_job(at=datetime.now(UTC) + timedelta(hours=1))
+    store.put([soon, late])
+    states = [record.state for record in store.get([soon.id, late.id]) if record]
+    assert states == [State.SCHEDULED, State.SCHEDULED]
+    (record,) = store.get([late.id])
+    assert record is not None
+    assert record.due_at == pytest.approx((datetime.now(UTC) + timedelta(hours=1)).timestamp(), abs=30)
+    hands = join()
+    assert hands.take() == []
+    assert [claim.id for claim in eventually(hands.take, "the delay to pass")] == [soon.id]
+
+
+def test_expired_job_fails_at_the_claim(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A job that nothing started in its time is not handed out: it fails as expired."""
+    job = new_job(expires=0.05)
+    store.put([job])
+    eventually(lambda: _is_past(store, job.id), "the time to pass")
+    assert join().take() == []
+    (record,) = store.get([job.id])
+    assert record is not None
+    assert record.failure is not None
+    assert record.reason is Reason.EXPIRED
+    assert isinstance(record.failure.to_exception(), JobExpired)
+    assert "0.05" in record.failure.message
+
+
+def test_expired_jobs_fail_at_the_sweep(store: RQStore, join: Callable[..., Hands]) -> None:
+    """Jobs that wait in a queue without a worker, or for another job, expire all the same."""
+    parent = new_job(queue="nobody")
+    jobs = [new_job(expires=0.05, queue="nobody"), new_job(expires=0.05, queue="nobody", needs=[parent.id])]
+    store.put([parent, *jobs])
+    hands = join()
+
+    def ended() -> bool:
+        hands.sweep()
+        return all(
+            record is not None and record.reason is Reason.EXPIRED for record in store.get([job.id for job in jobs])
+        )
+
+    eventually(ended, "the jobs to expire")
+    assert store.line.command("LRANGE", "rq:queue:nobody", 0, -1) == [parent.id.encode()]
+
+
+def test_expiry_does_not_touch_a_started_job(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A job that was started in time may run for as long as it wants."""
+    hands = join()
+    job = new_job(expires=0.2)
+    store.put([job])
+    (claim,) = hands.take()
+    eventually(lambda: _is_past(store, job.id), "the time to pass")
+    assert hands.sweep() == 0
+    assert not hands.tell(succeeded(claim)).fenced
+
+
+def test_expiry_does_not_touch_a_retry(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A job that was started in time and failed may be tried again after its time to start."""
+    hands = join()
+    job = new_job(expires=0.1, retry=1)
+    store.put([job])
+    (claim,) = hands.take()
+    hands.tell(again(claim))
+    eventually(lambda: _is_past(store, job.id), "the time to pass")
+    hands.sweep()
+    (claim,) = hands.take()
+    assert (claim.id, claim.attempt, claim.retries) == (job.id, 2, 1)
+
+
+def _is_past(store: RQStore, job_id: str) -> bool:
+    """Return whether a job's time to start is over, by the clock of Redis."""
+    (record,) = store.get([job_id])
+    assert record is not None
+    assert record.expires_at is not None
+    return float(store.line.command("TIME")[0]) > record.expires_at
+
+
+def test_priorities(store: RQStore, join: Callable[..., Hands]) -> None:
+    """Higher priorities come first, equals in the order of their submits, whatever came in between."""
+    numbers = [0, 5, 0, -3, 9, 5, 0, -3, 2, 9, 0]
+    jobs = [new_job(priority=number) for number in numbers]
+    for job in jobs:
+        store.put([job])
+    hands = join()
+    expected = [job.id for job in sorted(jobs, key=lambda job: -job.options.priority)]
+    assert [claim.id for claim in hands.take(20)] == expected
+
+
+def test_priority_of_what_comes_back(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A job that is given back stands before its equals, not before higher ones."""
+    low, high, other = new_job(), new_job(priority=5), new_job()
+    store.put([low])
+    hands = join()
+    (claim,) = hands.take()
+    store.put([other, high])
+    hands.tell(given_back(claim))
+    assert [claim.id for claim in hands.take()] == [high.id, low.id, other.id]
+
+
+def test_queue_without_priorities_pays_nothing(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """The list of priorities goes with the last job that has one."""
+    store.put([new_job(priority=3)])
+    assert client.exists("rq:tq:priorities:default")
+    join().run()
+    assert not client.exists("rq:tq:priorities:default")
+
+
+def test_results_of_needs_come_with_the_claim(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A job waits until all that it needs has succeeded, and gets their results."""
+    first, second = new_job(), new_job()
+    last = new_job(needs=[first.id, second.id])
+    store.put([first, second, last])
+    hands = join()
+    (record,) = store.get([last.id])
+    assert record is not None
+    assert (record.state, record.needs) == (State.BLOCKED, (first.id, second.id))
+    one, two = hands.take()
+    hands.tell(succeeded(one, 11))
+    assert hands.take() == []
+    hands.tell(succeeded(two, None))
+    (claim,) = hands.take()
+    assert claim.id == last.id
+    assert claim.results == {first.id: encode(11), second.id: encode(None)}
+
+
+def test_needs_that_have_ended_already(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A job whose needs have succeeded is queued at once; one whose need is missing or failed fails at once."""
+    good, bad = new_job(), new_job()
+    hands = join()
+    store.put([good, bad])
+    one, two = hands.take()
+    hands.tell(succeeded(one), failed(two))
+    jobs = [new_job(needs=[good.id]), new_job(needs=[bad.id]), new_job(needs=["nobody"])]
+    store.put(jobs)
+    records = [record for record in store.get([job.id for job in jobs]) if record]
+    assert [record.state for record in records] == [State.QUEUED, State.FAILED, State.FAILED]
+    failure = records[1].failure
+    assert failure is not None
+    assert isinstance(failure.to_exception(), DependencyFailed)
+    assert f"{bad.id}, which it waited for, failed with ValueError: no good" in failure.message
+
+
+@pytest.mark.parametrize("how", ["fail", "cancel", "remove"])
+def test_failure_runs_down_the_chain(store: RQStore, join: Callable[..., Hands], how: str) -> None:
+    """When a job fails, is cancelled or removed, all that waits for it, and for that, fails."""
+    first = new_job()
+    second = new_job(needs=[first.id])
+    third = new_job(needs=[second.id])
+    store.put([first, second, third])
+    if how == "fail":
+        hands = join()
+        hands.tell(failed(*hands.take()))
+    elif how == "cancel":
+        assert store.cancel([first.id]) == [State.CANCELLED]
+    else:
+        assert store.remove([first.id]) == [True]
+    records = [record for record in store.get([second.id, third.id]) if record]
+    assert [record.state for record in records] == [State.FAILED, State.FAILED]
+
+
+def test_delay_counts_after_needs(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A job with a delay that waits for another one starts when both are over."""
+    first = new_job()
+    last = new_job(needs=[first.id], delay=0.2)
+    store.put([first, last])
+    hands = join()
+    assert hands.run() == [first.id]
+    (record,) = store.get([last.id])
+    assert record is not None
+    assert record.state is State.SCHEDULED
+    assert eventually(hands.run, "the delay to pass") == [last.id]
+
+
+def test_cancel_what_waits(store: RQStore, join: Callable[..., Hands]) -> None:
+    """What waits, in whichever way, is cancelled at once and never taken."""
+    parent = new_job()
+    jobs = [new_job(), new_job(delay=60), new_job(needs=[parent.id]), new_job(priority=4)]
+    store.put([parent, *jobs])
+    assert store.cancel([job.id for job in jobs] + ["nobody"]) == [State.CANCELLED] * 4 + [None]
+    assert [claim.id for claim in join().take()] == [parent.id]
+
+
+def test_cancel_many_of_a_long_queue(store: RQStore, join: Callable[..., Hands]) -> None:
+    """Cancelling most of a long queue leaves the others in their order."""
+    jobs = [new_job() for _ in range(3000)]
+    store.put(jobs)
+    gone = [job.id for index, job in enumerate(jobs) if index % 10]
+    assert store.cancel(gone) == [State.CANCELLED] * len(gone)
+    assert [claim.id for claim in join().take(500)] == [job.id for job in jobs[::10]]
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_cancel_what_runs(store: RQStore, join: Callable[..., Hands], kill: bool) -> None:
+    """The worker of a running job hears of the wish, and by `renew` too where the message was lost."""
+    job = new_job()
+    store.put([job])
+    hands = join()
+    hands.membership.wait(0.01, -1)
+    (claim,) = hands.take()
+    assert store.cancel([job.id], kill=kill) == [State.RUNNING]
+    wishes = eventually(lambda: hands.membership.exchange([], [], 0).wishes, "the wish to come")
+    assert [(wish.job_id, wish.kill) for wish in wishes] == [(job.id, kill)]
+    hands.membership.renew(hands.record, [(claim.id, claim.token)])
+    assert [wish.job_id for wish in hands.membership.exchange([], [], 0).wishes] == [job.id]
+    hands.tell(replace(succeeded(claim), state=State.CANCELLED, result=None))
+    (record,) = store.get([job.id])
+    assert record is not None
+    assert record.state is State.CANCELLED
+
+
+def test_cancelled_while_given_back(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A job that somebody wants cancelled is not queued again when its worker gives it back or retries it."""
+    jobs = [new_job(), new_job()]
+    store.put(jobs)
+    hands = join()
+    one, two = hands.take()
+    store.cancel([one.id, two.id])
+    hands.tell(given_back(one), again(two))
+    assert hands.take() == []
+    assert {record.state for record in store.get([one.id, two.id]) if record} == {State.CANCELLED}
+
+
+def test_retry_begins_anew(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A failed or cancelled job that is retried is as new; one that waits or succeeded is not touched."""
+    bad, gone, good = new_job(), new_job(), new_job()
+    store.put([bad, gone, good])
+    hands = join()
+    store.cancel([gone.id])
+    one, two = hands.take()
+    hands.tell(failed(one), succeeded(two))
+    assert store.retry([bad.id, gone.id, good.id, "nobody"]) == [True, True, False, False]
+    records = [record for record in store.get([bad.id, gone.id]) if record]
+    assert [(record.state, record.attempts, record.failure) for record in records] == [(State.QUEUED, 0, None)] * 2
+    assert hands.run() == [bad.id, gone.id]
+    assert store.line.command("TTL", f"rq:job:{bad.id}") > 80_000
+
+
+def test_retry_checks_needs(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A retried job whose need has not succeeded fails again; after the need it runs."""
+    first = new_job()
+    last = new_job(needs=[first.id])
+    store.put([first, last])
+    hands = join()
+    hands.tell(failed(*hands.take()))
+    store.retry([last.id])
+    (record,) = store.get([last.id])
+    assert record is not None
+    assert record.state is State.FAILED
+    store.retry([first.id])
+    store.retry([last.id])
+    assert hands.run() == [first.id]
+    assert hands.run() == [last.id]
+
+
+def test_remove_leaves_nothing(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """A removed job leaves no key; one that runs is not removed."""
+    job, running = new_job(key="k", expires=60), new_job()
+    store.put([job])
+    hands = join()
+    hands.run()
+    store.put([running])
+    hands.take()
+    assert store.remove([job.id, running.id, "nobody"]) == [True, False, False]
+    assert [key for key in client.keys("*") if job.id.encode() in key] == []
+    assert store.get([job.id]) == [None]
+    assert client.zscore("rq:finished:default", job.id) is None
+
+
+def test_pause_and_resume(store: RQStore, join: Callable[..., Hands]) -> None:
+    """Nothing of a paused queue is taken until it is resumed; other queues go on."""
+    slow, quick = new_job(queue="slow"), new_job(queue="quick")
+    store.put([slow, quick])
+    store.pause("slow")
+    hands = join(queues=("slow", "quick"))
+    assert hands.run() == [quick.id]
+    assert [(queue.name, queue.paused) for queue in store.queues()] == [("quick", False), ("slow", True)]
+    store.resume("slow")
+    assert hands.run() == [slow.id]
+
+
+def test_queue_order(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A worker empties its queues in their order."""
+    jobs = {name: new_job(queue=name) for name in ("a", "b", "c")}
+    store.put(list(jobs.values()))
+    hands = join(queues=("c", "a", "b"))
+    assert [claim.id for claim in hands.take()] == [jobs[name].id for name in ("c", "a", "b")]
+
+
+def test_list(store: RQStore, join: Callable[..., Hands]) -> None:
+    """Jobs are listed newest first, by state, queue and task, in pages."""
+    done, gone, waiting, other = new_job(), new_job(), new_job(task="operator:sub"), new_job(queue="q2", delay=60)
+    store.put([done, gone])
+    hands = join()
+    one, two = hands.take()
+    hands.tell(succeeded(one), failed(two))
+    store.put([waiting, other])
+    ids = [record.id for record in store.list()]
+    assert ids == [other.id, waiting.id, gone.id, done.id]
+    assert [record.id for record in store.list(limit=2, offset=1)] == ids[1:3]
+    assert [record.id for record in store.list(states={State.SUCCEEDED, State.FAILED})] == [gone.id, done.id]
+    assert [record.id for record in store.list(queue="q2")] == [other.id]
+    assert [record.id for record in store.list(task="operator:sub")] == [waiting.id]
+
+
+def test_queues_and_workers(store: RQStore, join: Callable[..., Hands]) -> None:
+    """Queues tell how many jobs stand where; workers tell what they are and have done."""
+    store.put([new_job(), new_job(), new_job(delay=60)])
+    hands = join(queues=("default", "empty"))
+    (claim,) = hands.take(1)
+    found = {queue.name: queue for queue in store.queues()}
+    assert set(found) == {"default", "empty"}
+    counts = found["default"].counts
+    assert (counts[State.QUEUED], counts[State.RUNNING], counts[State.SCHEDULED]) == (1, 1, 1)
+    assert found["default"].oldest_at is not None
+    (worker,) = store.workers()
+    assert (worker.name, worker.queues, worker.processes, worker.running) == ("w1", ("default", "empty"), 2, 1)
+    hands.tell(succeeded(claim))
+    (worker,) = store.workers()
+    assert (worker.running, worker.succeeded, worker.failed, worker.version) == (0, 1, 0, "1.0")
+
+
+def test_result_ttl(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """Ended jobs are kept as long as they say, and every key of theirs ends; with 0 they are forgotten at once."""
+    kinds = {"none": new_job(), "short": new_job(result_ttl=60), "zero": new_job(result_ttl=0)}
+    store.put(list(kinds.values()))
+    join().run()
+    assert client.ttl(f"rq:job:{kinds['none'].id}") == 86_400
+    assert client.ttl(f"rq:results:{kinds['short'].id}") == 60
+    assert store.get([kinds["zero"].id]) == [None]
+    assert [key for key in client.keys("*") if kinds["zero"].id.encode() in key] == []
+    assert all(client.ttl(key) > 0 for key in client.keys("rq:job:*") + client.keys("rq:results:*"))
+
+
+def test_prefix(url: str) -> None:
+    """Stores with different prefixes in one database know nothing of each other."""
+    one, two = RQStore(f"{url}?prefix=one"), RQStore(f"{url}?prefix=two")
+    try:
+        job = new_job()
+        one.put([job])
+        assert two.get([job.id]) == [None]
+        assert {key.decode().partition(":")[0] for key in one.line.command("KEYS", "*")} == {"one"}
+    finally:
+        one.close()
+        two.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("prefx=x", "did you mean prefix"),
+        ("lease=1", "from 3 to"),
+        ("lease=soon", "from 3 to"),
+        ("prefix=a b", "letters, digits"),
+        ("allow_pickle=perhaps", "allow_pickle"),
+    ],
+)
+def test_bad_settings(query: str, words: str) -> None:
+    """A setting that is unknown or senseless is refused, with the cure and without the password."""
+    with pytest.raises(ConfigError, match=words) as caught:
+        RQStore(f"redis://ann:s3cret@localhost/0?{query}")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_lease_setting() -> None:
+    """`?lease=` sets the lease, and a third of it the time between renewals."""
+    store = RQStore("redis://localhost/0?lease=6")
+    assert (store.lease, store.renew_every) == (6.0, 2.0)
+    assert "localhost" in repr(store)
+
+
+def test_doctor(store: RQStore) -> None:
+    """The doctor says what is wrong with a Redis without persistence and workers, and the cure."""
+    found = {finding.topic: finding for finding in store.doctor()}
+    assert found["version"].level == "ok"
+    assert found["durability"].level == "warning"
+    assert "appendonly" in found["durability"].cure
+    assert found["workers"].level == "warning"
+    assert found["eviction"].level == found["transport"].level == found["clock"].level == "ok"

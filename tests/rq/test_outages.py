@@ -1,0 +1,230 @@
+"""What Redis itself can do to us: restarts, limits, replicas, silence."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from executors.rq_store import RQStore
+from taskq.errors import BackendUnavailable, QueueFull
+from taskq.states import Reason, State
+from taskq.store import Note
+from tests.redis_server import RedisServer, free_port
+from tests.rq.hands import Hands, new_job, succeeded
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """Give a server of this test's own, without persistence."""
+    with RedisServer(tmp_path / "redis") as made:
+        yield made
+
+
+@pytest.fixture
+def place(server: RedisServer) -> Iterator[RQStore]:
+    """Give a store on it."""
+    made = RQStore(server.url())
+    yield made
+    made.close()
+
+
+def test_nobody_there() -> None:
+    """A Redis that is not there is said at once, with its URL, without the password, and what to do."""
+    store = RQStore(f"redis://ann:s3cret@127.0.0.1:{free_port()}/0")
+    start = monotonic()
+    with pytest.raises(BackendUnavailable) as caught:
+        store.put([new_job()])
+    assert monotonic() - start < 5
+    assert "ann:***@127.0.0.1" in str(caught.value)
+    assert "is redis-server running" in str(caught.value)
+    assert "s3cret" not in repr(caught.value) + repr(store) + repr(store.address)
+
+
+def test_wrong_password(server: RedisServer, place: RQStore) -> None:
+    """A password that is missing or wrong is said as such, never shown."""
+    server.command("CONFIG", "SET", "requirepass", "right")
+    wrong = RQStore(f"redis://:wr0ng@127.0.0.1:{server.port}/0")
+    for store in (place, wrong):
+        with pytest.raises(BackendUnavailable, match=r"password|WRONGPASS|invalid username") as caught:
+            store.queues()
+        assert "wr0ng" not in str(caught.value)
+    right = RQStore(f"redis://:right@127.0.0.1:{server.port}/0")
+    assert right.queues() == []
+    right.close()
+
+
+def test_restart_with_data(tmp_path: Path) -> None:
+    """After a restart with AOF everything goes on: idle connections, workers, ears, what runs."""
+    with RedisServer(tmp_path / "redis", appendonly=True) as server:
+        store = RQStore(server.url())
+        ear, hands = store.ear(), Hands(store, "w1", ("default",))
+        jobs = [new_job(), new_job()]
+        store.put(jobs, reply_to=ear.address)
+        ear.expect([job.id for job in jobs])
+        (claim,) = hands.take(1)
+        assert ear.wait(0.05) == []
+        hands.membership.wait(0.01, -1)
+        server.restart()
+        assert hands.membership.renew(hands.record, [(claim.id, claim.token)]) == []
+        assert not hands.tell(succeeded(claim)).fenced
+        assert len(hands.run()) == 1
+        found: list[str] = []
+
+        def all_heard() -> bool:
+            found.extend(ended.id for ended in ear.wait(0.5))
+            return len(found) == 2
+
+        eventually(all_heard, "both ends to be heard")
+        assert set(found) == {job.id for job in jobs}
+        assert hands.membership.sweep() == 0
+        ear.close()
+        hands.close()
+        store.close()
+
+
+def test_restart_without_data(server: RedisServer, place: RQStore) -> None:
+    """After a restart that lost everything the worker is one again, and clients are told that their jobs are lost."""
+    ear, hands = place.ear(), Hands(place, "w1", ("default",))
+    job = new_job()
+    place.put([job], reply_to=ear.address)
+    ear.expect([job.id])
+    (claim,) = hands.take()
+    assert ear.wait(0.05) == []
+    server.restart()
+    assert hands.membership.renew(hands.record, [(claim.id, claim.token)]) == [job.id]
+    assert list(hands.tell(succeeded(claim)).fenced) == [job.id]
+    (ended,) = eventually(lambda: ear.wait(0.5), "the loss to be told", within=5)
+    assert ended.failure is not None
+    assert ended.failure.reason is Reason.LOST
+    assert [worker.name for worker in place.workers()] == ["w1"]
+    place.put([new_job()])
+    assert len(hands.run()) == 1
+    ear.close()
+    hands.close()
+
+
+def test_nothing_is_lost_while_redis_is_away(server: RedisServer, place: RQStore) -> None:
+    """An ear tells nothing of its jobs while Redis is away, however long it asks."""
+    ear = place.ear()
+    job = new_job()
+    place.put([job], reply_to=ear.address)
+    ear.expect([job.id])
+    server.stop()
+    start = monotonic()
+    assert ear.wait(1.5) == []
+    assert monotonic() - start >= 1.4
+    ear.close()
+
+
+def test_silent_redis(server: RedisServer, place: RQStore) -> None:
+    """A Redis that stops answering is noticed within 5 s by a call, and by an ear and a worker that wait."""
+    hands, ear = Hands(place, "w1", ("default",)), place.ear()
+    assert hands.take() == []
+    assert ear.wait(0.05) == []
+    hands.membership.wait(0.01, -1)
+    server.freeze()
+    start = monotonic()
+    with pytest.raises(BackendUnavailable, match="no answer"):
+        hands.membership.exchange([], [], 1)
+    assert monotonic() - start < 6
+    server.thaw()
+    job = new_job()
+    place.put([job], reply_to=ear.address)
+    ear.expect([job.id])
+    assert eventually(hands.run, "the worker to go on") == [job.id]
+    assert [ended.id for ended in eventually(lambda: ear.wait(0.5), "the ear to go on")] == [job.id]
+    ear.close()
+    hands.close()
+
+
+def test_memory_limit(server: RedisServer, place: RQStore) -> None:
+    """At maxmemory a put is refused, claims stop, and ends are still taken; with room everything goes on."""
+    hands = Hands(place, "w1", ("default",))
+    place.put([new_job() for _ in range(4)])
+    claims = hands.take(2)
+    server.command("CONFIG", "SET", "maxmemory", "1mb")
+    with pytest.raises(QueueFull, match="maxmemory"):
+        place.put([new_job()])
+    with pytest.raises(QueueFull, match="maxmemory"):
+        place.put([new_job(priority=3)])
+    assert hands.take() == []
+    note = Note(id=claims[0].id, token=claims[0].token, log=b"x")
+    found = hands.membership.exchange([succeeded(claim) for claim in claims], [note], 5)
+    assert (list(found.claims), list(found.fenced)) == ([], [])
+    records = place.get([claim.id for claim in claims], payload=True)
+    assert [record and record.state for record in records] == [State.SUCCEEDED, State.SUCCEEDED]
+    assert hands.membership.renew(hands.record, []) == []
+    assert hands.membership.sweep() == 0
+    waiting = place.list(states={State.QUEUED})
+    assert place.cancel([waiting[0].id]) == [State.CANCELLED]
+    assert place.remove([waiting[0].id]) == [True]
+    server.command("CONFIG", "SET", "maxmemory", "0")
+    assert len(hands.run()) == 1
+    hands.close()
+
+
+def test_replica(server: RedisServer, place: RQStore) -> None:
+    """A server that became a replica is said as such, and what was told then is told again when it is a master."""
+    hands = Hands(place, "w1", ("default",))
+    place.put([new_job()])
+    (claim,) = hands.take()
+    server.command("CONFIG", "SET", "replica-serve-stale-data", "yes")
+    server.command("REPLICAOF", "127.0.0.1", str(free_port()))
+    with pytest.raises(BackendUnavailable, match="replica"):
+        place.put([new_job()])
+    with pytest.raises(BackendUnavailable, match="replica"):
+        hands.tell(succeeded(claim))
+    assert {finding.topic: finding.level for finding in place.doctor()}["role"] == "problem"
+    server.command("REPLICAOF", "NO", "ONE")
+    assert not hands.tell(succeeded(claim)).fenced
+    (record,) = place.get([claim.id])
+    assert record is not None
+    assert record.state is State.SUCCEEDED
+    hands.close()
+
+
+def test_scripts_are_loaded_again(server: RedisServer, place: RQStore) -> None:
+    """A server that forgot the scripts gets them again."""
+    place.put([new_job()])
+    server.command("SCRIPT", "FLUSH")
+    hands = Hands(place, "w1", ("default",))
+    assert len(hands.run()) == 1
+    server.command("SCRIPT", "FLUSH")
+    place.put([new_job()])
+    assert len(hands.run()) == 1
+    hands.close()
+
+
+def test_fork(server: RedisServer, place: RQStore) -> None:
+    """A forked process uses connections of its own; the parent's go on."""
+    import os  # noqa: PLC0415  # only this test forks
+
+    place.put([new_job()])
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            place.put([new_job()])
+            code = 0
+        finally:
+            os._exit(code)
+    for _ in range(50):
+        place.put([new_job()])
+    assert os.waitpid(child, 0)[1] == 0
+    (queue,) = place.queues()
+    assert queue.counts[State.QUEUED] == 52
+
+
+def test_eviction_is_a_problem(server: RedisServer, place: RQStore) -> None:
+    """The doctor says when Redis may throw jobs away, or has no room left."""
+    server.command("CONFIG", "SET", "maxmemory", "1mb")
+    server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    levels: dict[str, Any] = {finding.topic: finding.level for finding in place.doctor()}
+    assert (levels["eviction"], levels["memory"]) == ("problem", "problem")

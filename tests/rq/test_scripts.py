@@ -1,0 +1,469 @@
+"""Each script is safe to repeat as it was sent, and only who holds the newest token can tell a job's outcome."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from executors.rq_store import RQStore
+from taskq.codec import decode, encode
+from taskq.errors import BackendUnavailable, ConfigError
+from taskq.states import Reason, State
+from taskq.store import Note
+from tests.rq.hands import Hands, again, failed, given_back, new_job, succeeded
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from executors.rq_wire import Line
+
+
+class Doubled:
+    """Send every request twice and hand over the second answer, as when the first one was lost on the way."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._line, name)
+
+    def call(self, script: Any, argument: Any) -> Any:
+        self._line.call(script, argument)
+        return self._line.call(script, argument)
+
+    def run(self, script: Any, command: bytes) -> Any:
+        self._line.run(script, command)
+        return self._line.run(script, command)
+
+    def exchange(self, requests: Any, *, partial: bool = False) -> list[Any]:
+        self._line.exchange(requests, partial=partial)
+        return self._line.exchange(requests, partial=partial)
+
+
+@pytest.fixture
+def doubled(url: str) -> Iterator[RQStore]:
+    """Give a store all of whose requests are sent twice."""
+    made = RQStore(url)
+    made.line = Doubled(made.line)  # type: ignore[assignment]
+    yield made
+    made.close()
+
+
+def dump(client: Any) -> dict[str, Any]:
+    """Return all that is in the database but times."""
+    found: dict[str, Any] = {}
+    for key in sorted(client.keys("*")):
+        kind = client.type(key)
+        name = key.decode()
+        if kind == b"hash":
+            found[name] = {
+                k: v
+                for k, v in client.hgetall(key).items()
+                if not k.endswith((b"_at", b"heartbeat", b"birth", b"death"))
+            }
+        elif kind == b"list":
+            found[name] = client.lrange(key, 0, -1)
+        elif kind == b"zset":
+            found[name] = client.zrange(key, 0, -1)
+        elif kind == b"set":
+            found[name] = client.smembers(key)
+        elif kind == b"stream":
+            found[name] = client.xlen(key)
+        else:
+            found[name] = client.get(key)
+    return found
+
+
+def test_whole_life_sent_twice(store: RQStore, doubled: RQStore, client: Any, join: Callable[..., Hands]) -> None:
+    """Jobs whose every request is sent twice end with the same keys and fields as with requests sent once."""
+
+    def live(at: RQStore) -> dict[str, Any]:
+        hands = join("w", at=at)
+        jobs = [new_job(job_id=f"job-{n}", result_ttl=60) for n in range(6)]
+        child = new_job(job_id="child", needs=["job-0"])
+        keyed = new_job(job_id="keyed", key="k", if_exists="reject", priority=2)
+        at.put(jobs, reply_to="ear")
+        at.put([child, keyed])
+        claims = hands.take(6)
+        found: list[Any] = [(claim.id, claim.attempt) for claim in claims]
+        notes = [Note(id=c.id, token=c.token, progress=(1, 2), meta=encode({"a": 1}), log=b"said\n") for c in claims]
+        hands.membership.exchange([], notes, 0)
+        renewed = hands.membership.renew(hands.record, [(c.id, c.token) for c in claims])
+        told = hands.tell(
+            succeeded(claims[1]), failed(claims[2]), again(claims[3], 60), given_back(claims[4]), again(claims[5])
+        )
+        found += [renewed, list(told.fenced)]
+        found.append(at.cancel(["job-5", "nobody"]))
+        found.append(at.line.command("LLEN", "rq:tq:replies:ear"))
+        found.append(
+            [record and (record.state, record.attempts, record.retries) for record in at.get([j.id for j in jobs])]
+        )
+        found.append(hands.run())
+        hands.membership.leave()
+        client.delete("rq:tq:replies:ear")
+        state = dump(client)
+        client.flushdb()
+        for fields in state.values():
+            if isinstance(fields, dict):
+                for name in (b"tq_claim", b"tq_note", b"tq_finish", b"tq_nonce", b"total_working_time"):
+                    fields.pop(name, None)
+        return {"found": found, "state": state}
+
+    once, twice = live(store), live(doubled)
+    assert twice["found"] == once["found"]
+    assert twice["state"] == once["state"]
+
+
+def test_lost_claim_is_found_again(store: RQStore, join: Callable[..., Hands]) -> None:
+    """When the answer to a claim is lost, the next exchange brings the same jobs, with the same tokens."""
+    hands = join()
+    jobs = [new_job() for _ in range(3)]
+    store.put(jobs)
+    membership = hands.membership
+    line = membership._line
+    membership._line = Lossy(line)  # type: ignore[assignment]
+    with pytest.raises(BackendUnavailable):
+        membership.exchange([], [], 2)
+    membership._line = line
+    claims = hands.take(2)
+    assert [claim.id for claim in claims] == [job.id for job in jobs[:2]]
+    assert [claim.attempt for claim in claims] == [1, 1]
+    assert not hands.tell(*map(succeeded, claims)).fenced
+    assert hands.run() == [jobs[2].id]
+
+
+class Lossy:
+    """Do what is asked, and lose the answer."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def exchange(self, requests: Any, *, partial: bool = False) -> list[Any]:
+        self._line.exchange(requests, partial=partial)
+        raise BackendUnavailable("the answer was lost")
+
+
+def test_lost_finish_is_told_again(store: RQStore, join: Callable[..., Hands]) -> None:
+    """When the answer to a finish is lost, telling it again counts once and nothing is called late."""
+    hands = join()
+    store.put([new_job(), new_job()])
+    claims = hands.take()
+    membership = hands.membership
+    line = membership._line
+    verdicts = [succeeded(claim) for claim in claims]
+    membership._line = Lossy(line)  # type: ignore[assignment]
+    with pytest.raises(BackendUnavailable):
+        membership.exchange(verdicts[:1], [], 0)
+    membership._line = line
+    assert membership.exchange(verdicts, [], 0).fenced == []
+    assert store.workers()[0].succeeded == 2
+    assert store.line.command("XLEN", f"rq:results:{claims[0].id}") == 1
+
+
+def test_lost_note_is_not_said_twice(store: RQStore, join: Callable[..., Hands]) -> None:
+    """When the answer to a note is lost, giving it again appends its log once."""
+    hands = join()
+    store.put([new_job()])
+    (claim,) = hands.take()
+    membership = hands.membership
+    line = membership._line
+    first, second = (Note(id=claim.id, token=claim.token, log=text) for text in (b"one\n", b"two\n"))
+    membership._line = Lossy(line)  # type: ignore[assignment]
+    with pytest.raises(BackendUnavailable):
+        membership.exchange([], [first], 0)
+    membership._line = line
+    membership.exchange([], [first, second], 0)
+    assert store.log(claim.id) == b"one\ntwo\n"
+
+
+def test_old_token_is_fenced(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A worker whose lease ran out loses its jobs; its late word about them changes nothing, and it can go on."""
+    old, new = join("old"), join("new")
+    job = new_job()
+    store.put([job])
+    (claim,) = old.take()
+    old.die()
+    assert new.sweep() == 1
+    (other,) = new.take()
+    assert (other.id, other.attempt, other.crashes) == (job.id, 2, 1)
+    note = Note(id=claim.id, token=claim.token, progress=(1, 1), log=b"late")
+    told = old.membership.exchange([succeeded(claim, "late")], [note], 0)
+    assert set(told.fenced) == {job.id}
+    assert store.log(job.id) == b""
+    assert old.membership.renew(old.record, [(claim.id, claim.token)]) == [job.id]
+    assert not new.tell(succeeded(other, "right")).fenced
+    (record,) = store.get([job.id], payload=True)
+    assert record is not None
+    assert (decode(record.result or b""), record.attempts, record.crashes) == ("right", 2, 1)
+    store.put([new_job()])
+    assert len(old.run()) == 1
+
+
+def test_dead_worker_s_jobs_go_to_the_front(store: RQStore, join: Callable[..., Hands]) -> None:
+    """What a dead worker held comes before what waited; its entry is gone."""
+    old, new = join("old"), join("new")
+    first, second = new_job(), new_job()
+    store.put([first])
+    old.take()
+    store.put([second])
+    old.die()
+    assert new.sweep() == 1
+    assert [worker.name for worker in store.workers()] == ["new"]
+    assert [claim.id for claim in new.take()] == [first.id, second.id]
+
+
+def test_three_dead_workers_fail_a_job(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A job whose workers died max_crashes times is failed as crashed."""
+    job, brief = new_job(), new_job(max_crashes=1)
+    store.put([job, brief])
+    sweeper = join("sweeper")
+    for number in range(3):
+        hands = join(f"w{number}")
+        assert hands.take()
+        hands.die()
+        sweeper.sweep()
+    records = [record for record in store.get([job.id, brief.id]) if record]
+    assert [(record.state, record.reason, record.crashes) for record in records] == [
+        (State.FAILED, Reason.CRASHED, 3),
+        (State.FAILED, Reason.CRASHED, 1),
+    ]
+
+
+def test_nothing_is_reaped_after_a_restart(store: RQStore, join: Callable[..., Hands]) -> None:
+    """While Redis has been up for less than one lease, leases that ran out say nothing."""
+    old, new = join("old"), join("new")
+    store.put([new_job()])
+    old.take()
+    old.die()
+    uptime = dict(line.split(b":", 1) for line in store.line.command("INFO", "server").splitlines() if b":" in line)[
+        b"uptime_in_seconds"
+    ]
+    store.lease = int(uptime) + 1000.0
+    assert new.membership.sweep() == 0
+    store.lease = -1.0
+    assert new.membership.sweep() == 1
+
+
+def test_nothing_is_reaped_after_an_absence(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A worker that could not reach Redis itself takes nobody for dead for one lease."""
+    old, new = join("old"), join("new")
+    store.put([new_job()])
+    old.take()
+    old.die()
+    membership = new.membership
+    line, membership._line = membership._line, Lossy(membership._line)  # type: ignore[assignment]
+    store.lease = 15.0
+    with pytest.raises(BackendUnavailable):
+        membership.exchange([], [], 1)
+    membership._line = line
+    store.lease = -1.0
+    assert membership.sweep() == 0
+
+
+def test_given_back_is_as_if_never_taken(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A job that was given back stands in front, its attempt not counted; a refused one waits for its delay."""
+    hands = join()
+    one, two = new_job(), new_job()
+    store.put([one, two])
+    first, second = hands.take()
+    hands.tell(given_back(first), given_back(second, refused=True, delay=0.05))
+    (record,) = store.get([one.id])
+    assert record is not None
+    assert (record.state, record.attempts, record.started_at, record.worker) == (State.QUEUED, 0, None, None)
+    (claim,) = hands.take()
+    assert (claim.id, claim.attempt, claim.refused_for) == (one.id, 1, 0.0)
+    hands.tell(succeeded(claim))
+    (claim,) = eventually(hands.take, "the refused job to come back")
+    assert (claim.id, claim.attempt) == (two.id, 1)
+    assert claim.refused_for > 0
+
+
+def test_retry_counts(store: RQStore, join: Callable[..., Hands]) -> None:
+    """Retries count apart from crashes; attempts count both."""
+    hands = join()
+    job = new_job(retry=5)
+    store.put([job])
+    (claim,) = hands.take()
+    hands.tell(replace(again(claim), attempts=2, crashes=1))
+    (claim,) = hands.take()
+    assert (claim.attempt, claim.crashes, claim.retries) == (3, 1, 1)
+    hands.tell(failed(claim))
+    (record,) = store.get([job.id])
+    assert record is not None
+    assert (record.attempts, record.crashes, record.retries) == (3, 1, 1)
+
+
+def test_leaving_gives_everything_back(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """A worker that leaves holds nothing any more, and is gone from RQ's lists."""
+    hands = join()
+    jobs = [new_job() for _ in range(3)]
+    store.put(jobs)
+    hands.take()
+    hands.membership.leave()
+    assert client.lrange("rq:queue:default", 0, -1) == [job.id.encode() for job in jobs] or {
+        entry.decode() for entry in client.lrange("rq:queue:default", 0, -1)
+    } == {job.id for job in jobs}
+    assert store.workers() == []
+    assert client.smembers("rq:workers") == set()
+    assert not client.keys("rq:execution*")
+    assert client.zcard("rq:wip:default") == 0
+    assert 0 < client.ttl("rq:worker:w1") <= 60
+
+
+def test_two_workers_of_one_name(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A second worker of the name of one that is alive is refused; that of a dead process gives its jobs back."""
+    hands = join("same")
+    with pytest.raises(ConfigError, match="same"):
+        join("same")
+    store.put([new_job()])
+    hands.take()
+    store.line.command("HSET", "rq:worker:same", "pid", 2**22 + 1)
+    other = join("same")
+    (claim,) = other.take()
+    assert claim.crashes == 1
+
+
+def test_worker_whose_record_expired_registers_anew(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """A worker whose hash is gone is a full entry again after the next renewal or claim, and loses what it held."""
+    hands = join()
+    client.delete("rq:worker:w1")
+    assert hands.membership.renew(hands.record, []) == []
+    assert client.hget("rq:worker:w1", "birth")
+    client.delete("rq:worker:w1")
+    store.put([new_job()])
+    hands.take()
+    assert len(hands.take()) == 1 or store.get([store.list()[0].id])[0]
+    assert client.hget("rq:worker:w1", "birth")
+
+
+def test_notes(store: RQStore, join: Callable[..., Hands]) -> None:
+    """Progress, meta and log of a running job are seen at once; the next attempt gets the meta."""
+    hands = join()
+    store.put([new_job()])
+    (claim,) = hands.take()
+    assert claim.meta == b""
+    notes = [
+        Note(id=claim.id, token=claim.token, progress=(1, 3), log=b"one\n"),
+        Note(id=claim.id, token=claim.token, progress=(2, None), meta=encode({"a": 1}), log=b"two\n"),
+    ]
+    assert not hands.membership.exchange([], notes, 0).fenced
+    (record,) = store.get([claim.id])
+    assert record is not None
+    assert (record.progress, decode(record.meta)) == ((2, None), {"a": 1})
+    assert (store.log(claim.id), store.log(claim.id, 4)) == (b"one\ntwo\n", b"two\n")
+    hands.tell(again(claim))
+    (claim,) = hands.take()
+    assert decode(claim.meta) == {"a": 1}
+    hands.tell(succeeded(claim))
+    assert store.line.command("TTL", f"rq:tq:log:{claim.id}") > 0
+
+
+def test_last_words(store: RQStore, join: Callable[..., Hands]) -> None:
+    """What a verdict brings of log, meta and progress is kept with the job's end."""
+    hands = join()
+    store.put([new_job()])
+    (claim,) = hands.take()
+    hands.membership.exchange([], [Note(id=claim.id, token=claim.token, log=b"one\n")], 0)
+    hands.tell(replace(succeeded(claim), log=b"two\n", meta=encode({"b": 2}), progress=(3, 3)))
+    (record,) = store.get([claim.id])
+    assert record is not None
+    assert (record.state, record.progress, decode(record.meta)) == (State.SUCCEEDED, (3, 3), {"b": 2})
+    assert store.log(claim.id) == b"one\ntwo\n"
+    assert store.line.command("TTL", f"rq:tq:log:{claim.id}") > 0
+
+
+def test_log_is_kept_to_a_mebibyte(store: RQStore, join: Callable[..., Hands]) -> None:
+    """Of a job that prints without end, the first MiB is kept."""
+    hands = join()
+    store.put([new_job()])
+    (claim,) = hands.take()
+    for _ in range(3):
+        hands.membership.exchange([], [Note(id=claim.id, token=claim.token, log=b"x" * 500_000)], 0)
+    assert len(store.log(claim.id)) == 1 << 20
+
+
+def test_claim_one(store: RQStore, join: Callable[..., Hands]) -> None:
+    """One job can be taken whatever is before it, also of a queue that is not this worker's; only while it waits."""
+    hands = join()
+    jobs = [new_job(), new_job(), new_job(queue="other", priority=2)]
+    store.put(jobs)
+    for job in (jobs[1], jobs[2]):
+        claim = hands.membership.claim_one(job.id)
+        assert claim is not None
+        assert claim.id == job.id
+        assert hands.membership.claim_one(job.id) is None
+    assert hands.membership.claim_one("nobody") is None
+    assert [claim.id for claim in hands.take()] == [jobs[0].id]
+
+
+DAMAGE = {
+    "no data": lambda client, key: client.hdel(key, "data"),
+    "wrong type": lambda client, key: (client.delete(key), client.set(key, "x")),
+    "no hash": lambda client, key: client.delete(key),
+    "numbers": lambda client, key: client.hset(key, mapping={"tq_attempts": "x", "result_ttl": "y", "tq_crashes": ""}),
+    "needs": lambda client, key: client.hset(key, mapping={"tq_rare": "1", "dependency_ids": "{[", "tq_expires": "x"}),
+    "nested needs": lambda client, key: client.hset(key, mapping={"tq_rare": "1", "dependency_ids": "[[1]]"}),
+    "bytes": lambda client, key: client.hset(key, mapping={"data": b"\x94\xb6\xff\x00", "tq_reply": b"\xff\xfe"}),
+    "bomb": lambda client, key: client.hset(key, "data", b"\x78\x9c\xff\xff\x00"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_broken_record_costs_only_its_job(store: RQStore, join: Callable[..., Hands], client: Any, damage: str) -> None:
+    """Whatever stands in one job's record, the worker lives and the jobs beside it run."""
+    jobs = [new_job() for _ in range(3)]
+    store.put(jobs)
+    DAMAGE[damage](client, f"rq:job:{jobs[1].id}")
+    hands = join()
+    claims = {claim.id: claim for claim in hands.take()}
+    assert {jobs[0].id, jobs[2].id} <= set(claims)
+    verdicts = [succeeded(claim) if claim.id != jobs[1].id else failed(claim) for claim in claims.values()]
+    assert not hands.tell(*verdicts).fenced
+    assert client.lrange("rq:queue:default", 0, -1) == []
+    assert [record and record.state for record in store.get([jobs[0].id, jobs[2].id])] == [State.SUCCEEDED] * 2
+
+
+def test_damage_while_running(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """A job whose keys are damaged while it runs does not cost the others their ends."""
+    jobs = [new_job() for _ in range(3)]
+    store.put(jobs)
+    hands = join()
+    claims = hands.take()
+    client.delete(f"rq:job:{jobs[0].id}")
+    client.set(f"rq:job:{jobs[0].id}", "x")
+    client.set(f"rq:results:{jobs[1].id}", "x")
+    hands.tell(*map(succeeded, claims))
+    (record,) = store.get([jobs[2].id])
+    assert record is not None
+    assert record.state is State.SUCCEEDED
+    assert client.zcard("rq:wip:default") == 0
+
+
+def test_verdicts_that_redis_cannot_carry_out(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """When a registry itself is damaged, the ends that cannot be kept are named as late, and the worker goes on."""
+    jobs = [new_job(), new_job(key="k"), new_job()]
+    store.put(jobs)
+    hands = join()
+    claims = hands.take()
+    client.delete("rq:tq:key:k")
+    client.rpush("rq:tq:key:k", "no string")
+    client.set("rq:finished:default", "no zset")
+    assert set(hands.tell(*map(succeeded, claims)).fenced) == {job.id for job in jobs}
+    client.delete("rq:finished:default")
+    store.put([new_job()])
+    assert len(hands.run()) == 1
+
+
+def test_suspension(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """`rq suspend` stops claims, not ends."""
+    hands = join()
+    store.put([new_job(), new_job()])
+    (claim,) = hands.take(1)
+    client.set("rq:suspended", 1)
+    assert hands.take() == []
+    assert not hands.tell(succeeded(claim)).fenced
+    client.delete("rq:suspended")
+    assert len(hands.take()) == 1

@@ -1,0 +1,64 @@
+"""TLS and Unix sockets."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from executors.rq_store import RQStore
+from taskq.errors import BackendUnavailable
+from tests.redis_server import RedisServer, free_port
+from tests.rq.hands import Hands, new_job
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CERTIFICATE = (
+    *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+    *("-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"),
+)
+
+
+def live(store: RQStore) -> None:
+    """Put a job, run it and hear of it."""
+    ear, hands = store.ear(), Hands(store, "w1", ("default",))
+    job = new_job("x" * 100_000, "y")
+    store.put([job], reply_to=ear.address)
+    ear.expect([job.id])
+    assert ear.wait(0.05) == []
+    hands.membership.wait(0.01, -1)
+    assert hands.run(value="z" * 100_000) == [job.id]
+    assert [ended.id for ended in ear.wait(5)] == [job.id]
+    hands.close()
+    ear.close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_tls(tmp_path: Path) -> None:
+    """rediss:// checks the certificate: unknown ones are refused, one from the given authority is taken."""
+    subprocess.run(CERTIFICATE, cwd=tmp_path, check=True, capture_output=True, timeout=50)
+    port, cert, key = free_port(), tmp_path / "cert.pem", tmp_path / "key.pem"
+    options = ("--tls-port", str(port), "--tls-cert-file", str(cert), "--tls-key-file", str(key))
+    with RedisServer(tmp_path / "redis", options=(*options, "--tls-auth-clients", "no")):
+        with pytest.raises(BackendUnavailable, match="certificate verify failed"):
+            RQStore(f"rediss://localhost:{port}/0").queues()
+        with pytest.raises(BackendUnavailable, match="certificate"):
+            RQStore(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={cert}").queues()
+        store = RQStore(f"rediss://localhost:{port}/0?ssl_ca_certs={cert}")
+        live(store)
+        assert {finding.topic: finding.text for finding in store.doctor()}["transport"] == "TLS"
+        store.close()
+
+
+def test_unix_socket(tmp_path: Path) -> None:
+    """unix:// leads to a socket, and a database by its number."""
+    path = tmp_path / "s"
+    with RedisServer(tmp_path / "redis", options=("--unixsocket", str(path))) as server:
+        store = RQStore(f"unix://{path}?db=3")
+        live(store)
+        with server.client(3) as client:
+            assert client.exists("rq:queues")
+        store.close()

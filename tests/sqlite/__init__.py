@@ -1,0 +1,1 @@
+"""The queue file behind sqlite://: its store, its durability, its ways to die."""

@@ -1,0 +1,63 @@
+"""A program that does everything with a queue file once, and notes each step that it was told is done; see test_kills.
+
+python -m tests.sqlite.kill_script FILE LEDGER
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from executors import sqlite_ends
+from executors.sqlite import SQLiteStore
+from taskq.states import State
+from taskq.store import Note
+from tests.sqlite.workshop import job, said, worker
+
+#: Jobs that are put together: all of them or none must be there.
+BATCHES = (("a1", "a2", "a3"), ("b1",), ("big1",), ("c1", "c2"), ("short1",), ("d1",))
+
+
+def main(path: str, ledger_path: str) -> None:
+    """Submit, claim, note, renew, finish, forget, checkpoint, leave, close."""
+    sqlite_ends.GRACE = 0.0
+    ledger = os.open(ledger_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def note(*words: str) -> None:
+        os.write(ledger, (" ".join(words) + "\n").encode())
+
+    store = SQLiteStore(f"sqlite://{path}")
+    for batch in BATCHES:
+        envelope = b"e" * (40_000 if batch[0].startswith("big") else 100)
+        ttl = 0.0 if batch[0].startswith("short") else None
+        store.put([job(one, envelope=envelope, result_ttl=ttl) for one in batch])
+        note("put", *batch)
+    member = store.join(worker("killed"))
+    claims = list(member.exchange([], [], 4).claims)
+    member.renew(worker("killed"), [(one.id, one.token) for one in claims])
+    notes = [Note(id=one.id, token=one.token, progress=(1, 2), meta=b"\x80", log=b"text" * 500) for one in claims]
+    member.exchange([], notes, 0)
+    for first, second in ((0, 2), (2, 4)):
+        verdicts = [said(one) for one in claims[first:second]]
+        claims += member.exchange(verdicts, [], 2).claims
+        note("end", *(one.id for one in verdicts))
+    again = claims[4]
+    member.exchange([said(again, State.SCHEDULED, delay=60.0)], [], 1)
+    note("again", again.id)
+    claims += member.exchange([], [], 9).claims
+    rest = [said(one) for one in claims if one.id not in {again.id, *(done.id for done in claims[:4])}]
+    member.exchange(rest, [], 0)
+    note("end", *(one.id for one in rest))
+    store.retry([again.id])
+    store.cancel([again.id])
+    note("cancel", again.id)
+    store._file.page.frames = 9999  # the next commit makes a checkpoint
+    store.put([job("late1")])
+    note("put", "late1")
+    member.sweep()
+    member.leave()
+    store.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

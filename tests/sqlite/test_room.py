@@ -1,0 +1,100 @@
+"""A full disk: new jobs are refused in words, running ones end, and all goes on when there is room again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from executors.sqlite import SQLiteStore
+from taskq.errors import BackendUnavailable, StoreFull
+from taskq.states import State
+from tests.sqlite.workshop import job, said, see, state_of, take, tell, worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MOUNT, UMOUNT = shutil.which("mount"), shutil.which("umount")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Give a file system of 2 MiB."""
+    if os.geteuid() != 0 or MOUNT is None or UMOUNT is None:
+        pytest.skip("NOT TESTED: a full disk needs root, to mount a small one")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = subprocess.run(
+        [MOUNT, "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=False, capture_output=True
+    )
+    if done.returncode:
+        pytest.skip(f"NOT TESTED: a full disk needs a small one: {done.stderr.decode()}")
+    yield folder
+    subprocess.run([UMOUNT, "-l", str(folder)], check=True)  # a test that failed may hold it
+
+
+def fill_with_jobs(store: SQLiteStore) -> list[str]:
+    """Put jobs until the store is full; return the accepted ones."""
+    kept: list[str] = []
+    with pytest.raises(StoreFull, match=r"no room on the disk|bytes are free"):
+        for number in range(10_000):
+            kept += store.put([job(f"j{number}", envelope=b"e" * 500)])
+    return kept
+
+
+def test_full(small_disk: Path) -> None:
+    """At the limit puts are refused and verdicts taken; with room again puts are; the file stays whole."""
+    store = SQLiteStore(f"sqlite://{small_disk}/queue.db")
+    member = store.join(worker())
+    kept = fill_with_jobs(store)
+    assert len(kept) > 100
+    claims = take(member, 20)
+    assert tell(member, *map(said, claims)) == []
+    with pytest.raises(StoreFull):
+        store.put([job("more", envelope=b"e" * 500_000)])
+    assert {record.id for record in store.list(limit=10_000)} == set(kept)
+    store.remove(kept[20:])
+    assert store.put([job("again")]) == ["again"]
+    assert store._file.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
+    member.leave()
+    store.close()
+
+
+def test_really_full(small_disk: Path) -> None:
+    """With no byte left verdicts fail in words; repeated, they are taken when there is room, and so are puts."""
+    store = SQLiteStore(f"sqlite://{small_disk}/queue.db")
+    member = store.join(worker())
+    store.put([job(f"j{number}") for number in range(20)])
+    claims = take(member, 20)
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb") as file:
+        while True:
+            file.write(b"x" * 4096)
+            file.flush()
+    failed = _try_verdicts(member, claims)
+    with pytest.raises(StoreFull):
+        store.put([job("more", envelope=b"e" * 500_000)])
+    assert store._file.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
+    filler.unlink()
+    assert tell(member, *map(said, failed)) == []
+    assert [one.id for one in member.exchange([], [], 10).claims] == []
+    assert {state_of(store, one.id) for one in claims} == {State.SUCCEEDED}
+    store.put([job("more", envelope=b"e" * 5_000)])
+    assert see(store, "more").envelope == b"e" * 5_000
+    member.leave()
+    store.close()
+
+
+def _try_verdicts(member: Any, claims: list[Any]) -> list[Any]:
+    """Tell large results until one is not taken; return those that are still to be told."""
+    told = 0
+    with pytest.raises(BackendUnavailable, match="no room on the disk"):
+        for claim in claims:
+            tell(member, said(claim, result=b"r" * 60_000))
+            told += 1
+    return claims[told:]

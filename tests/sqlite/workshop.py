@@ -1,0 +1,75 @@
+"""What the tests of the queue file share: jobs, workers, verdicts in one line each."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from taskq.job import JobOptions
+from taskq.states import State
+from taskq.store import NewJob, Verdict, WorkerRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from executors.sqlite import SQLiteStore
+    from taskq.store import Claim, Ended, JobRecord, Membership
+
+#: Seconds for which an ear is listened to in vain before a test gives up.
+PATIENCE = 20.0
+
+
+def job(name: str, /, *, envelope: bytes = b"envelope", needs: Sequence[str] = (), **options: Any) -> NewJob:
+    """Return a new job; keywords are its options."""
+    return NewJob(
+        id=name,
+        task="tests:nothing",
+        envelope=envelope,
+        options=JobOptions(**options),
+        needs=tuple(needs),
+        label="x()",
+    )
+
+
+def worker(name: str = "w", queues: Sequence[str] = ("default",)) -> WorkerRecord:
+    """Return what a worker says of itself."""
+    return WorkerRecord(name=name, host="here", pid=os.getpid(), queues=tuple(queues), processes=2)
+
+
+def said(claim: Claim, state: State = State.SUCCEEDED, **fields: Any) -> Verdict:
+    """Return a verdict on a claimed job; a success has its id as result."""
+    if state is State.SUCCEEDED:
+        fields.setdefault("result", claim.id.encode())
+    return Verdict(id=claim.id, token=claim.token, state=state, **fields)
+
+
+def take(member: Membership, want: int = 10) -> list[Claim]:
+    """Claim jobs."""
+    return list(member.exchange([], [], want).claims)
+
+
+def tell(member: Membership, *verdicts: Verdict) -> list[str]:
+    """Tell verdicts; return what was fenced."""
+    return list(member.exchange(verdicts, [], 0).fenced)
+
+
+def see(store: SQLiteStore, job_id: str) -> JobRecord:
+    """Return a job that must be there."""
+    found = store.get([job_id], payload=True)[0]
+    assert found is not None, f"job {job_id} is not there"
+    return found
+
+
+def state_of(store: SQLiteStore, job_id: str) -> State:
+    """Return the state of a job that must be there."""
+    return see(store, job_id).state
+
+
+def hear(ear: Any, count: int) -> dict[str, Ended]:
+    """Listen until so many jobs have ended."""
+    found: dict[str, Ended] = {}
+    while len(found) < count:
+        news = ear.wait(PATIENCE)
+        assert news, f"heard only of {sorted(found)}"
+        found.update((one.id, one) for one in news)
+    return found

@@ -1,0 +1,327 @@
+"""Envelopes: what goes in comes out, hostile bytes are refused, and what is in them runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgpack  # type: ignore[import-untyped]  # it ships no types
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskq import context, current_job, envelope, runner
+from taskq.chunks import read_chunk
+from taskq.codec import decode, encode
+from taskq.context import JobContext
+from taskq.envelope import CALL, CHUNK, Template
+from taskq.errors import DecodeError, EncodeError, NotInJob, UnknownTask
+from taskq.job import JobOptions
+from taskq.result import Failure
+from taskq.retry import Retry
+from tests.sample_tasks import job_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TASKS = "tests.sample_tasks"
+PLAIN = JobOptions()
+
+
+@pytest.fixture(autouse=True)
+def trusted() -> Iterator[None]:
+    """Trust the tests' tasks, as a child of a worker does."""
+    envelope.trust([TASKS, "builtins", __name__])
+    yield
+    envelope.trust([])
+    envelope._trust = None
+
+
+def call(task: str, *args: Any, options: JobOptions = PLAIN, **kwargs: Any) -> bytes:
+    """Return the envelope of a call."""
+    return Template(CALL, task, options).pack(encode(list(args)), encode(kwargs))
+
+
+def chunk(task: str, items: list[Any], shape: Any = False) -> bytes:
+    """Return the envelope of a chunk."""
+    return Template(CHUNK, task, PLAIN).pack(encode(items), encode(shape))
+
+
+# --- the format
+
+
+def test_golden_bytes() -> None:
+    """The bytes of version 1 are pinned: a store may hold them for years."""
+    assert call("m:f", 3).hex() == "960100" + "a36d3a66" + "c40180" + "c4029103" + "c40180"
+    options = JobOptions(timeout=5, retry=Retry(2, on=(OSError,)))
+    assert msgpack.unpackb(call("m:f", options=options))[3] == msgpack.packb(
+        {"timeout": 5, "retry": [2, 1.0, 2.0, 300.0, True, ["OSError"]]}
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        PLAIN,
+        JobOptions(timeout=60, soft_timeout=5.5),
+        JobOptions(retry=Retry(5, delay=0.5, backoff=3, max_delay=60, jitter=False, on=("shop.Sold",))),
+        JobOptions(max_crashes=1, expires=3.5, result_ttl=0),
+    ],
+)
+def test_options_come_back(options: JobOptions) -> None:
+    """The options that whoever runs the job needs are read as they were written."""
+    assert envelope.head(call("m:f", options=options)) == (CALL, "m:f", options)
+
+
+def test_options_of_the_store_are_left_to_it() -> None:
+    """Queue, priority, times and key stand in the store, not in the envelope; classes are named."""
+    options = JobOptions(queue="high", priority=3, delay=5, key="k", job_id="j", retry=Retry(1, on=(OSError,)))
+    assert envelope.head(call("m:f", options=options)).options == JobOptions(retry=Retry(1, on=("OSError",)))
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65_535, 65_536, 100_000])
+def test_arguments_of_any_size(size: int) -> None:
+    """Arguments pass through as the bytes that they are."""
+    found = envelope.parts(Template(CALL, "m:f", PLAIN).pack(b"x" * size, b"y" * size))
+    assert (found.args, found.kwargs) == (b"x" * size, b"y" * size)
+
+
+def test_newer_version() -> None:
+    """An envelope of a newer taskq is not known here, which is not the same as broken: another worker may run it."""
+    newer = bytes(msgpack.packb([2, "whatever", {"new": 1}]))
+    with pytest.raises(UnknownTask, match=r"version 2.*update the worker"):
+        envelope.head(newer)
+
+
+def test_newer_options_are_passed_over() -> None:
+    """An option that this version does not know does not keep the job from running."""
+    packed = msgpack.packb({"timeout": 5, "colour": "red", "retry": [1, 1.0, 2.0, 300.0, True, ["OSError"], "new"]})
+    data = msgpack.packb([1, CALL, "m:f", packed, b"\x90", b"\x80"])
+    assert envelope.head(data).options == JobOptions(timeout=5, retry=Retry(1, on=("OSError",)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc0",
+        b"\x80",
+        b"\x91" * 5_000,
+        b"\xdd\xff\xff\xff\xff",
+        b"\x80\x04K\x01.",
+        msgpack.packb([1, 0, "m:f"]),
+        msgpack.packb([1, 0, "m:f", {}, b"", b""]),
+        msgpack.packb([1, 2, "m:f", b"\x80", b"", b""]),
+        msgpack.packb([1, True, "m:f", b"\x80", b"", b"", 1]),
+        msgpack.packb([0, 0, "m:f", b"\x80", b"", b""]),
+        msgpack.packb([1, 0, b"m:f", b"\x80", b"", b""]),
+        msgpack.packb([1, 0, "m:f", b"\x81", b"", b""]),
+        msgpack.packb([1, 0, "m:f", msgpack.packb({"timeout": -1}), b"", b""]),
+        msgpack.packb([1, 0, "m:f", msgpack.packb({"retry": 5}), b"", b""]),
+        msgpack.packb([1, 0, "m:f", msgpack.packb({"retry": [1, 1, 2, 3, True, [5]]}), b"", b""]),
+        msgpack.packb([1, 0, "m:f", msgpack.packb([1]), b"", b""]),
+        msgpack.packb([1, 0, "m:f", b"\x80", b"", b""]) + b"x",
+    ],
+)
+def test_broken_envelopes(data: bytes) -> None:
+    """Whatever is no envelope is a DecodeError, never anything else."""
+    with pytest.raises(DecodeError):
+        envelope.head(data)
+
+
+@given(st.binary(max_size=200), st.integers(0, 40))
+def test_junk_never_crashes(junk: bytes, cut: int) -> None:
+    """Random bytes, also in the place of a part of an envelope, are refused or read, never anything else."""
+    good = call("tests.sample_tasks:square", 3)
+    for data in (junk, good[:cut] + junk + good[cut:], good[:cut] + junk):
+        try:
+            found = envelope.parts(data)
+        except (DecodeError, UnknownTask):
+            continue
+        assert isinstance(found.head.options, JobOptions)
+
+
+# --- running
+
+
+def test_call() -> None:
+    """A call gives its value as codec bytes; in a stock worker, the value itself."""
+    data = call(f"{TASKS}:capture", 1, (2,), three={3})
+    expected = ((1, (2,)), {"three": {3}})
+    assert decode(envelope.perform_call(data, "j", 1)) == expected
+    assert envelope.perform(data) == expected
+
+
+def test_errors_of_a_task_are_raised() -> None:
+    """What a task raises, its call raises."""
+    with pytest.raises(ZeroDivisionError):
+        envelope.perform_call(call(f"{TASKS}:divide", 1, 0), "j", 1)
+
+
+def test_coroutine_function() -> None:
+    """An async task runs to its end, on a loop that is kept."""
+    try:
+        loops = [decode(envelope.perform_call(call(f"{TASKS}:running_loop"), "j", 1)) for _ in range(2)]
+        assert decode(envelope.perform_call(call(f"{TASKS}:add_slowly", 1, 2), "j", 1)) == 3
+    finally:
+        assert runner._runner is not None
+        runner._runner.close()
+        runner._runner = None
+    assert all("Loop" in name for name in loops)
+
+
+def test_current_job() -> None:
+    """The job that runs is the one of the store, and nobody's when it has ended."""
+    assert decode(envelope.perform_call(call(f"{TASKS}:job_facts"), "of-the-store", 3)) == ("of-the-store", 3)
+    assert envelope.perform(call(f"{TASKS}:job_facts"), "of-rq") == ("of-rq", 1)
+    with pytest.raises(NotInJob):
+        current_job()
+
+
+def test_current_job_in_a_pool() -> None:
+    """What the job says goes where the pool's own job would send it, and the pool's context is back afterwards."""
+
+    class Recorder:
+        def __init__(self) -> None:
+            self.told: list[tuple[int, int, int | None]] = []
+
+        def progress(self, number: int, done: int, total: int | None) -> None:
+            self.told.append((number, done, total))
+
+        def is_cancelled(self, number: int) -> bool:
+            return number == 7
+
+    recorder: Any = Recorder()
+    context.provide(lambda: JobContext("of-the-pool", 1, 7, recorder))
+    try:
+        assert decode(envelope.perform_call(call(f"{__name__}:report_here"), "j", 2)) == ["j", 2, True]
+        assert current_job().id == "of-the-pool"
+        with pytest.raises(ZeroDivisionError):
+            envelope.perform_call(call(f"{TASKS}:divide", 1, 0), "j", 1)
+        assert job_facts() == ("of-the-pool", 1)
+    finally:
+        context.provide(None)
+    assert recorder.told == [(7, 1, 2)]
+
+
+def report_here() -> list[Any]:
+    """Say something as the current job."""
+    job = current_job()
+    job.progress(1, 2)
+    return [job.id, job.attempt, job.cancelled]
+
+
+def test_results_of_other_jobs() -> None:
+    """A job among the arguments is replaced by its result; each place has one of its own."""
+    references = encode([[_Ref()], [_Ref()]], refer=lambda value: "other" if isinstance(value, _Ref) else None)
+    data = Template(CALL, f"{TASKS}:identity", PLAIN).pack(b"\x91" + references, b"\x80")
+    results = envelope.pack_results({"other": encode([1, 2])})
+    assert decode(envelope.perform_call(data, "j", 1, results)) == [[[1, 2]], [[1, 2]]]
+    with pytest.raises(DecodeError, match="result of job other"):
+        envelope.perform_call(data, "j", 1)
+
+
+class _Ref:
+    """Stand in for a job."""
+
+
+def test_undecodable_arguments() -> None:
+    """Arguments that cannot be read, or are none, are a DecodeError."""
+    template = Template(CALL, f"{TASKS}:square", PLAIN)
+    for args, kwargs in ((b"\xc1", b"\x80"), (b"\x80", b"\x80"), (b"\x90", b"\x90"), (b"", b"")):
+        with pytest.raises(DecodeError):
+            envelope.perform_call(template.pack(args, kwargs), "j", 1)
+
+
+def test_result_that_cannot_travel() -> None:
+    """A result that no store could hold is an EncodeError with its path."""
+    with pytest.raises(EncodeError) as raised:
+        envelope.perform_call(call("tests.sample_tasks:make_thing", 1), "j", 1)
+    assert raised.value.path == "result"
+
+
+def test_result_that_is_too_large() -> None:
+    """So is one above the limit, which can be set."""
+    data = call(f"{TASKS}:zeros", 2_000_000)
+    with pytest.raises(EncodeError, match=r"2,000,005 bytes, above the limit of 1,048,576"):
+        envelope.perform_call(data, "j", 1)
+    envelope.trust([TASKS], max_bytes=3_000_000)
+    assert len(envelope.perform_call(data, "j", 1)) == 2_000_005
+
+
+# --- chunks
+
+
+def test_items_have_ids_of_their_own() -> None:
+    """`current_job()` names each item of a chunk by the chunk's id and its index, whichever way it is run."""
+    data = chunk(f"{TASKS}:facts_of_item", [7, 8, 9])
+    assert results_of(data, 3) == [("j.0", 1), ("j.1", 1), ("j.2", 1)]
+    assert decode(envelope.perform_item(data, 2, "j", 1)) == ("j.2", 1)
+
+
+def results_of(data: bytes, count: int) -> list[Any]:
+    """Run a chunk and return its values, or failures in their places."""
+    _, values, records = read_chunk(envelope.perform_chunk(data, "j", 1), count)
+    if values is not None:
+        return values
+    return [entry if isinstance(entry, Failure) else decode(entry) for entry in records or ()]
+
+
+def test_chunk() -> None:
+    """Every item gives its value."""
+    assert results_of(chunk(f"{TASKS}:square", [1, 2, 3]), 3) == [1, 4, 9]
+    assert results_of(chunk(f"{TASKS}:add", [(1, 2), [3, 4]], True), 2) == [3, 7]
+    assert results_of(chunk(f"{TASKS}:add", [1, 2], [False, [10], {}]), 2) == [11, 12]
+    assert results_of(chunk(f"{TASKS}:capture", [()], [True, [1], {"two": 2}]), 1) == [((1,), {"two": 2})]
+    assert results_of(chunk(f"{TASKS}:square", []), 0) == []
+
+
+def test_chunk_with_errors() -> None:
+    """An item's error is in its record, the others have their values; also of those that end C loops."""
+    results = results_of(chunk(f"{TASKS}:fail_at", [(3, number) for number in range(6)], True), 6)
+    assert results[:3] + results[4:] == [0, 1, 2, 4, 5]
+    assert (results[3].type, results[3].message) == ("ValueError", "item 3 is bad")
+    stopped = results_of(chunk(f"{TASKS}:stop_iteration", [1, 2, 3]), 3)
+    assert [failure.type for failure in stopped] == ["StopIteration"] * 3
+
+
+def test_chunk_with_results_that_cannot_travel() -> None:
+    """An item whose result cannot travel, or is too large, fails alone."""
+    (failure,) = results_of(chunk(f"{TASKS}:make_thing", [1]), 1)
+    assert (failure.type, "Thing" in failure.message) == ("taskq.errors.EncodeError", True)
+    small, large = results_of(chunk(f"{TASKS}:zeros", [3, 2_000_000]), 2)
+    assert (small, large.type) == (b"\0\0\0", "taskq.errors.EncodeError")
+
+
+def test_deep_items_and_results() -> None:
+    """Items as deep as a single value may be travel in a chunk as well."""
+    deep: Any = 0
+    for _ in range(32):
+        deep = [deep]
+    data = Template(CHUNK, f"{TASKS}:identity", PLAIN).pack(encode([deep], max_depth=33), encode(False))
+    assert results_of(data, 1) == [deep]
+
+
+@pytest.mark.parametrize(
+    ("items", "shape"), [({}, False), ([1], 5), ([1], None), ([1], [True]), ([1], [True, {}, {}]), ([1], [1, [], {}])]
+)
+def test_broken_chunks(items: Any, shape: Any) -> None:
+    """A chunk without items, or that does not say what to do with them, is a DecodeError."""
+    with pytest.raises(DecodeError):
+        envelope.perform_chunk(chunk(f"{TASKS}:square", items, shape), "j", 1)
+
+
+def test_single_item() -> None:
+    """One item of a chunk can be run alone: its value, or what it raises."""
+    data = chunk(f"{TASKS}:fail_at", [(3, number) for number in range(6)], True)
+    assert decode(envelope.perform_item(data, 2, "j", 1)) == 2
+    with pytest.raises(ValueError, match="item 3 is bad"):
+        envelope.perform_item(data, 3, "j", 1)
+    for index in (6, -1):
+        with pytest.raises(DecodeError, match="no item"):
+            envelope.perform_item(data, index, "j", 1)
+
+
+def test_chunk_in_a_stock_worker() -> None:
+    """A stock worker gives the bytes of a chunk's records, as ours does."""
+    found = envelope.perform(chunk(f"{TASKS}:square", [1, 2, 3]))
+    assert read_chunk(found, 3)[1] == [1, 4, 9]

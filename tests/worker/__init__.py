@@ -1,0 +1,1 @@
+"""The worker daemon: its loop, its pool, what it tells."""

@@ -1,0 +1,192 @@
+"""A store in memory, as much of one as a worker sees: it notes all that it is told, and can go away."""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections import deque
+from itertools import count
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from taskq.codec import decode, encode
+from taskq.envelope import CALL, Template
+from taskq.errors import BackendUnavailable
+from taskq.job import JobOptions
+from taskq.states import TERMINAL, State
+from taskq.store import Claim, Exchange, JobRecord, Membership, Wish
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from taskq.store import Note, Verdict, WorkerRecord
+
+
+class StoreDouble:
+    """Keep jobs in memory. Used by the test's thread and one worker's."""
+
+    lease = 1.0
+    renew_every = 0.2
+    url = "double://"
+
+    def __init__(self) -> None:
+        self.waiting: deque[str] = deque()
+        self.due: list[tuple[float, str]] = []
+        self.claims: dict[str, dict[str, Any]] = {}
+        self.states: dict[str, State] = {}
+        self.verdicts: dict[str, list[Verdict]] = {}
+        self.notes: list[Note] = []
+        self.held: dict[str, str] = {}
+        self.wishes: list[Wish] = []
+        self.lost: list[str] = []
+        self.records: list[WorkerRecord] = []
+        self.away = False
+        self.left = False
+        self.exchanges = 0
+        self.wants: list[int] = []
+        self.news = threading.Event()
+        self._numbers = count(1)
+        self._tokens = count(1)
+        self._lock = threading.RLock()
+
+    # -- what the test does
+
+    def call(self, task: str, *args: Any, options: JobOptions | None = None, **facts: Any) -> str:
+        """Queue a call; return its id. `facts` go into its claim."""
+        envelope = Template(CALL, task, options or JobOptions()).pack(encode(list(args)), encode({}))
+        return self.put(envelope, **facts)
+
+    def put(self, envelope: bytes, **facts: Any) -> str:
+        job_id = f"job{next(self._numbers)}"
+        with self._lock:
+            self.claims[job_id] = {"envelope": envelope, "attempt": 0, "crashes": 0, "retries": 0, **facts}
+            self.states[job_id] = State.QUEUED
+            self.waiting.append(job_id)
+            self.news.set()
+        return job_id
+
+    def state(self, job_id: str) -> State:
+        return self.states[job_id]
+
+    def last(self, job_id: str) -> Verdict:
+        return self.verdicts[job_id][-1]
+
+    def value(self, job_id: str) -> Any:
+        verdict = self.last(job_id)
+        assert verdict.state is State.SUCCEEDED, verdict
+        assert verdict.result is not None
+        return decode(verdict.result)
+
+    def ended(self) -> int:
+        return sum(state in TERMINAL for state in self.states.values())
+
+    def log_of(self, job_id: str) -> bytes:
+        told = [note.log for note in self.notes if note.id == job_id]
+        return b"".join(told) + b"".join(verdict.log for verdict in self.verdicts.get(job_id, ()))
+
+    # -- Store
+
+    def join(self, record: WorkerRecord) -> Membership:
+        self.check()
+        self.records.append(record)
+        return MembershipDouble(self)
+
+    def get(self, ids: Sequence[str], *, payload: bool = False) -> list[JobRecord | None]:
+        return [JobRecord(id=name, task="", state=self.states[name]) if name in self.states else None for name in ids]
+
+    def check(self) -> None:
+        if self.away:
+            raise BackendUnavailable("the double is away")
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class MembershipDouble(Membership):
+    def __init__(self, store: StoreDouble) -> None:
+        self.store = store
+
+    def exchange(self, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int) -> Exchange:
+        store = self.store
+        store.check()
+        with store._lock:
+            store.exchanges += 1
+            store.wants.append(want)
+            fenced = [verdict.id for verdict in verdicts if not self._settle(verdict)]
+            store.notes += notes
+            self._promote()
+            claims = [self._claim(store.waiting.popleft()) for _ in range(min(want, len(store.waiting)))]
+            wishes, store.wishes = store.wishes, []
+            return Exchange(claims=claims, wishes=wishes, fenced=fenced)
+
+    def _settle(self, verdict: Verdict) -> bool:
+        store = self.store
+        if store.held.get(verdict.id) != verdict.token:
+            return False
+        del store.held[verdict.id]
+        store.verdicts.setdefault(verdict.id, []).append(verdict)
+        store.states[verdict.id] = verdict.state
+        facts = store.claims[verdict.id]
+        facts["attempt"] += verdict.attempts - 1 if verdict.started else -1
+        facts["crashes"] += verdict.crashes
+        if verdict.state is State.QUEUED and not verdict.refused:
+            store.waiting.appendleft(verdict.id)
+        elif verdict.state not in TERMINAL:
+            facts["retries"] += verdict.state is State.SCHEDULED
+            store.due.append((monotonic() + verdict.delay, verdict.id))
+        return True
+
+    def _promote(self) -> None:
+        now = monotonic()
+        for due, name in list(self.store.due):
+            if due <= now:
+                self.store.due.remove((due, name))
+                self.store.states[name] = State.QUEUED
+                self.store.waiting.append(name)
+
+    def _claim(self, job_id: str) -> Claim:
+        store = self.store
+        token = str(next(store._tokens))
+        store.held[job_id] = token
+        store.states[job_id] = State.RUNNING
+        store.claims[job_id]["attempt"] += 1
+        told = [
+            item.meta for item in (*store.notes, *store.verdicts.get(job_id, ())) if item.id == job_id and item.meta
+        ]
+        return Claim(id=job_id, token=token, queue="default", meta=told[-1] if told else b"", **store.claims[job_id])
+
+    def claim_one(self, job_id: str) -> Claim | None:
+        self.store.check()
+        with self.store._lock:
+            self._promote()
+            if job_id not in self.store.waiting:
+                return None
+            self.store.waiting.remove(job_id)
+            return self._claim(job_id)
+
+    def renew(self, record: WorkerRecord, held: Collection[tuple[str, str]]) -> list[str]:
+        self.store.check()
+        self.store.records.append(record)
+        lost, self.store.lost = self.store.lost, []
+        for name in lost:
+            self.store.held.pop(name, None)
+        return lost
+
+    def sweep(self) -> int:
+        self.store.check()
+        return 0
+
+    def wait(self, timeout: float, wake_fd: int) -> None:
+        self.store.check()
+        deadline = monotonic() + timeout
+        while not self.store.waiting and not self.store.wishes and (left := deadline - monotonic()) > 0:
+            if self.store.due:
+                left = min(left, max(0.0, min(self.store.due)[0] - monotonic()))
+            if select.select([wake_fd], [], [], min(left, 0.002))[0] or any(
+                due <= monotonic() for due, _ in self.store.due
+            ):
+                return
+
+    def leave(self) -> None:
+        self.store.check()
+        self.store.left = True

@@ -1,0 +1,304 @@
+"""The worker's loop: what it takes, runs, and tells its store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from taskq.errors import BackendUnavailable, ConfigError
+from taskq.job import JobOptions
+from taskq.states import Reason, State
+from taskq.store import Wish
+from tests.waiting import eventually
+from tests.worker.conftest import SAMPLE
+from tests.worker.sample import quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.ledger import Ledger
+    from tests.worker.double import StoreDouble
+
+Serve = "Callable[..., Running]"
+
+
+def test_burst_runs_everything_once(store: StoreDouble, serve: Serve, ledger: Ledger) -> None:
+    """Each of many jobs runs once, its value is told, and a burst ends cleanly when nothing is left."""
+    ids = [store.call(f"{SAMPLE}:note_and_return", ledger.path, f"job {n}") for n in range(2000)]
+    assert serve(burst=True).wait() == 0
+    assert [store.value(job_id) for job_id in ids] == [f"job {n}" for n in range(2000)]
+    assert set(ledger.counts().values()) == {1}
+    assert len(ledger.texts()) == 2000
+    assert store.left
+
+
+def test_jobs_start_in_their_order(store: StoreDouble, serve: Serve, ledger: Ledger) -> None:
+    """With one process, jobs start in the order in which the store gave them."""
+    for n in range(300):
+        store.call(f"{SAMPLE}:note_and_return", ledger.path, str(n))
+    assert serve(burst=True, processes=1).wait() == 0
+    assert ledger.texts() == [str(n) for n in range(300)]
+
+
+def test_work_is_taken_in_few_exchanges(store: StoreDouble, serve: Serve) -> None:
+    """Short jobs are taken and told many at a time."""
+    for n in range(5000):
+        store.call(f"{SAMPLE}:quiet", n)
+    assert serve(burst=True).wait() == 0
+    assert store.exchanges < 500
+
+
+def test_long_jobs_are_not_hoarded(store: StoreDouble, serve: Serve, tmp_path: Path, ledger: Ledger) -> None:
+    """Of jobs that run long, a worker does not keep more than it runs: what waits is left to others."""
+    gate = str(tmp_path / "gate")
+    for n in range(50):
+        store.call(f"{SAMPLE}:hold", ledger.path, gate, str(n))
+    serve()
+    eventually(lambda: len(ledger.texts()) == 2, "two jobs to begin")
+    eventually(lambda: len(store.held) == 2, "what cannot begin to be given back")
+    assert len(store.waiting) == 48
+    (tmp_path / "gate").touch()
+    eventually(lambda: store.ended() == 50, "all jobs to end")
+    assert set(ledger.counts().values()) == {1}
+    assert all(store.claims[job_id]["attempt"] == 1 for job_id in store.claims)
+
+
+def test_max_jobs(store: StoreDouble, serve: Serve) -> None:
+    """A worker with max_jobs runs so many jobs and leaves the rest."""
+    for n in range(100):
+        store.call(f"{SAMPLE}:quiet", n)
+    assert serve(max_jobs=7).wait() == 0
+    assert store.ended() == 7
+    assert len(store.waiting) == 93
+
+
+def test_only_one_job(store: StoreDouble, serve: Serve) -> None:
+    """A worker for one job runs it, whatever waits before it, and ends."""
+    store.call(f"{SAMPLE}:quiet", 1)
+    wanted = store.call(f"{SAMPLE}:quiet", 2)
+    assert serve(only=wanted).wait() == 0
+    assert store.value(wanted) == 2
+    assert store.ended() == 1
+
+
+def test_only_one_job_with_a_retry(store: StoreDouble, serve: Serve) -> None:
+    """A worker for one job sees it through its retries."""
+    wanted = store.call(f"{SAMPLE}:meta_of_attempts", options=JobOptions(retry=1))
+    assert serve(only=wanted).wait() == 0
+    assert store.value(wanted) == [1, 2]
+
+
+def test_only_a_job_that_is_not_there(store: StoreDouble, serve: Serve) -> None:
+    """A worker for a job that has gone ends at once."""
+    assert serve(only="nobody").wait() == 0
+
+
+def test_idle_worker_starts_a_job_at_once(store: StoreDouble, serve: Serve) -> None:
+    """A job that comes to an idle worker is run although nobody turns the loop."""
+    serve()
+    eventually(lambda: store.exchanges > 0, "the worker to be idle")
+    assert store.ended() == 0
+    job_id = store.call(f"{SAMPLE}:quiet", 5)
+    eventually(lambda: store.ended() == 1, "the job to end")
+    assert store.value(job_id) == 5
+
+
+def test_idle_worker_is_idle(store: StoreDouble, serve: Serve) -> None:
+    """A worker that has nothing to do asks its store a few times in a lease, not all the time."""
+    serve()
+    eventually(lambda: len(store.records) > 5, "the worker to renew some times")
+    assert store.exchanges < 10 * len(store.records)
+
+
+def test_failure_is_told(store: StoreDouble, serve: Serve) -> None:
+    """A job's error is told with class, text and traceback."""
+    job_id = store.call(f"{SAMPLE}:fail", "no such size")
+    assert serve(burst=True).wait() == 0
+    failure = store.last(job_id).failure
+    assert store.state(job_id) is State.FAILED
+    assert failure is not None
+    assert (failure.reason, failure.type, failure.message) == (Reason.ERROR, "ValueError", "no such size")
+    assert "sample.py" in failure.traceback
+
+
+def test_retries_by_the_policy(store: StoreDouble, serve: Serve) -> None:
+    """A job with a policy is scheduled again until its retries are used up."""
+    job_id = store.call(f"{SAMPLE}:fail", "again", options=JobOptions(retry=2))
+    store.claims[job_id]["retries"] = 0
+    serve()
+    eventually(lambda: store.state(job_id) is State.FAILED, "the last retry")
+    assert [verdict.state for verdict in store.verdicts[job_id]] == [State.SCHEDULED, State.SCHEDULED, State.FAILED]
+    assert all(verdict.failure is not None for verdict in store.verdicts[job_id])
+
+
+def test_timeout_kills(store: StoreDouble, serve: Serve) -> None:
+    """A job past its timeout is killed, also in the midst of work, and fails as timed out."""
+    job_id = store.call(f"{SAMPLE}:spin", 60.0, options=JobOptions(timeout=0.1))
+    after = store.call(f"{SAMPLE}:quiet", 1)
+    assert serve(burst=True).wait() == 0
+    failure = store.last(job_id).failure
+    assert failure is not None
+    assert failure.reason is Reason.TIMEOUT
+    assert store.value(after) == 1
+
+
+def test_seconds_are_measured(store: StoreDouble, serve: Serve) -> None:
+    """A verdict says how long the job ran."""
+    job_id = store.call(f"{SAMPLE}:work", 0.2)
+    assert serve(burst=True).wait() == 0
+    assert store.last(job_id).seconds >= 0.2
+
+
+def test_context_names_the_durable_job(store: StoreDouble, serve: Serve) -> None:
+    """A job knows itself by its durable id and attempt."""
+    ids = [store.call(f"{SAMPLE}:facts") for _ in range(50)]
+    store.claims[ids[3]]["attempt"] = 4
+    assert serve(burst=True).wait() == 0
+    assert store.value(ids[0]) == (ids[0], 1, "default")
+    assert store.value(ids[3]) == (ids[3], 5, "default")
+    assert len({store.value(job_id)[0] for job_id in ids}) == 50
+
+
+# --- what cannot be run
+
+
+def test_unknown_task_is_handed_back(store: StoreDouble, serve: Serve) -> None:
+    """A task of no trusted module is left to other workers, its attempt not counted."""
+    job_id = store.call("tests.sample_tasks:square", 2)
+    assert serve(burst=True).wait() == 0
+    verdict = store.last(job_id)
+    assert (verdict.state, verdict.refused, verdict.started) == (State.QUEUED, True, False)
+    assert verdict.delay > 0
+
+
+def test_task_that_raises_such_an_error_itself(store: StoreDouble, serve: Serve) -> None:
+    """A task whose own code raises UnknownTask or DecodeError has failed: it is not handed back, nor run again."""
+    ids = [store.call(f"{SAMPLE}:raise_by_name", name) for name in ("UnknownTask", "DecodeError")]
+    ids += [store.call(f"{SAMPLE}:resolve_by_name", "no:thing")]
+    assert serve(burst=True).wait() == 0
+    assert [store.state(job_id) for job_id in ids] == [State.FAILED] * 3
+    assert {store.last(job_id).failure.reason for job_id in ids} == {Reason.ERROR}  # type: ignore[union-attr]
+
+
+def test_unknown_task_fails_in_the_end(store: StoreDouble, serve: Serve) -> None:
+    """A task that no worker has known for ten minutes fails, and the message has name and cure."""
+    job_id = store.call("tests.sample_tasks:square", 2, refused_for=601.0)
+    assert serve(burst=True).wait() == 0
+    failure = store.last(job_id).failure
+    assert failure is not None
+    assert failure.reason is Reason.UNKNOWN_TASK
+    assert "tests.sample_tasks:square" in failure.message
+    assert "--import tests.sample_tasks" in failure.message
+
+
+@pytest.mark.parametrize("junk", [b"", b"\x80\x04\x95", b"\x96\x01\x00\xa1x\xc4\x01\x80\xc4\x00\xc4\x00", b"\xdf" * 50])
+def test_hostile_bytes(store: StoreDouble, serve: Serve, junk: bytes) -> None:
+    """Bytes that are no job fail as undecodable, and the jobs behind them run."""
+    bad = store.put(junk)
+    good = store.call(f"{SAMPLE}:quiet", 1)
+    assert serve(burst=True).wait() == 0
+    failure = store.last(bad).failure
+    assert failure is not None
+    assert failure.reason in (Reason.UNDECODABLE, Reason.UNKNOWN_TASK)
+    assert store.state(bad) is State.FAILED or store.last(bad).refused
+    assert store.value(good) == 1
+
+
+def test_commands_need_leave(store: StoreDouble, serve: Serve) -> None:
+    """Shell commands are refused unless the worker was told to run them."""
+    job_id = store.call("taskq.shell:run_command", ["true"])
+    assert serve(burst=True).wait() == 0
+    assert store.last(job_id).refused
+
+
+def test_commands_with_leave(store: StoreDouble, serve: Serve) -> None:
+    """A worker that may runs shell commands, and their exit code is in the value."""
+    job_id = store.call("taskq.shell:run_command", ["true"])
+    assert serve(burst=True, allow_commands=True).wait() == 0
+    assert store.value(job_id)["exit_code"] == 0
+
+
+def test_import_that_fails(store: StoreDouble, serve: Serve) -> None:
+    """A module that cannot be imported ends the worker before it joins its store, in one sentence."""
+    with pytest.raises(ConfigError, match=r"--import tests\.nowhere failed: ModuleNotFoundError") as caught:
+        serve(imports=("tests.nowhere",)).wait()
+    assert "\n" not in str(caught.value)
+    assert not store.records
+
+
+def test_store_away_at_the_start(store: StoreDouble, serve: Serve) -> None:
+    """A store that is away at the start is the caller's to deal with."""
+    store.away = True
+    with pytest.raises(BackendUnavailable):
+        serve().wait()
+
+
+# --- jobs that are not taskq's
+
+
+class Stranger:
+    """A job of another library, as its store brings it."""
+
+    def __init__(self, *args: Any) -> None:
+        self.args = args
+
+    def order(self) -> tuple[Callable[..., Any], tuple[Any, ...], JobOptions]:
+        if not self.args:
+            raise ValueError("cannot be read")
+        return quiet, self.args, JobOptions()
+
+
+def test_foreign_jobs(store: StoreDouble, serve: Serve) -> None:
+    """A foreign job runs the function that its order names, and what that returns is the result as it is."""
+    good = store.put(b"", foreign=Stranger(b"bytes of another kind"))
+    bad = store.put(b"", foreign=Stranger())
+    assert serve(burst=True).wait() == 0
+    assert store.last(good).result == b"bytes of another kind"
+    failure = store.last(bad).failure
+    assert failure is not None
+    assert failure.message == "cannot be read"
+
+
+# --- wishes
+
+
+def test_cancel_asks(store: StoreDouble, serve: Serve, ledger: Ledger) -> None:
+    """A running job that is asked to stop, and does, ends as cancelled."""
+    job_id = store.call(f"{SAMPLE}:hold_until_cancelled", ledger.path)
+    serve()
+    eventually(ledger.texts, "the job to begin")
+    store.wishes = [Wish(job_id=job_id)]
+    eventually(lambda: store.state(job_id) is State.CANCELLED, "the job to stop")
+
+
+def test_cancel_kills(store: StoreDouble, serve: Serve, tmp_path: Path, ledger: Ledger) -> None:
+    """A running job that is to be killed ends as cancelled, and its neighbours go on."""
+    gate = str(tmp_path / "gate")
+    job_id = store.call(f"{SAMPLE}:hold", ledger.path, gate, "one")
+    other = store.call(f"{SAMPLE}:hold", ledger.path, gate, "two")
+    serve()
+    eventually(lambda: len(ledger.texts()) == 2, "both to begin")
+    store.wishes = [Wish(job_id=job_id, kill=True)]
+    eventually(lambda: store.state(job_id) is State.CANCELLED, "the job to be killed")
+    (tmp_path / "gate").touch()
+    eventually(lambda: store.state(other) is State.SUCCEEDED, "the other one to end")
+    assert ledger.counts() == {"one": 1, "two": 1}
+
+
+def test_cancel_of_a_job_that_fails_otherwise(store: StoreDouble, serve: Serve) -> None:
+    """A job that is not held is no matter, and the worker lives."""
+    serve()
+    store.wishes = [Wish(job_id="nobody", kill=True)]
+    job_id = store.call(f"{SAMPLE}:quiet", 5)
+    eventually(lambda: store.ended() == 1, "the job to end")
+    assert store.value(job_id) == 5
+
+
+def test_wish_to_stop(store: StoreDouble, serve: Serve) -> None:
+    """The store can tell a worker to stop."""
+    running = serve()
+    store.wishes = [Wish(stop=True)]
+    assert running.wait() == 0
+    assert store.left

@@ -14,13 +14,12 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import select
 import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from executors.rq_record import read_news
-from executors.rq_wire import BROKEN, RedisError, Wire, pack
+from executors.rq_wire import BROKEN, RedisError, Wire, pack, readable
 from taskq.errors import BackendUnavailable, StoreFull
 from taskq.result import Failure
 from taskq.states import State
@@ -278,7 +277,7 @@ class RQEar(Ear):
         if deadline is not None:
             until = min(until, deadline)
         sources: list[Any] = [self._wire, self._read_fd]
-        ready, _, _ = select.select(sources, [], [], max(0.0, until - now))
+        ready = readable(sources, until - now)
         if self._read_fd in ready:
             self._drain()
             self._woken = True
@@ -336,7 +335,7 @@ class RQEar(Ear):
         until = self._try_at if deadline is None else min(self._try_at, deadline)
         if self._closed:
             return
-        ready, _, _ = select.select([self._read_fd], [], [], max(0.0, until - monotonic()))
+        ready = readable([self._read_fd], until - monotonic())
         if ready:
             self._drain()
             self._woken = True

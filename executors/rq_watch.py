@@ -10,11 +10,10 @@ sent only after a claim has found the list empty, and not for a queue that is pa
 from __future__ import annotations
 
 import json
-import select
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from executors.rq_wire import BROKEN, RedisError, pack
+from executors.rq_wire import BROKEN, RedisError, pack, readable
 from taskq.errors import BackendUnavailable
 from taskq.store import Wish
 
@@ -102,7 +101,7 @@ class Watch:
             self._select(deadline, wake_fd, self._open_peeks() if hungry else [])
         except (BackendUnavailable, *BROKEN):
             self._drop()
-            select.select([wake_fd] if wake_fd >= 0 else [], [], [], max(0.0, min(0.2, deadline - monotonic())))
+            readable([wake_fd] if wake_fd >= 0 else [], min(0.2, deadline - monotonic()))
 
     def _open_peeks(self) -> list[_Peek]:
         return [peek for n, peek in enumerate(self._peeks) if not (n < len(self._closed) and self._closed[n])]
@@ -117,7 +116,7 @@ class Watch:
             if wake_fd >= 0:
                 sources.append(wake_fd)
             now = monotonic()
-            ready, _, _ = select.select(sources, [], [], max(0.0, min(deadline, now + SILENCE) - now))
+            ready = readable(sources, min(deadline, now + SILENCE) - now)
             woken = False
             for source in ready:
                 woken = self._take(source, waiting, wake_fd) or woken
@@ -174,7 +173,7 @@ class Watch:
 
     def wishes(self, stopped: set[str], held: Mapping[str, Held]) -> list[Wish]:
         """Return what RQ's commands ask for. Jobs that a stock client had stopped are added to `stopped`."""
-        if self._commands is not None and select.select([self._commands], [], [], 0)[0]:
+        if self._commands is not None and readable([self._commands], 0):
             try:
                 self._hear()
             except BROKEN:

@@ -13,6 +13,8 @@ dropped there, never used.
 from __future__ import annotations
 
 import os
+import select
+from math import ceil
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,10 +30,11 @@ from taskq.redact import safe_url
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterable
 
     from executors.rq_scripts import Script
 
-__all__ = ["BROKEN", "Address", "Line", "RedisError", "Wire", "pack"]
+__all__ = ["BROKEN", "Address", "Line", "RedisError", "Wire", "pack", "readable"]
 
 #: Seconds until a connection that does not answer is given up; connecting and asking together stay below 5.
 CONNECT_TIMEOUT: Final = 4.0
@@ -314,3 +317,15 @@ class Line:
         """Close what is idle, and the rest when it is given back; a later call uses a connection of its own."""
         self._closed = True
         self._drop_idle()
+
+
+def readable(sources: Iterable[Any], seconds: float) -> list[Any]:
+    """Return those of some descriptors, or objects with one, that can be read within so many seconds.
+
+    By poll: select refuses the descriptors above 1,023 that a large program has.
+    """
+    poll = select.poll()
+    known = {source if isinstance(source, int) else source.fileno(): source for source in sources}
+    for fd in known:
+        poll.register(fd, select.POLLIN)
+    return [known[fd] for fd, _ in poll.poll(ceil(max(0.0, seconds) * 1000))]

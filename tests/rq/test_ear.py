@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from taskq.codec import decode
 from taskq.states import Reason, State
 from taskq.store import Verdict
 from tests.rq.hands import failed, new_job, succeeded
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -205,3 +207,23 @@ def test_nothing_is_left(store: RQStore, join: Callable[..., Hands], ear: RQEar,
     assert all(client.ttl(key) > 0 for key in client.keys("rq:tq:replies:*") + client.keys("rq:tq:ears:*"))
     other.close()
     other.close()
+
+
+def test_descriptors_above_what_select_takes(store: RQStore) -> None:
+    """An ear hears in a program that has more than a thousand descriptors open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1_200:
+        pytest.skip(f"this machine allows {hard} descriptors only")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1_200), hard))
+    fillers = [os.dup(0) for _ in range(1_050)]
+    try:
+        ear = store.ear()
+        try:
+            ear.expect(["no such job"])
+            assert [end.id for end in ear.wait(PATIENCE)] == ["no such job"]
+        finally:
+            ear.close()
+    finally:
+        for fd in fillers:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -34,17 +34,17 @@ BUILT_IN = {"local": "executors.local:LocalExecutor"}
 
 #: Scheme -> "module:class" of the stores in which durable jobs live.
 STORES = {
-    "sqlite": "executors.sqlite:SQLiteStore",
-    "redis": "executors.rq_store:RQStore",
-    "rediss": "executors.rq_store:RQStore",
-    "unix": "executors.rq_store:RQStore",
+    "sqlite": "executors.sqlite.store:SQLiteStore",
+    "redis": "executors.rq.store:RQStore",
+    "rediss": "executors.rq.store:RQStore",
+    "unix": "executors.rq.store:RQStore",
 }
 
 #: The executor over any of them.
-DURABLE = "executors.durable:DurableExecutor"
+DURABLE = "executors.durable.executor:DurableExecutor"
 
 #: What serves a store's queues.
-WORKER = "executors.worker:Worker"
+WORKER = "executors.worker.daemon:Worker"
 
 #: Libraries of an extra: the module that may be missing -> how to install it.
 EXTRAS = dict.fromkeys(("redis", "rq"), "pip install 'taskq[redis]'")
@@ -106,7 +106,7 @@ def open_store(url: str) -> Store:
 
 
 def open_worker(store: Store, **settings: Any) -> Any:
-    """Return a worker for a store, with `run()` and `stop()`; the settings are those of `executors.worker.Worker`."""
+    """Return a worker for a store, with `run()` and `stop()`; the settings are those of `Worker` there."""
     return _load(WORKER)(store, **settings)
 
 

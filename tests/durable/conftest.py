@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from executors.durable import DurableExecutor
+from executors.durable.executor import DurableExecutor
 from taskq import TaskQueue, connect, envelope
 from tests.memory_store import MemoryStore, MemoryWorker
 

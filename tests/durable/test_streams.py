@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.durable_pace import CHUNK_BYTES, CHUNK_MAX, ITEMS_AHEAD, Pace
+from executors.durable.pace import CHUNK_BYTES, CHUNK_MAX, ITEMS_AHEAD, Pace
 from taskq import State, envelope
 from taskq.codec import encode
 from taskq.errors import BackendUnavailable, ConfigError, DecodeError, EncodeError, JobCancelled, JobCrashed, JobLost

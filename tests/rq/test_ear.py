@@ -21,8 +21,8 @@ from tests.waiting import PATIENCE, eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from executors.rq_ear import RQEar
-    from executors.rq_store import RQStore
+    from executors.rq.ear import RQEar
+    from executors.rq.store import RQStore
     from taskq.store import Ended
     from tests.rq.hands import Hands
 

@@ -18,8 +18,8 @@ from rq.job import Callback, Job
 from rq.rate_limit import RateLimit
 from rq.serializers import JSONSerializer
 
-from executors import rq_foreign
-from executors.rq_store import RQStore
+from executors.rq import foreign as rq_foreign
+from executors.rq.store import RQStore
 from taskq import envelope
 from taskq.result import Failure
 from taskq.states import State

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.rq_store import RQStore
+from executors.rq.store import RQStore
 from taskq.codec import encode
 from taskq.errors import ConfigError, DependencyFailed, JobExists, JobExpired
 from taskq.retry import Retry

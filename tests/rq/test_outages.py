@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.rq_store import RQStore
+from executors.rq.store import RQStore
 from taskq.errors import BackendUnavailable, QueueFull
 from taskq.states import Reason, State
 from taskq.store import Note

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.rq_store import RQStore
+from executors.rq.store import RQStore
 from taskq.codec import decode, encode
 from taskq.errors import BackendUnavailable, ConfigError
 from taskq.states import Reason, State
@@ -18,7 +18,7 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from executors.rq_wire import Line
+    from executors.rq.wire import Line
 
 
 class Doubled:

@@ -31,7 +31,7 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executors.rq_store import RQStore
+    from executors.rq.store import RQStore
     from tests.rq.hands import Hands
 
 #: `rq` beside this Python.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from executors.rq_store import RQStore
+from executors.rq.store import RQStore
 from taskq.errors import BackendUnavailable
 from tests.redis_server import RedisServer, free_port
 from tests.rq.hands import Hands, new_job

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
-from executors import sqlite_ends
-from executors.sqlite import SQLiteStore
+from executors.sqlite import ends as sqlite_ends
+from executors.sqlite.store import SQLiteStore
 from taskq.states import State
 from taskq.store import Note
 from tests.sqlite.workshop import job, said, worker

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.sqlite import SQLiteStore
-from executors.sqlite_lock import StoreLock
-from executors.sqlite_page import Bell
-from executors.sqlite_sync import LogSync
+from executors.sqlite.lock import StoreLock
+from executors.sqlite.page import Bell
+from executors.sqlite.store import SQLiteStore
+from executors.sqlite.sync import LogSync
 from taskq.errors import BackendUnavailable, JobExists
 from tests.sqlite.workshop import job, said, take
 
@@ -199,7 +199,7 @@ def test_failed_sync(full: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("executors.sqlite_sync.sync_data", fail)
+        patch.setattr("executors.sqlite.sync.sync_data", fail)
         with pytest.raises(BackendUnavailable, match="syncing its log: Input/output error"):
             full.put([job("b")])
     assert full._file.page.suspect
@@ -213,7 +213,7 @@ def test_failed_sync(full: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None
 
 SCRIPT = """
 import sys
-from executors.sqlite import SQLiteStore
+from executors.sqlite.store import SQLiteStore
 from taskq.errors import BackendUnavailable
 from tests.sqlite.workshop import job
 store = SQLiteStore(sys.argv[1])

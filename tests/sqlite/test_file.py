@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors import sqlite_birth, sqlite_schema
-from executors.sqlite import SQLiteStore
-from executors.sqlite_url import parse
+from executors.sqlite import birth as sqlite_birth
+from executors.sqlite import schema as sqlite_schema
+from executors.sqlite.store import SQLiteStore
+from executors.sqlite.url import parse
 from taskq.errors import BackendUnavailable, ConfigError, StoreDamaged, TaskqError
 from tests.sqlite.workshop import job, see, take
 from tests.waiting import eventually
@@ -360,7 +361,7 @@ def test_held_lock(store: SQLiteStore, open_store: Callable[[], SQLiteStore], mo
     """When somebody keeps the lock, whoever writes says which process it is; reading goes on."""
     other = open_store()
     store.put([job("a")])
-    monkeypatch.setattr("executors.sqlite_lock.PATIENCE", 0.1)
+    monkeypatch.setattr("executors.sqlite.lock.PATIENCE", 0.1)
     with other._file.lock:
         monkeypatch.setattr(type(store._file.lock).acquire, "__defaults__", (0.1,))
         with pytest.raises(BackendUnavailable, match=f"process {os.getpid()} has held the lock"):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from executors.sqlite import SQLiteStore
+from executors.sqlite.store import SQLiteStore
 from taskq.errors import StoreDamaged
 from taskq.states import State
 
@@ -35,7 +35,7 @@ Call = tuple[str, str, int, bytes]
 
 SCRIPT = """
 import os, sys
-from executors.sqlite import SQLiteStore
+from executors.sqlite.store import SQLiteStore
 from taskq.states import State
 from tests.sqlite.workshop import job, said, worker
 

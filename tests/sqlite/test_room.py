@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.sqlite import SQLiteStore
+from executors.sqlite.store import SQLiteStore
 from taskq.errors import BackendUnavailable, StoreFull
 from taskq.states import State
 from tests.sqlite.workshop import job, said, see, state_of, take, tell, worker

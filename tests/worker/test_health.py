@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.worker_health import Health
-from executors.worker_notify import Notifier
+from executors.worker.health import Health
+from executors.worker.notify import Notifier
 from taskq.errors import ConfigError
 from tests.waiting import eventually
 from tests.worker.conftest import SAMPLE

@@ -1,0 +1,327 @@
+"""DurableExecutor: jobs live in a store (a SQLite file, Redis), and run in the workers on it.
+
+    submit ──encode──▶ envelope ──put──▶  Store  ──▶ workers
+    stream ──chunks──▶ envelopes ─put──▶    │
+                                            │ outcomes
+    DurableJob, DurableStream ◀── Listener ◀┘         a handle that nobody waits for asks the store itself
+
+Ids are made here, so that a put whose answer was lost can be repeated and is no second job.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from concurrent.futures import CancelledError
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from executors.dependencies import jobs_in
+from executors.durable.ear import Listener
+from executors.durable.job import DurableJob, ended_of
+from executors.durable.stream import DurableStream
+from executors.durable.task import Task
+from taskq.codec import encode
+from taskq.errors import ConfigError, EncodeError, JobNotFound, QueueClosed
+from taskq.executor import Executor
+from taskq.ids import new_id
+from taskq.label import label_of
+from taskq.states import TERMINAL, State
+from taskq.store import Ended, NewJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from taskq.executor import StreamPlan
+    from taskq.future import Job
+    from taskq.job import JobOptions
+    from taskq.store import JobRecord, Store
+
+__all__ = ["DurableExecutor"]
+
+#: Jobs, and bytes of their envelopes, that go to the store in one call.
+_BATCH: Final = 1_000
+_BATCH_BYTES: Final = 8 * 1024 * 1024
+#: Seconds that `cancel(kill=True)` waits for the worker: longer than it takes to see that one is dead.
+_KILL_PATIENCE: Final = 60.0
+#: Seconds that `cancel()` waits to hear whether a job in the hands of a worker had been started.
+_PATIENCE: Final = 1.0
+#: Options that say something of one job, so that a map cannot have them.
+_OF_ONE_JOB: Final = ("delay", "at", "expires", "key", "job_id")
+
+_EMPTY_LIST: Final = encode([])
+_EMPTY_DICT: Final = encode({})
+
+
+class DurableExecutor(Executor):
+    """Put jobs into a store, and give handles to them."""
+
+    capabilities: ClassVar[frozenset[str]] = frozenset({"durable"})
+
+    def __init__(self, store: Store) -> None:
+        self.url = store.url
+        self._store = store
+        self._tasks: dict[Any, Task] = {}
+        self._handles: weakref.WeakValueDictionary[str, DurableJob] = weakref.WeakValueDictionary()
+        self._streams: weakref.WeakSet[DurableStream] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._released = False
+        self._listeners = [Listener(store, self._handles)]
+        # A queue that is dropped goes when its jobs, which hold it, are gone too.
+        weakref.finalize(self, _release, self._listeners, store).atexit = False
+
+    # -- Executor
+
+    def submit(
+        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: JobOptions | None
+    ) -> Job[Any]:
+        listener = self._listener_if_open()
+        task = self._task(fn)
+        new = self._new_job(task, args, kwargs, task.options if options is None else options)
+        kept = self._store.put((new,), reply_to=listener.address)[0]
+        return self._handle(kept)
+
+    def submit_many(
+        self, fn: Callable[..., Any], calls: Iterable[Sequence[Any]], options: JobOptions | None
+    ) -> list[Job[Any]]:
+        listener = self._listener_if_open()
+        task = self._task(fn)
+        chosen = task.options if options is None else options
+        fresh = iter([self._new_job(task, args, {}, chosen) for args in calls])
+        kept: list[str] = []
+        try:
+            while batch := _next_batch(fresh):
+                kept += self._store.put(batch, reply_to=listener.address)
+        except BaseException:
+            if kept:
+                self._store.cancel(kept)
+            raise
+        return [self._handle(job_id) for job_id in kept]
+
+    def stream(
+        self, fn: Callable[..., Any], items: Iterable[Any], plan: StreamPlan, options: JobOptions | None
+    ) -> Iterator[Any]:
+        listener = self._listener_if_open()
+        task = self._task(fn)
+        chosen = task.options if options is None else options
+        for name in _OF_ONE_JOB:
+            if getattr(chosen, name) is not None:
+                raise ConfigError(f"{name} is for single jobs: a map over items cannot have it; use submit")
+        stream = DurableStream(
+            self._store,
+            listener,
+            items,
+            plan,
+            task=task.name,
+            options=chosen,
+            bound=(task.args, task.kwargs) if task.args or task.kwargs else None,
+            on_end=self._end_stream,
+        )
+        self._streams.add(stream)
+        return stream.iterate()
+
+    def find(self, job_id: str) -> Job[Any]:
+        self._refuse_if_released()
+        if self._store.get([job_id])[0] is None:
+            raise JobNotFound(f"there is no job {job_id!r} in {self._store.url}: it never was, or is no longer kept")
+        return self._handle(job_id)
+
+    def pause(self, queue: str) -> None:
+        self._store.pause(queue)
+
+    def resume(self, queue: str) -> None:
+        self._store.resume(queue)
+
+    def close(self, *, wait: bool = True, cancel: bool = False, grace: float | None = None) -> None:
+        with self._lock:
+            first, self._closed = not self._closed, True
+        if self._released:
+            return
+        if first:
+            for stream in list(self._streams):
+                stream.close(cancel=cancel)
+        if cancel:
+            self._cancel_waiting()
+        listener = self._listener()
+        if wait and not listener.is_this_thread():
+            self._wait_for_all(listener, grace)  # interrupted, it leaves the rest to a second call
+            self._released = True
+            listener.stop(wait=True)
+            self._store.close()
+
+    # -- Home of its jobs
+
+    def listen(self, job: DurableJob) -> None:
+        self._refuse_if_released()
+        self._listener().expect([(job.id, job)])
+
+    def is_listening(self, job: DurableJob) -> bool:
+        return self._listener().expects(job.id)
+
+    def look_up(self, job: DurableJob, *, payload: bool = False) -> JobRecord | None:
+        self._refuse_if_released()
+        return self._store.get([job.id], payload=payload)[0]
+
+    def log_of(self, job: DurableJob) -> bytes:
+        self._refuse_if_released()
+        return self._store.log(job.id)
+
+    def cancel(self, job: DurableJob, *, kill: bool) -> bool:
+        if job.is_known_to_have_ended:
+            return job.cancelled()
+        (state,) = self._store.cancel([job.id], kill=kill)
+        if state is State.CANCELLED:
+            self._end_cancelled([job.id])
+        elif state is None or state in TERMINAL:
+            job.hear(ended_of(job.id, self.look_up(job, payload=True)))
+        else:
+            self._await_answer(job, _KILL_PATIENCE if kill else _PATIENCE)
+        return job.is_known_to_have_ended and job.cancelled()
+
+    def _await_answer(self, job: DurableJob, seconds: float) -> None:
+        """Wait for what a worker makes of the wish: one in its hands that it has not started is cancelled, too."""
+        if self._listener().is_this_thread() or _in_event_loop():  # these must not wait
+            return
+        try:
+            job.exception(timeout=seconds)
+        except (TimeoutError, CancelledError):
+            return
+
+    # -- submitting
+
+    def _task(self, fn: Callable[..., Any]) -> Task:
+        try:
+            return self._tasks[fn]
+        except (KeyError, TypeError):
+            task = Task(fn)
+        if not (task.args or task.kwargs):
+            self._tasks[fn] = task
+        return task
+
+    def _new_job(self, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any], options: JobOptions) -> NewJob:
+        if task.args or task.kwargs:
+            args, kwargs = (*task.args, *args), {**task.kwargs, **kwargs}
+        needs: dict[str, None] = {}
+        envelope = task.template(options).pack(*self._encode(args, kwargs, needs))
+        if len(envelope) > self._store.max_bytes:
+            raise EncodeError(
+                f"the job takes {len(envelope):,} bytes, above the limit of {self._store.max_bytes:,}: pass a path or "
+                "a key to the data instead, or raise max_bytes in the URL",
+                "args",
+            )
+        return NewJob(
+            id=options.job_id or new_id(),
+            task=task.name,
+            envelope=envelope,
+            options=options,
+            needs=tuple(needs),
+            label=label_of(task.name, task.parameters, args, kwargs),
+        )
+
+    def _encode(self, args: Sequence[Any], kwargs: Mapping[str, Any], needs: dict[str, None]) -> tuple[bytes, bytes]:
+        """Encode arguments; the ids of the jobs among them are put into `needs`."""
+
+        def refer(value: Any) -> str | None:
+            if not isinstance(value, DurableJob) or not self._is_ours(value):
+                return None
+            needs[value.id] = None
+            return value.id
+
+        try:
+            return (
+                encode(list(args), root="args", refer=refer) if args else _EMPTY_LIST,
+                encode(dict(kwargs), root="kwargs", refer=refer) if kwargs else _EMPTY_DICT,
+            )
+        except EncodeError as error:
+            if any(refer(job) is None for job in jobs_in((args, kwargs))):
+                problem = "it is a job of another queue: pass its result() instead"
+                raise EncodeError(problem, error.path) from None
+            raise
+
+    def _is_ours(self, job: DurableJob) -> bool:
+        home = job.home
+        return home is self or (isinstance(home, DurableExecutor) and home.url == self.url)
+
+    def _handle(self, job_id: str) -> DurableJob:
+        return self._handles.setdefault(job_id, DurableJob(self, job_id))
+
+    def _end_stream(self, stream: DurableStream) -> None:
+        self._streams.discard(stream)
+
+    # -- listening
+
+    def _listener(self) -> Listener:
+        """Return the listener of this process; a forked one begins with its own."""
+        listener = self._listeners[0]
+        if listener.pid != os.getpid():
+            self._lock = threading.Lock()
+            listener = self._listeners[0] = Listener(self._store, self._handles)
+        return listener
+
+    def _listener_if_open(self) -> Listener:
+        if self._closed:
+            raise QueueClosed("the queue was shut down: make a new TaskQueue to run more")
+        return self._listener()
+
+    def _refuse_if_released(self) -> None:
+        if self._released:
+            raise QueueClosed("the queue was shut down: make a new TaskQueue to ask for its jobs")
+
+    # -- the end
+
+    def _open_handles(self) -> list[DurableJob]:
+        return [job for job in self._handles.values() if not job.is_known_to_have_ended]
+
+    def _cancel_waiting(self) -> None:
+        """Cancel what has not started, of the jobs that are held and the maps that are open.
+
+        What runs goes on; it is asked to stop, because a worker may have jobs in its hands that it has not started.
+        """
+        ids = sorted({job.id for job in self._open_handles()} | self._listener().expected())
+        for start in range(0, len(ids), _BATCH):
+            part = ids[start : start + _BATCH]
+            pairs = zip(part, self._store.cancel(part), strict=True)
+            self._end_cancelled([job_id for job_id, state in pairs if state is State.CANCELLED])
+
+    def _end_cancelled(self, ids: Sequence[str]) -> None:
+        listener = self._listener()
+        for job_id in ids:
+            listener.tell(Ended(id=job_id, state=State.CANCELLED))
+        listener.forget(ids)
+
+    def _wait_for_all(self, listener: Listener, grace: float | None) -> None:
+        held = [(job.id, job) for job in self._open_handles()]
+        if held:
+            listener.expect(held)
+            del held
+        if not listener.wait_until_idle(grace):
+            ids = sorted(listener.expected())
+            for start in range(0, len(ids), _BATCH):
+                self._store.cancel(ids[start : start + _BATCH], kill=True)
+            listener.wait_until_idle()
+
+
+def _next_batch(jobs: Iterator[NewJob]) -> list[NewJob]:
+    """Take jobs for one call of the store."""
+    batch: list[NewJob] = []
+    size = 0
+    for new in islice(jobs, _BATCH):
+        batch.append(new)
+        size += len(new.envelope)
+        if size > _BATCH_BYTES:
+            break
+    return batch
+
+
+def _in_event_loop() -> bool:
+    """Return whether the caller is a callback or coroutine of asyncio."""
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001  # get_running_loop raises
+
+
+def _release(listeners: list[Listener], store: Store) -> None:
+    """Let go of what an executor used that nobody holds any more."""
+    listeners[0].stop(wait=False, then=store.close)

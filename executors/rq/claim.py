@@ -1,0 +1,97 @@
+"""From what the claim script answers to claims, ours and those of stock RQ's jobs.
+
+Whatever stands in a record, reading it must not end the worker: numbers have defaults, bytes that are no text stay what
+they are, and an envelope that is none is refused by whoever runs the job.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from executors.rq.foreign import ForeignJob, hold
+from executors.rq.layout import FIELDS
+from executors.rq.outcome import Held
+from executors.rq.record import NONE, envelope_of, result_of
+from taskq.errors import DecodeError
+from taskq.store import Claim
+
+if TYPE_CHECKING:
+    from executors.rq.wire import Address
+
+__all__ = ["read_claim"]
+
+
+def read_claim(address: Address, worker: str, entry: list[Any], since: str) -> tuple[Claim, Held]:
+    """Return a claim, and what the worker remembers of it. `entry`: what the script answers; `since`: its moment."""
+    job_id, token, queue = map(_text, entry[:3])
+    fields = entry[3]
+    if fields[0] == b"":
+        return _foreign(address, worker, hold(job_id, token, queue, since, _pairs(fields[1])), _pairs(fields[1]))
+    data, _task, result_ttl, failure_ttl, ear, rare = fields
+    held = Held(
+        id=job_id,
+        token=token,
+        queue=queue,
+        since=since,
+        ear=_text(ear),
+        result_ttl=_whole(result_ttl, 86_400),
+        failure_ttl=_whole(failure_ttl, 604_800),
+    )
+    if rare != 0:
+        return _rare(held, data, rare), held
+    return Claim(id=job_id, token=token, envelope=_envelope(data), queue=queue, attempt=1), held
+
+
+def _rare(held: Held, data: bytes, rare: list[Any]) -> Claim:
+    """Return the claim of a job that has what few have, see claim.lua."""
+    key, refused, results, meta, attempts, crashes, retries = rare
+    held.key, held.whole = _text(key), 1
+    held.attempt, held.crashes, held.retries = _whole(attempts, 1), _whole(crashes, 0), _whole(retries, 0)
+    return Claim(
+        id=held.id,
+        token=held.token,
+        envelope=_envelope(data),
+        queue=held.queue,
+        attempt=held.attempt,
+        crashes=held.crashes,
+        retries=held.retries,
+        refused_for=float(refused),
+        results={_text(results[n]): result_of(results[n + 1]) for n in range(0, len(results), 2)},
+        meta=meta,
+    )
+
+
+def _foreign(address: Address, worker: str, held: Held, raw: dict[bytes, bytes]) -> tuple[Claim, Held]:
+    refused = raw.get(FIELDS["refused"].encode())
+    claim = Claim(
+        id=held.id,
+        token=held.token,
+        envelope=b"",
+        queue=held.queue,
+        attempt=held.attempt,
+        crashes=held.crashes,
+        refused_for=max(0.0, float(held.since) - float(refused)) if refused else 0.0,
+        foreign=ForeignJob(address, held.id, worker, raw),
+    )
+    return claim, held
+
+
+def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=False))
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _whole(text: bytes, default: int) -> int:
+    return int(text) if text.removeprefix(b"-").isdigit() else default
+
+
+def _envelope(data: bytes) -> bytes:
+    """Return the envelope in a job's data; of one that cannot be read, bytes that are none."""
+    try:
+        found = envelope_of(data)
+    except DecodeError:
+        found = None
+    return data[:64] or NONE if found is None else found

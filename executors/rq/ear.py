@@ -1,0 +1,353 @@
+"""How a client hears of the ends of its jobs.
+
+    finish script ──RPUSH──▶ rq:tq:replies:<address> ──BLPOP, then LPOP many──▶ wait() ──▶ Ended, ...
+    expect(), wake() ──▶ a pipe beside the socket
+
+The list brings news of jobs that our workers ran, at once. Jobs that a stock worker ran end without news, an ear may
+have come too late, and a lost connection may have taken news with it: so once a second in which nothing was heard, and
+after each absence of Redis, it asks for up to 1,000 of the expected jobs where they stand. A job that is not there two
+times in a row is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from executors.rq.record import read_news
+from executors.rq.wire import BROKEN, RedisError, Wire, pack, readable
+from taskq.errors import BackendUnavailable, StoreFull
+from taskq.result import Failure
+from taskq.states import State
+from taskq.store import Ear, Ended
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from executors.rq.home import Home
+
+__all__ = ["RQEar"]
+
+#: Seconds between two looks at jobs of which nothing is heard, and how many are looked at.
+LOOK_EVERY: Final = 1.0
+LOOK_AT: Final = 1000
+
+#: Seconds after which a blocking read comes back by itself, so that a silent cut is noticed.
+BLOCK: Final = 2
+#: Seconds beyond it until the connection is given up.
+SILENCE: Final = BLOCK + 2.5
+
+#: Seconds that reading the rest of an answer may take, once its first bytes are there.
+ANSWER: Final = 4.0
+
+#: Outcomes taken from the list at once, after the first.
+BATCH: Final = 1000
+
+#: Outcomes kept of jobs that nobody expects yet: a job may end before its handle is waited on.
+EARLY_MAX: Final = 10_000
+
+#: Ids remembered of jobs that were put with this ear's address and are not expected yet.
+ADDRESSED_MAX: Final = 100_000
+
+#: Bytes of an early result that are kept; a larger one is fetched when it is asked for.
+EARLY_BYTES: Final = 4096
+
+
+class RQEar(Ear):
+    """Hear by one blocking connection."""
+
+    def __init__(self, store: Home) -> None:
+        self.address = os.urandom(8).hex()
+        self._store = store
+        self._scripts = store.address.scripts
+        self._list = store.layout.REPLIES + self.address
+        self._ask = pack("BLPOP", self._list, BLOCK) + pack("LPOP", self._list, BATCH)
+        self._lock = threading.RLock()  # a finalizer may wake it, at any point of its own thread
+        self._expected: dict[str, bool] = {}  # id -> whether this ear is registered with it
+        self._addressed: dict[str, None] = {}
+        self._missing: set[str] = set()
+        self._early: dict[str, Ended | None] = {}
+        self._fresh: list[str] = []
+        self._wire: Wire | None = None
+        self._asked_at = 0.0
+        self._look_at = 0.0
+        self._try_at = 0.0
+        self._away = False
+        self._closed = False
+        self._read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self._read_fd, False)
+        os.set_blocking(self._write_fd, False)
+
+    # -- from any thread
+
+    def expect(self, ids: Collection[str]) -> None:
+        with self._lock:
+            fresh = False
+            for job_id in ids:
+                if job_id in self._expected:
+                    continue
+                addressed = self._addressed.pop(job_id, self) is None
+                self._expected[job_id] = addressed
+                if not addressed or job_id in self._early:
+                    self._fresh.append(job_id)
+                    fresh = True
+        if fresh:
+            self.wake()
+
+    def addressed(self, ids: Collection[str]) -> None:
+        """Remember that these jobs were put with this ear's address: to expect them takes no asking."""
+        with self._lock:
+            self._addressed.update(dict.fromkeys(ids))
+            while len(self._addressed) > ADDRESSED_MAX:
+                self._addressed.pop(next(iter(self._addressed)))
+
+    def forget(self, ids: Collection[str]) -> None:
+        with self._lock:
+            for job_id in ids:
+                self._expected.pop(job_id, None)
+                self._missing.discard(job_id)
+
+    def wake(self) -> None:
+        with self._lock, contextlib.suppress(BlockingIOError):  # when it is full, somebody is about to wake
+            if not self._closed:  # else its number may be another file's by now
+                os.write(self._write_fd, b"w")
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            os.close(self._write_fd)
+        self._drop()
+        os.close(self._read_fd)
+
+    # -- the thread that waits
+
+    def wait(self, timeout: float | None) -> list[Ended]:
+        deadline = None if timeout is None else monotonic() + timeout
+        while not self._closed:
+            try:
+                ended = self._step(deadline)
+            except (BackendUnavailable, *BROKEN):
+                self._lose()
+                self._pause(deadline)
+                ended = []
+            if ended or self._woken or (deadline is not None and monotonic() >= deadline):
+                return ended
+        return []
+
+    _woken = False
+
+    def _step(self, deadline: float | None) -> list[Ended]:
+        """Hear what there is to hear now, or wait for it once."""
+        self._woken = False
+        if self._wire is None:
+            self._connect()
+        early = self._begin_expecting()
+        if early:
+            return early
+        if monotonic() >= self._look_at:
+            found = self._look()
+            if found:
+                return found
+        return self._listen(deadline)
+
+    def _connect(self) -> None:
+        wait = self._try_at - monotonic()
+        if wait > 0:
+            raise ConnectionError("not yet")
+        wire = self._store.address.connect(timeout=ANSWER)
+        self._wire = wire
+        self._send()
+        with self._lock:
+            self._fresh = list(self._expected)
+            if self._away:
+                self._expected = dict.fromkeys(self._expected, False)
+        self._away = False
+
+    def _send(self) -> None:
+        assert self._wire is not None  # noqa: S101  # callers have connected
+        self._wire.send(self._ask)
+        self._asked_at = monotonic()
+
+    def _begin_expecting(self) -> list[Ended]:
+        """Return the ends of newly expected jobs that were heard before, and register for the others."""
+        with self._lock:
+            fresh, self._fresh = self._fresh, []
+        if not fresh:
+            return []
+        heard: list[Ended] = []
+        ask, listen = [], []
+        with self._lock:
+            for job_id in fresh:
+                if job_id in self._early:
+                    ended = self._early.pop(job_id)
+                    if ended is None:
+                        ask.append(job_id)
+                    elif self._expected.pop(job_id, None) is not None:
+                        heard.append(ended)
+                elif self._expected.get(job_id) is False:
+                    listen.append(job_id)
+        try:
+            self._register(listen, ask)
+        except (BackendUnavailable, StoreFull) as exc:
+            with self._lock:
+                self._fresh += listen + ask
+            if isinstance(exc, BackendUnavailable) and not heard:
+                raise
+            return heard  # while Redis takes no writes, the looks at what is expected go on: they only read
+        return heard + self._fetch(ask)
+
+    def _register(self, listen: list[str], ask: list[str]) -> None:
+        """Have the jobs of `listen` tell this ear; those that have ended go to `ask`."""
+        for first in range(0, len(listen), LOOK_AT):
+            ids = listen[first : first + LOOK_AT]
+            stands: bytes = self._store.line.call(self._scripts.listen, [self.address, ids, 1])
+            self._sort(ids, stands, ask)
+            with self._lock:
+                for job_id in ids:
+                    if job_id in self._expected:
+                        self._expected[job_id] = True
+
+    def _sort(self, ids: list[str], stands: bytes, ask: list[str]) -> None:
+        for job_id, stand in zip(ids, stands.decode(), strict=True):
+            if stand == "e":
+                ask.append(job_id)
+            elif stand == "w":
+                self._missing.discard(job_id)
+            elif job_id in self._missing:
+                ask.append(job_id)
+            else:
+                self._missing.add(job_id)
+
+    def _look(self) -> list[Ended]:
+        """Ask for some of the expected jobs where they stand, those first that were missing."""
+        self._look_at = monotonic() + LOOK_EVERY
+        with self._lock:
+            if not self._expected:
+                return []
+            ids = [job_id for job_id in self._missing if job_id in self._expected][:LOOK_AT]
+            known = list(self._expected)
+            start = random.randrange(len(known)) if len(known) > LOOK_AT else 0
+            ids += (known[start:] + known[:start])[: LOOK_AT - len(ids)]
+        ids = list(dict.fromkeys(ids))
+        ask: list[str] = []
+        stands: bytes = self._store.line.call(self._scripts.listen, [self.address, ids, 0])
+        self._sort(ids, stands, ask)
+        return self._fetch(ask)
+
+    def _fetch(self, ids: list[str]) -> list[Ended]:
+        """Return the ends of these jobs as their records tell them."""
+        if not ids:
+            return []
+        ended = []
+        for job_id, record in zip(ids, self._store.get(ids, payload=True), strict=True):
+            if record is None:
+                if job_id not in self._missing:
+                    self._missing.add(job_id)
+                    continue
+                end = Ended(id=job_id, state=State.FAILED, failure=Failure.lost())
+            elif record.state in (State.SUCCEEDED, State.FAILED, State.CANCELLED):
+                end = Ended(
+                    id=job_id,
+                    state=record.state,
+                    result=record.result,
+                    failure=record.failure,
+                    attempts=record.attempts,
+                    crashes=record.crashes,
+                )
+            else:
+                continue
+            with self._lock:
+                expected = self._expected.pop(job_id, None) is not None
+                self._missing.discard(job_id)
+            if expected:
+                ended.append(end)
+        return ended
+
+    def _listen(self, deadline: float | None) -> list[Ended]:
+        """Wait for news, for `wake`, or until it is time to look."""
+        assert self._wire is not None  # noqa: S101  # _step has connected
+        now = monotonic()
+        until = min(self._look_at, self._asked_at + SILENCE) if self._expected else self._asked_at + SILENCE
+        if deadline is not None:
+            until = min(until, deadline)
+        sources: list[Any] = [self._wire, self._read_fd]
+        ready = readable(sources, until - now)
+        if self._read_fd in ready:
+            self._drain()
+            self._woken = True
+        if self._wire in ready:
+            return self._hear()
+        if monotonic() >= self._asked_at + SILENCE:
+            raise ConnectionError("no answer")
+        return []
+
+    def _hear(self) -> list[Ended]:
+        assert self._wire is not None  # noqa: S101  # _listen waited on it
+        first = self._wire.read()
+        more = self._wire.read()
+        for reply in (first, more):
+            if isinstance(reply, RedisError):
+                raise ConnectionError(str(reply))
+        self._send()
+        if first is None:
+            return []
+        self._look_at = monotonic() + LOOK_EVERY
+        return self._understand([first[1], *(more or ())])
+
+    def _understand(self, news: list[bytes]) -> list[Ended]:
+        ended: list[Ended] = []
+        ask: list[str] = []
+        with self._lock:
+            for entry in news:
+                job_id, end = read_news(entry)
+                if job_id not in self._expected:
+                    self._keep_early(job_id, end)
+                elif end is None:
+                    ask.append(job_id)
+                else:
+                    del self._expected[job_id]
+                    ended.append(end)
+        return ended + self._fetch(ask)
+
+    def _keep_early(self, job_id: str, end: Ended | None) -> None:
+        if end is not None and end.result is not None and len(end.result) > EARLY_BYTES:
+            end = None
+        self._early[job_id] = end
+        while len(self._early) > EARLY_MAX:
+            self._early.pop(next(iter(self._early)))
+
+    # -- when Redis is away
+
+    def _lose(self) -> None:
+        if not self._away:
+            self._away = True
+        self._drop()
+        self._try_at = max(self._try_at, monotonic() + random.uniform(0.1, 0.5))
+
+    def _pause(self, deadline: float | None) -> None:
+        """Wait until it is time to try again, the caller's time is over, or somebody wakes it."""
+        until = self._try_at if deadline is None else min(self._try_at, deadline)
+        if self._closed:
+            return
+        ready = readable([self._read_fd], until - monotonic())
+        if ready:
+            self._drain()
+            self._woken = True
+
+    def _drain(self) -> None:
+        try:
+            while os.read(self._read_fd, 4096):
+                pass
+        except BlockingIOError:
+            return
+
+    def _drop(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()

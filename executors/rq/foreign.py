@@ -1,0 +1,281 @@
+"""Jobs that stock RQ enqueued, run by our worker.
+
+    worker   claim ──▶ ForeignJob.order() ──▶ (run, plain arguments, options) ──▶ the pool
+    child    run: RQ's own Job is restored from the fields that the claim brought, and the function called in it;
+             `rq.get_current_job()`, `job.meta`, `save_meta` work; callbacks and webhooks where they are allowed
+    worker   ◀── Returned, or the error ──▶ the finish script, which knows RQ's rules: retries, repeats, rate limits
+
+Only functions run that this worker trusts, as with our own jobs: @task functions and those of --import modules. Data
+is read as JSON or msgpack; pickled data, from which any code can come, only under `?allow_pickle=1`.
+
+Source: rq 3.0.0 worker/base.py perform_job, _finalize_success, _finalize_failure.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import msgpack  # type: ignore[import-untyped]  # it ships no types
+import redis
+
+from executors.rq.outcome import Held, Returned
+from executors.rq.record import inflate
+from taskq import envelope
+from taskq.errors import ConfigError, DecodeError, EncodeError, UnknownTask
+from taskq.job import JobOptions
+from taskq.serializer import MsgpackSerializer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rq.job import Job
+
+    from executors.rq.wire import Address
+
+__all__ = ["ForeignJob", "hold", "run"]
+
+#: Seconds that RQ keeps results and failures where the job does not say.
+RESULT_TTL: Final = 500
+FAILURE_TTL: Final = 31_536_000
+
+#: Seconds of running that RQ allows where the job does not say, and those after which it kills from outside.
+TIMEOUT: Final = 180
+KILL_AFTER: Final = 60
+
+#: What pickled data begins with, protocols 2 to 5.
+PICKLES: Final = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+#: Fields that ask for code or requests beside the function.
+CALLBACKS: Final = (b"success_callback_name", b"failure_callback_name", b"stopped_callback_name", b"webhooks")
+
+#: What RQ keeps in place of a value that its serializer cannot write; here only of a returned Retry.
+UNSERIALIZABLE: Final = "Unserializable return value"
+
+
+def hold(job_id: str, token: str, queue: str, since: str, raw: dict[bytes, bytes]) -> Held:
+    """Return what the worker remembers of such a job."""
+    return Held(
+        job_id,
+        token,
+        queue,
+        since,
+        attempt=_number(raw, b"tq_attempts", 1),
+        crashes=_number(raw, b"tq_crashes", 0),
+        result_ttl=_number(raw, b"result_ttl", RESULT_TTL),
+        failure_ttl=_number(raw, b"failure_ttl", FAILURE_TTL),
+        whole=1,
+        foreign=True,
+    )
+
+
+def _number(raw: dict[bytes, bytes], name: bytes, default: int) -> int:
+    text = raw.get(name, b"")
+    return int(text) if text.removeprefix(b"-").isdigit() else default
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignJob:
+    """A claimed job of stock RQ, with all its fields as they stand in Redis."""
+
+    address: Address
+    id: str
+    worker: str
+    fields: dict[bytes, bytes]
+
+    @property
+    def task(self) -> str:
+        """What it calls, for logs: its description begins with it."""
+        return self.fields.get(b"description", b"?").decode("utf-8", "replace").partition("(")[0]
+
+    def order(self) -> tuple[Callable[..., bytes], tuple[Any, ...], JobOptions]:
+        """Return the function that runs it in a child, its arguments, and the limits of the pool.
+
+        Raises:
+            UnknownTask: this worker does not run such jobs; says what would let it.
+            DecodeError: its data cannot be read.
+        """
+        address = self.address
+        if self._is_pickled() and not address.allow_pickle:
+            raise UnknownTask(
+                "the job's data is pickled, so reading it could run any code: have the client use "
+                "serializer=JSONSerializer, or give the worker ?allow_pickle=1 if you trust whoever can write there"
+            )
+        if not address.allow_callbacks and any(self.fields.get(name) for name in CALLBACKS):
+            raise UnknownTask("the job has callbacks or webhooks: the worker runs them with ?allow_callbacks=1")
+        timeout = _number(self.fields, b"timeout", TIMEOUT)
+        options = JobOptions(timeout=timeout + KILL_AFTER if timeout > 0 else None, max_crashes=1)
+        flags = 2 * address.allow_callbacks + address.allow_pickle
+        place = (address.redis_url, address.layout.prefix)
+        return run, (*place, self.id, self.worker, msgpack.packb(self.fields), flags), options
+
+    def _is_pickled(self) -> bool:
+        return inflate_if_packed(self.fields.get(b"data", b"")).startswith(PICKLES)
+
+
+def inflate_if_packed(data: bytes) -> bytes:
+    """Return a job's data without the compression that RQ puts over it."""
+    return inflate(data) if data[:1] == b"\x78" else data
+
+
+# --- in the child
+
+
+def run(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: int) -> bytes:  # noqa: PLR0917  # the pool's quick way to a child takes plain arguments, in their order
+    """Run the job as RQ's work horse would, up to the point where its end is written down; return `Returned`'s bytes.
+
+    Raises:
+        UnknownTask: its function is not trusted here.
+        DecodeError, EncodeError: its data cannot be read, its value cannot be written.
+        Exception: whatever the function, or its success callback, raises.
+    """
+    rq_job = _rq_job(prefix)
+    raw: dict[bytes, bytes] = msgpack.unpackb(packed, strict_map_key=False)
+    serializer = _serializer(inflate_if_packed(raw.get(b"data", b"")), allow_pickle=bool(flags & 1))
+    job = rq_job.Job(job_id, connection=_client(url), serializer=serializer)
+    job.restore(raw)
+    job.worker_name = worker
+    function = _function(job)
+    with _as_current(job):
+        try:
+            value = _call(job, function)
+            if not isinstance(value, rq_job.Retry):
+                packed_value = _written(serializer, value)
+                if flags & 2:
+                    _succeeded(job, value)
+                return Returned(packed_value).pack()
+        except BaseException:
+            if flags & 2:
+                _failed(job)
+            raise
+    retry = [value.max, list(value.intervals), int(value.enqueue_at_front)]
+    return Returned(serializer.dumps(UNSERIALIZABLE), retry).pack()
+
+
+def _rq_job(prefix: str) -> Any:
+    """Return the module rq.job, its keys under this prefix: RQ takes it from the environment, once."""
+    if "rq" not in sys.modules:
+        os.environ["RQ_KEY_PREFIX"] = prefix
+    import rq.defaults  # noqa: PLC0415  # 100 ms that only children pay which meet such jobs
+    import rq.job  # noqa: PLC0415  # the same
+
+    if prefix != rq.defaults.RQ_KEY_PREFIX:
+        raise ConfigError(
+            f"RQ uses the prefix {rq.defaults.RQ_KEY_PREFIX!r} in this process, the queue {prefix!r}: start the worker "
+            f"with RQ_KEY_PREFIX={prefix} in its environment"
+        )
+    return rq.job
+
+
+@lru_cache(maxsize=4)
+def _client(url: str) -> Any:
+    """Return this process's client; it connects only when the job itself asks it for something."""
+    return redis.Redis.from_url(url)
+
+
+def _serializer(data: bytes, *, allow_pickle: bool) -> Any:
+    """Return RQ's serializer for data that begins like this."""
+    from rq import serializers  # noqa: PLC0415  # as in _rq_job
+
+    if data.startswith(PICKLES):
+        if not allow_pickle:
+            raise UnknownTask("the job's data is pickled, and this worker reads no pickles")
+        return serializers.DefaultSerializer
+    return serializers.JSONSerializer if data.lstrip()[:1] == b"[" else MsgpackSerializer
+
+
+def _function(job: Job) -> Callable[..., Any]:
+    """Return what the job calls, if it is trusted here.
+
+    Raises:
+        DecodeError: the job's data cannot be read.
+        UnknownTask: it is not trusted.
+    """
+    from rq.exceptions import DeserializationError  # noqa: PLC0415  # as in _rq_job
+
+    try:
+        name, instance = job.func_name, job.instance
+    except DeserializationError as exc:
+        raise DecodeError(f"the job's data cannot be read: {exc.__cause__}") from exc
+    if not isinstance(name, str):
+        raise DecodeError("the job's data names no function")
+    if instance is None:
+        return _trusted(name)
+    cls = type(instance)
+    method = _trusted(f"{cls.__module__}.{cls.__qualname__}.{name}")
+    return lambda *args, **kwargs: method(instance, *args, **kwargs)
+
+
+def _trusted(dotted: str) -> Callable[..., Any]:
+    """Return the function of an RQ name, "package.module.Class.method", if this worker may run it."""
+    parts = dotted.split(".")
+    refusal: UnknownTask | None = None
+    for cut in range(len(parts) - 1, 0, -1):
+        try:
+            return envelope.find(f"{'.'.join(parts[:cut])}:{'.'.join(parts[cut:])}")
+        except UnknownTask as exc:
+            refusal = refusal or exc
+    raise refusal or UnknownTask(f"{dotted!r} names no function: RQ writes module.function")
+
+
+class _as_current:  # noqa: N801  # it reads as what it does: with _as_current(job)
+    """Let `rq.get_current_job()` return the job inside the block."""
+
+    def __init__(self, job: Job) -> None:
+        from rq.job import _current_job  # noqa: PLC0415  # as in _rq_job
+
+        self._variable, self._job = _current_job, job
+
+    def __enter__(self) -> None:
+        self._token = self._variable.set(self._job)
+
+    def __exit__(self, *_: object) -> None:
+        self._variable.reset(self._token)
+
+
+def _call(job: Job, function: Callable[..., Any]) -> Any:
+    return _within(int(job.timeout or TIMEOUT), job, lambda: function(*job.args, **job.kwargs))
+
+
+def _within(seconds: int, job: Job, call: Callable[[], Any]) -> Any:
+    """Call under RQ's own timeout, which raises in the job; a negative one is none."""
+    from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty  # noqa: PLC0415  # as in _rq_job
+
+    penalty: Any = UnixSignalDeathPenalty
+    with penalty(seconds, JobTimeoutException, job_id=job.id) if seconds > 0 else nullcontext():
+        return call()
+
+
+def _written(serializer: Any, value: Any) -> bytes | None:
+    """Return a value as its serializer's bytes. RQ would keep another text in place of one that cannot be written."""
+    if value is None:
+        return None
+    try:
+        return bytes(serializer.dumps(value))
+    except EncodeError:
+        raise
+    except Exception as exc:
+        raise EncodeError(f"{type(exc).__name__}: {exc}", "result") from exc
+
+
+def _succeeded(job: Job, value: Any) -> None:
+    name = job._success_callback_name  # noqa: SLF001  # its public name would import it unasked
+    if name:
+        callback = _trusted(name)
+        _within(job.success_callback_timeout, job, lambda: callback(job, job.connection, value))
+    job.send_webhooks("finished")
+
+
+def _failed(job: Job) -> None:
+    """Run the failure callback; its own error takes the place of the job's, as in RQ."""
+    error = sys.exc_info()
+    name = job._failure_callback_name  # noqa: SLF001  # as above
+    if name:
+        callback = _trusted(name)
+        _within(job.failure_callback_timeout, job, lambda: callback(job, job.connection, *error))
+    if not job.should_retry:
+        job.send_webhooks("failed", exc_string=repr(error[1]))

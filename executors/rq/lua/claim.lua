@@ -1,0 +1,149 @@
+-- needs: moment order rate ending due
+-- Take jobs and start them. Argument: {worker, sequence number, token base, want, queues, one id or ''}.
+-- Returns {'gone'}: this worker is not registered (any more); or {'ok', stamp, next due or '', jobs, closed}; a job is
+--   {id, token, queue, fields}; fields of ours: see membership.CLAIMED; of another's: {'', all fields and values}.
+--   closed: for each queue 1 where nothing is started for now, as it is paused or all are suspended
+-- Repeated with the same sequence number it returns the same jobs, those that this worker still holds.
+local worker, sequence, base, want, queues, only = unpack(cmsgpack.unpack(ARGV[1]))
+local wkey = K_WORKER .. worker
+local executions = wkey .. ':executions'
+local before = call('HGET', wkey, F_claim_seq)
+if not before then return {'gone'} end
+
+local function fields_of(id)
+  return redis.pcall('HMGET', K_JOB .. id, F_data, F_task, F_result_ttl, F_failure_ttl, F_reply, F_rare)
+end
+
+-- What few jobs have: {key, refused for, needs and their results, meta, starts before, crashes, retries}
+local function rare_of(id)
+  local r = call('HMGET', K_JOB .. id, F_key, F_refused, F_dependency_ids, F_meta, F_attempts, F_crashes, F_retries)
+  local results = {}
+  if r[3] then
+    for _, need in ipairs(list_of(r[3])) do
+      local latest = call('XREVRANGE', K_RESULTS .. need, '+', '-', 'COUNT', 1)[1]
+      results[#results + 1] = need
+      results[#results + 1] = latest and latest[2] or {}
+    end
+  end
+  return {r[1] or '', r[2] and tostring(now - num(r[2])) or '0', results, r[4] or '', r[5] or '1',
+    r[6] or '0', r[7] or '0'}
+end
+
+local function answer(id, token, queue, f)
+  if f[2] then
+    f[6] = f[6] and rare_of(id) or 0
+    for i = 3, 5 do f[i] = f[i] or '' end
+  else
+    f = {'', call('HGETALL', K_JOB .. id)}
+  end
+  return {id, token, queue, f}
+end
+
+local jobs = {}
+if before == sequence then
+  local members = call('SMEMBERS', executions)
+  table.sort(members, function(a, b) return string.sub(a, -8) < string.sub(b, -8) end)
+  for _, member in ipairs(members) do
+    local id, token = string.match(member, '^([^:]*):(.*)$')
+    if token and string.sub(token, 1, #base) == base then
+      local f = fields_of(id)
+      local queue = call('HGET', K_JOB .. id, F_origin)
+      if not f.err and f[1] and queue then jobs[#jobs + 1] = answer(id, token, queue, f) end
+    end
+  end
+  return {'ok', stamp, '', jobs, {}}
+end
+
+-- At the limit of memory this first write is refused, and with it the whole claim
+call('HSET', wkey, F_claim_seq, sequence)
+
+local next_due = ''
+local alive, alive_more, ttl, ttl_more = at(T_ALIVE), at(T_ALIVE + 60), tostring(T_ALIVE), tostring(T_ALIVE + 60)
+local members, wip = {}, {}
+local function start(id, queue, f)
+  local token = string.format('%s%08x', base, #jobs)
+  local composite = id .. ':' .. token
+  local attempts = '1' -- the first one, unless something is said
+  if f[6] or not f[2] then attempts = tostring(num(call('HGET', K_JOB .. id, F_attempts)) + 1) end
+  call('HSET', K_JOB .. id, F_status, S_STARTED, F_started_at, iso, F_last_heartbeat, iso, F_worker_name, worker,
+    F_attempts, attempts)
+  call('HSET', K_EXECUTION .. composite, F_id, token, F_job_id, id, F_created_at, stamp, F_last_heartbeat, stamp,
+    F_worker_name, worker)
+  call('EXPIRE', K_EXECUTION .. composite, ttl)
+  call('ZADD', K_EXECUTIONS .. id, alive_more, token)
+  call('EXPIRE', K_EXECUTIONS .. id, ttl_more)
+  if not f[2] then call('PERSIST', K_JOB .. id) end
+  members[#members + 1] = composite
+  wip[#wip + 1], wip[#wip + 2] = alive, composite
+  jobs[#jobs + 1] = answer(id, token, queue, f)
+end
+
+-- Start this job unless it is broken or has expired
+local function take(id, queue)
+  local f = fields_of(id)
+  if f.err then return end
+  if not f[1] then
+    if call('EXISTS', K_JOB .. id) == 1 then
+      call('HSET', K_JOB .. id, F_origin, queue)
+      close(id, 'Q', T_BROKEN)
+    end
+    return
+  end
+  if f[6] then
+    local e = call('HMGET', K_JOB .. id, F_expires, F_attempts)
+    local expires = e[1]
+    if expires and num(expires) <= now and num(e[2]) == 0 then
+      close(id, 'E' .. (call('HGET', K_JOB .. id, F_expires_in) or ''), T_EXPIRED)
+      return
+    end
+    if expires then call('ZREM', K_EXPIRIES, id) end
+  end
+  start(id, queue, f)
+end
+
+-- Whatever a record looks like, it must cost only its own job: the others are popped already
+local function take_or_fail(id, queue)
+  if pcall(take, id, queue) then return end
+  redis.pcall('HSET', K_JOB .. id, F_status, S_FAILED, F_ended_at, iso, F_failure, 'Q')
+  redis.pcall('ZADD', K_FAILED .. queue, now + 604800, id)
+  redis.pcall('EXPIRE', K_JOB .. id, 604800)
+end
+
+local function enter(queue)
+  if #members == 0 then return end
+  call('ZADD', K_WIP .. queue, unpack(wip))
+  call('SADD', executions, unpack(members))
+  members, wip = {}, {}
+end
+
+local paused = {}
+if only ~= '' then
+  local j = call('HMGET', K_JOB .. only, F_status, F_origin)
+  if j[1] == S_QUEUED and j[2] and call('LREM', K_QUEUE .. j[2], 1, only) == 1 then
+    if has_bands(j[2]) then call('ZREM', K_PRIORITIES .. j[2], only) end
+    take_or_fail(only, j[2])
+    enter(j[2])
+  end
+elseif call('EXISTS', K_SUSPENDED) == 1 then
+  for i = 1, #queues do paused[i] = 1 end
+else
+  paused = call('SMISMEMBER', K_PAUSED, unpack(queues))
+  for i, queue in ipairs(queues) do
+    promote(queue)
+    while want > #jobs and paused[i] == 0 do
+      local ids = call('LPOP', K_QUEUE .. queue, math.min(want - #jobs, 500))
+      if not ids then break end
+      if has_bands(queue) then call('ZREM', K_PRIORITIES .. queue, unpack(ids)) end
+      for _, id in ipairs(ids) do take_or_fail(id, queue) end
+      enter(queue)
+    end
+    local first = call('ZRANGE', K_SCHEDULED .. queue, 0, 0, 'WITHSCORES')[2]
+    if first and paused[i] == 0 and (next_due == '' or tonumber(first) < tonumber(next_due)) then next_due = first end
+  end
+end
+if #jobs > 0 then
+  call('EXPIRE', executions, T_ALIVE + 60)
+  call('HSET', wkey, F_state, 'busy')
+end
+send_news()
+return {'ok', stamp, next_due, jobs, paused}

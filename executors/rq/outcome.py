@@ -1,0 +1,145 @@
+"""What became of a claimed job, as the finish script takes it."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgpack  # type: ignore[import-untyped]  # it ships no types
+
+from executors.rq.layout import FIELDS, as_exc_string
+from executors.rq.record import NONE, pack_failure
+from taskq.states import State
+
+if TYPE_CHECKING:
+    from taskq.result import Failure
+    from taskq.store import Verdict
+
+__all__ = ["Held", "Returned", "progress_text", "unknown", "verdict_row"]
+
+#: Kinds of the finish script.
+KINDS: Final = {State.SUCCEEDED: "s", State.FAILED: "f", State.CANCELLED: "c", State.SCHEDULED: "r", State.QUEUED: "b"}
+
+
+@dataclass(slots=True)
+class Held:
+    """What a worker remembers of a job in its hands, so that its end needs no look at the job's record."""
+
+    id: str
+    token: str
+    queue: str = "default"
+    since: str = "0"
+    attempt: int = 1
+    crashes: int = 0
+    retries: int = 0
+    ear: str = ""
+    result_ttl: int = 86_400
+    failure_ttl: int = 604_800
+    key: str = ""
+    #: 1: it has keys that few jobs have.
+    whole: int = 0
+    #: It is a job of stock RQ.
+    foreign: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What the run of a job of stock RQ has brought: the value as its serializer's bytes, None for None.
+
+    `retry`: the job returned a `rq.Retry`: {max, intervals, front}.
+    """
+
+    value: bytes | None
+    retry: list[Any] | None = None
+
+    def pack(self) -> bytes:
+        """Return it as bytes, as the pool's child hands it over."""
+        return bytes(msgpack.packb([self.value, self.retry]))
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Returned:
+        """Return what `pack` has packed."""
+        return cls(*msgpack.unpackb(packed))
+
+
+def verdict_row(verdict: Verdict, held: Held, *, stopped: bool) -> list[Any]:
+    """Return a verdict as the finish script takes it."""
+    state = verdict.state
+    attempts = held.attempt - 1 + (verdict.attempts if verdict.started else 0)
+    crashes = held.crashes + verdict.crashes
+    kind, text = KINDS[state], ""
+    payload: str | bytes = ""
+    returned: Returned | None = None
+    ttl = held.result_ttl
+    if state is State.SUCCEEDED:
+        result = verdict.result
+        if held.foreign:
+            returned = Returned.unpack(result or b"\x92\xc0\xc0")
+            result = returned.value
+            if returned.retry:
+                ttl = held.failure_ttl
+        payload = "" if result is None or (result == NONE and not held.foreign) else b64encode(result).decode("ascii")
+    elif state is State.FAILED and verdict.failure is not None:
+        payload, text = pack_failure(verdict.failure), as_exc_string(exc_text(verdict.failure))
+        ttl = held.failure_ttl
+    elif state is State.CANCELLED and stopped:
+        kind, text, ttl = "x", as_exc_string("Job stopped by user, work-horse terminated."), held.failure_ttl
+    more = _more(verdict, held, attempts, crashes, payload)
+    foreign: Any = 0
+    if held.foreign:
+        foreign = [1, (returned and returned.retry) or 0]
+    return [
+        held.id,
+        held.token,
+        held.queue,
+        kind,
+        ttl,
+        held.ear,
+        f"{attempts} {crashes}",
+        payload,
+        text,
+        held.since,
+        held.key,
+        more or 0,
+        verdict.delay if state in (State.SCHEDULED, State.QUEUED) else 0,
+        int(verdict.refused),
+        foreign,
+        held.whole,
+        verdict.log,
+    ]
+
+
+def _more(verdict: Verdict, held: Held, attempts: int, crashes: int, payload: Any) -> list[Any]:
+    """Return the fields, flat, that change beside the status."""
+    more: list[Any] = []
+    if attempts != held.attempt:
+        more += (FIELDS["attempts"], attempts)
+    if crashes:
+        more += (FIELDS["crashes"], crashes)
+    if verdict.progress is not None:
+        more += (FIELDS["progress"], progress_text(verdict.progress))
+    if verdict.meta is not None:
+        more += ("meta", verdict.meta, FIELDS["rare"], "1")
+    if verdict.state is State.FAILED:
+        more += (FIELDS["failure"], payload)
+    if verdict.state is State.SCHEDULED:
+        more += (FIELDS["retries"], held.retries + 1, "ended_at", "")
+    return more
+
+
+def progress_text(progress: tuple[int, int | None]) -> str:
+    """Return a progress as the `tq_progress` field says it."""
+    done, total = progress
+    return f"{done}/" if total is None else f"{done}/{total}"
+
+
+def unknown(verdict: Verdict) -> Held:
+    """Return what is known of a job that is not in this worker's hands; the fence will refuse it."""
+    return Held(verdict.id, verdict.token)
+
+
+def exc_text(failure: Failure) -> str:
+    """Return a failure as RQ's readers expect a traceback: the last line names the error."""
+    last = f"{failure.type}: {failure.message}" if failure.message else failure.type
+    return failure.traceback or last

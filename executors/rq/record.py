@@ -1,0 +1,329 @@
+"""Between Redis' bytes and taskq's records: a job's hash, its `data`, its failure, the news of its end.
+
+data       RQ's (function, instance, args, kwargs) with one function and one argument, our envelope:
+           94  b6 "taskq.envelope.perform"  c0  91 <envelope>  80          zlib over it from 1 kB up, as RQ's own
+failure    codec bytes of Failure.to_data(); or, written by scripts, a letter and a word:
+           E seconds   expired          D id ...   a job that it waited for did not succeed
+           C number    its workers died so often          Q   its record is broken
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from base64 import b64decode
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from executors.rq.layout import FIELDS, STATUSES
+from taskq.codec import decode, encode
+from taskq.envelope import PERFORM
+from taskq.errors import DecodeError
+from taskq.result import Failure
+from taskq.states import Reason, State
+from taskq.store import Ended, JobRecord
+
+__all__ = ["LOOKED_UP", "STATE_OF", "data_of", "envelope_of", "failure_of", "inflate", "pack_failure", "read_news"]
+
+#: Bytes from which on RQ's `data` is compressed.
+COMPRESSED_FROM: Final = 1024
+
+#: Bytes that `data` may grow to: ten times what an envelope may measure by default.
+INFLATED_MAX: Final = 16 * 1_048_576
+
+_HEAD: Final = b"\x94" + bytes((0xA0 | len(PERFORM),)) + PERFORM.encode() + b"\xc0\x91"
+_TAIL: Final = b"\x80"
+
+#: The codec's bytes of None, which RQ's result streams leave out.
+NONE: Final = encode(None)
+
+#: Statuses in RQ's words -> ours. Stock RQ's "stopped" is a running job that somebody had killed.
+STATE_OF: Final = {
+    STATUSES[word].encode(): state
+    for word, state in (
+        ("CREATED", State.QUEUED),
+        ("QUEUED", State.QUEUED),
+        ("READY", State.QUEUED),
+        ("STARTED", State.RUNNING),
+        ("FINISHED", State.SUCCEEDED),
+        ("FAILED", State.FAILED),
+        ("STOPPED", State.CANCELLED),
+        ("CANCELED", State.CANCELLED),
+        ("DEFERRED", State.BLOCKED),
+        ("RATE_LIMITED", State.BLOCKED),
+        ("SCHEDULED", State.SCHEDULED),
+    )
+}
+
+#: The fields that `look` asks for, in this order; the first three it needs itself.
+WORDS: Final = (
+    "status",
+    "origin",
+    "failure",
+    "task",
+    "description",
+    "priority",
+    "key",
+    "attempts",
+    "crashes",
+    "retries",
+    "created_at",
+    "started_at",
+    "ended_at",
+    "expires",
+    "worker_name",
+    "progress",
+    "meta",
+    "dependency_ids",
+)
+LOOKED_UP: Final = [FIELDS[word] for word in WORDS]
+
+
+# --- data
+
+
+def data_of(envelope: bytes) -> bytes:
+    """Return what RQ keeps as `data` for a call of `perform` with this envelope."""
+    size = len(envelope)
+    if size < 1 << 8:
+        header = bytes((0xC4, size))
+    else:
+        header = b"\xc5" + size.to_bytes(2, "big") if size < 1 << 16 else b"\xc6" + size.to_bytes(4, "big")
+    data = b"".join((_HEAD, header, envelope, _TAIL))
+    if len(data) < COMPRESSED_FROM:
+        return data
+    small = zlib.compress(data, 1)
+    return small if len(small) < len(data) else data
+
+
+def envelope_of(data: bytes) -> bytes | None:
+    """Return the envelope in a job's `data`, or None when that is another's.
+
+    Raises:
+        DecodeError: it begins as ours and goes on otherwise, or is far too large.
+    """
+    if data[:1] == b"\x78":
+        data = inflate(data)
+    if not data.startswith(_HEAD):
+        return None
+    at = len(_HEAD)
+    width = {0xC4: 1, 0xC5: 2, 0xC6: 4}.get(data[at] if len(data) > at else 0)
+    if width is None:
+        raise DecodeError("the job's data holds no envelope")
+    start = at + 1 + width
+    end = start + int.from_bytes(data[at + 1 : start], "big")
+    if data[end:] != _TAIL:
+        raise DecodeError("the job's data was cut short")
+    return data[start:end]
+
+
+def inflate(data: bytes) -> bytes:
+    """Return zlib-compressed data as it was, up to a limit.
+
+    Raises:
+        DecodeError: it is damaged, or grows beyond the limit.
+    """
+    stream = zlib.decompressobj()
+    try:
+        plain = stream.decompress(data, INFLATED_MAX)
+    except zlib.error as exc:
+        raise DecodeError(f"the job's data cannot be decompressed: {exc}") from exc
+    if stream.unconsumed_tail:
+        raise DecodeError(f"the job's data grows beyond {INFLATED_MAX:,} bytes when decompressed")
+    return plain
+
+
+# --- failures
+
+
+def pack_failure(failure: Failure) -> bytes:
+    """Return a failure as the `tq_failure` field holds it."""
+    return encode(failure.to_data())
+
+
+def failure_of(packed: bytes) -> Failure:
+    """Return the failure of a `tq_failure` field; of one that nobody can read, what there is to say."""
+    letter, word = packed[:1], packed[1:].decode("utf-8", "replace")
+    if letter == b"E":
+        return Failure.expired(float(word) if word else None)
+    if letter == b"D":
+        return _dependency(word)
+    if letter == b"C":
+        return Failure.crashed(None, int(word))
+    if letter == b"Q":
+        message = "the job's record in Redis has no data that could be run"
+        return Failure.from_exception(DecodeError(message), Reason.UNDECODABLE)
+    try:
+        return Failure.from_data(decode(packed))
+    except DecodeError as exc:
+        return Failure.from_exception(exc, Reason.UNDECODABLE)
+
+
+def _dependency(word: str) -> Failure:
+    """Return the failure of a job that needed another: its id, then "c" or "f", the error's class and message."""
+    job_id, _, how = word.partition(" ")
+    if not how.startswith("f"):
+        return Failure.dependency(job_id, cancelled=how == "c")
+    kind, _, message = how[1:].partition(" ")
+    return Failure.dependency(job_id, Failure(reason=Reason.ERROR, type=kind, message=message))
+
+
+def _failure_of_stream(latest: dict[bytes, bytes]) -> Failure:
+    """Return the failure of a job that a stock worker ran: its traceback is all that RQ keeps."""
+    try:
+        text = inflate(b64decode(latest.get(b"exc_string", b""))).decode("utf-8", "replace")
+    except (DecodeError, ValueError):
+        text = ""
+    name, _, message = (text.rstrip().rpartition("\n")[2]).partition(": ")
+    known = name.replace(".", "").isidentifier()
+    kind = name if known else "Exception"
+    return Failure(
+        reason=Reason.ERROR,
+        type=kind,
+        message=message if known else text[-200:],
+        traceback=text,
+        mro=(kind, "Exception"),
+    )
+
+
+# --- records
+
+
+def _text(value: bytes | None) -> str:
+    return "" if value is None else value.decode("utf-8", "replace")
+
+
+def _number(value: bytes | None) -> int:
+    try:
+        return int(value or 0)
+    except ValueError:
+        return 0
+
+
+def _moment(value: bytes | None) -> float | None:
+    """Return an instant that RQ wrote, in seconds since 1970."""
+    if not value:
+        return None
+    try:
+        return datetime.strptime(value.decode(), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
+def _float(value: bytes | None) -> float | None:
+    try:
+        return float(value) if value else None
+    except ValueError:
+        return None
+
+
+def progress_of(value: bytes | None) -> tuple[int, int | None] | None:
+    """Return what a `tq_progress` field says."""
+    done, mark, total = (value or b"").partition(b"/")
+    return (_number(done), _number(total) if total else None) if mark else None
+
+
+def result_of(latest: list[bytes]) -> bytes:
+    """Return the codec bytes of the value in a result stream's entry."""
+    fields = dict(zip(latest[::2], latest[1::2], strict=False))
+    value = fields.get(b"return_value")
+    return NONE if value is None else b64decode(value)
+
+
+def record_of(job_id: str, found: list[Any], data: bytes | None = None, *, payload: bool = False) -> JobRecord:
+    """Return the record of what `look` found of a job."""
+    values, due, latest = found
+    fields = dict(zip(WORDS, values, strict=True))
+    state = STATE_OF.get(fields["status"], State.QUEUED)
+    failure = None
+    if state is State.FAILED:
+        packed = fields["failure"]
+        failure = (
+            failure_of(packed) if packed else _failure_of_stream(dict(zip(latest[::2], latest[1::2], strict=False)))
+        )
+    waits = state in (State.QUEUED, State.SCHEDULED, State.BLOCKED)
+    started = None if waits else _moment(fields["started_at"])
+    needs = fields["dependency_ids"]
+    return JobRecord(
+        id=job_id,
+        task=_text(fields["task"]) or _foreign_task(fields["description"]),
+        state=state,
+        queue=_text(fields["origin"]),
+        priority=_number(fields["priority"]),
+        label=_text(fields["description"]),
+        key=_text(fields["key"]) or None,
+        attempts=_number(fields["attempts"]) or int(fields["task"] is None and started is not None),
+        crashes=_number(fields["crashes"]),
+        retries=_number(fields["retries"]),
+        submitted_at=_moment(fields["created_at"]),
+        due_at=_float(due),
+        started_at=started,
+        ended_at=_moment(fields["ended_at"]) if state in (State.SUCCEEDED, State.FAILED, State.CANCELLED) else None,
+        expires_at=_float(fields["expires"]),
+        worker=None if waits else _text(fields["worker_name"]) or None,
+        progress=progress_of(fields["progress"]),
+        meta=fields["meta"] or b"",
+        needs=tuple(_ids(needs)),
+        envelope=_envelope(data) if payload else b"",
+        result=_result(latest, data, ours=bool(fields["task"])) if payload and state is State.SUCCEEDED else None,
+        failure=failure,
+    )
+
+
+def _result(latest: list[bytes], data: bytes | None, *, ours: bool) -> bytes:
+    """Return the codec bytes of a job's value; that of a job of stock RQ is written in the job's own serializer."""
+    found = result_of(latest)
+    if ours or found == NONE:
+        return found
+    if _plain(data or b"")[:1] == b"[":
+        try:
+            return encode(json.loads(found))
+        except ValueError:
+            return NONE
+    return NONE if found[:1] == b"\x80" and found[1:2] in b"\x02\x03\x04\x05" else found
+
+
+def _plain(data: bytes) -> bytes:
+    try:
+        return inflate(data) if data[:1] == b"\x78" else data
+    except DecodeError:
+        return b""
+
+
+def _envelope(data: bytes | None) -> bytes:
+    try:
+        return envelope_of(data or b"") or b""
+    except DecodeError:
+        return b""
+
+
+def _foreign_task(description: bytes | None) -> str:
+    """Return what a job of stock RQ calls: its description begins with it."""
+    return _text(description).partition("(")[0]
+
+
+def _ids(packed: bytes | None) -> list[str]:
+    try:
+        return [str(entry) for entry in json.loads(packed)] if packed else []
+    except ValueError:
+        return []
+
+
+# --- news
+
+
+def read_news(news: bytes) -> tuple[str, Ended | None]:
+    """Return the id that news of an end is about, and the end itself; None: it is too large, ask for it."""
+    counts, crashes, job_id, payload = news.split(b" ", 3)
+    kind, name = counts[:1], job_id.decode()
+    if kind.isupper():
+        return name, None
+    attempts, died = int(counts[1:]), int(crashes)
+    if kind == b"s":
+        result = b64decode(payload) if payload else NONE
+        return name, Ended(id=name, state=State.SUCCEEDED, result=result, attempts=attempts, crashes=died)
+    if kind == b"f":
+        if not payload:
+            return name, None
+        return name, Ended(id=name, state=State.FAILED, failure=failure_of(payload), attempts=attempts, crashes=died)
+    return name, Ended(id=name, state=State.CANCELLED, attempts=attempts, crashes=died)

@@ -1,0 +1,84 @@
+"""The Lua scripts, each one atomic step in Redis: loaded from lua/, with the layout's names put in.
+
+    lua/finish.lua   ──▶   parts it is built on (its first line) + its own text, K_ F_ S_ T_ words replaced
+                        ──▶   Script: the text, its SHA1, and the head of the EVALSHA command that runs it
+
+Every script takes one argument, a msgpack array, so that neither side spends its time on parsing many small ones.
+Scripts compute key names, so they need a Redis that is not a cluster; RQ itself does too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgpack  # type: ignore[import-untyped]  # it ships no types
+
+if TYPE_CHECKING:
+    from executors.rq.layout import Layout
+
+__all__ = ["Script", "Scripts"]
+
+FOLDER: Final = Path(__file__).parent / "lua"
+
+#: The first line of a script: the parts that stand before it, in this order.
+NEEDS: Final = re.compile(r"-- needs: ([a-z ]+)\n")
+
+WORD: Final = re.compile(r"\b[KFST]_[A-Za-z_]+\b")
+
+
+class Script:
+    """One script, ready to be sent."""
+
+    __slots__ = ("_head", "name", "sha", "text")
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.text = text.encode()
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+        self._head = f"*4\r\n$7\r\nEVALSHA\r\n$40\r\n{self.sha}\r\n$1\r\n0\r\n".encode()
+
+    def command(self, argument: Any) -> bytes:
+        """Return the command that runs it with this argument, as it goes over the wire."""
+        blob = msgpack.packb(argument, use_bin_type=False, unicode_errors="surrogateescape")
+        return b"%b$%d\r\n%b\r\n" % (self._head, len(blob), blob)
+
+
+class Scripts:
+    """All scripts for one layout, read when they are first asked for."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._literals = layout.literals()
+        self._made: dict[str, Script] = {}
+
+    def __getattr__(self, name: str) -> Script:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        made = self._made.get(name)
+        if made is None:
+            made = self._made[name] = Script(name, self._built(name))
+        return made
+
+    def of(self, sha: str) -> Script | None:
+        """Return the script with this SHA1."""
+        return next((script for script in self._made.values() if script.sha == sha), None)
+
+    def _built(self, name: str) -> str:
+        return WORD.sub(self._literal, _source(name))
+
+    def _literal(self, match: re.Match[str]) -> str:
+        text = self._literals[match[0]]
+        return text if text.isdigit() else f"'{text}'"
+
+
+@lru_cache(maxsize=64)
+def _source(name: str) -> str:
+    """Return a script's text behind those of its parts."""
+    text = (FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+    needs = NEEDS.match(text)
+    if needs is None:
+        return text
+    return "".join(_source(part) for part in needs[1].split()) + text

@@ -1,0 +1,301 @@
+"""The store of durable jobs in Redis, as ordinary RQ jobs.
+
+    RQStore   put · get · cancel · retry · remove · log · pause · resume     one script each, see lua/
+              list · queues · workers · doctor                               inventory, doctor: plain reads
+              ear() ──▶ ear          join() ──▶ membership
+
+What RQ's classes read is kept as they want it; what they have no place for stands beside it. Which key and field is
+which says `layout`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from math import ceil
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
+
+from executors.rq import doctor, inventory
+from executors.rq.ear import RQEar
+from executors.rq.layout import FIELDS
+from executors.rq.membership import RQMembership
+from executors.rq.record import LOOKED_UP, STATE_OF, data_of, record_of
+from executors.rq.wire import Address, Line
+from taskq.errors import JobExists, QueueFull
+from taskq.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from taskq.job import JobOptions
+    from taskq.states import State
+    from taskq.store import Finding, JobRecord, Membership, NewJob, QueueRecord, WorkerRecord
+
+__all__ = ["RQStore"]
+
+#: Jobs written by one script: a script holds up everybody else, 2,000 jobs for about 10 ms.
+PUT_AT_ONCE: Final = 2000
+
+#: Ids looked at by one script.
+LOOK_AT_ONCE: Final = 1000
+
+#: Seconds that ended jobs are kept where nobody said otherwise.
+RESULT_TTL: Final = 86_400
+FAILURE_TTL: Final = 7 * 86_400
+
+#: What the put script's answer begins with when a job was refused; no id has a colon.
+TAKEN: Final = b"taken:"
+
+#: RQ's word for no limit.
+NO_TIMEOUT: Final = "-1"
+
+#: Retry intervals written for stock workers at most; RQ uses the first of them for what is before.
+INTERVALS_MAX: Final = 32
+
+
+class RQStore(Store):
+    """Keep jobs in the Redis of a URL: redis://, rediss:// or unix://.
+
+    `?prefix=` puts another word in front of all keys, RQ's too: its tools find them with RQ_KEY_PREFIX set to it.
+    `?allow_pickle=1` lets workers run jobs of stock RQ whose arguments are pickled: whoever can write to this Redis can
+    then run any code in the workers. `?allow_callbacks=1` lets them run callbacks and webhooks of such jobs.
+
+    Raises:
+        ConfigError: the URL has something unknown or senseless in it.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.address = Address(url)
+        self.url = self.address.url
+        self.line = Line(self.address)
+        if self.address.lease is not None:
+            self.lease, self.renew_every = self.address.lease, self.address.lease / 3
+        self.layout = self.address.layout
+        self._scripts = self.address.scripts
+        self._constants: dict[JobOptions, tuple[Any, ...]] = {}
+        self._ears: WeakValueDictionary[str, RQEar] = WeakValueDictionary()
+
+    def __repr__(self) -> str:
+        return f"<RQStore {self.url}>"
+
+    # -- jobs
+
+    def put(self, jobs: Sequence[NewJob], *, reply_to: str = "") -> list[str]:
+        """Keep jobs; more than 2,000 go in several steps, and are taken back when one of them is refused.
+
+        When Redis goes away between two steps, the first ones stand: repeat the call.
+        """
+        nonce = os.urandom(8).hex()
+        kept: list[str] = []
+        try:
+            for first in range(0, len(jobs), PUT_AT_ONCE):
+                kept += self._put_step(jobs[first : first + PUT_AT_ONCE], reply_to, nonce)
+        except (JobExists, QueueFull):
+            own = {job.id for job in jobs}
+            self._take_back([job_id for job_id in kept if job_id in own])
+            raise
+        return kept
+
+    def _put_step(self, jobs: Sequence[NewJob], reply_to: str, nonce: str) -> list[str]:
+        ids = [job.id for job in jobs]
+        packed = [self._packed(job, reply_to) for job in jobs]
+        rare = any(entry[3] != 0 for entry in packed) or (len(ids) > 1 and len(set(ids)) != len(ids))
+        stand = self.line.call(self._scripts.put, [nonce, int(rare), packed])
+        if stand == 0:
+            if reply_to:
+                self._remind(reply_to, ids)
+            return ids
+        if stand[0] == TAKEN:
+            raise _taken(stand)
+        return [entry.decode() for entry in stand]
+
+    def _remind(self, address: str, ids: list[str]) -> None:
+        """Tell an ear that these jobs, all of them new, know its address: it need not ask for them."""
+        ear = self._ears.get(address)
+        if ear is not None:
+            ear.addressed(ids)
+
+    def _take_back(self, ids: list[str]) -> None:
+        """Forget what an earlier step of a refused put has written."""
+        for first in range(0, len(ids), LOOK_AT_ONCE):
+            self.line.call(self._scripts.remove, [ids[first : first + LOOK_AT_ONCE]])
+
+    def _packed(self, job: NewJob, reply_to: str) -> list[Any]:
+        """Return what the put script takes for a job."""
+        options = job.options
+        known = self._constants.get(options)
+        if known is None:
+            known = self._remember(options)
+        constant, rare = known
+        fields = [
+            "data",
+            data_of(job.envelope),
+            "description",
+            job.label or job.task,
+            FIELDS["task"],
+            job.task,
+            *constant,
+        ]
+        if reply_to:
+            fields += (FIELDS["reply"], reply_to)
+        if job.needs:
+            rare = [*rare] if rare else [0] * 7
+            rare[5] = list(job.needs)
+            rare[6] = int(options.if_exists == "reject")
+            fields += (FIELDS["dependency_id"], job.needs[0], FIELDS["dependency_ids"], json.dumps(job.needs))
+            if FIELDS["rare"] not in constant:
+                fields += (FIELDS["rare"], "1")
+        return [job.id, options.queue, fields, rare]
+
+    def _remember(self, options: JobOptions) -> tuple[Any, ...]:
+        """Work out once what all jobs with these options have in common: few programs use many sets of options."""
+        if len(self._constants) > 1000:  # noqa: PLR2004  # programs that make options of each job's own: begin anew
+            self._constants.clear()
+        known = self._constants[options] = (_constant_fields(options), _rare_of(options))
+        return known
+
+    def get(self, ids: Sequence[str], *, payload: bool = False) -> list[JobRecord | None]:
+        records: list[JobRecord | None] = []
+        for first in range(0, len(ids), LOOK_AT_ONCE):
+            records += self._get_step(list(ids[first : first + LOOK_AT_ONCE]), payload=payload)
+        return records
+
+    def _get_step(self, ids: list[str], *, payload: bool) -> list[JobRecord | None]:
+        fields = [*LOOKED_UP, FIELDS["data"]] if payload else LOOKED_UP
+        found = self.line.call(self._scripts.look, [ids, fields, int(payload)])
+        records: list[JobRecord | None] = []
+        for job_id, entry in zip(ids, found, strict=True):
+            if entry == 0:
+                records.append(None)
+                continue
+            data = entry[0].pop() if payload else None
+            records.append(record_of(job_id, entry, data, payload=payload))
+        return records
+
+    def cancel(self, ids: Sequence[str], *, kill: bool = False) -> list[State | None]:
+        states: list[State | None] = []
+        for first in range(0, len(ids), LOOK_AT_ONCE):
+            step = list(ids[first : first + LOOK_AT_ONCE])
+            found = self.line.call(self._scripts.cancel, [step, "kill" if kill else "ask"])
+            states += [STATE_OF.get(status) for status in found]
+        return states
+
+    def retry(self, ids: Sequence[str]) -> list[bool]:
+        return self._for_each("again", ids)
+
+    def remove(self, ids: Sequence[str]) -> list[bool]:
+        return self._for_each("remove", ids)
+
+    def _for_each(self, name: str, ids: Sequence[str]) -> list[bool]:
+        done: list[bool] = []
+        for first in range(0, len(ids), LOOK_AT_ONCE):
+            step = list(ids[first : first + LOOK_AT_ONCE])
+            done += map(bool, self.line.call(getattr(self._scripts, name), [step]))
+        return done
+
+    def log(self, job_id: str, offset: int = 0) -> bytes:
+        return bytes(self.line.command("GETRANGE", self.layout.LOG + job_id, offset, -1))
+
+    # -- queues and workers
+
+    def queues(self) -> list[QueueRecord]:
+        return inventory.queues(self)
+
+    def workers(self) -> list[WorkerRecord]:
+        return inventory.workers(self)
+
+    def pause(self, queue: str) -> None:
+        self.line.command("SADD", self.layout.PAUSED, queue)
+
+    def resume(self, queue: str) -> None:
+        self.line.commands([("SREM", self.layout.PAUSED, queue), ("PUBLISH", self.layout.WAKE, queue)])
+
+    def doctor(self) -> list[Finding]:
+        return doctor.findings(self)
+
+    # -- for clients and workers
+
+    def ear(self) -> RQEar:
+        made = RQEar(self)
+        self._ears[made.address] = made
+        return made
+
+    def join(self, record: WorkerRecord) -> Membership:
+        """Sign a worker on.
+
+        Raises:
+            ConfigError: another worker of this name is alive.
+        """
+        return RQMembership(self, record)
+
+    def close(self) -> None:
+        self.line.close()
+
+    # Last: below it `list` would mean this method to type checkers.
+
+    def list(
+        self,
+        *,
+        states: Collection[State] = (),
+        queue: str | None = None,
+        task: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[JobRecord]:
+        """Return jobs, newest first as far as RQ's registries tell: ended ones are looked for by when they ended."""
+        return inventory.find_jobs(self, states, queue=queue, task=task, limit=limit, offset=offset)
+
+
+def _taken(stand: list[bytes]) -> JobExists:
+    holder, which = stand[1].decode(), stand[2].decode()
+    what = "a job with this key has not ended" if which == "key" else "a job with this job_id is there"
+    return JobExists(f"{what}: {holder}", job_id=holder)
+
+
+def _constant_fields(options: JobOptions) -> list[Any]:
+    """Return the fields that all jobs with these options share, RQ's own words first."""
+    success, failure = RESULT_TTL, FAILURE_TTL
+    if options.result_ttl is not None:
+        success = failure = ceil(options.result_ttl)
+    timeout = NO_TIMEOUT if options.timeout is None else str(ceil(options.timeout))
+    fields: list[Any] = ["origin", options.queue, "timeout", timeout, "result_ttl", success, "failure_ttl", failure]
+    if options.retry is not None and options.retry.max_retries > 0:
+        fields += _retry_fields(options)
+    if options.max_crashes != 3:  # noqa: PLR2004  # the default; scripts know it too
+        fields += (FIELDS["max_crashes"], options.max_crashes)
+    if options.priority:
+        fields += (FIELDS["priority"], options.priority)
+    if options.key is not None:
+        fields += (FIELDS["key"], options.key)
+    if options.expires is not None:
+        fields += (FIELDS["expires_in"], f"{options.expires:g}")
+    if options.key is not None or options.expires is not None:
+        fields += (FIELDS["rare"], "1")
+    return fields
+
+
+def _retry_fields(options: JobOptions) -> list[Any]:
+    """Return a retry policy as RQ says it, for its readers and for stock workers; ours go by the envelope."""
+    retry = options.retry
+    assert retry is not None  # noqa: S101  # the caller has looked
+    count = min(retry.max_retries, INTERVALS_MAX)
+    intervals = [ceil(retry.delay_before(number + 1, lambda: 1.0)) for number in range(count)]
+    return [
+        *("retries_left", retry.max_retries, "retry_intervals", json.dumps(intervals)),
+        *(FIELDS["max_retries"], retry.max_retries),
+    ]
+
+
+def _rare_of(options: JobOptions) -> list[Any] | int:
+    """Return {delay, at, priority, key, expires, needs, reject} for the put script, or 0 where there is none of it."""
+    rare = [
+        options.delay or 0,
+        options.at.timestamp() if options.at is not None else 0,
+        options.priority,
+        options.key or 0,
+        options.expires or 0,
+        0,
+        int(options.if_exists == "reject" and (options.key is not None or options.job_id is not None)),
+    ]
+    return rare if any(rare) else 0

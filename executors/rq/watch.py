@@ -1,0 +1,224 @@
+"""How an idle worker learns that there may be work, without asking again and again.
+
+    one connection a queue    BLMOVE queue queue LEFT LEFT: comes back when the list has something, and changes nothing
+    one more                  SUBSCRIBE this worker's channel (RQ's commands) and the wake channel (pauses, schedules)
+
+The first sees what anybody pushes, stock RQ clients too. It comes back at once while the list has something, so it is
+sent only after a claim has found the list empty, and not for a queue that is paused.
+"""
+
+from __future__ import annotations
+
+import json
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from executors.rq.wire import BROKEN, RedisError, pack, readable
+from taskq.errors import BackendUnavailable
+from taskq.store import Wish
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from executors.rq.home import Home
+    from executors.rq.outcome import Held
+    from executors.rq.wire import Wire
+    from taskq.store import WorkerRecord
+
+__all__ = ["Watch"]
+
+#: Seconds after which a peek comes back by itself, so that a silent cut is noticed.
+BLOCK: Final = 3
+#: Seconds beyond it until the connection is given up.
+SILENCE: Final = BLOCK + 2.0
+
+#: Seconds between two looks at queues of which nothing is told: `rq resume` wakes nobody.
+CLOSED_EVERY: Final = 1.0
+
+
+class _Peek:
+    """The connection that watches one queue."""
+
+    def __init__(self, key: str) -> None:
+        self._command = pack("BLMOVE", key, key, "LEFT", "LEFT", BLOCK)
+        self.wire: Wire | None = None
+        self.asked_at = 0.0
+
+    def arm(self, store: Home) -> None:
+        """Ask, unless an answer is still awaited."""
+        if self.asked_at:
+            return
+        if self.wire is None:
+            self.wire = store.address.connect()
+        self.wire.send(self._command)
+        self.asked_at = monotonic()
+
+    def answered(self) -> bool:
+        """Read the answer; return whether there is something in the list."""
+        assert self.wire is not None  # noqa: S101  # it was waited on
+        reply = self.wire.read()
+        self.asked_at = 0.0
+        if isinstance(reply, RedisError):
+            raise ConnectionError(str(reply))
+        return reply is not None
+
+    def drop(self) -> None:
+        wire, self.wire, self.asked_at = self.wire, None, 0.0
+        if wire is not None:
+            wire.close()
+
+
+class Watch:
+    """All that an idle worker waits on. Used by the worker's thread."""
+
+    def __init__(self, store: Home, record: WorkerRecord) -> None:
+        self._store = store
+        self._queues = list(record.queues)
+        self._peeks = [_Peek(store.layout.QUEUE + queue) for queue in record.queues]
+        self._channels = (store.layout.CHANNEL + record.name, store.layout.WAKE)
+        self._commands: Wire | None = None
+        self._heard_at = 0.0
+        self._heard: list[dict[str, Any]] = []
+        self._due_at: float | None = None
+        self._closed: list[int] = []
+
+    def learn(self, stamp: bytes, due: bytes, closed: list[int]) -> None:
+        """Take in what a claim has said: when the next job is due, and which queues are closed."""
+        self._closed = closed
+        self._due_at = monotonic() + max(0.0, float(due) - float(stamp)) if due else None
+
+    def wait(self, timeout: float, wake_fd: int, *, hungry: bool) -> None:
+        """Return when there may be work (not unless `hungry`), or a command, or after `timeout` seconds."""
+        deadline = monotonic() + timeout
+        try:
+            if self._heard:
+                return
+            self._subscribe()
+            if hungry and self._due_at is not None:
+                deadline = min(deadline, self._due_at)
+            if any(self._closed):
+                deadline = min(deadline, monotonic() + CLOSED_EVERY)
+            self._select(deadline, wake_fd, self._open_peeks() if hungry else [])
+        except (BackendUnavailable, *BROKEN):
+            self._drop()
+            readable([wake_fd] if wake_fd >= 0 else [], min(0.2, deadline - monotonic()))
+
+    def _open_peeks(self) -> list[_Peek]:
+        return [peek for n, peek in enumerate(self._peeks) if not (n < len(self._closed) and self._closed[n])]
+
+    def _select(self, deadline: float, wake_fd: int, peeks: list[_Peek]) -> None:
+        while True:
+            for peek in peeks:
+                peek.arm(self._store)
+            waiting = {peek.wire: peek for peek in peeks}
+            assert self._commands is not None  # noqa: S101  # wait has subscribed
+            sources: list[Any] = [*waiting, self._commands]
+            if wake_fd >= 0:
+                sources.append(wake_fd)
+            now = monotonic()
+            ready = readable(sources, min(deadline, now + SILENCE) - now)
+            woken = False
+            for source in ready:
+                woken = self._take(source, waiting, wake_fd) or woken
+            if woken or monotonic() >= deadline:
+                return
+            self._check_silence(peeks)
+
+    def _take(self, source: Any, waiting: Mapping[Any, _Peek], wake_fd: int) -> bool:
+        if source == wake_fd:
+            return True
+        if source is self._commands:
+            return self._hear()
+        return waiting[source].answered()
+
+    def _check_silence(self, peeks: list[_Peek]) -> None:
+        """Give up connections on which nothing came for longer than Redis itself would wait."""
+        late = monotonic() - SILENCE
+        if any(peek.asked_at and peek.asked_at < late for peek in peeks):
+            raise ConnectionError("no answer")
+        if self._heard_at < late and self._commands is not None:
+            if self._pinged:
+                raise ConnectionError("no answer")
+            self._commands.send(pack("PING"))
+            self._pinged = True
+            self._heard_at = monotonic()
+
+    _pinged = False
+
+    # -- commands
+
+    def _subscribe(self) -> None:
+        if self._commands is not None:
+            return
+        wire = self._store.address.connect()
+        wire.send(pack("SUBSCRIBE", *self._channels))
+        for _ in self._channels:
+            if isinstance(reply := wire.read(), RedisError):
+                wire.close()
+                raise self._store.address.unavailable(reply)
+        self._commands = wire
+        self._heard_at, self._pinged = monotonic(), False
+
+    def _hear(self) -> bool:
+        """Read what came; return whether any of it is for the worker."""
+        assert self._commands is not None  # noqa: S101  # it was waited on
+        self._heard_at, self._pinged = monotonic(), False
+        news = False
+        for reply in self._commands.read_now():
+            if isinstance(reply, list) and reply[0] == b"message":
+                news = True
+                if reply[1] != self._store.layout.WAKE.encode():
+                    self._heard.append(_parsed(reply[2]))
+        return news
+
+    def wishes(self, stopped: set[str], held: Mapping[str, Held]) -> list[Wish]:
+        """Return what RQ's commands ask for. Jobs that a stock client had stopped are added to `stopped`."""
+        if self._commands is not None and readable([self._commands], 0):
+            try:
+                self._hear()
+            except BROKEN:
+                self._drop()
+        heard, self._heard = self._heard, []
+        found: list[Wish] = []
+        for command in heard:
+            found += _wishes_of(command, stopped, held)
+        return found
+
+    def _drop(self) -> None:
+        for peek in self._peeks:
+            peek.drop()
+        wire, self._commands = self._commands, None
+        if wire is not None:
+            wire.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._drop()
+
+
+def _parsed(payload: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(payload)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _wishes_of(command: dict[str, Any], stopped: set[str], held: Mapping[str, Held]) -> list[Wish]:
+    """Return what one command asks for. Source: rq 3.0.0 command.py."""
+    name, job_id = command.get("command"), command.get("job_id")
+    if name == "shutdown":
+        return [Wish(stop=True)]
+    if name == "kill-horse":
+        return _kill({entry.id for entry in held.values()}, stopped)
+    known = isinstance(job_id, str) and any(entry.id == job_id for entry in held.values())
+    if not known or (name == "stop-execution" and command.get("execution_id") not in held):
+        return []
+    if command.get("taskq"):  # our own clients: the job ends as cancelled, not as stopped
+        return [Wish(job_id=job_id, kill=name == "stop-job")]
+    return _kill({str(job_id)}, stopped) if name in ("stop-job", "stop-execution") else []
+
+
+def _kill(ids: Collection[str], stopped: set[str]) -> list[Wish]:
+    stopped.update(ids)
+    return [Wish(job_id=job_id, kill=True) for job_id in sorted(ids)]

@@ -1,0 +1,171 @@
+"""Take jobs out of a queue file for a worker.
+
+scheduled and due ──promote──▶ queued ──in order──▶ expired? failed : running, with a new fence
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from executors.sqlite.ends import end_all
+from executors.sqlite.read import chunks, listed
+from executors.sqlite.schema import FAILED, QUEUED, RUNNING
+from taskq.result import Failure
+from taskq.store import Claim
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from executors.sqlite.file import Tx
+    from executors.sqlite.schema import Execute
+
+__all__ = ["claim", "claim_one", "claims_of", "expire", "is_work", "next_due", "promote", "token_parts"]
+
+#: Jobs that one transaction promotes or fails at most, so that nobody waits long behind it.
+BATCH = 1000
+
+COLUMNS = "n, id, fence, jobs.envelope, queue, attempts, crashes, retries, refused, expires, needs, meta"
+#: The results that most jobs need.
+NOTHING: Mapping[str, bytes] = MappingProxyType({})
+
+TAKE = (
+    f"UPDATE jobs SET state = {RUNNING}, fence = fence + 1, attempts = attempts + 1, started = ?, worker = ? "
+    "WHERE n IN "
+)
+
+
+def promote(tx: Tx) -> int:
+    """Queue the scheduled jobs whose time has come; return how many."""
+    query = "SELECT n FROM jobs INDEXED BY jobs_due WHERE state = 1 AND due <= ? ORDER BY due LIMIT ?"
+    due = tx.execute(query, (tx.now, BATCH)).fetchall()
+    if due:
+        tx.executemany(f"UPDATE jobs SET state = {QUEUED} WHERE n = ?", due)
+    return len(due)
+
+
+def expire(tx: Tx) -> int:
+    """Fail the jobs that have waited too long for their first start; return how many."""
+    query = (
+        "SELECT n, expires - submitted FROM jobs INDEXED BY jobs_expires "
+        "WHERE expires IS NOT NULL AND state < 4 AND expires <= ? AND attempts = 0 ORDER BY expires LIMIT ?"
+    )
+    found = tx.execute(query, (tx.now, BATCH)).fetchall()
+    for n, after in found:
+        end_all(tx, [n], FAILED, Failure.expired(after))
+    return len(found)
+
+
+def claim(tx: Tx, worker: str, queues: Sequence[str], want: int) -> list[Claim]:
+    """Take up to `want` jobs in the order of these queues; all queues by name if none are given."""
+    promote(tx)
+    paused = {row[0] for row in tx.execute("SELECT queue FROM paused").fetchall()}
+    found: list[tuple[Any, ...]] = []
+    for queue in queues or _all_queues(tx):
+        if queue not in paused:
+            found += _waiting(tx, queue, want - len(found))
+            if len(found) == want:
+                break
+    return _take(tx, worker, found)
+
+
+def _all_queues(tx: Tx) -> list[str]:
+    """Return the queues in which jobs wait, each found by one step into the index."""
+    query = "SELECT min(queue) FROM jobs INDEXED BY jobs_line WHERE state = 3 AND queue > ?"
+    found: list[str] = []
+    while (name := tx.execute(query, (found[-1] if found else "",)).fetchone()[0]) is not None:
+        found.append(name)
+    return found
+
+
+def _waiting(tx: Tx, queue: str, count: int) -> list[tuple[Any, ...]]:
+    """Return the rows of the first jobs of a queue; those that have expired are failed on the way."""
+    query = (
+        f"SELECT {COLUMNS} FROM jobs INDEXED BY jobs_line WHERE state = {QUEUED} AND queue = ? ORDER BY rank, n LIMIT ?"
+    )
+    while True:
+        rows = tx.execute(query, (queue, count)).fetchall()
+        if not any(row[9] is not None and row[9] <= tx.now and not row[5] for row in rows):
+            return rows
+        expire(tx)
+
+
+def _take(tx: Tx, worker: str, rows: list[tuple[Any, ...]]) -> list[Claim]:
+    if not rows:
+        return []
+    for part in chunks([row[0] for row in rows]):
+        marks, numbers = listed(part)
+        tx.execute(TAKE + marks, (tx.now, worker, *numbers))
+    return [_claim(tx, row, 1) for row in rows]
+
+
+def _claim(tx: Tx, row: tuple[Any, ...], step: int) -> Claim:
+    """Make a claim of a row; `step` is what a claim adds to the numbers in it."""
+    n, job_id, fence, envelope, queue, attempts, crashes, retries, refused, _, needs, meta = row
+    if envelope is None:
+        envelope = tx.execute("SELECT envelope FROM blobs WHERE n = ?", (n,)).fetchone()[0]
+    return Claim(
+        id=job_id,
+        token=f"{n}.{fence + step}",
+        envelope=envelope,
+        queue=queue,
+        attempt=attempts + step,
+        crashes=crashes,
+        retries=retries,
+        refused_for=0.0 if refused is None else max(0.0, tx.now - refused),
+        results=_results(tx, needs.split(" ")) if needs else NOTHING,
+        meta=meta or b"",
+    )
+
+
+def _results(tx: Tx, needs: Sequence[str]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for part in chunks(needs):
+        marks = ", ".join("?" * len(part))
+        query = f"SELECT id, result FROM jobs WHERE id IN ({marks}) AND result IS NOT NULL"
+        found.update(tx.execute(query, part).fetchall())
+    return found
+
+
+def claim_one(tx: Tx, worker: str, job_id: str) -> Claim | None:
+    """Take this job if it waits for its turn, whatever is before it."""
+    promote(tx)
+    expire(tx)
+    query = f"SELECT {COLUMNS} FROM jobs WHERE id = ? AND state = {QUEUED}"
+    rows = tx.execute(query, (job_id,)).fetchall()
+    return _take(tx, worker, rows)[0] if rows else None
+
+
+def is_work(execute: Execute, queues: Sequence[str]) -> bool:
+    """Return whether a job waits for its turn in one of these queues, or in any."""
+    if not queues:
+        query = "SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_line WHERE state = 3)"
+        return bool(execute(query).fetchone()[0])
+    query = (
+        "SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_line WHERE state = 3 AND queue = ?1) "
+        "AND NOT EXISTS (SELECT 1 FROM paused WHERE queue = ?1)"
+    )
+    return any(execute(query, (queue,)).fetchone()[0] for queue in queues)
+
+
+def next_due(execute: Execute) -> float | None:
+    """Return when the next scheduled job may start."""
+    found = execute("SELECT min(due) FROM jobs INDEXED BY jobs_due WHERE state = 1").fetchone()[0]
+    return None if found is None else float(found)
+
+
+def claims_of(tx: Tx, worker: str, known: set[str]) -> list[Claim]:
+    """Return again the jobs that this worker has claimed without having heard of it: its call failed afterwards."""
+    query = f"SELECT {COLUMNS} FROM jobs INDEXED BY jobs_line WHERE state = {RUNNING} AND worker = ?"
+    rows = tx.execute(query, (worker,)).fetchall()
+    claims = [_claim(tx, row, 0) for row in rows]
+    return [one for one in claims if one.token not in known]
+
+
+def token_parts(token: str) -> tuple[int, int]:
+    """Return the number of the job that a token is for, and its fence; (0, 0) for one that is none of ours."""
+    n, _, fence = token.partition(".")
+    try:
+        return int(n), int(fence)
+    except ValueError:
+        return 0, 0

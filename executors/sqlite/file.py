@@ -1,0 +1,312 @@
+"""A queue file in this process: its connections, and the way of every write.
+
+    write(work) ── threads that come together are joined ──▶ the first of them, for all:
+        lock ─▶ BEGIN IMMEDIATE ─▶ work(tx), each in a savepoint of its own ─▶ COMMIT ─▶ number ─▶ checkpoint? ─▶ unlock
+                   each caller then:  after(tx): wake who sleeps ─▶ sync up to its number, if it must last
+
+    read(work)  ── a connection of its own, no lock
+
+Every use of a connection stands behind the gate of `fork`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import deque
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from executors.sqlite.birth import BUSY_MS
+from executors.sqlite.connections import Connections
+from executors.sqlite.errors import from_os, from_sqlite
+from executors.sqlite.fork import gate, watch
+from executors.sqlite.room import Room
+from taskq.errors import TaskqError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from executors.sqlite.lock import StoreLock
+    from executors.sqlite.page import Page
+    from executors.sqlite.url import Place
+
+__all__ = ["StoreFile", "Tx"]
+
+T = TypeVar("T")
+
+#: Pages of the log after which it is copied into the database: 8 MiB, the size that the log keeps.
+CHECKPOINT_FRAMES = 3000
+#: The same where the disk is nearly full.
+SHORT_FRAMES = 32
+#: Pages after which readers are waited for, so that the log can begin anew: 128 MiB.
+TOO_LONG = 32_000
+#: Milliseconds for which they are.
+READERS_MS = 200
+
+
+class Tx:
+    """A transaction in the making: its connection and moment, and who is to be woken when it is made."""
+
+    __slots__ = ("ears", "ended", "execute", "executemany", "now", "number", "page", "queued", "stirred")
+
+    def __init__(self, connection: sqlite3.Connection, page: Page) -> None:
+        self.execute = connection.execute
+        self.executemany = connection.executemany
+        self.page = page
+        self.now = time.time()
+        #: The commit's number, when it is made.
+        self.number = 0
+        #: Ears whose jobs have ended, and how many jobs have.
+        self.ears: set[int] = set()
+        self.ended = 0
+        #: How many jobs have begun to wait in each queue.
+        self.queued: dict[str, int] = {}
+        #: Workers that are wanted for something else, by name.
+        self.stirred: set[str] = set()
+
+
+class _Errand(Generic[T]):
+    """One caller's work, and what came of it."""
+
+    __slots__ = ("done", "error", "number", "single", "tx", "value", "work")
+
+    def __init__(self, work: Callable[[Tx], T], *, single: bool) -> None:
+        self.work = work
+        self.single = single
+        self.done = False
+        self.number = 0
+        self.error: BaseException | None = None
+        self.value: T | None = None
+        self.tx: Tx | None = None
+
+
+class StoreFile:
+    """Open a queue file for this process; all methods may be called from any thread.
+
+    Raises:
+        ConfigError: it is another program's file, or a newer taskq's.
+        StoreDamaged: it is damaged; it was left as it is.
+        BackendUnavailable: it cannot be opened or made.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.path = place.path
+        self.room = Room(place.path, self._unused)
+        self._connections = Connections(place.path)
+        self._connections.get()
+        self.forsake()
+        watch(self)
+
+    def forsake(self) -> None:
+        """Begin with nobody at work, as in a forked copy."""
+        self._turn = Lock()
+        self._errands: deque[_Errand[Any]] = deque()
+
+    # -- writing
+
+    def write(
+        self,
+        work: Callable[[Tx], T],
+        *,
+        lasting: bool = True,
+        single: bool = False,
+        after: Callable[[Tx], None] | None = None,
+        kept: Callable[[Tx], None] | None = None,
+    ) -> T:
+        """Run `work` in a transaction; return its value when all of it is kept, at full durability on the disk.
+
+        `work` may be run again when it has failed with others, so it must not do what cannot be undone. `lasting`
+        False: a power cut may undo it. `single`: it is one statement, which needs no transaction around it. `after` is
+        called when everybody can see it, before it is on the disk; `kept` when it is there.
+
+        Raises:
+            BackendUnavailable: nothing was done, or it is not known to last: the call may be repeated.
+            StoreFull: the disk is full, nothing was done.
+        """
+        errand = _Errand(work, single=single)
+        self._errands.append(errand)
+        with self._turn:
+            if not errand.done:
+                self._make(self._joined(), errand)
+        if errand.error is not None:
+            raise errand.error
+        tx = errand.tx
+        if after is not None and tx is not None:
+            after(tx)
+        if lasting and self.place.full:
+            self.sync(errand.number)
+        if kept is not None and tx is not None:
+            kept(tx)
+        return errand.value  # type: ignore[return-value]
+
+    def sync(self, number: int) -> None:
+        """Return when commit `number` is on the disk."""
+        try:
+            self._connections.get().log.up_to(number)
+        except OSError as exc:
+            raise from_os(self.path, exc, "syncing its log") from exc
+
+    def _joined(self) -> list[_Errand[Any]]:
+        """Take all errands that wait now."""
+        found = []
+        while self._errands:
+            found.append(self._errands.popleft())
+        return found
+
+    def _make(self, errands: list[_Errand[Any]], own: _Errand[Any]) -> None:
+        """Make one transaction of these errands; an error of all is each one's."""
+        try:
+            self._make_or_make_room(errands)
+        except sqlite3.Error as exc:
+            self._fail(errands, from_sqlite(self.path, exc), exc)
+        except TaskqError as exc:
+            self._fail(errands, exc, None)
+        except OSError as exc:
+            self._fail(errands, from_os(self.path, exc, "opening it"), exc)
+        except BaseException:
+            # Not the file's fault but this thread's, as Ctrl-C: the others do theirs themselves.
+            self._errands.extendleft(errand for errand in reversed(errands) if errand is not own and not errand.done)
+            raise
+
+    def _make_or_make_room(self, errands: list[_Errand[Any]]) -> None:
+        """Make the transaction; where the disk is full, once more in a log that begins anew."""
+        try:
+            self._make_under_lock(errands)
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            for errand in errands:
+                errand.error = None
+            connection, lock, _ = self._connections.get()
+            with gate, lock:
+                self._checkpoint(connection, lock.page)
+            self._make_under_lock(errands)
+
+    def _make_under_lock(self, errands: list[_Errand[Any]]) -> None:
+        connection, lock, _ = self._connections.get()
+        with gate, lock:
+            changes = connection.total_changes
+            if len(errands) == 1 and errands[0].single:
+                _run(errands[0], connection, lock.page, alone=True)
+            else:
+                _run_all(errands, connection, lock.page)
+            number = lock.page.count_commit()
+            for errand in errands:
+                errand.number = number
+                errand.done = True
+                if errand.tx is not None:
+                    errand.tx.number = number
+            self._checkpoint_when_long(connection, lock.page, connection.total_changes - changes)
+
+    def _fail(self, errands: list[_Errand[Any]], error: Exception, cause: BaseException | None) -> None:
+        for errand in errands:
+            if not errand.done:
+                errand.done = True
+                errand.error = error
+                error.__cause__ = cause
+
+    # -- the log
+
+    def _checkpoint_when_long(self, connection: sqlite3.Connection, page: Page, changes: int) -> None:
+        frames = page.frames
+        if changes:
+            page.frames = frames = frames + 3 + changes // 4
+        if frames > CHECKPOINT_FRAMES or (frames > SHORT_FRAMES and self.room.is_short()):
+            self._checkpoint(connection, page)
+
+    def _checkpoint(self, connection: sqlite3.Connection, page: Page) -> int:
+        """Copy the log into the database as far as readers allow; a disk that is full says so at the next commit."""
+        page.frames = 0
+        try:
+            _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if pages > TOO_LONG:
+                connection.execute(f"PRAGMA busy_timeout = {READERS_MS}")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        except sqlite3.Error:
+            return 0
+        return int(pages)
+
+    def checkpoint(self) -> None:
+        """Copy the log into the database now, when there is something in it."""
+        with self._turn:
+            connection, lock, _ = self._connections.get()
+            if lock.page.frames:
+                with gate, lock:
+                    self._checkpoint(connection, lock.page)
+
+    # -- reading
+
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` with a connection that only reads."""
+        try:
+            with gate:
+                connection = self._connections.take_reader()
+                try:
+                    return work(connection)
+                finally:
+                    self._connections.give_back(connection)
+        except sqlite3.Error as exc:
+            raise from_sqlite(self.path, exc) from exc
+
+    def _unused(self) -> int:
+        """Return how many bytes of the file are in no table."""
+        pages, size = self.read(
+            lambda c: (c.execute("PRAGMA freelist_count").fetchone()[0], c.execute("PRAGMA page_size").fetchone()[0])
+        )
+        return int(pages * size)
+
+    # -- the rest
+
+    @property
+    def page(self) -> Page:
+        """The page that all processes share."""
+        return self._connections.get().lock.page
+
+    @property
+    def syncs(self) -> int:
+        """How often this process has synced the log."""
+        return self._connections.get().log.count
+
+    @property
+    def lock(self) -> StoreLock:
+        """The store's lock."""
+        return self._connections.get().lock
+
+    def close(self) -> None:
+        """Close all connections. Safe to call twice."""
+        with self._turn:
+            self._connections.close()
+
+
+def _run_all(errands: list[_Errand[Any]], connection: sqlite3.Connection, page: Page) -> None:
+    """Run errands in one transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for errand in errands:
+            _run(errand, connection, page, alone=len(errands) == 1)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _run(errand: _Errand[Any], connection: sqlite3.Connection, page: Page, *, alone: bool) -> None:
+    """Run one errand; what it raises is its own affair, and its changes are taken back."""
+    tx = errand.tx = Tx(connection, page)
+    if alone:
+        errand.value = errand.work(tx)
+        return
+    connection.execute("SAVEPOINT errand")
+    try:
+        errand.value = errand.work(tx)
+    except sqlite3.OperationalError:
+        raise  # the file's affair: a full disk, an error of reading
+    except Exception as exc:  # noqa: BLE001 - whatever it is, it is for who called, in another thread perhaps
+        connection.execute("ROLLBACK TO errand")
+        errand.error = exc
+        errand.tx = None
+    connection.execute("RELEASE errand")

@@ -1,0 +1,126 @@
+"""The one lock of a queue file: every write and every checkpoint of every process goes through it, one at a time.
+
+SQLite before 3.51.3 can damage a file when one connection begins the log anew while another commits. Nobody commits
+here while another checkpoints, so that this cannot happen, whatever SQLite is installed.
+
+It is `flock` on `queue.db-lock`, which the kernel frees when its holder dies. The same file holds the shared page, on
+which a bell tells those who wait that it is free: a blocking flock would wait for ever for a process that was stopped
+while it held the lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from executors.sqlite.page import SIZE, Page
+from taskq.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["StoreLock"]
+
+#: Seconds until a lock that is not given free is somebody's fault, not traffic.
+PATIENCE = 5.0
+
+
+class StoreLock:
+    """Hold the lock file's descriptor and the page in it: `with lock:`; safe from threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._mutex = Lock()  # a second flock through one descriptor is granted at once
+        self._descriptor = -1
+        self._pid = os.getpid()  # a forked copy opens a lock of its own
+        self.page: Page = self._open()
+
+    def _open(self) -> Page:
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(descriptor).st_size < SIZE:
+                os.ftruncate(descriptor, SIZE)
+            page = Page(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        return page
+
+    def close(self) -> None:
+        """Give the lock file back; also what a forked copy does, whose descriptor would keep the lock held."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self.page.close()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def acquire(self, patience: float = PATIENCE) -> None:
+        """Take the lock.
+
+        Raises:
+            BackendUnavailable: somebody has held it for all of `patience` seconds.
+        """
+        if not self._mutex.acquire(timeout=patience):
+            raise self._taken(patience)
+        try:
+            self._acquire(patience)
+        except BaseException:
+            self._mutex.release()
+            raise
+
+    def release(self) -> None:
+        """Give the lock free."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self.page.lock_bell.ring(1)
+        self._mutex.release()
+
+    def _acquire(self, patience: float) -> None:
+        while True:
+            if not self._take():
+                self._wait(patience)
+            if os.fstat(self._descriptor).st_nlink:
+                self.page.holder = self._pid
+                return
+            self._move()
+
+    def _move(self) -> None:
+        """Leave a lock file that somebody has deleted: those who come later lock another one. Go where they are."""
+        old, descriptor = self.page, self._descriptor
+        self.page = self._open()  # the old page stays mapped: another thread may be reading it
+        os.close(descriptor)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        self.page.follow(old)
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _take(self) -> bool:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _wait(self, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        bell = self.page.lock_bell
+        while True:
+            rung = bell.listen()
+            if self._take():
+                return  # one who waited listens on, for the others: only one of them is woken
+            if time.monotonic() > deadline:
+                raise self._taken(patience)
+            bell.wait(rung)
+
+    def _taken(self, patience: float) -> BackendUnavailable:
+        return BackendUnavailable(
+            f"{self.path}: process {self.page.holder} has held the lock for {patience:g} s; "
+            "if it is stopped (state T in `ps`), let it go on or kill it"
+        )

@@ -1,0 +1,264 @@
+"""A worker's place in a queue file.
+
+join ─▶ a slot, a FIFO, a row ─▶ exchange · renew · sweep · wait ... ─▶ leave: all three are gone
+│
+hungry (the last exchange brought less than was wanted): a submit wakes it        full: only a wish does
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from executors.sqlite.claim import claim, claim_one, claims_of, is_work, next_due
+from executors.sqlite.page import AWAKE, OWN
+from executors.sqlite.sweep import disown, give_back, is_dead, prune, sweep
+from executors.sqlite.verdict import apply_notes, apply_verdicts, no_longer_held
+from executors.sqlite.wake import is_readable
+from taskq.errors import BackendUnavailable, ConfigError, StoreFull
+from taskq.store import Exchange, Membership, Wish
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Collection, Sequence
+
+    from executors.sqlite.file import StoreFile, Tx
+    from executors.sqlite.schema import Execute
+    from executors.sqlite.wake import Wakes
+    from taskq.store import Claim, Note, Verdict, WorkerRecord
+
+__all__ = ["SQLiteMembership"]
+
+T = TypeVar("T")
+
+WISHES = "SELECT wishes.n || '.' || fence, kill, id FROM wishes JOIN jobs ON jobs.n = wishes.n WHERE wishes.worker = ?"
+
+#: Seconds between two looks of a worker that nobody wakes: all that a lost wake-up costs.
+LOOK_S = 1.0
+
+
+def _nothing(_: Tx) -> None:
+    """Have nothing to do after a commit."""
+
+
+class SQLiteMembership(Membership):
+    """Keep a worker's slot and FIFO; made by `SQLiteStore.join`."""
+
+    def __init__(self, file: StoreFile, wakes: Wakes, record: WorkerRecord) -> None:
+        self._file = file
+        self._wakes = wakes
+        self._name = record.name
+        self._queues = record.queues
+        self._seen = 0  # the newest commit that the last exchange saw
+        self._hungry = True
+        self._due: float | None = None  # when the next scheduled job may start
+        self._held: set[str] = set()  # the tokens of our jobs
+        self._told: set[tuple[str, int]] = set()
+        self._unclear = False  # whether a call has failed that may have claimed jobs
+        self._noted: list[Note] = []  # what such a call has written down
+        self._renewed = self._trust_from = time.monotonic()
+        self._left = False
+        with file.lock:
+            self._slot, self._fifo = wakes.new_worker()
+        try:
+            file.write(lambda tx: self._sign_on(tx, record))
+        except BaseException:
+            self._fifo.close()
+            raise
+
+    def _sign_on(self, tx: Tx, record: WorkerRecord) -> None:
+        row = tx.execute("SELECT slot, renewed FROM workers WHERE name = ?", (self._name,)).fetchone()
+        if row is not None:
+            if row[0] != self._slot and not is_dead(self._wakes, row[0], row[1]):
+                raise ConfigError(f"a worker named {self._name!r} is at work here already: choose another --name")
+            disown(tx, self._name)
+        tx.execute("DELETE FROM workers WHERE name = ? OR slot = ?", (self._name, self._slot))
+        self._write_row(tx, record)
+
+    def _write_row(self, tx: Tx, record: WorkerRecord) -> None:
+        values = (
+            self._slot,
+            record.name,
+            record.host,
+            record.pid,
+            ",".join(record.queues),
+            record.processes,
+            record.version,
+            record.started_at or tx.now,
+            tx.now,
+            time.monotonic(),
+            record.running,
+            record.succeeded,
+            record.failed,
+            record.stopping,
+        )
+        marks = ", ".join("?" * len(values))
+        tx.execute(f"INSERT OR REPLACE INTO workers VALUES ({marks})", values)
+        tx.page.change_roster()
+
+    # -- verdicts and claims
+
+    def exchange(self, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int) -> Exchange:
+        if not (verdicts or notes or want or self._unclear) and self._file.page.committed == self._seen:
+            return Exchange()
+        fresh = [note for note in notes if not any(note is known for known in self._noted)]
+        unclear, self._unclear = self._unclear, True
+
+        try:
+            tx, found, told, due = self._exchanged(verdicts, fresh, want, unclear=unclear)
+        except BackendUnavailable as exc:
+            if not (want and isinstance(exc.__cause__, StoreFull)):
+                raise
+            # Claims would need room; what gives room back are ends.
+            tx, found, told, due = self._exchanged(verdicts, fresh, 0, unclear=unclear)
+        self._unclear = False
+        self._noted.clear()
+        self._seen, self._due = tx.number, due
+        self._hungry = len(found.claims) < want
+        self._held.difference_update([verdict.token for verdict in verdicts])
+        self._held.update([one.token for one in found.claims])
+        self._told = {key for key in self._told if key[0] in self._held} | told
+        self._wakes.wake_ears(tx)
+        return found
+
+    def _exchanged(
+        self, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int, *, unclear: bool
+    ) -> tuple[Tx, Exchange, set[tuple[str, int]], float | None]:
+        return self._write(
+            lambda tx: self._exchange(tx, verdicts, notes, want, unclear=unclear),
+            lasting=bool(verdicts),
+            after=lambda _: self._noted.extend(notes),
+        )
+
+    def _exchange(
+        self, tx: Tx, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int, *, unclear: bool
+    ) -> tuple[Tx, Exchange, set[tuple[str, int]], float | None]:
+        fenced = apply_notes(tx, notes) if notes else []
+        if verdicts:
+            fenced += apply_verdicts(tx, verdicts)
+            prune(tx, 2 * len(verdicts))
+        claims = claims_of(tx, self._name, self._held) if unclear else []
+        if want > len(claims):
+            claims += claim(tx, self._name, self._queues, want - len(claims))
+        due = next_due(tx.execute) if len(claims) < want else None
+        fresh = self._wishes(tx.execute)
+        wishes = [Wish(job_id=job_id, kill=bool(kill)) for _, kill, job_id in fresh]
+        told = {(token, kill) for token, kill, _ in fresh}
+        return tx, Exchange(claims=claims, wishes=wishes, fenced=fenced), told, due
+
+    def _wishes(self, execute: Execute) -> list[tuple[str, int, str]]:
+        """Return the wishes that were not told yet; each stays in the file until its job has ended."""
+        rows = execute(WISHES, (self._name,)).fetchall()
+        return [row for row in rows if row[:2] not in self._told]
+
+    def claim_one(self, job_id: str) -> Claim | None:
+        found = self._write(lambda tx: claim_one(tx, self._name, job_id), lasting=False)
+        if found is not None:
+            self._held.add(found.token)
+        return found
+
+    def _write(self, work: Callable[[Tx], T], *, lasting: bool = True, after: Callable[[Tx], None] = _nothing) -> T:
+        """Write; a full disk is one more way in which the store cannot be reached now."""
+
+        def committed(tx: Tx) -> None:
+            after(tx)
+            self._wakes.after(tx)
+
+        try:
+            return self._file.write(work, lasting=lasting, after=committed)
+        except StoreFull as exc:
+            raise BackendUnavailable(str(exc)) from exc
+
+    # -- signs of life
+
+    def renew(self, record: WorkerRecord, held: Collection[tuple[str, str]]) -> list[str]:
+        now = time.monotonic()
+        if now - self._renewed > self._wakes.lease / 2:
+            self._trust_from = now + self._wakes.lease  # we were frozen ourselves; so may the others have been
+        if not self._fifo.is_there():
+            self._move()
+        lost = self._write(lambda tx: self._renew(tx, record, held), lasting=False)
+        self._renewed = now
+        self._held.difference_update([token for job_id, token in held if job_id in lost])
+        return lost
+
+    def _renew(self, tx: Tx, record: WorkerRecord, held: Collection[tuple[str, str]]) -> list[str]:
+        found = tx.execute(
+            "UPDATE workers SET seen = ?, renewed = ?, processes = ?, running = ?, succeeded = ?, failed = ?, "
+            "stopping = ? WHERE slot = ? AND name = ?",
+            (
+                tx.now,
+                time.monotonic(),
+                record.processes,
+                record.running,
+                record.succeeded,
+                record.failed,
+                record.stopping,
+                self._slot,
+                self._name,
+            ),
+        )
+        if not found.rowcount:
+            self._write_row(tx, record)  # somebody took us for dead, or our place is new
+        return no_longer_held(tx, held)
+
+    def _move(self) -> None:
+        """Take a new place where somebody has removed our FIFO."""
+        self._fifo.close()
+        with self._file.lock:
+            self._slot, self._fifo = self._wakes.new_worker()
+
+    def sweep(self) -> int:
+        try:
+            return sweep(self._file, self._wakes, self._name, trust_clock=time.monotonic() >= self._trust_from)
+        except StoreFull as exc:
+            raise BackendUnavailable(str(exc)) from exc
+
+    # -- sleep
+
+    def wait(self, timeout: float, wake_fd: int) -> None:
+        deadline = time.monotonic() + timeout
+        page = self._file.page
+        page.flag_worker(self._slot, OWN if self._hungry else AWAKE)
+        try:
+            while not self._is_wanted(page.committed):
+                now = time.monotonic()
+                nap = min(deadline - now, LOOK_S, self._until_due())
+                if nap > 0:
+                    self._fifo.wait(nap, wake_fd)
+                if self._fifo.drain() or nap < LOOK_S or is_readable(wake_fd):
+                    return
+        finally:
+            page.flag_worker(self._slot, AWAKE)
+
+    def _is_wanted(self, committed: int) -> bool:
+        """Return whether there is work or a wish; looks only when something has been committed since the last look."""
+        if committed == self._seen:
+            return False
+        wanted, self._due = self._file.read(self._look)
+        if not wanted:
+            self._seen = committed
+        return wanted
+
+    def _look(self, connection: sqlite3.Connection) -> tuple[bool, float | None]:
+        if self._wishes(connection.execute):
+            return True, None
+        if not self._hungry:
+            return False, None
+        return is_work(connection.execute, self._queues), next_due(connection.execute)
+
+    def _until_due(self) -> float:
+        return LOOK_S if self._due is None else self._due - time.time()
+
+    def leave(self) -> None:
+        if self._left:
+            return
+        self._file.page.flag_worker(self._slot, AWAKE)
+        self._write(self._sign_off)
+        self._left = True
+        self._fifo.close()
+
+    def _sign_off(self, tx: Tx) -> None:
+        give_back(tx, self._name)
+        tx.execute("DELETE FROM workers WHERE name = ?", (self._name,))
+        tx.page.change_roster()

@@ -1,0 +1,158 @@
+"""Keep new jobs in a queue file: all or none, and safe to repeat.
+
+id is there already  ──▶ that job stands, whatever its state
+key is taken         ──▶ the job that has it stands for this one
+needs others         ──▶ blocked until they have succeeded, or failed at once when one has not
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from executors.sqlite.ends import dependency_failure, end
+from executors.sqlite.schema import BLOCKED, FAILED, QUEUED, SCHEDULED, SUCCEEDED
+from taskq.errors import JobExists
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from executors.sqlite.file import Tx
+    from taskq.store import NewJob
+
+__all__ = ["INLINE", "block", "is_single", "put", "put_single"]
+
+#: Bytes of an envelope up to which it stands in the job's row: a change of the row copies it.
+INLINE = 1024
+
+#: The first fence of a job is drawn below this; see `schema`.
+FENCES = 1 << 30
+
+COLUMNS = (
+    "id, state, queue, rank, task, label, fence, max_crashes, submitted, due, expires, ttl, ear, key, needs, envelope"
+)
+INSERT = f"INSERT INTO jobs ({COLUMNS}) VALUES ({', '.join('?' * len(COLUMNS.split(',')))}) ON CONFLICT (id) DO NOTHING"
+
+_random = random.Random()
+os.register_at_fork(after_in_child=_random.seed)
+
+
+def put(tx: Tx, jobs: Sequence[NewJob], ear: int) -> tuple[list[str], bool]:
+    """Keep these jobs; return their ids (see `Store.put`), and whether all are new."""
+    if not all(_is_plain(job) for job in jobs):
+        found = [_put_one(tx, job, ear) for job in jobs]
+        return [job_id for job_id, _ in found], all(is_new for _, is_new in found)
+    made = tx.executemany(INSERT, [_row(tx, job, ear) for job in jobs]).rowcount
+    for job in jobs:
+        queue = job.options.queue
+        tx.queued[queue] = tx.queued.get(queue, 0) + 1
+    return [job.id for job in jobs], made == len(jobs)
+
+
+def is_single(jobs: Sequence[NewJob]) -> bool:
+    """Return whether these jobs are one that `put_single` can put."""
+    return len(jobs) == 1 and _is_plain(jobs[0])
+
+
+def put_single(tx: Tx, job: NewJob, ear: int) -> tuple[list[str], bool]:
+    """Do what `put` does, in one statement."""
+    tx.queued[job.options.queue] = 1
+    return [job.id], tx.execute(INSERT, _row(tx, job, ear)).rowcount == 1
+
+
+def _is_plain(job: NewJob) -> bool:
+    options = job.options
+    return options.key is None and not job.needs and len(job.envelope) <= INLINE and options.if_exists == "return"
+
+
+def _put_one(tx: Tx, job: NewJob, ear: int) -> tuple[str, bool]:
+    options = job.options
+    taken = _taken(tx, job)
+    if taken is not None:
+        # A job that has an id of its own making and finds it taken is here for the second time.
+        if options.if_exists == "reject" and (taken != job.id or options.job_id is not None):
+            _refuse(job, taken)
+        return taken, False
+    n = tx.execute(INSERT, _row(tx, job, ear)).lastrowid
+    if len(job.envelope) > INLINE:
+        tx.execute("INSERT INTO blobs (n, envelope) VALUES (?, ?)", (n, job.envelope))
+    queue = options.queue
+    tx.queued[queue] = tx.queued.get(queue, 0) + 1
+    if job.needs:
+        block(tx, n or 0, job.needs)
+    return job.id, True
+
+
+def _taken(tx: Tx, job: NewJob) -> str | None:
+    found = tx.execute("SELECT id FROM jobs WHERE id = ?", (job.id,)).fetchone()
+    if found is None and job.options.key is not None:
+        query = "SELECT id FROM jobs INDEXED BY jobs_key WHERE key = ? AND state < 5"
+        found = tx.execute(query, (job.options.key,)).fetchone()
+    return None if found is None else found[0]
+
+
+def _refuse(job: NewJob, taken: str) -> NoReturn:
+    if taken == job.id:
+        raise JobExists(f"job {job.id} is there already: choose another job_id, or find it by this one", job_id=taken)
+    raise JobExists(
+        f"job {taken} has the key {job.options.key!r} and has not ended: wait for it, cancel it, or choose another key",
+        job_id=taken,
+    )
+
+
+def _row(tx: Tx, job: NewJob, ear: int) -> tuple[Any, ...]:
+    options = job.options
+    now = tx.now
+    due = _due(job, now)
+    envelope = job.envelope
+    return (
+        job.id,
+        QUEUED if due is None else SCHEDULED,
+        options.queue,
+        -options.priority,
+        job.task,
+        _clean(job.label),
+        int(_random.random() * FENCES),
+        options.max_crashes,
+        now,
+        due,
+        None if options.expires is None else now + options.expires,
+        options.result_ttl,
+        ear or None,
+        options.key,
+        " ".join(job.needs) or None,
+        envelope if len(envelope) <= INLINE else None,
+    )
+
+
+def _clean(label: str) -> str | None:
+    """Return a label as UTF-8 can carry it: it may hold a file's name."""
+    if label.isascii():
+        return label or None
+    return label.encode("utf-8", "backslashreplace").decode()
+
+
+def _due(job: NewJob, now: float) -> float | None:
+    options = job.options
+    if options.delay:
+        return now + options.delay
+    if options.at is not None:
+        at = options.at.timestamp()
+        return at if at > now else None
+    return None
+
+
+def block(tx: Tx, n: int, needs: Sequence[str]) -> None:
+    """Have a waiting job wait for others, or end it when one of them will never succeed."""
+    waits = False
+    for needed in dict.fromkeys(needs):
+        found = tx.execute("SELECT state, failure FROM jobs WHERE id = ?", (needed,)).fetchone()
+        if found is None or found[0] > SUCCEEDED:
+            end(tx, n, FAILED, failure=dependency_failure(needed, found))
+            return
+        waits |= found[0] < SUCCEEDED
+        values = (needed, n, found[0] == SUCCEEDED)
+        tx.execute("INSERT OR REPLACE INTO needs (needed, n, met) VALUES (?, ?, ?)", values)
+    if waits:
+        tx.execute("UPDATE jobs SET state = ? WHERE n = ?", (BLOCKED, n))

@@ -1,0 +1,216 @@
+"""Rows of a queue file as records."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from executors.sqlite.ends import VISIBLE, unpack
+from executors.sqlite.schema import STATES, code_of
+from taskq.store import JobRecord, QueueRecord, WorkerRecord
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Iterator, Sequence
+
+    from taskq.states import State
+
+__all__ = ["chunks", "get_jobs", "list_jobs", "list_queues", "list_workers", "listed", "read_log"]
+
+#: Values of one statement; SQLite takes 32,766, older ones 999.
+CHUNK = 500
+#: Numbers in a list for `IN` are a multiple of these.
+LISTED = 20
+
+COLUMNS = (
+    "jobs.id, jobs.state, queue, rank, task, label, attempts, crashes, retries, submitted, due, started, ended, "
+    "expires, key, needs, worker, done, total, meta, failure"
+)
+
+#: Jobs of some states up to which they are found by their state; above, by reading all from the newest on.
+FEW = 5000
+
+
+def get_jobs(connection: sqlite3.Connection, ids: Sequence[str], *, payload: bool) -> list[JobRecord | None]:
+    """Return what is known of these jobs; one whose time is over is not."""
+    more = ", result, coalesce(jobs.envelope, blobs.envelope)" if payload else ""
+    source = "jobs LEFT JOIN blobs USING (n)" if payload else "jobs"
+    found: dict[str, JobRecord] = {}
+    now = time.time()
+    for part in chunks(ids):
+        marks = ", ".join("?" * len(part))
+        query = f"SELECT {COLUMNS}{more} FROM {source} WHERE jobs.id IN ({marks}) AND {VISIBLE}"
+        for row in connection.execute(query, (*part, now)):
+            found[row[0]] = _record(row)
+    return [found.get(one) for one in ids]
+
+
+def list_jobs(
+    connection: sqlite3.Connection,
+    states: Collection[State],
+    queue: str | None,
+    task: str | None,
+    page: tuple[int, int],
+) -> list[JobRecord]:
+    """Return jobs without their payloads, newest first; `page`: how many, and how many to pass over."""
+    tests = [VISIBLE]
+    values: list[Any] = [time.time()]
+    source = "jobs NOT INDEXED"
+    if states:
+        codes = [code_of(state) for state in states]
+        among = f"state IN ({', '.join(map(str, codes))})"
+        tests.append(among)
+        if _few(connection, among):
+            source = "jobs INDEXED BY jobs_line"
+    for column, value in (("queue", queue), ("task", task)):
+        if value is not None:
+            tests.append(f"{column} = ?")
+            values.append(value)
+    query = f"SELECT {COLUMNS} FROM {source} WHERE {' AND '.join(tests)} ORDER BY n DESC LIMIT ? OFFSET ?"
+    return [_record(row) for row in connection.execute(query, (*values, *page))]
+
+
+def _few(connection: sqlite3.Connection, among: str) -> bool:
+    query = f"SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_line WHERE {among} LIMIT {FEW + 1})"
+    return bool(connection.execute(query).fetchone()[0] <= FEW)
+
+
+def _record(row: tuple[Any, ...]) -> JobRecord:
+    (
+        job_id,
+        state,
+        queue,
+        rank,
+        task,
+        label,
+        attempts,
+        crashes,
+        retries,
+        submitted,
+        due,
+        started,
+        ended,
+        expires,
+        key,
+        needs,
+        worker,
+        done,
+        total,
+        meta,
+        failure,
+        *payload,
+    ) = row
+    return JobRecord(
+        id=job_id,
+        task=task,
+        state=STATES[state],
+        queue=queue,
+        priority=-rank,
+        label=label or "",
+        key=key,
+        attempts=attempts,
+        crashes=crashes,
+        retries=retries,
+        submitted_at=submitted,
+        due_at=due,
+        started_at=started,
+        ended_at=ended,
+        expires_at=expires,
+        worker=worker,
+        progress=None if done is None else (done, total),
+        meta=meta or b"",
+        needs=tuple(needs.split(" ")) if needs else (),
+        envelope=payload[1] or b"" if payload else b"",
+        result=payload[0] if payload else None,
+        failure=unpack(failure),
+    )
+
+
+def list_queues(connection: sqlite3.Connection) -> list[QueueRecord]:
+    """Return all queues with jobs, workers or a pause."""
+    counts: dict[str, dict[State, int]] = {}
+    oldest: dict[str, int] = {}
+    query = "SELECT state, queue, count(*), min(n) FROM jobs INDEXED BY jobs_line GROUP BY state, queue"
+    for code, queue, count, first in connection.execute(query).fetchall():
+        counts.setdefault(queue, {})[STATES[code]] = count
+        if STATES[code] == "queued":
+            oldest[queue] = first
+    paused = {row[0] for row in connection.execute("SELECT queue FROM paused")}
+    served = connection.execute("SELECT queues FROM workers").fetchall()
+    names = {*counts, *paused, *(name for row in served for name in row[0].split(",") if name)}
+    return [
+        QueueRecord(
+            name=name,
+            counts=counts.get(name, {}),
+            oldest_at=_submitted(connection, oldest.get(name)),
+            paused=name in paused,
+        )
+        for name in sorted(names)
+    ]
+
+
+def _submitted(connection: sqlite3.Connection, n: int | None) -> float | None:
+    row = None if n is None else connection.execute("SELECT submitted FROM jobs WHERE n = ?", (n,)).fetchone()
+    return None if row is None else row[0]
+
+
+def list_workers(connection: sqlite3.Connection) -> list[tuple[int, float, WorkerRecord]]:
+    """Return all workers that have not signed off, each with its slot and when it renewed by the monotonic clock."""
+    query = (
+        "SELECT slot, renewed, name, host, pid, queues, processes, version, started, seen, running, succeeded, failed, "
+        "stopping FROM workers ORDER BY name"
+    )
+    return [(row[0], row[1], _worker(row[2:])) for row in connection.execute(query)]
+
+
+def _worker(row: tuple[Any, ...]) -> WorkerRecord:
+    name, host, pid, queues, processes, version, started, seen, running, succeeded, failed, stopping = row
+    return WorkerRecord(
+        name=name,
+        host=host,
+        pid=pid,
+        queues=tuple(filter(None, queues.split(","))),
+        processes=processes,
+        version=version,
+        started_at=started,
+        seen_at=seen,
+        running=running,
+        succeeded=succeeded,
+        failed=failed,
+        stopping=bool(stopping),
+    )
+
+
+def read_log(connection: sqlite3.Connection, job_id: str, offset: int) -> bytes:
+    """Return what a job has printed, from this byte on; when it has ended, with a word on what was left out."""
+    row = connection.execute(
+        "SELECT n, state > 4, kept, left_out FROM jobs JOIN log_sizes USING (n) WHERE id = ?", (job_id,)
+    ).fetchone()
+    if row is None:
+        return b""
+    n, has_ended, kept, left_out = row
+    text = b"".join(
+        data[max(0, offset - start) :]
+        for start, data in connection.execute(
+            "SELECT start, data FROM logs WHERE n = ? AND start + length(data) > ? ORDER BY start", (n, offset)
+        )
+    )
+    if not left_out or not has_ended:
+        return text
+    last = f"\n... {left_out:,} bytes left out ...\n".encode()
+    return text + last[max(0, offset - kept) :]
+
+
+def chunks(values: Sequence[Any], size: int = CHUNK) -> Iterator[Sequence[Any]]:
+    """Part a sequence into pieces that fit a statement."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def listed(part: Sequence[int]) -> tuple[str, Sequence[int]]:
+    """Return the marks for `IN`, and the numbers for them: filled up, so that few statements have to be prepared."""
+    size = len(part)
+    if size == 1:
+        return "(?)", part
+    size += -size % LISTED
+    return f"({', '.join('?' * size)})", [*part, *[part[-1]] * (size - len(part))]

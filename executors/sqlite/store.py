@@ -1,0 +1,163 @@
+"""The store behind `sqlite:///path`: jobs in one file, for all processes of one machine.
+
+    SQLiteStore ─▶ put · change · read                what clients ask for
+    .join()     ─▶ membership ─▶ claim · verdict · sweep ─▶ ends
+    .ear()      ─▶ ear ─▶ wake: FIFOs, by which processes wake each other
+                     │
+    all of it through `file`: one lock (`lock`), joined commits and joined syncs (`sync`)
+
+Beside `queue.db` stand SQLite's own -wal and -shm, our -lock, and the folder -wake.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from executors.sqlite.change import cancel, remove, retry
+from executors.sqlite.doctor import examine
+from executors.sqlite.ear import SQLiteEar
+from executors.sqlite.file import StoreFile
+from executors.sqlite.membership import SQLiteMembership
+from executors.sqlite.put import is_single, put, put_single
+from executors.sqlite.read import chunks, get_jobs, list_jobs, list_queues, list_workers, read_log
+from executors.sqlite.sweep import is_dead
+from executors.sqlite.url import parse
+from executors.sqlite.wake import Wakes
+from taskq.store import Store
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Callable, Collection, Sequence
+    from typing import TypeVar
+
+    from executors.sqlite.file import Tx
+    from taskq.states import State
+    from taskq.store import Ear, Finding, JobRecord, Membership, NewJob, QueueRecord, WorkerRecord
+
+    T = TypeVar("T")
+
+__all__ = ["SQLiteStore"]
+
+#: Jobs of one such transaction: it must fit in the room that is kept on a small disk, for `remove` to give room back.
+PART = 50
+
+
+class SQLiteStore(Store):
+    """Keep jobs in the queue file that a URL names; it is made when it is not there.
+
+    `?durability=full` (the default): what a method has returned survives a power cut. `normal`: a power cut may take
+    the last seconds; everything survives any death of processes.
+
+    Raises:
+        ConfigError: the URL is wrong, the file another program's, or a newer taskq's.
+        StoreDamaged: the file is damaged.
+        BackendUnavailable, StoreFull: it cannot be opened or made.
+    """
+
+    def __init__(self, url: str) -> None:
+        place = parse(url)
+        self.url = place.url
+        self._file = StoreFile(place)
+        self._wakes = Wakes(self._file)
+        self._ears: dict[str, SQLiteEar] = {}
+
+    @property
+    def lease(self) -> float:
+        """Seconds until a worker that does not renew is taken for frozen."""
+        return self._wakes.lease
+
+    @lease.setter
+    def lease(self, seconds: float) -> None:
+        self._wakes.lease = seconds
+
+    def _write(self, work: Callable[[Tx], T], *, single: bool = False) -> T:
+        """Write, and wake whoever that concerns: workers as soon as it is to be seen, ears when it will last."""
+        return self._file.write(work, single=single, after=self._wakes.after, kept=self._wakes.wake_ears)
+
+    def _write_in_parts(
+        self, ids: Sequence[str], work: Callable[[Tx, Sequence[str]], builtins.list[T]]
+    ) -> builtins.list[T]:
+        """Do something to each of many jobs, in transactions behind which others need not wait long."""
+        found: builtins.list[T] = []
+        for part in chunks(ids, PART):
+            found += self._write(lambda tx, part=part: work(tx, part))  # type: ignore[misc]
+        return found
+
+    # -- jobs
+
+    def put(self, jobs: Sequence[NewJob], *, reply_to: str = "") -> builtins.list[str]:
+        if not jobs:
+            return []
+        self._file.room.check(sum([len(job.envelope) for job in jobs]))
+        ear = self._ears.get(reply_to)
+        if ear is not None:
+            ear.put_here([job.id for job in jobs])
+        address = int(reply_to or 0)
+        if is_single(jobs):
+            ids, all_new = self._write(lambda tx: put_single(tx, jobs[0], address), single=True)
+        else:
+            ids, all_new = self._write(lambda tx: put(tx, jobs, address))
+        if ear is not None and not all_new:
+            ear.not_ours([job.id for job in jobs])
+        return ids
+
+    def get(self, ids: Sequence[str], *, payload: bool = False) -> builtins.list[JobRecord | None]:
+        return self._file.read(lambda connection: get_jobs(connection, ids, payload=payload))
+
+    def list(
+        self,
+        *,
+        states: Collection[State] = (),
+        queue: str | None = None,
+        task: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> builtins.list[JobRecord]:
+        return self._file.read(lambda connection: list_jobs(connection, states, queue, task, (limit, offset)))
+
+    def cancel(self, ids: Sequence[str], *, kill: bool = False) -> builtins.list[State | None]:
+        return self._write_in_parts(ids, lambda tx, part: cancel(tx, part, kill=kill))
+
+    def retry(self, ids: Sequence[str]) -> builtins.list[bool]:
+        return self._write_in_parts(ids, retry)
+
+    def remove(self, ids: Sequence[str]) -> builtins.list[bool]:
+        return self._write_in_parts(ids, remove)
+
+    def log(self, job_id: str, offset: int = 0) -> bytes:
+        return self._file.read(lambda connection: read_log(connection, job_id, offset))
+
+    # -- queues and workers
+
+    def queues(self) -> builtins.list[QueueRecord]:
+        return self._file.read(list_queues)
+
+    def workers(self) -> builtins.list[WorkerRecord]:
+        rows = self._file.read(list_workers)
+        return [record for slot, renewed, record in rows if not is_dead(self._wakes, slot, renewed)]
+
+    def pause(self, queue: str) -> None:
+        self._write(lambda tx: tx.execute("INSERT OR IGNORE INTO paused (queue) VALUES (?)", (queue,)).close())
+
+    def resume(self, queue: str) -> None:
+        self._write(lambda tx: tx.execute("DELETE FROM paused WHERE queue = ?", (queue,)).close())
+        self._wakes.wake_workers()
+
+    def doctor(self) -> builtins.list[Finding]:
+        return examine(self._file, self._wakes)
+
+    # -- for clients and workers
+
+    def ear(self) -> Ear:
+        made = SQLiteEar(self._file, self._wakes)
+        self._ears = {address: ear for address, ear in self._ears.items() if not ear.is_closed}
+        self._ears[made.address] = made
+        return made
+
+    def join(self, record: WorkerRecord) -> Membership:
+        return SQLiteMembership(self._file, self._wakes, record)
+
+    def close(self) -> None:
+        for ear in self._ears.values():
+            ear.close()
+        self._file.close()

@@ -1,0 +1,186 @@
+"""One sync of the log for everybody who waits for one.
+
+    commit (synchronous=NORMAL) ──▶ number n ──lock given free──▶ sync up to n:
+        somebody is syncing?  wait; did that sync begin after our commit?  then it was ours too
+        else                  others about to commit? wait a little
+                              read the newest commit's number, fdatasync the log, say that number
+
+Why a power cut loses nothing that was said to be kept. Commits are appended to the log under the lock, each frame with
+a checksum over all before it, and a number is given to a commit only when all its frames are written: a sync that
+begins afterwards covers it and every commit before it. What comes back after the cut is the log up to its last whole
+commit, so a prefix of all commits, which holds each one synced. Torn sectors can only hit frames that were never
+synced (SQLite and we rely on disks that do not spoil neighbouring bytes, its default). The two other places where
+order matters are SQLite's own at synchronous=NORMAL, under our lock: a checkpoint syncs the log before it writes the
+database, and the database before the log may begin anew; the log's new header is synced before frames follow it.
+
+After a failed sync the kernel may call pages clean that never reached the disk, and the next sync would succeed for
+nothing. So a failure marks the log as suspect, and whoever syncs next first writes all of it once more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from threading import Lock
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from executors.sqlite.lock import StoreLock
+    from executors.sqlite.page import Page
+
+__all__ = ["LogSync"]
+
+#: The part of a sync's time, and the seconds at most, for which others are waited for who are likely to need it too.
+COMPANY, COMPANY_S = 0.25, 5e-3
+
+#: Seconds after which we sync ourselves: two syncs at once do no harm, and theirs may never end.
+PATIENCE = 1.0
+
+#: Bytes that the log is made to measure once a process has synced so often. Where the file grows, each sync also
+#: writes its new length, which takes twice as long.
+ROOM = 8 * 1024 * 1024
+SYNCS_BEFORE_ROOM = 50
+#: Room on the disk below which it is not made.
+SPARE = 32 * ROOM
+
+PIECE = 1024 * 1024
+
+
+class LogSync:
+    """Sync the log of one queue file; safe from threads."""
+
+    def __init__(self, path: Path, lock: StoreLock) -> None:
+        self._lock = lock
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._turn = Lock()
+        self._synced = 0
+        self._took = 0.0  # seconds that the last sync took
+        #: Syncs made by this process; tests count them.
+        self.count = 0
+
+    def close(self) -> None:
+        """Give the log's descriptor back."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def up_to(self, number: int) -> None:
+        """Return when commit `number` is on the disk.
+
+        Raises:
+            OSError: the disk says that it could not write.
+        """
+        with self._turn:
+            if self._synced < number:
+                self._up_to(number)
+
+    def _up_to(self, number: int) -> None:
+        page = self._lock.page
+        locked = self._wait_for_turn(number)
+        try:
+            if page.synced >= number:
+                self._synced = number
+                return
+            self._await_company(page)
+            before, target = page.synced, page.committed
+            self._sync()
+            page.company = page.committed - before
+            page.synced = self._synced = max(target, number)
+        finally:
+            if locked:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                page.sync_bell.ring()
+
+    def _await_company(self, page: Page) -> None:
+        """Wait a little until as many have committed as around the last sync.
+
+        Otherwise those whom a sync has just released would each time come a moment too late for the next one, and wait
+        for two.
+        """
+        wanted = page.synced + page.company
+        if page.committed >= wanted:
+            return
+        deadline = time.monotonic() + min(self._took * COMPANY, COMPANY_S)
+        page.wanted = wanted
+        while True:
+            rung = page.commit_bell.listen()
+            left = deadline - time.monotonic()
+            if page.committed >= wanted or left <= 0:
+                break
+            page.commit_bell.wait(rung, left)
+        page.wanted = 0
+
+    def _wait_for_turn(self, number: int) -> bool:
+        """Wait until nobody else syncs; return whether the lock for that is ours: on the log itself."""
+        if self._take():
+            return True
+        page = self._lock.page
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            rung = page.sync_bell.listen()
+            if page.synced >= number:
+                return False
+            if self._take():
+                return True
+            if time.monotonic() > deadline:
+                return False
+            page.sync_bell.wait(rung)
+
+    def _take(self) -> bool:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _sync(self) -> None:
+        self.count += 1
+        page = self._lock.page
+        if page.suspect:
+            self._write_again()
+        elif self.count % SYNCS_BEFORE_ROOM == 0:
+            self._make_room()
+        started = time.monotonic()
+        try:
+            sync_data(self._descriptor)
+        except OSError:
+            page.suspect = True
+            raise
+        page.suspect = False
+        self._took = time.monotonic() - started
+
+    def _write_again(self) -> None:
+        """Make every page of the log dirty again. Nobody else writes it meanwhile; readers read the same bytes."""
+        with self._lock:
+            size = os.fstat(self._descriptor).st_size
+            for start in range(0, size, PIECE):
+                os.pwrite(self._descriptor, os.pread(self._descriptor, PIECE, start), start)
+
+    def _make_room(self) -> None:
+        """Let the log grow in one step; zeros are no valid frames, so that it ends where it ended before."""
+        size = os.fstat(self._descriptor).st_size
+        room = os.fstatvfs(self._descriptor)
+        if size >= ROOM or room.f_bavail * room.f_frsize < SPARE:
+            return
+        with self._lock, contextlib.suppress(OSError):
+            for start in range(os.fstat(self._descriptor).st_size, ROOM, PIECE):
+                os.pwrite(self._descriptor, bytes(min(PIECE, ROOM - start)), start)
+
+
+def sync_data(descriptor: int) -> None:
+    """Have the disk keep what was written. macOS's fsync stops at the disk's own cache; F_FULLFSYNC does not."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:
+        try:
+            fcntl.fcntl(descriptor, full)
+        except OSError as exc:
+            if exc.errno not in {errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}:
+                raise
+            os.fsync(descriptor)
+        return
+    os.fdatasync(descriptor)

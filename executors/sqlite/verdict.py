@@ -1,0 +1,152 @@
+"""What a worker tells of its jobs, applied to a queue file.
+
+verdict ──fence fits?──▶ ended (`ends`), or queued again, now or later
+│ no: it came too late, another has the job by now ──▶ fenced
+└ it fits, but the job does not run: the same verdict came before ──▶ nothing to do
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from executors.sqlite.claim import token_parts
+from executors.sqlite.ends import Ending, end_many
+from executors.sqlite.read import chunks, listed
+from executors.sqlite.schema import CANCELLED, QUEUED, RUNNING, SCHEDULED, code_of
+from taskq.states import TERMINAL, State
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from executors.sqlite.file import Tx
+    from taskq.store import Note, Verdict
+
+__all__ = ["LOG_LIMIT", "add_log", "apply_notes", "apply_verdicts", "no_longer_held"]
+
+#: Bytes kept of what a job prints.
+LOG_LIMIT = 1_048_576
+
+#: The columns of a claimed job that decide what becomes of it: n, id, fence, state, ear, ttl, needs, queue.
+Row = tuple[int, str, int, int, "int | None", "float | None", "str | None", str]
+
+
+def apply_verdicts(tx: Tx, verdicts: Sequence[Verdict]) -> list[str]:
+    """Do what these verdicts say; return the ids of jobs that are not this worker's any more."""
+    parts = [token_parts(verdict.token) for verdict in verdicts]
+    rows = _rows(tx, parts)
+    fenced: list[str] = []
+    endings: list[Ending] = []
+    for verdict, (n, fence) in zip(verdicts, parts, strict=True):
+        row = rows.get(n)
+        if row is None or row[1] != verdict.id or row[2] != fence:
+            fenced.append(verdict.id)
+        elif row[3] == RUNNING:
+            rows[n] = (*row[:3], 0, *row[4:])  # a second verdict of the same call has nothing to say
+            if verdict.log or verdict.meta is not None or verdict.progress is not None:
+                _tell(tx, n, verdict)
+            if verdict.state in TERMINAL:
+                endings.append(_ending(row, verdict))
+            elif not _cancel_instead(tx, row, verdict, endings):
+                _put_back(tx, n, row[7], verdict)
+    if endings:
+        end_many(tx, endings)
+    return fenced
+
+
+def _rows(tx: Tx, parts: Sequence[tuple[int, int]]) -> dict[int, Row]:
+    found: dict[int, Any] = {}
+    for part in chunks([n for n, _ in parts]):
+        marks, numbers = listed(part)
+        query = f"SELECT n, id, fence, state, ear, ttl, needs, queue FROM jobs WHERE n IN {marks}"
+        for row in tx.execute(query, numbers).fetchall():
+            found[row[0]] = row
+    return found
+
+
+def _ending(row: Row, verdict: Verdict) -> Ending:
+    n, job_id, _, _, ear, ttl, needs, _ = row
+    state, attempts = code_of(verdict.state), _attempts(verdict)
+    return Ending(n, job_id, ear, ttl, needs, state, verdict.result, verdict.failure, attempts, verdict.crashes)
+
+
+def _attempts(verdict: Verdict) -> int:
+    """Return how many attempts to add: the claim has counted one."""
+    return verdict.attempts - 1 if verdict.started else -1
+
+
+def _tell(tx: Tx, n: int, news: Verdict | Note) -> None:
+    """Write down progress, meta and log."""
+    if news.progress is not None:
+        tx.execute("UPDATE jobs SET done = ?, total = ? WHERE n = ?", (*news.progress, n))
+    if news.meta is not None:
+        tx.execute("UPDATE jobs SET meta = ? WHERE n = ?", (news.meta, n))
+    if news.log:
+        add_log(tx, n, news.log)
+
+
+def _cancel_instead(tx: Tx, row: Row, verdict: Verdict, endings: list[Ending]) -> bool:
+    """End a job that would run again, where somebody has wished it cancelled."""
+    if not tx.execute("SELECT EXISTS (SELECT 1 FROM wishes WHERE n = ?)", (row[0],)).fetchone()[0]:
+        return False
+    one = _ending(row, verdict)
+    one.state, one.result, one.failure = CANCELLED, None, None
+    endings.append(one)
+    return True
+
+
+def _put_back(tx: Tx, n: int, queue: str, verdict: Verdict) -> None:
+    """Queue a job again: at its old place, which is before all that came later."""
+    later = verdict.delay > 0
+    tx.execute(
+        "UPDATE jobs SET state = ?, due = ?, attempts = max(0, attempts + ?), crashes = crashes + ?, "
+        "retries = retries + ?, refused = CASE WHEN ? THEN coalesce(refused, ?) ELSE refused END WHERE n = ?",
+        (
+            SCHEDULED if later else QUEUED,
+            tx.now + verdict.delay if later else None,
+            _attempts(verdict),
+            verdict.crashes,
+            verdict.state is State.SCHEDULED,
+            verdict.refused,
+            tx.now,
+            n,
+        ),
+    )
+    tx.queued[queue] = tx.queued.get(queue, 0) + 1
+
+
+def apply_notes(tx: Tx, notes: Sequence[Note]) -> list[str]:
+    """Write down what running jobs have said; return the ids of those that are not this worker's any more."""
+    parts = [token_parts(note.token) for note in notes]
+    rows = _rows(tx, parts)
+    fenced: list[str] = []
+    for note, (n, fence) in zip(notes, parts, strict=True):
+        row = rows.get(n)
+        if row is None or row[1] != note.id or row[2] != fence:
+            fenced.append(note.id)
+        elif row[3] == RUNNING:
+            _tell(tx, n, note)
+    return fenced
+
+
+def add_log(tx: Tx, n: int, text: bytes) -> None:
+    """Append to a job's log; what is beyond its limit is only counted."""
+    row = tx.execute("SELECT kept, left_out FROM log_sizes WHERE n = ?", (n,)).fetchone()
+    kept, left_out = row or (0, 0)
+    taken = text[: LOG_LIMIT - kept]
+    if taken:
+        tx.execute("INSERT INTO logs (n, start, data) VALUES (?, ?, ?)", (n, kept, taken))
+    sizes = (n, kept + len(taken), left_out + len(text) - len(taken))
+    tx.execute("INSERT OR REPLACE INTO log_sizes (n, kept, left_out) VALUES (?, ?, ?)", sizes)
+
+
+def no_longer_held(tx: Tx, claims: Collection[tuple[str, str]]) -> list[str]:
+    """Return the ids of those (id, token) that are not running under this token any more."""
+    ids = [job_id for job_id, _ in claims]
+    parts = [token_parts(token) for _, token in claims]
+    rows = _rows(tx, parts)
+    lost: list[str] = []
+    for job_id, (n, fence) in zip(ids, parts, strict=True):
+        row = rows.get(n)
+        if row is None or row[1] != job_id or row[2] != fence or row[3] != RUNNING:
+            lost.append(job_id)
+    return lost

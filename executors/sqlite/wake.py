@@ -1,0 +1,232 @@
+"""How processes with one queue file wake each other: a FIFO for each worker and each ear, beside the file.
+
+    queue.db-wake/worker-0   worker-1   ear-1   ear-2 ...
+
+    sleeper: flag on the page ─▶ look once more ─▶ poll its FIFO          waker: commit ─▶ flag set? ─▶ one byte
+
+Whoever commits after the flag was set sees it; what was committed before, the sleeper sees when it looks. A FIFO that
+nobody reads any more cannot be opened for writing (ENXIO): that is also how a dead worker is known. The kernel closes
+the reading end when its process dies, however it dies, at once and after a restart of the machine too; it knows no
+clock, and a process that has got the dead one's pid is not mistaken for it. A forked copy closes its ends at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+from typing import TYPE_CHECKING
+
+from executors.sqlite.birth import beside
+from executors.sqlite.fork import watch
+from executors.sqlite.page import ANY, AWAKE, EARS, WORKERS
+from taskq.errors import BackendUnavailable
+from taskq.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from executors.sqlite.file import StoreFile, Tx
+
+__all__ = ["Fifo", "Wakes", "is_read", "is_readable", "ring"]
+
+#: Bytes read at once; more than anybody writes while one sleeps.
+DRAIN = 65536
+
+
+class Wakes:
+    """Find the FIFOs of one queue file, and wake who sleeps at them; safe from threads."""
+
+    def __init__(self, file: StoreFile) -> None:
+        self._file = file
+        self._folder = str(beside(file.path, "-wake"))
+        #: Seconds after which a worker that has not renewed is frozen; see `Store.lease`.
+        self.lease: float = Store.lease
+        self._roster: tuple[int, dict[int, tuple[str, frozenset[str]]]] = (-1, {})
+
+    def worker_path(self, slot: int) -> str:
+        """Return where the worker of this slot listens."""
+        return f"{self._folder}/worker-{slot}"
+
+    def new_worker(self) -> tuple[int, Fifo]:
+        """Return a free slot of workers with its FIFO. Called under the lock."""
+        return self._new("worker", range(WORKERS))
+
+    def new_ear(self) -> tuple[int, Fifo]:
+        """Return a free slot of ears with its FIFO. Called under the lock."""
+        return self._new("ear", range(1, EARS))
+
+    def _new(self, kind: str, slots: Iterable[int]) -> tuple[int, Fifo]:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._folder, 0o700)  # noqa: PTH102 - the path is text, for speed
+        for slot in slots:
+            path = f"{self._folder}/{kind}-{slot}"
+            if not is_read(path):
+                return slot, Fifo(path)
+        raise BackendUnavailable(f"{self._file.path}: all places for {kind}s are taken; end some of them")
+
+    # -- waking
+
+    def after(self, tx: Tx) -> None:
+        """Wake those workers that this transaction gives something to do."""
+        if tx.queued and tx.page.hungry_worker() >= 0:
+            for queue, count in tx.queued.items():
+                self._wake_hungry(queue, count)
+        for name in tx.stirred:
+            self.wake_worker(name)
+
+    def _wake_hungry(self, queue: str, count: int) -> None:
+        """Wake as many workers of a queue as there are new jobs: each is awake by the time of the next commit."""
+        page = self._file.page
+        slot = page.hungry_worker()
+        while slot >= 0 and count > 0:
+            if self._serves(slot, queue):
+                page.flag_worker(slot, AWAKE)
+                count -= ring(self.worker_path(slot))
+            slot = page.hungry_worker(slot + 1)
+
+    def wake_worker(self, name: str) -> None:
+        """Wake one worker, hungry or not."""
+        for slot, (known, _) in self._current_roster().items():
+            if known == name:
+                ring(self.worker_path(slot))
+
+    def wake_workers(self) -> None:
+        """Wake all workers."""
+        for slot in self._current_roster():
+            ring(self.worker_path(slot))
+
+    def wake_ears(self, tx: Tx) -> None:
+        """Wake the ears that want to hear of jobs that this transaction has ended."""
+        if not tx.ended:
+            return
+        page = self._file.page
+        wanted = {slot for slot in tx.ears if page.ear_flag(slot)}
+        flags = page.ear_flags()
+        slot = flags.find(ANY)
+        while slot >= 0:
+            wanted.add(slot)
+            slot = flags.find(ANY, slot + 1)
+        for slot in wanted:
+            page.flag_ear(slot, AWAKE)
+            ring(f"{self._folder}/ear-{slot}")
+
+    def _serves(self, slot: int, queue: str) -> bool:
+        known = self._current_roster().get(slot)
+        return known is not None and (not known[1] or queue in known[1])
+
+    def _current_roster(self) -> dict[int, tuple[str, frozenset[str]]]:
+        """Return name and queues of each worker by its slot, read anew when one has come or gone."""
+        number = self._file.page.roster
+        if self._roster[0] != number:
+            rows = self._file.read(lambda c: c.execute("SELECT slot, name, queues FROM workers").fetchall())
+            found = {slot: (name, frozenset(filter(None, queues.split(",")))) for slot, name, queues in rows}
+            self._roster = number, found
+        return self._roster[1]
+
+
+class Fifo:
+    """The reading end of a FIFO, and a writing end so that it never looks closed."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.reader = self.writer = -1
+        watch(self)
+        self._make()
+
+    def _make(self) -> None:
+        """Put it in its place only when somebody reads it: one that nobody reads is taken for a dead worker's."""
+        fresh = f"{self.path}-new-{os.getpid()}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(fresh)  # noqa: PTH108 - the path is text, for speed
+        os.mkfifo(fresh, 0o600)
+        try:
+            self.reader = os.open(fresh, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self.writer = os.open(fresh, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.rename(fresh, self.path)  # noqa: PTH104 - as above
+        except BaseException:
+            os.unlink(fresh)  # noqa: PTH108 - as above
+            self._close_ends()
+            raise
+
+    def is_there(self) -> bool:
+        """Return whether the file in its place is still this FIFO."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.reader))  # noqa: PTH116 - as above
+        except OSError:
+            return False
+
+    def wait(self, seconds: float, *descriptors: int) -> None:
+        """Return when somebody wakes us, when one of the descriptors is readable, or after these seconds."""
+        poll = select.poll()
+        for descriptor in (self.reader, *descriptors):
+            if descriptor >= 0:
+                poll.register(descriptor, select.POLLIN)
+        poll.poll(max(0.0, seconds) * 1000)
+
+    def drain(self) -> bool:
+        """Take out what wakers have written; return whether there was any."""
+        try:
+            return bool(os.read(self.reader, DRAIN))
+        except BlockingIOError:
+            return False
+
+    def wake(self) -> None:
+        """Wake whoever waits here."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self.writer, b".")
+
+    def close(self) -> None:
+        """Take it away. Safe to call twice."""
+        if self.reader >= 0:
+            if self.is_there():
+                os.unlink(self.path)  # noqa: PTH108 - as above
+            self._close_ends()
+
+    def _close_ends(self) -> None:
+        for descriptor in (self.reader, self.writer):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.reader = self.writer = -1
+
+    def forsake(self) -> None:
+        """Close the ends without taking it away: what a forked copy does."""
+        self._close_ends()
+
+
+def ring(path: str) -> bool:
+    """Wake whoever reads this FIFO; return whether somebody does."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as exc:
+        if exc.errno in {errno.ENXIO, errno.ENOENT}:
+            return False
+        raise
+    try:
+        os.write(descriptor, b".")
+    except (BlockingIOError, BrokenPipeError):
+        return True  # it is full of wake-ups already, or its reader dies just now
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def is_readable(descriptor: int) -> bool:
+    """Return whether something can be read there now."""
+    poll = select.poll()
+    if descriptor < 0:
+        return False
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def is_read(path: str) -> bool:
+    """Return whether somebody reads this FIFO."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as exc:
+        if exc.errno in {errno.ENXIO, errno.ENOENT}:
+            return False
+        raise
+    return True

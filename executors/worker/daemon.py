@@ -1,0 +1,130 @@
+"""The worker daemon: takes jobs from any store, runs them on its pool, tells the store what became of them.
+
+             claims  ┌──────┐ accept  ┌──────┐ errands ┌───────┐ orders   ┌──────────┐
+    store ◀── Link ─▶│ Loop │◀───────▶│ Desk │◀───────▶│ Hands │◀────────▶│ children │
+            verdicts └──────┘ collect └──────┘  ended  │ (pool)│ outcomes └──────────┘
+                                                       └───────┘
+`Worker` is what is said of it, and its life from the first process to the last.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from executors.worker.hands import Hands
+from executors.worker.health import Health
+from executors.worker.loop import CLEAN, Loop, Plan
+from taskq import envelope
+from taskq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from taskq.store import Store
+
+__all__ = ["Worker"]
+
+
+class Worker:
+    """Serve a store's queues. `run` does it in the calling thread; `stop` may be called from anywhere.
+
+    - `queues`: in the order in which their jobs are taken.
+    - `processes`: how many jobs run at once; None: one per CPU that this program may use.
+    - `imports`: modules whose functions may be run; `allow_commands`: shell commands too.
+    - `burst`: end when nothing waits or runs. `max_jobs`: end after so many jobs. `only`: run this one job and end.
+    - `grace`: seconds that running jobs get at a stop.
+    - `start_method`, `max_tasks_per_child`: as in `TaskQueue`.
+    - `capture`: keep what jobs print, for `taskq logs`; else it goes where this process's output goes.
+    - `health_port`: where /health and /metrics answer, on `health_host`.
+    """
+
+    def __init__(  # the settings of a daemon, by name
+        self,
+        store: Store,
+        *,
+        queues: Sequence[str] = ("default",),
+        processes: int | None = None,
+        imports: Iterable[str] = (),
+        allow_commands: bool = False,
+        burst: bool = False,
+        max_jobs: int | None = None,
+        name: str | None = None,
+        grace: float = 30.0,
+        only: str | None = None,
+        start_method: str | None = None,
+        max_tasks_per_child: int | None = None,
+        health_port: int | None = None,
+        health_host: str = "127.0.0.1",
+        capture: bool = True,
+    ) -> None:
+        self.name = name or f"{socket.gethostname()}-{os.getpid()}"
+        self._store = store
+        self._plan = Plan(name=self.name, queues=tuple(queues), burst=burst, max_jobs=max_jobs, grace=grace, only=only)
+        limit = getattr(store, "max_bytes", envelope.MAX_BYTES)
+        self._pool: dict[str, Any] = {
+            "processes": processes,
+            "queues": tuple(queues),
+            "start_method": start_method,
+            "max_tasks_per_child": max_tasks_per_child,
+            "capture": capture,
+            "initializer": envelope.trust,
+            "initargs": (tuple(imports), allow_commands, limit),
+        }
+        self._health = None if health_port is None else (health_host, health_port)
+        self._stops = 0
+        self._loop: Loop | None = None
+
+    def stop(self) -> None:
+        """End in an orderly way; called again: at once. Safe in signal handlers."""
+        self._stops += 1
+        if self._loop is not None:
+            self._loop.stop()
+
+    def run(self) -> int:
+        """Serve until stopped; return the exit code: 0 for a clean end, 1 for a forced one, 3 without the store.
+
+        Raises:
+            ConfigError: a module cannot be imported, or no process can be started.
+            BackendUnavailable: the store cannot be reached at the start.
+        """
+        with ExitStack() as resources:
+            health = None if self._health is None else resources.enter_context(closing(Health(*self._health)))
+            with _hangups_blocked():
+                hands = resources.enter_context(closing(Hands(**self._pool)))
+            if not self._wait_for(hands):
+                return CLEAN
+            self._loop = Loop(self._store, hands, self._plan)
+            if health is not None:
+                health.source = self._loop.report
+            for _ in range(self._stops):
+                self._loop.stop()
+            return self._loop.run()
+
+    def _wait_for(self, hands: Hands) -> bool:
+        """Return whether a process is ready for work, once one is or a stop was asked for."""
+        while not hands.is_ready():
+            if self._stops:
+                return False
+            if hands.broken is not None:
+                raise ConfigError(_why(hands.broken))
+        return True
+
+
+@contextmanager
+def _hangups_blocked() -> Iterator[None]:
+    """Put SIGHUP off until after the block; the helpers of multiprocessing that begin in it never get it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _why(text: str) -> str:
+    """Return the sentence in what the pool says of children that do not start."""
+    first = text.partition("\n")[0]
+    return first.partition("taskq.errors.ConfigError: ")[2] or first

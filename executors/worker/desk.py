@@ -1,0 +1,233 @@
+"""What a worker holds: claims on their way through the pool, each until its verdict.
+
+accept(claims) ──▶ errands, or a chunk's ──▶ Hands ──▶ collect() ──▶ verdicts
+cancel, give_back, forget, recall                       what ends without an outcome comes out of `collect` too
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from executors.pool.jobs import DEFAULTS
+from executors.worker.chunks import ChunkRun
+from executors.worker.errand import Errand
+from executors.worker.verdicts import given_back, refused, verdict_on
+from taskq.envelope import CHUNK, head, pack_results, perform_call
+from taskq.errors import UnknownTask
+from taskq.job import JobOptions
+from taskq.log import get_logger
+from taskq.result import Failure
+from taskq.states import Reason, State
+from taskq.store import Verdict
+from taskq.tasks import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from executors.worker.hands import Hands
+    from executors.worker.room import Room
+    from taskq.store import Claim
+
+__all__ = ["Desk"]
+
+log = get_logger("taskq.worker")
+
+#: Unknown tasks that are told by name at the most.
+_UNKNOWN_MAX: Final = 1_000
+
+Held: TypeAlias = "Errand | ChunkRun"
+
+
+class Desk:
+    """Keep the books of what is claimed. Used by the worker's thread."""
+
+    def __init__(self, hands: Hands, room: Room) -> None:
+        self.held: dict[str, Held] = {}
+        self.succeeded = 0
+        self.failed = 0
+        #: Jobs that were taken and not given back.
+        self.begun = 0
+        self._unknown: set[str] = set()
+        self._hands = hands
+        self._room = room
+
+    # -- claims in
+
+    def accept(self, claims: Sequence[Claim]) -> list[Verdict]:
+        """Have claimed jobs run; return the verdicts on those that cannot."""
+        errands: list[Errand] = []
+        refusals: list[Verdict] = []
+        for claim in claims:
+            if claim.id in self.held:  # it was lost to a lapse of ours, and came back
+                self.forget([claim.id])
+            try:
+                if claim.foreign is None:
+                    self._accept(claim, errands)
+                else:
+                    self._accept_foreign(claim, errands)
+            except Exception as error:  # noqa: BLE001  # whatever its bytes make go wrong is this job's failure alone
+                refusals.append(self._refuse(claim, error))
+        self.begun += len(claims) - len(refusals)
+        self._room.observe(errands)
+        self._hands.start(errands)
+        return refusals
+
+    def _accept(self, claim: Claim, errands: list[Errand]) -> None:
+        found = head(claim.envelope)
+        if found.kind == CHUNK:
+            chunk = ChunkRun(self._hands, claim, found)
+            errands += chunk.begin()
+            self.held[claim.id] = chunk
+            return
+        options = found.options
+        args = (claim.envelope, claim.id, claim.attempt, pack_results(claim.results))
+        self._add(
+            claim, self._hands.errand(perform_call, found.task, args, _limits(options, claim.queue)), options, errands
+        )
+
+    def _accept_foreign(self, claim: Claim, errands: list[Errand]) -> None:
+        order: Any = claim.foreign
+        run, args, options = order.order()
+        errand = self._hands.errand(run, getattr(order, "task", name_of(run)), args, _limits(options, claim.queue))
+        self._add(claim, errand, options, errands)
+
+    def _add(self, claim: Claim, errand: Errand, options: JobOptions, errands: list[Errand]) -> None:
+        errand.claim = claim
+        if options.retry is not None:
+            errand.retry = options.retry
+        if claim.crashes:
+            errand.crashes = claim.crashes
+            errand.alone = True
+        if claim.meta:
+            errand.remember(claim.meta)
+        self.held[claim.id] = errand
+        errands.append(errand)
+
+    @staticmethod
+    def _refuse(claim: Claim, error: Exception) -> Verdict:
+        unknown = isinstance(error, UnknownTask)
+        failure = Failure.from_exception(error, Reason.UNKNOWN_TASK if unknown else Reason.UNDECODABLE)
+        log.warning("job_refused", job=claim.id, queue=claim.queue, error=failure.message)
+        if unknown:
+            return refused(claim, failure)
+        return Verdict(id=claim.id, token=claim.token, state=State.FAILED, failure=failure, started=False)
+
+    # -- verdicts out
+
+    def collect(self, verdicts: list[Verdict]) -> int:
+        """Append the verdicts on all that has ended; return how many came from a process that did something."""
+        ended, held = self._hands.ended, self.held
+        worked = 0
+        while ended:
+            errand = self._hands.take()
+            worked += not errand.dropped
+            job_id = errand.claim.id
+            if errand.chunk is None:
+                if held.get(job_id) is errand:
+                    del held[job_id]
+                    verdicts.append(_with_last_words(errand, self._judged(errand, verdict_on(errand))))
+                continue
+            verdict = errand.chunk.ended(errand)
+            if verdict is not None and held.get(job_id) is errand.chunk:
+                del held[job_id]
+                verdicts.append(self._judged(errand, verdict))
+        return worked
+
+    def _judged(self, errand: Errand, verdict: Verdict) -> Verdict:
+        state = verdict.state
+        if state is State.SUCCEEDED:
+            self.succeeded += 1
+            return verdict
+        if self._hands.broken is not None:
+            verdict, state = given_back(errand.claim), State.QUEUED
+        if state is State.QUEUED:
+            self.begun -= 1
+        elif state is State.FAILED:
+            self.failed += 1
+        if not verdict.refused or self._is_news(errand.task):
+            _tell(errand, verdict)
+        return verdict
+
+    def _is_news(self, task: str) -> bool:
+        """Tell whether this is the first job of an unknown task: there may be thousands, each again and again."""
+        if task in self._unknown or len(self._unknown) >= _UNKNOWN_MAX:
+            return False
+        self._unknown.add(task)
+        return True
+
+    # -- ends that come from outside
+
+    def cancel(self, job_id: str, *, kill: bool) -> None:
+        """Do as somebody wished: drop a job that has not begun, ask a running one to stop, or kill it."""
+        found = self.held.get(job_id)
+        if found is not None:
+            found.unwanted = True
+            for errand in _errands_of(found):
+                errand.unwanted = True
+            self._hands.cancel(_errands_of(found), kill=kill)
+
+    def forget(self, job_ids: Iterable[str]) -> None:
+        """End jobs that are not ours any more, without a word about them."""
+        for job_id in job_ids:
+            found = self.held.pop(job_id, None)
+            if found is not None:
+                log.warning("job_lost", job=job_id, reason="the lease ran out; another worker has it")
+                self._hands.cancel(_errands_of(found), kill=True)
+
+    def recall(self) -> None:
+        """Kill whatever runs: all of it goes back to its queues."""
+        for found in self.held.values():
+            self._hands.cancel(_errands_of(found), kill=True)
+
+    def abandon(self) -> list[Verdict]:
+        """Return the verdicts that give everything back which is still held."""
+        verdicts = [given_back(found.claim) for found in self.held.values()]
+        self.held.clear()
+        return verdicts
+
+    def holdings(self) -> list[tuple[str, str]]:
+        """Return the id and token of all that is held."""
+        return [(found.claim.id, found.claim.token) for found in self.held.values()]
+
+
+def _with_last_words(errand: Errand, verdict: Verdict) -> Verdict:
+    """Add what the job has said and the store was not told."""
+    if errand.said is None and errand.told is None:
+        return verdict
+    news = errand.news()
+    return verdict if news is None else replace(verdict, progress=news.progress, meta=news.meta, log=news.log)
+
+
+def _errands_of(found: Held) -> list[Errand]:
+    return [found] if isinstance(found, Errand) else list(found.errands)
+
+
+@lru_cache(maxsize=1024)
+def _limits_of(timeout: float | None, soft_timeout: float | None, max_crashes: int, queue: str) -> JobOptions:
+    options = JobOptions(timeout=timeout, soft_timeout=soft_timeout, max_crashes=max_crashes, queue=queue)
+    return DEFAULTS if options == DEFAULTS else options
+
+
+def _limits(options: JobOptions, queue: str) -> JobOptions:
+    """Return what the pool has to know: it runs a job once, and again only if its process dies."""
+    return _limits_of(options.timeout, options.soft_timeout, options.max_crashes, queue)
+
+
+def _tell(errand: Errand, verdict: Verdict) -> None:
+    """Log an end that somebody may want to look into."""
+    failure = verdict.failure
+    about = {"job": verdict.id, "queue": errand.claim.queue, "task": errand.task}
+    if failure is not None:
+        about |= {"reason": str(failure.reason), "error": f"{failure.type}: {failure.message}"}
+    if verdict.state is State.SCHEDULED:
+        log.info("job_retried", **about, delay_s=round(verdict.delay, 3), attempt=errand.claim.attempt)
+    elif verdict.state is State.FAILED:
+        log.warning("job_failed", **about, attempt=errand.claim.attempt)
+    elif verdict.state is State.CANCELLED:
+        log.info("job_cancelled", **about)
+    elif verdict.refused:
+        log.warning("job_refused", **about)
+    else:
+        log.info("job_given_back", **about)

@@ -1,0 +1,70 @@
+"""What running jobs say of themselves, gathered now and then for the store.
+
+child's page, socket, output file ──▶ dispatcher: `told` and `said` of each job ──▶ Note, what is new
+what is new when a job has ended goes with its verdict
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from executors.pool.output import peek, said_by
+from executors.pool.work import Calls
+from executors.worker.errand import Errand
+
+if TYPE_CHECKING:
+    from executors.pool.slot import Slot
+    from executors.worker.hands import Hands
+    from taskq.store import Note
+
+__all__ = ["Notes"]
+
+#: Seconds between two looks at running jobs.
+_EVERY: Final = 0.25
+
+
+class Notes:
+    """Gather what is new of running jobs. Used by the worker's thread."""
+
+    def __init__(self, hands: Hands) -> None:
+        self._hands = hands
+        #: When to look next, by the monotonic clock.
+        self.next_at = 0.0
+
+    def gather(self, now: float) -> list[Note]:
+        """Return what jobs have said since they were asked last; nothing when that was just now."""
+        if now < self.next_at:
+            return []
+        self.next_at = now + _EVERY
+        nobody: list[Errand] = []
+        running = self._hands.dispatcher.ask(self._look, nobody)
+        return [note for errand in running if (note := errand.news()) is not None]
+
+    def _look(self) -> list[Errand]:
+        """Bring what is known of running jobs up to date; in the dispatcher's thread."""
+        found = []
+        for slot in self._hands.dispatcher.books.slots.values():
+            errand = _running(slot)
+            if errand is not None:
+                errand.told = slot.progress_at(slot.done) or errand.told
+                _peek(slot, errand)
+                found.append(errand)
+        return found
+
+
+def _running(slot: Slot) -> Errand | None:
+    """Return the job that a child is running, if that is beyond doubt."""
+    if not slot.frames or slot.claim - slot.done != 1:
+        return None
+    head = slot.frames[0]
+    job = head.batch.jobs[head.settled] if isinstance(head.batch, Calls) else None
+    return job if isinstance(job, Errand) and job.chunk is None else None  # a chunk is no job of a user's
+
+
+def _peek(slot: Slot, errand: Errand) -> None:
+    """Read what a running job has printed, unless the next one has begun at this very moment."""
+    if slot.line.output is None:
+        return
+    printed = peek(slot.line.output, errand)
+    if printed and slot.claim - slot.done == 1:
+        said_by(errand).live += printed

@@ -1,0 +1,111 @@
+"""What a worker tells its store of a job that has come to an end in its hands. The rules are taskq's.
+
+bytes                                    succeeded
+failure    unknown task, not yet 10 min  back to the queue, for workers that know it
+           its policy retries it         scheduled
+           else                          failed
+dropped    somebody cancelled it         cancelled
+           the worker gave it back       back to the front of the queue; a start that was cut short is not counted
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Final
+
+from taskq.result import Failure
+from taskq.retry import after_error
+from taskq.states import Reason, State
+from taskq.store import Verdict
+
+if TYPE_CHECKING:
+    from executors.worker.errand import Errand
+    from taskq.store import Claim
+
+__all__ = ["REFUSED_FOR", "given_back", "refused", "verdict_on"]
+
+#: Seconds for which a job of an unknown task waits for a worker that knows it, before it is failed.
+REFUSED_FOR: Final = 600.0
+#: Seconds after which a refused job is looked at again.
+REFUSED_DELAY: Final = 15.0
+
+
+def verdict_on(errand: Errand) -> Verdict:
+    """Return what becomes of the job of an errand that has ended."""
+    claim = errand.claim
+    if errand.dropped:
+        return _dropped(errand)
+    outcome = errand.outcome()
+    if not isinstance(outcome, Failure):
+        return Verdict(
+            id=claim.id,
+            token=claim.token,
+            state=State.SUCCEEDED,
+            result=outcome,
+            attempts=errand.attempt,
+            crashes=errand.crashes - claim.crashes,
+            seconds=errand.ran_ns / 1e9,
+        )
+    return _failed(errand, outcome)
+
+
+def _failed(errand: Errand, failure: Failure) -> Verdict:
+    claim = errand.claim
+    if failure.reason is Reason.UNKNOWN_TASK:
+        return refused(claim, failure)
+    delay = after_error(errand.retry, claim.retries, failure, random.random)
+    state = State.FAILED if delay is None else State.SCHEDULED
+    if errand.unwanted and delay is not None:
+        state = State.CANCELLED
+    return Verdict(
+        id=claim.id,
+        token=claim.token,
+        state=state,
+        failure=failure,
+        delay=delay or 0.0,
+        attempts=errand.attempt,
+        crashes=errand.crashes - claim.crashes,
+        seconds=errand.ran_ns / 1e9,
+    )
+
+
+def refused(claim: Claim, failure: Failure) -> Verdict:
+    """Hand a job of an unknown task back, or fail it when it has waited long enough for a worker that knows it."""
+    if claim.refused_for >= REFUSED_FOR:
+        return Verdict(id=claim.id, token=claim.token, state=State.FAILED, failure=failure, started=False)
+    return Verdict(
+        id=claim.id,
+        token=claim.token,
+        state=State.QUEUED,
+        failure=failure,
+        refused=True,
+        started=False,
+        delay=REFUSED_DELAY,
+    )
+
+
+def _dropped(errand: Errand) -> Verdict:
+    claim = errand.claim
+    if not errand.unwanted:
+        return given_back(claim, crashes=errand.crashes - claim.crashes)
+    started = errand.attempt > 0
+    return Verdict(
+        id=claim.id,
+        token=claim.token,
+        state=State.CANCELLED,
+        started=started,
+        attempts=max(errand.attempt, 1),
+        crashes=errand.crashes - claim.crashes,
+    )
+
+
+def given_back(claim: Claim, crashes: int = 0) -> Verdict:
+    """Put a job back to the front of its queue; of its starts here only those count that ended in a crash."""
+    return Verdict(
+        id=claim.id,
+        token=claim.token,
+        state=State.QUEUED,
+        started=crashes > 0,
+        attempts=max(crashes, 1),
+        crashes=crashes,
+    )

@@ -106,7 +106,7 @@ def open_store(url: str) -> Store:
 
 
 def open_worker(store: Store, **settings: Any) -> Any:
-    """Return a worker for a store, with `run()` and `stop()`; the settings are those of `Worker` there."""
+    """Return a worker for a store, with `run()` and `stop()`; its settings are those of the class behind `WORKER`."""
     return _load(WORKER)(store, **settings)
 
 

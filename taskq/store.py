@@ -42,7 +42,7 @@ __all__ = [
 # --- what clients hand over and read
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class NewJob:
     """A job to be kept. `needs`: ids of jobs that must succeed first. `label`: a short call text without secrets."""
 
@@ -54,7 +54,7 @@ class NewJob:
     label: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class JobRecord:
     """All that a store knows of a job. Times are None where it has not come to that.
 
@@ -130,7 +130,7 @@ class Finding:
     cure: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Ended:
     """The news that a job has ended, with what `JobRecord` has of its outcome."""
 
@@ -179,7 +179,7 @@ class Ear(ABC):
 # --- what workers take and tell
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Claim:
     """A job in the hands of a worker. `token` fences: only who holds the newest one can tell the job's outcome.
 
@@ -202,7 +202,7 @@ class Claim:
     meta: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Verdict:
     """What becomes of a claimed job.
 
@@ -231,7 +231,7 @@ class Verdict:
     log: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Note:
     """What a running job has said since the last note; None and empty: nothing new."""
 
@@ -251,7 +251,7 @@ class Wish:
     stop: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Exchange:
     """What `Membership.exchange` brings: new work, wishes, and the ids of verdicts and notes that came too late."""
 

@@ -24,11 +24,11 @@ from taskq.states import State
 from taskq.store import Ended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from taskq.store import Ear, Store
 
-__all__ = ["Listener", "Target"]
+__all__ = ["Held", "Listener", "Target"]
 
 #: Seconds before an ear that failed is asked again.
 _PAUSE: Final = 0.5
@@ -41,10 +41,17 @@ class Target(Protocol):
         """Take note of it; called in the listener's thread, once."""
 
 
+class Held(Protocol):
+    """The handles that somebody holds."""
+
+    def get(self, job_id: str) -> Target | None:
+        """Return the handle of a job, if somebody holds one."""
+
+
 class Listener:
     """Hear of the ends of jobs. Methods may be called from any thread of the process that made it."""
 
-    def __init__(self, store: Store, held: Mapping[str, Target]) -> None:
+    def __init__(self, store: Store, held: Held) -> None:
         self.pid = os.getpid()
         self._store = store
         #: Handles that somebody holds, by id; weak.

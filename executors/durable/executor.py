@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from executors.dependencies import jobs_in
 from executors.durable.ear import Listener
+from executors.durable.handles import Handles
 from executors.durable.job import DurableJob, ended_of
 from executors.durable.stream import DurableStream
 from executors.durable.task import Task
@@ -64,7 +65,7 @@ class DurableExecutor(Executor):
         self.url = store.url
         self._store = store
         self._tasks: dict[Any, Task] = {}
-        self._handles: weakref.WeakValueDictionary[str, DurableJob] = weakref.WeakValueDictionary()
+        self._handles = Handles()
         self._streams: weakref.WeakSet[DurableStream] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._closed = False
@@ -204,8 +205,8 @@ class DurableExecutor(Executor):
     def _new_job(self, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any], options: JobOptions) -> NewJob:
         if task.args or task.kwargs:
             args, kwargs = (*task.args, *args), {**task.kwargs, **kwargs}
-        needs: dict[str, None] = {}
-        envelope = task.template(options).pack(*self._encode(args, kwargs, needs))
+        packed, named, needs = self._encode(args, kwargs)
+        envelope = task.template(options).pack(packed, named)
         if len(envelope) > self._store.max_bytes:
             raise EncodeError(
                 f"the job takes {len(envelope):,} bytes, above the limit of {self._store.max_bytes:,}: pass a path or "
@@ -217,12 +218,23 @@ class DurableExecutor(Executor):
             task=task.name,
             envelope=envelope,
             options=options,
-            needs=tuple(needs),
+            needs=needs,
             label=label_of(task.name, task.parameters, args, kwargs),
         )
 
-    def _encode(self, args: Sequence[Any], kwargs: Mapping[str, Any], needs: dict[str, None]) -> tuple[bytes, bytes]:
-        """Encode arguments; the ids of the jobs among them are put into `needs`."""
+    def _encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bytes, bytes, tuple[str, ...]]:
+        """Return positional and named arguments encoded, and the ids of the jobs among them."""
+        try:
+            return (
+                encode(list(args), root="args") if args else _EMPTY_LIST,
+                encode(dict(kwargs), root="kwargs") if kwargs else _EMPTY_DICT,
+                (),
+            )
+        except EncodeError:  # what cannot travel, or jobs
+            return self._encode_with_jobs(args, kwargs)
+
+    def _encode_with_jobs(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bytes, bytes, tuple[str, ...]]:
+        needs: dict[str, None] = {}
 
         def refer(value: Any) -> str | None:
             if not isinstance(value, DurableJob) or not self._is_ours(value):
@@ -232,8 +244,9 @@ class DurableExecutor(Executor):
 
         try:
             return (
-                encode(list(args), root="args", refer=refer) if args else _EMPTY_LIST,
-                encode(dict(kwargs), root="kwargs", refer=refer) if kwargs else _EMPTY_DICT,
+                encode(list(args), root="args", refer=refer),
+                encode(dict(kwargs), root="kwargs", refer=refer),
+                tuple(needs),
             )
         except EncodeError as error:
             if any(refer(job) is None for job in jobs_in((args, kwargs))):
@@ -246,7 +259,7 @@ class DurableExecutor(Executor):
         return home is self or (isinstance(home, DurableExecutor) and home.url == self.url)
 
     def _handle(self, job_id: str) -> DurableJob:
-        return self._handles.setdefault(job_id, DurableJob(self, job_id))
+        return self._handles.keep(DurableJob(self, job_id))
 
     def _end_stream(self, stream: DurableStream) -> None:
         self._streams.discard(stream)
@@ -273,7 +286,7 @@ class DurableExecutor(Executor):
     # -- the end
 
     def _open_handles(self) -> list[DurableJob]:
-        return [job for job in self._handles.values() if not job.is_known_to_have_ended]
+        return [job for job in self._handles.alive() if not job.is_known_to_have_ended]
 
     def _cancel_waiting(self) -> None:
         """Cancel what has not started, of the jobs that are held and the maps that are open.

@@ -1,7 +1,7 @@
 """Connections to Redis: redis-py opens them (TLS, passwords, sockets), then bytes go over them as they are.
 
     Address(url) ──connect──▶ Wire: send · read           one connection
-                 Line(address): call(Script, argument)    one wire that all threads share, more only while it is busy
+                 Line(address): call, exchange, stream    one wire that all threads share, more only while it is busy
                      reply lost on an old wire ──▶ once more on a fresh one (every script is safe to repeat)
                      NOSCRIPT ──▶ SCRIPT LOAD, once more
                      else     ──▶ BackendUnavailable, StoreFull
@@ -16,6 +16,8 @@ import os
 import select
 from math import ceil
 from queue import Empty, SimpleQueue
+from ssl import SSLSocket
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 import hiredis
@@ -42,6 +44,12 @@ ANSWER_TIMEOUT: Final = 4.0
 
 #: Seconds that a thread waits for the shared connection before it opens another one for its call.
 PATIENCE: Final = 0.02
+
+#: Seconds that a thread looks for an answer before it sleeps: to sleep and be woken takes longer than most scripts.
+SPIN: Final = 0.00006
+
+#: Requests of a stream that wait for their answers at the most.
+AHEAD: Final = 2
 
 #: Bytes read from a socket at once.
 READ_SIZE: Final = 65_536
@@ -138,15 +146,16 @@ class Address:
 class Wire:
     """One connection. Not for two threads at once."""
 
-    __slots__ = ("_connection", "_reader", "pid", "socket", "used")
+    __slots__ = ("_connection", "_fd", "_reader", "pid", "socket")
 
     def __init__(self, connection: Any, timeout: float | None) -> None:
         self._connection = connection
         self.socket: socket.socket = connection._sock  # noqa: SLF001  # redis-py has no other way to the bytes
         self.socket.settimeout(timeout)
+        #: What may be read without waiting; None: bytes that are encrypted, or it would wait.
+        self._fd = None if timeout is None or isinstance(self.socket, SSLSocket) else self.socket.fileno()
         self._reader = hiredis.Reader(replyError=RedisError)
         self.pid = os.getpid()
-        self.used = False
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
@@ -177,10 +186,23 @@ class Wire:
         return replies
 
     def _feed(self) -> None:
-        data = self.socket.recv(READ_SIZE)
+        data = self._glimpse() or self.socket.recv(READ_SIZE)
         if not data:
             raise ConnectionResetError("the connection was closed by Redis")
         self._reader.feed(data)
+
+    def _glimpse(self) -> bytes:
+        """Return what comes within a moment in which the thread stays awake."""
+        if self._fd is None:
+            return b""
+        until = perf_counter() + SPIN
+        while True:
+            try:
+                return os.read(self._fd, READ_SIZE)
+            except BlockingIOError:
+                if perf_counter() > until:
+                    return b""
+                os.sched_yield()
 
     def close(self) -> None:
         """Close the connection; in a forked process only this copy of it."""
@@ -230,6 +252,50 @@ class Line:
                 replies[at] = self._again(requests[at], reply, partial=partial)
         return replies
 
+    def stream(self, script: Script, arguments: Iterable[Any]) -> list[Any]:
+        """Run a script with each of these: the next is packed while Redis runs the last. Errors are returned.
+
+        Raises:
+            BackendUnavailable: Redis cannot be reached; some of it may have run.
+        """
+        source = (script.command(argument) for argument in arguments)
+        commands: list[bytes] = []
+        replies: list[Any] = []
+        if not self._pump(source, commands, replies):  # on with fresh connections, one by one
+            replies += [self._trip(command, 1)[0] for command in commands[len(replies) :]]
+            for command in source:
+                commands.append(command)
+                replies += self._trip(command, 1)
+        for at, reply in enumerate(replies):
+            if isinstance(reply, RedisError):
+                again = self._again((script, commands[at]), reply, partial=True)
+                replies[at] = self.mapped(again) if isinstance(again, RedisError) else again
+        return replies
+
+    def _pump(self, source: Iterable[bytes], commands: list[bytes], replies: list[Any]) -> bool:
+        """Send commands ahead of their replies; both lists get what went. False: the connection broke on the way."""
+        wire = self._take()
+        try:
+            for command in source:
+                commands.append(command)
+                wire.send(command)
+                if len(commands) - len(replies) > AHEAD:
+                    replies.append(wire.read())
+            while len(replies) < len(commands):
+                replies.append(wire.read())
+        except TimeoutError as exc:
+            self._end(wire)
+            raise self._late() from exc
+        except BROKEN:
+            self._end(wire)
+            self._drop_idle()
+            return False
+        except BaseException:
+            self._end(wire)
+            raise
+        self._give_back(wire)
+        return True
+
     def _trip(self, data: bytes, count: int) -> list[Any]:
         """Send and read; when the connection breaks, once more on a fresh one: every script is safe to repeat."""
         wire = self._take()
@@ -240,7 +306,7 @@ class Line:
                 replies = [wire.read() for _ in range(count)]
             except TimeoutError as exc:
                 self._end(wire)
-                raise self.address.unavailable(TimeoutError(f"no answer in {ANSWER_TIMEOUT:g} s")) from exc
+                raise self._late() from exc
             except BROKEN as exc:
                 self._end(wire)
                 if second:
@@ -254,6 +320,9 @@ class Line:
             else:
                 self._give_back(wire)
                 return replies
+
+    def _late(self) -> BackendUnavailable:
+        return self.address.unavailable(TimeoutError(f"no answer in {ANSWER_TIMEOUT:g} s"))
 
     def _again(self, request: tuple[Script | None, bytes], error: RedisError, *, partial: bool) -> Any:
         """Load a script that this server does not have yet and run it; say other errors in taskq's words."""

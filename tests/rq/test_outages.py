@@ -11,6 +11,7 @@ from executors.rq.store import RQStore
 from taskq.errors import BackendUnavailable, QueueFull
 from taskq.states import Reason, State
 from taskq.store import Note
+from tests.proxy import Proxy
 from tests.redis_server import RedisServer, free_port
 from tests.rq.hands import Hands, new_job, succeeded
 from tests.waiting import eventually
@@ -200,6 +201,24 @@ def test_scripts_are_loaded_again(server: RedisServer, place: RQStore) -> None:
     place.put([new_job()])
     assert len(hands.run()) == 1
     hands.close()
+
+
+@pytest.mark.parametrize("lost", [1, 2, 5])
+def test_lost_replies_in_a_long_put(server: RedisServer, lost: int) -> None:
+    """A put of many steps whose replies are lost on the way keeps each job once, in their order."""
+    with Proxy(("127.0.0.1", server.port)) as proxy:
+        store = RQStore(f"redis://127.0.0.1:{proxy.port}/0")
+        jobs = [new_job() for _ in range(2000)]
+        store.put([new_job(queue="other")])
+        proxy.drop_replies(lost, b"EVALSHA")
+        try:
+            kept = store.put(jobs)
+        except BackendUnavailable:
+            kept = store.put(jobs)  # as its docstring says
+        assert proxy.drops_left == 0
+        assert kept == [job.id for job in jobs]
+        assert store.line.command("LRANGE", "rq:queue:default", 0, -1) == [job.id.encode() for job in jobs]
+        store.close()
 
 
 def test_fork(server: RedisServer, place: RQStore) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks at the records.
 LOOK_S = 0.004
+#: The same while the end is far: looks take time from the workers.
+LOOK_MAX_S = 0.1
 #: Seconds that all jobs may take.
 LIMIT_S = 70.0
 
@@ -65,12 +67,13 @@ def watch(workers: Workers, records: Path, count: int, stored: Callable[[], int]
     Raises:
         RuntimeError: it took too long, or others ran than were asked for.
     """
-    end = time.monotonic() + LIMIT_S
-    while jobs.count(records) < count or stored() < count:
-        if time.monotonic() > end:
-            ran = jobs.count(records)
+    begin = time.monotonic()
+    while (ran := jobs.count(records)) < count or stored() < count:
+        spent = time.monotonic() - begin
+        if spent > LIMIT_S:
             raise RuntimeError(f"{ran} of {count} jobs ran in {LIMIT_S:g} s; a worker: {workers.last_words()}")
-        time.sleep(LOOK_S)
+        left = spent * (count - ran) / max(ran, 1)
+        time.sleep(min(max(LOOK_S, left / 2), LOOK_MAX_S))
     ended_at = time.monotonic()
     runs = jobs.runs(records)
     same({run.number for run in runs} == set(range(count)), expected=True)

@@ -27,6 +27,9 @@ __all__ = ["StoreLock"]
 #: Seconds until a lock that is not given free is somebody's fault, not traffic.
 PATIENCE = 5.0
 
+#: Tries, each after letting others run, before a thread sleeps until it is woken.
+YIELDS = 100
+
 
 class StoreLock:
     """Hold the lock file's descriptor and the page in it: `with lock:`; safe from threads."""
@@ -109,6 +112,10 @@ class StoreLock:
         return True
 
     def _wait(self, patience: float) -> None:
+        for _ in range(YIELDS):  # mostly it is held for a moment, shorter than to sleep and be woken takes
+            os.sched_yield()
+            if self._take():
+                return
         deadline = time.monotonic() + patience
         bell = self.page.lock_bell
         while True:

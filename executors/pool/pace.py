@@ -1,8 +1,8 @@
 """How many jobs of one function go to a child at once: steered by measured time and bytes.
 
 Few enough that a result never waits long behind its batch-mates, enough that the share of the parent is lost in the
-noise: a frame costs it 0.2 ms, so one of 20 ms costs one percent of a core. It must exceed the switch interval of the
-interpreter (5 ms) by far, because a busy user thread may keep the dispatcher waiting for that long.
+noise: a frame costs it 0.2 ms, so one of 30 ms costs less than a percent of a core. It must exceed the switch interval
+of the interpreter (5 ms) by far, because a busy user thread may keep the dispatcher waiting for that long.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 #: Nanoseconds of work in one frame.
-TARGET_NS: Final = 20_000_000
+TARGET_NS: Final = 30_000_000
 #: Jobs in one frame at the most: bounds the memory of a window of no-ops.
 FRAME_MAX: Final = 8192
 #: Bytes of arguments, or of results, in one frame: beyond, the caches lose more than fewer messages gain.

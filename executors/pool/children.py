@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from executors.pool.child import ChildSettings, serve
 from executors.pool.processes import StartPolicy, Watcher, watched_context
+from taskq.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,7 @@ class Children:
         """Start the processes.
 
         Raises:
+            ConfigError: the folder for temporary files has too long a path for the fork server's socket.
             OSError, RuntimeError: they cannot be started at all; nothing is left behind.
         """
         self._policy = StartPolicy(watcher)
@@ -44,8 +46,15 @@ class Children:
                 initargs=(rendezvous.child_end, settings),
                 context=watched_context(start_method, self._policy),
             )
-        except BaseException:
+        except BaseException as exc:
             self._policy.close()
+            if isinstance(exc, OSError) and "AF_UNIX path too long" in str(exc):
+                from tempfile import gettempdir  # noqa: PLC0415  # no start needs it that goes well
+
+                raise ConfigError(
+                    f"child processes do not start: {gettempdir()} is too long a path for the sockets in it: set "
+                    "TMPDIR to a shorter one"
+                ) from exc
             raise
         self._policy.lenient = True
 

@@ -161,6 +161,16 @@ def test_the_working_directory_is_importable_in_children_too(project: Path, meth
     assert json.loads(done.out) == [str(project), str(project)]
 
 
+def test_a_temporary_folder_too_long_for_sockets(project: Path) -> None:
+    """One sentence with the cure, where the system would say only that a path is too long."""
+    folder = project / ("t" * 100)
+    folder.mkdir()
+    done = here(project, "jobs:square", ":=3", "--start-method", "forkserver", TMPDIR=str(folder))
+    assert done.code == 2
+    assert "is too long a path for the sockets in it: set TMPDIR to a shorter one" in done.err
+    assert "Traceback" not in done.err
+
+
 def test_python_m_taskq_is_the_command(project: Path) -> None:
     """Where the program's folder is not on the path."""
     done = subprocess.run(

@@ -146,14 +146,14 @@ class Address:
 class Wire:
     """One connection. Not for two threads at once."""
 
-    __slots__ = ("_connection", "_fd", "_reader", "pid", "socket")
+    __slots__ = ("_connection", "_may_glimpse", "_reader", "pid", "socket")
 
     def __init__(self, connection: Any, timeout: float | None) -> None:
         self._connection = connection
         self.socket: socket.socket = connection._sock  # noqa: SLF001  # redis-py has no other way to the bytes
         self.socket.settimeout(timeout)
-        #: What may be read without waiting; None: bytes that are encrypted, or it would wait.
-        self._fd = None if timeout is None or isinstance(self.socket, SSLSocket) else self.socket.fileno()
+        #: Whether what is there can be read without waiting, and as it is.
+        self._may_glimpse = timeout is not None and not isinstance(self.socket, SSLSocket)
         self._reader = hiredis.Reader(replyError=RedisError)
         self.pid = os.getpid()
 
@@ -193,12 +193,12 @@ class Wire:
 
     def _glimpse(self) -> bytes:
         """Return what comes within a moment in which the thread stays awake."""
-        if self._fd is None:
+        if not self._may_glimpse:
             return b""
         until = perf_counter() + SPIN
         while True:
             try:
-                return os.read(self._fd, READ_SIZE)
+                return os.read(self.socket.fileno(), READ_SIZE)  # -1 once another thread has closed it
             except BlockingIOError:
                 if perf_counter() > until:
                     return b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from executors.dependencies import jobs_in
+from executors.stream import raisable
 from taskq.codec import decode
 from taskq.errors import DecodeError, EncodeError
 from taskq.result import Failure
@@ -46,12 +47,7 @@ def result_of(record: bytes | Failure, job_id: str) -> Any:
 
 def error_of(failure: Failure, job_id: str) -> ItemError:
     """Return the error to be raised for a failure."""
-    error = failure.to_exception(job_id)
-    if isinstance(error, StopIteration):  # raised from `next` it would pass for the end of the map
-        wrapped = RuntimeError("the task raised StopIteration")
-        wrapped.__cause__ = error
-        error = wrapped
-    return ItemError(error)
+    return ItemError(raisable(failure.to_exception(job_id)))
 
 
 class Raising:

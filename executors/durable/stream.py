@@ -1,39 +1,34 @@
-"""A map on a store: the window between a lazy input and a consumer, with a job of the store for each chunk of items.
+"""A map on a store: a job of the store for each chunk of items.
 
-    user's iterator ──pull──▶ chunk of items ──put──▶ store ──▶ workers
-                        ▲                               │
-              window: items read and not yet yielded    ▼ a chunk has ended
-    consumer ◀──yield── order ◀── decode ◀── SimpleQueue ◀── listener's thread
+    input ──▶ chunk of items ──put──▶ store ──▶ workers
+                                        │
+                                        ▼ a chunk has ended
+    consumer ◀── news ◀────────── listener's thread
 
-The input is read, chunks are sent, and results decoded in the consumer's thread. The results of a chunk leave through a
-C iterator (`itertools.chain`). What was read is removed from the store.
+Chunks are sent in the consumer's thread. What was read is removed from the store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sized
-from concurrent.futures import CancelledError
-from itertools import chain, islice, repeat
-from queue import Empty, SimpleQueue
-from threading import RLock
 from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from executors.durable.job import failure_of
 from executors.durable.pace import Pace
 from executors.durable.results import ItemError, Raising, error_of, of_item, result_of
+from executors.stream import READ_NS, Arrival, MapStream, released
 from taskq.chunks import LIST_DEPTH, read_chunk
 from taskq.codec import decode, encode
 from taskq.envelope import CHUNK, Template
 from taskq.errors import BackendUnavailable, DecodeError, EncodeError
 from taskq.ids import new_id
-from taskq.progress import Progress
 from taskq.result import Failure
 from taskq.states import State
 from taskq.store import Ended, NewJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from queue import SimpleQueue
 
     from executors.durable.ear import Listener
     from executors.durable.results import Results
@@ -43,13 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DurableStream"]
 
-#: Nanoseconds that reading one chunk's items may take: a slow input gives small chunks, and results do not wait for it.
-_READ_NS: Final = 5_000_000
-#: The first look at the clock is after one item, the next ones after this many times more.
-_READ_STEP: Final = 4
-#: Results, and bytes of them, that an ordered map holds behind a slow item before it stops to read on.
-_WAITING_MAX: Final = 20_000
-_WAITING_BYTES: Final = 8 * 1024 * 1024
 #: Chunks that go to the store in one call, and that are removed from it in one.
 _SEND_MAX: Final = 64
 _REMOVE_MAX: Final = 64
@@ -82,8 +70,8 @@ class _Chunk:
 _News: TypeAlias = "tuple[_Chunk, Ended | EncodeError]"
 
 
-class DurableStream:
-    """Run one task over many items. `iterate` once, in one thread."""
+class DurableStream(MapStream):
+    """Run one task over many items on a store's workers."""
 
     def __init__(  # what one map is made of
         self,
@@ -97,105 +85,39 @@ class DurableStream:
         bound: tuple[tuple[Any, ...], dict[str, Any]] | None,
         on_end: Callable[[DurableStream], None],
     ) -> None:
-        self.plan = plan
+        super().__init__(items, plan, task.partition(":")[2])
         self._store = store
         self._listener = listener
         self._task = task
         self._options = options.merged(result_ttl=_RESULT_TTL)
         self._template = Template(CHUNK, task, self._options)
         self._shape = _encode_shape(plan, bound)
-        self._input_size = len(items) if isinstance(items, Sized) else None
-        self._input: Iterator[Any] = iter(items)
-        self._input_error: BaseException | None = None
-        self._deadline = None if plan.timeout is None else monotonic() + plan.timeout
-        self._outcomes: SimpleQueue[_News] = SimpleQueue()
         self._pace = Pace()
         self._processes = 2
         self._looked_at = -_LOOK
-        self._unbounded = False
-        self._read = 0
-        self._yielded = 0
-        self._received = 0
-        #: Results behind one that is not there yet, of an ordered map, by first item.
-        self._waiting: dict[int, Results] = {}
-        self._waiting_bytes = 0
-        #: How many items may be on their way at the most when more are read.
-        self._refill_at = 0
-        self._exhausted = False
-        self._reading = RLock()
         self._unsent: list[tuple[_Chunk, NewJob]] = []
         #: Chunks in the store whose end was not heard.
         self._open: dict[str, _Chunk] = {}
         self._finished: list[str] = []
         self._on_end = on_end
 
-    # -- for the consumer's thread
-
     def iterate(self) -> Iterator[Any]:
         """Begin to read the input, and return the iterator of results."""
         self._listener.start()
-        self._fill(promptly=False)
-        return chain.from_iterable(self._groups())
-
-    def close(self, *, cancel: bool) -> None:
-        """Prepare for the end of the queue: read the rest of a finite input now, as `concurrent.futures` does.
-
-        The rest of an input that may be endless is not read: its consumer hears CancelledError behind the results.
-        """
-        with self._reading:
-            if self._exhausted:
-                return
-            if self.plan.finite and not cancel:
-                self._unbounded = True
-                self._fill(promptly=False)
-                return
-            self._exhausted = True
-            self._input_error = CancelledError(
-                "the queue was shut down before the map had read all its input: use the results inside `with`"
-            )
-
-    def _groups(self) -> Iterator[Iterable[Any]]:
-        """Yield the results in groups, each an iterable that may raise at some of its items."""
-        ordered, waiting = self.plan.ordered, self._waiting
-        label = self._task.partition(":")[2]
-        with Progress(total=self._input_size, label=label, enabled=None if self.plan.progress else False) as bar:
-            try:
-                while self._goes_on():
-                    chunk, results = self._next_results(bar)
-                    if ordered and chunk.first != self._yielded:
-                        waiting[chunk.first] = results
-                        self._waiting_bytes += results[1]
-                        continue
-                    yield self._group(chunk.first, results)
-                    while self._yielded in waiting:
-                        following = waiting.pop(self._yielded)
-                        self._waiting_bytes -= following[1]
-                        yield self._group(self._yielded, following)
-                if self._input_error is not None:
-                    raise self._input_error
-            finally:
-                self._leave()
+        return super().iterate()
 
     def _goes_on(self) -> bool:
-        if self._unsent or (not self._exhausted and self._read - self._yielded - self._spare() <= self._refill_at):
+        if self._unsent:
             self._fill()
-        return self._yielded < self._read
+        return super()._goes_on()
 
     # -- results
 
-    def _next_results(self, bar: Progress) -> tuple[_Chunk, Results]:
-        """Wait for the next chunk, and return it with what its items came to."""
-        timeout = None if self._deadline is None else max(0.0, self._deadline - monotonic())
-        try:
-            chunk, news = self._outcomes.get(timeout=timeout)
-        except Empty:
-            done = f"{self._yielded} of {self._read} results were there"
-            raise TimeoutError(f"the map was not over after {self.plan.timeout} s: {done}") from None
-        self._received += chunk.items
-        results = self._results_of(chunk, news)
+    def _arrive(self, news: _News) -> Arrival:
+        chunk, ended = news
+        results = self._results_of(chunk, ended)
         failed = sum(type(result) is ItemError for result in results[0]) if results[2] else 0
-        bar.advance(chunk.items, failed=failed)
-        return chunk, results
+        return Arrival(chunk.first, chunk.items, failed=failed, size=results[1], results=results)
 
     def _results_of(self, chunk: _Chunk, news: Ended | EncodeError) -> Results:
         if isinstance(news, EncodeError):
@@ -219,19 +141,15 @@ class DurableStream:
             return values, len(result), False
         return [result_of(record, chunk.id) for record in records or ()], len(result), True
 
-    def _group(self, first: int, results: Results) -> Iterable[Any]:
-        """Return the results as the consumer gets them."""
-        found, size, mixed = results
+    def _group(self, arrival: Arrival) -> Iterable[Any]:
+        first = arrival.first
+        found, size, mixed = arrival.results
         count = len(found)
-        self._yielded += count
         if mixed and self.plan.return_exceptions:
             found = [entry.error if type(entry) is ItemError else entry for entry in found]
         elif mixed:
             return Raising(found, first if self.plan.with_index else None)
-        group: Iterable[Any] = found
-        if size > _LARGE * count:
-            found.reverse()
-            group = map(found.pop, repeat(-1, count))  # hold no result that was yielded
+        group: Iterable[Any] = released(found) if size > _LARGE * count else found
         return zip(range(first, first + count), group, strict=True) if self.plan.with_index else group
 
     def _remove_finished(self) -> None:
@@ -244,9 +162,8 @@ class DurableStream:
             pass
 
     def _leave(self) -> None:
-        """Let go: nobody reads the results any more. Often called by a finalizer, so the rest is done elsewhere."""
         self._exhausted = True
-        self._listener.later(self._let_go)
+        self._listener.later(self._let_go)  # a finalizer may be the caller
 
     def _let_go(self) -> None:
         """Remove what is left in the store; what runs is waited for by the queue's shutdown."""
@@ -266,7 +183,6 @@ class DurableStream:
     # -- the input
 
     def _fill(self, *, promptly: bool = True) -> None:
-        """Read and send chunks while the window has room; `promptly`: and no result is waiting to be yielded."""
         with self._reading:
             while not self._exhausted and (wanted := self._wanted()):
                 began = perf_counter_ns()
@@ -274,9 +190,9 @@ class DurableStream:
                 if items:
                     self._add(self._read, items)
                     self._read += len(items)
-                if len(self._unsent) >= _SEND_MAX or perf_counter_ns() - began > _READ_NS:
+                if len(self._unsent) >= _SEND_MAX or perf_counter_ns() - began > READ_NS:
                     self._send()
-                if promptly and not self._outcomes.empty():
+                if promptly and not self._news.empty():
                     break  # a slow input must not keep it waiting
             self._send()
 
@@ -285,16 +201,9 @@ class DurableStream:
         items = self.plan.chunksize or self._pace.chunk()
         if self._input_size is not None and not self.plan.chunksize:  # leave all processes something of the end
             items = min(items, max(1, (self._input_size - self._read) // (2 * self._processes)))
-        if self._unbounded:
-            return items
-        self._count_processes()
-        ahead = self._pace.ahead(items, self._processes)
-        limit = items * ahead
-        if self.plan.buffersize is not None:
-            limit = self.plan.buffersize
-            items = min(items, max(1, limit // ahead))
-        self._refill_at = limit - items
-        return items if self._read - self._yielded - self._spare() <= self._refill_at else 0
+        if not self._unbounded:
+            self._count_processes()
+        return self._room(items, self._pace.ahead(items, self._processes))
 
     def _count_processes(self) -> None:
         """Ask now and then how many processes take jobs of this queue."""
@@ -308,35 +217,6 @@ class DurableStream:
             return
         self._processes = max(2, found)
 
-    def _spare(self) -> int:
-        """Return how many items with results behind a slow one do not count against the window.
-
-        Without it the workers would idle while an ordered map waits for one long job. What the user bounded by
-        `buffersize` stays so.
-        """
-        if not self._waiting or self.plan.buffersize is not None or self._waiting_bytes > _WAITING_BYTES:
-            return 0
-        return min(self._received - self._yielded, _WAITING_MAX)
-
-    def _read_items(self, wanted: int) -> list[Any]:
-        """Read so many items, fewer when the input is slow or ends."""
-        items: list[Any] = []
-        started = perf_counter_ns()
-        step = wanted if self.plan.chunksize else 1
-        while (part := min(step, wanted - len(items))) > 0:
-            expected = len(items) + part
-            try:
-                items.extend(islice(self._input, part))
-            except Exception as error:  # noqa: BLE001  # the input's error is raised behind the results before it
-                self._input_error = error
-            if len(items) < expected:
-                self._exhausted = True
-                break
-            if perf_counter_ns() - started > _READ_NS and not self.plan.chunksize:
-                break
-            step *= _READ_STEP
-        return items
-
     # -- chunks
 
     def _add(self, first: int, items: Sequence[Any]) -> None:
@@ -348,7 +228,7 @@ class DurableStream:
             error = problem
         if error is None:
             self._pace.observe_bytes(len(items), len(envelope))
-            chunk = _Chunk(first, len(items), len(envelope), self._outcomes)
+            chunk = _Chunk(first, len(items), len(envelope), self._news)
             label = f"{self._task.partition(':')[2]} items {first} to {first + len(items) - 1}"
             job = NewJob(id=chunk.id, task=self._task, envelope=envelope, options=self._options, label=label)
             self._unsent.append((chunk, job))
@@ -357,7 +237,7 @@ class DurableStream:
             self._add(first, items[:half])
             self._add(first + half, items[half:])
         else:
-            self._outcomes.put((_Chunk(first, 1, 0, self._outcomes), of_item(first, items[0], error)))
+            self._news.put((_Chunk(first, 1, 0, self._news), of_item(first, items[0], error)))
 
     def _too_large(self, size: int) -> EncodeError:
         limit = self._store.max_bytes

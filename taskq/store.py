@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from taskq.job import JobOptions
     from taskq.result import Failure
@@ -27,10 +27,12 @@ __all__ = [
     "Ended",
     "Exchange",
     "Finding",
+    "Foreign",
     "JobRecord",
     "Membership",
     "NewJob",
     "Note",
+    "Order",
     "QueueRecord",
     "Store",
     "Verdict",
@@ -178,6 +180,23 @@ class Ear(ABC):
 
 # --- what workers take and tell
 
+#: What is to run in a child: a function that returns bytes, its arguments (plain scalars), and its limits.
+Order: TypeAlias = "tuple[Callable[..., bytes], tuple[Any, ...], JobOptions]"
+
+
+class Foreign(Protocol):
+    """A job that was not made by taskq, as its store knows it."""
+
+    @property
+    def task(self) -> str:
+        """What it calls, for logs."""
+
+    def order(self) -> Order:
+        """Return what runs it; its bytes are the result. Raises what keeps it from running, as UnknownTask."""
+
+    def after_stop(self) -> Order | None:
+        """Return what is to run when it was killed on demand, before that is told; None: nothing."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Claim:
@@ -185,7 +204,7 @@ class Claim:
 
     `attempt` is this start's number from 1; `crashes` and `retries` count what was before. `results`: the codec bytes
     of the jobs that it needed, by id. `refused_for`: seconds since a worker first said that it has no such task.
-    `foreign`: a job that was not made by taskq, as the store's own kind of object; then `envelope` is empty.
+    `foreign`: set where the job was not made by taskq; then `envelope` is empty.
     `meta`: codec bytes of what earlier attempts have noted (`JobRecord.meta`), empty where they have not.
     """
 
@@ -198,7 +217,7 @@ class Claim:
     retries: int = 0
     refused_for: float = 0.0
     results: Mapping[str, bytes] = field(default_factory=dict)
-    foreign: object | None = None
+    foreign: Foreign | None = None
     meta: bytes = b""
 
 

@@ -90,6 +90,8 @@ class Proxy(threading.Thread):
     ) -> None:
         self._order(self._stop)
         self.join()
+        for end in (self._wake_read, self._wake_write):  # only here: the thread may end while `_order` still writes
+            os.close(end)
 
     # -- faults, from the test's thread; each returns when it holds
 
@@ -152,8 +154,6 @@ class Proxy(threading.Thread):
             self._close_all()
             self._selector.close()
             self._listener.close()
-            os.close(self._wake_read)
-            os.close(self._wake_write)
 
     def _pause(self) -> float | None:
         """Return the seconds until the next held bytes are due; None: there are none, or they are frozen."""

@@ -4,6 +4,7 @@
     child    run: RQ's own Job is restored from the fields that the claim brought, and the function called in it;
              `rq.get_current_job()`, `job.meta`, `save_meta` work; callbacks and webhooks where they are allowed
     worker   ◀── Returned, or the error ──▶ the finish script, which knows RQ's rules: retries, repeats, rate limits
+             ◀── killed by RQ's stop-job ──▶ ForeignJob.after_stop(): its callback for that, in a child, first
 
 Only functions run that this worker trusts, as with our own jobs: @task functions and those of --import modules. Data
 is read as JSON or msgpack; pickled data, from which any code can come, only under `?allow_pickle=1`.
@@ -36,15 +37,17 @@ if TYPE_CHECKING:
     from rq.job import Job
 
     from executors.rq.wire import Address
+    from taskq.store import Order
 
-__all__ = ["ForeignJob", "hold", "run"]
+__all__ = ["ForeignJob", "hold", "run", "run_stopped"]
 
 #: Seconds that RQ keeps results and failures where the job does not say.
 RESULT_TTL: Final = 500
 FAILURE_TTL: Final = 31_536_000
 
-#: Seconds of running that RQ allows where the job does not say, and those after which it kills from outside.
+#: Seconds of running that RQ allows a job and a callback that do not say, and those after which it kills from outside.
 TIMEOUT: Final = 180
+CALLBACK_TIMEOUT: Final = 60
 KILL_AFTER: Final = 60
 
 #: What pickled data begins with, protocols 2 to 5.
@@ -92,8 +95,8 @@ class ForeignJob:
         """What it calls, for logs: its description begins with it."""
         return self.fields.get(b"description", b"?").decode("utf-8", "replace").partition("(")[0]
 
-    def order(self) -> tuple[Callable[..., bytes], tuple[Any, ...], JobOptions]:
-        """Return the function that runs it in a child, its arguments, and the limits of the pool.
+    def order(self) -> Order:
+        """Return what runs it in a child.
 
         Raises:
             UnknownTask: this worker does not run such jobs; says what would let it.
@@ -107,11 +110,20 @@ class ForeignJob:
             )
         if not address.allow_callbacks and any(self.fields.get(name) for name in CALLBACKS):
             raise UnknownTask("the job has callbacks or webhooks: the worker runs them with ?allow_callbacks=1")
-        timeout = _number(self.fields, b"timeout", TIMEOUT)
+        return self._in_child(run, _number(self.fields, b"timeout", TIMEOUT))
+
+    def after_stop(self) -> Order | None:
+        """Return what runs its callback for a job that was stopped; None: it has none, or `order` refused it."""
+        if not self.fields.get(b"stopped_callback_name") or not self.address.allow_callbacks:
+            return None
+        return self._in_child(run_stopped, _number(self.fields, b"stopped_callback_timeout", CALLBACK_TIMEOUT))
+
+    def _in_child(self, call: Callable[..., bytes], timeout: int) -> Order:
+        address = self.address
         options = JobOptions(timeout=timeout + KILL_AFTER if timeout > 0 else None, max_crashes=1)
         flags = 2 * address.allow_callbacks + address.allow_pickle
         place = (address.redis_url, address.layout.prefix)
-        return run, (*place, self.id, self.worker, msgpack.packb(self.fields), flags), options
+        return call, (*place, self.id, self.worker, msgpack.packb(self.fields), flags), options
 
     def _is_pickled(self) -> bool:
         return inflate_if_packed(self.fields.get(b"data", b"")).startswith(PICKLES)
@@ -134,17 +146,13 @@ def run(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: i
         Exception: whatever the function, or its success callback, raises.
     """
     rq_job = _rq_job(prefix)
-    raw: dict[bytes, bytes] = msgpack.unpackb(packed, strict_map_key=False)
-    serializer = _serializer(inflate_if_packed(raw.get(b"data", b"")), allow_pickle=bool(flags & 1))
-    job = rq_job.Job(job_id, connection=_client(url), serializer=serializer)
-    job.restore(raw)
-    job.worker_name = worker
+    job = _restored(rq_job, url, job_id, worker, packed, flags)
     function = _function(job)
     with _as_current(job):
         try:
             value = _call(job, function)
             if not isinstance(value, rq_job.Retry):
-                packed_value = _written(serializer, value)
+                packed_value = _written(job.serializer, value)
                 if flags & 2:
                     _succeeded(job, value)
                 return Returned(packed_value).pack()
@@ -153,7 +161,30 @@ def run(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: i
                 _failed(job)
             raise
     retry = [value.max, list(value.intervals), int(value.enqueue_at_front)]
-    return Returned(serializer.dumps(UNSERIALIZABLE), retry).pack()
+    return Returned(job.serializer.dumps(UNSERIALIZABLE), retry).pack()
+
+
+def run_stopped(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: int) -> bytes:  # noqa: PLR0917  # as `run`
+    """Call what the job wants called when it was stopped; return nothing.
+
+    Raises:
+        UnknownTask: that is not trusted here.
+        Exception: whatever it raises.
+    """
+    job = _restored(_rq_job(prefix), url, job_id, worker, packed, flags)
+    callback = _trusted(str(job._stopped_callback_name))  # noqa: SLF001  # its public name would import it unasked
+    _within(job.stopped_callback_timeout, job, lambda: callback(job, job.connection))
+    return b""
+
+
+def _restored(rq_job: Any, url: str, job_id: str, worker: str, packed: bytes, flags: int) -> Any:  # noqa: PLR0917  # as `run`
+    """Return RQ's own object for the job, from the fields that the claim brought."""
+    raw: dict[bytes, bytes] = msgpack.unpackb(packed, strict_map_key=False)
+    serializer = _serializer(inflate_if_packed(raw.get(b"data", b"")), allow_pickle=bool(flags & 1))
+    job = rq_job.Job(job_id, connection=_client(url), serializer=serializer)
+    job.restore(raw)
+    job.worker_name = worker
+    return job
 
 
 def _rq_job(prefix: str) -> Any:

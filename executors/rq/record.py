@@ -275,12 +275,12 @@ def _result(latest: list[bytes], data: bytes | None, *, ours: bool) -> bytes:
     found = result_of(latest)
     if ours or found == NONE:
         return found
-    if _plain(data or b"")[:1] == b"[":
-        try:
-            return encode(json.loads(found))
-        except ValueError:
-            return NONE
-    return NONE if found[:1] == b"\x80" and found[1:2] in b"\x02\x03\x04\x05" else found
+    if _plain(data or b"")[:1] != b"[":
+        return found  # msgpack, or pickle, which whoever decodes this refuses
+    try:
+        return encode(json.loads(found))
+    except ValueError:
+        return found
 
 
 def _plain(data: bytes) -> bytes:

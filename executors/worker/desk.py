@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from executors.pool.jobs import DEFAULTS
 from executors.worker.chunks import ChunkRun
@@ -21,14 +21,13 @@ from taskq.log import get_logger
 from taskq.result import Failure
 from taskq.states import Reason, State
 from taskq.store import Verdict
-from taskq.tasks import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from executors.worker.hands import Hands
     from executors.worker.room import Room
-    from taskq.store import Claim
+    from taskq.store import Claim, Foreign
 
 __all__ = ["Desk"]
 
@@ -66,7 +65,7 @@ class Desk:
                 if claim.foreign is None:
                     self._accept(claim, errands)
                 else:
-                    self._accept_foreign(claim, errands)
+                    self._accept_foreign(claim, claim.foreign, errands)
             except Exception as error:  # noqa: BLE001  # whatever its bytes make go wrong is this job's failure alone
                 refusals.append(self._refuse(claim, error))
         self.begun += len(claims) - len(refusals)
@@ -87,10 +86,9 @@ class Desk:
             claim, self._hands.errand(perform_call, found.task, args, _limits(options, claim.queue)), options, errands
         )
 
-    def _accept_foreign(self, claim: Claim, errands: list[Errand]) -> None:
-        order: Any = claim.foreign
-        run, args, options = order.order()
-        errand = self._hands.errand(run, getattr(order, "task", name_of(run)), args, _limits(options, claim.queue))
+    def _accept_foreign(self, claim: Claim, foreign: Foreign, errands: list[Errand]) -> None:
+        run, args, options = foreign.order()
+        errand = self._hands.errand(run, foreign.task, args, _limits(options, claim.queue))
         self._add(claim, errand, options, errands)
 
     def _add(self, claim: Claim, errand: Errand, options: JobOptions, errands: list[Errand]) -> None:
@@ -126,14 +124,35 @@ class Desk:
             job_id = errand.claim.id
             if errand.chunk is None:
                 if held.get(job_id) is errand:
-                    del held[job_id]
-                    verdicts.append(_with_last_words(errand, self._judged(errand, verdict_on(errand))))
+                    told = errand.verdict or _with_last_words(errand, self._judged(errand, verdict_on(errand)))
+                    if not self._calls_first(errand, told):
+                        del held[job_id]
+                        verdicts.append(told)
                 continue
             verdict = errand.chunk.ended(errand)
             if verdict is not None and held.get(job_id) is errand.chunk:
                 del held[job_id]
                 verdicts.append(self._judged(errand, verdict))
         return worked
+
+    def _calls_first(self, errand: Errand, verdict: Verdict) -> bool:
+        """Tell whether something is to be called before a verdict is told; if so, have it run."""
+        claim = errand.claim
+        if errand.verdict is not None:
+            if not errand.dropped and isinstance(failure := errand.outcome(), Failure):
+                log.warning("callback_failed", job=claim.id, error=f"{failure.type}: {failure.message}")
+            return False
+        if claim.foreign is None or verdict.state is not State.CANCELLED or not verdict.started:
+            return False
+        order = claim.foreign.after_stop()
+        if order is None:
+            return False
+        run, args, options = order
+        callback = self._hands.errand(run, errand.task, args, _limits(options, claim.queue))
+        callback.claim, callback.verdict = claim, verdict
+        self.held[claim.id] = callback
+        self._hands.start([callback])
+        return True
 
     def _judged(self, errand: Errand, verdict: Verdict) -> Verdict:
         state = verdict.state

@@ -63,6 +63,8 @@ class Errand(LocalJob):
     index = -1
     #: Whether somebody cancelled it.
     unwanted = False
+    #: The verdict on its job, if it only runs what was to be called before that is told.
+    verdict: Verdict | None = None
     #: What of its words the store was told.
     _progress_told: tuple[int, int | None] | None = None
     _meta_told: bytes | None = None

@@ -71,6 +71,9 @@ CROWDED = "it holds too many containers and extensions for its size"
 #: Bytes that begin containers: maps and arrays.
 CONTAINER_BYTES = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
 
+#: What a pickle begins with, protocols 2 to 5; no value of msgpack that `encode` writes does.
+PICKLES = frozenset(b"\x80" + bytes((protocol,)) for protocol in range(2, 6))
+
 #: Why msgpack gave up, where its own words say nothing.
 PLAIN_WORDS = {
     FormatError: "they hold a byte that begins no value",
@@ -105,6 +108,8 @@ def decode(
         raise
     except Exception as exc:  # noqa: BLE001 - msgpack, the types and users' functions may raise anything
         reason = PLAIN_WORDS.get(type(exc)) or f"{exc}" or type(exc).__name__
+        if bytes(data[:2]) in PICKLES:
+            reason = "it is a pickle, which taskq never reads"
         cause = None if type(exc) in PLAIN_WORDS else exc
         raise DecodeError(f"{len(data):,} bytes are no message of taskq: {reason}") from cause
 

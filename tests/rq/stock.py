@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from rq import Retry, get_current_job
 
-__all__ = ["add", "boom", "note_failure", "note_success", "retry_later", "stop_nothing", "whoami"]
+__all__ = [
+    "add",
+    "boom",
+    "give",
+    "note_failure",
+    "note_stop",
+    "note_success",
+    "retry_later",
+    "stop_nothing",
+    "wait_for_the_end",
+    "whoami",
+]
 
 
 def add(a: int, b: int) -> int:
     """Return the sum."""
     return a + b
+
+
+def give(value: Any) -> Any:
+    """Return it."""
+    return value
 
 
 def boom(*_: Any) -> None:
@@ -40,6 +57,18 @@ def note_success(job: Any, connection: Any, result: Any) -> None:
 def note_failure(job: Any, connection: Any, kind: type, value: Exception, _trace: Any) -> None:
     """Be a failure callback."""
     connection.rpush("noted", f"failure {job.id} {kind.__name__} {value}")
+
+
+def note_stop(job: Any, connection: Any) -> None:
+    """Be a callback of stopped jobs, while RQ still says that the job runs."""
+    connection.rpush("noted", f"stopped {job.id} {job.get_status().value}")
+
+
+def wait_for_the_end() -> None:
+    """Say that it has begun, and run until it is killed."""
+    job: Any = get_current_job()
+    job.connection.rpush("noted", f"began {job.id}")
+    time.sleep(600)
 
 
 def stop_nothing(_job: Any, _connection: Any) -> None:

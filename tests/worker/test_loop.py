@@ -12,12 +12,13 @@ from taskq.states import Reason, State
 from taskq.store import Wish
 from tests.waiting import eventually
 from tests.worker.conftest import SAMPLE
-from tests.worker.sample import quiet
+from tests.worker.sample import hold, note_and_return, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from taskq.store import Order
     from tests.ledger import Ledger
     from tests.worker.double import StoreDouble
 
@@ -241,13 +242,20 @@ def test_store_away_at_the_start(store: StoreDouble, serve: Serve) -> None:
 class Stranger:
     """A job of another library, as its store brings it."""
 
-    def __init__(self, *args: Any) -> None:
-        self.args = args
+    task = "elsewhere.quiet"
 
-    def order(self) -> tuple[Callable[..., Any], tuple[Any, ...], JobOptions]:
+    def __init__(self, *args: Any, function: Callable[..., Any] = quiet, after: Order | None = None) -> None:
+        self.function = function
+        self.args = args
+        self.after = after
+
+    def order(self) -> Order:
         if not self.args:
             raise ValueError("cannot be read")
-        return quiet, self.args, JobOptions()
+        return self.function, self.args, JobOptions()
+
+    def after_stop(self) -> Order | None:
+        return self.after
 
 
 def test_foreign_jobs(store: StoreDouble, serve: Serve) -> None:
@@ -259,6 +267,22 @@ def test_foreign_jobs(store: StoreDouble, serve: Serve) -> None:
     failure = store.last(bad).failure
     assert failure is not None
     assert failure.message == "cannot be read"
+
+
+def test_what_a_foreign_job_calls_when_stopped(store: StoreDouble, serve: Serve, ledger: Ledger) -> None:
+    """What a killed foreign job wants called runs before its end is told, and may fail."""
+    after = (note_and_return, (ledger.path, "called"), JobOptions())
+    ended = store.put(b"", foreign=Stranger(b"quick", after=after))
+    killed = store.put(b"", foreign=Stranger(ledger.path, "/nowhere", "began", function=hold, after=after))
+    failing = (hold, (), JobOptions())
+    other = store.put(b"", foreign=Stranger(ledger.path, "/nowhere", "began", function=hold, after=failing))
+    serve()
+    eventually(lambda: ledger.counts() == {"began": 2} and store.ended() == 1, "two to begin, one to end")
+    store.wishes = [Wish(job_id=killed, kill=True), Wish(job_id=other, kill=True), Wish(job_id=ended, kill=True)]
+    eventually(lambda: store.ended() == 3, "all to be told")
+    assert store.state(killed) is store.state(other) is State.CANCELLED
+    assert store.state(ended) is State.SUCCEEDED
+    assert ledger.counts() == {"began": 2, "called": 1}
 
 
 # --- wishes

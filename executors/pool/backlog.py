@@ -80,8 +80,8 @@ class Backlog:
             self._order = sorted(self._lines)
         return line
 
-    def take(self, children: int) -> Batch | None:
-        """Return the next work for one of so many hungry children, or None. Skips what nobody waits for any more."""
+    def take(self, frames: int) -> Batch | None:
+        """Return the next work for a child, or None, when so many frames can be out. Skips what nobody waits for."""
         for key in self._open():
             line = self._lines[key]
             while line:
@@ -90,17 +90,16 @@ class Backlog:
                     if not entry.gone:
                         return entry
                 elif not entry.done():
-                    return self._calls(entry, line, children)
+                    return self._calls(entry, line, frames)
         return None
 
     @staticmethod
-    def _calls(first: LocalJob, line: deque[Entry], children: int) -> Calls:
+    def _calls(first: LocalJob, line: deque[Entry], frames: int) -> Calls:
         """Join jobs that follow the first one and are like it, as many as its function's pace says."""
         jobs, function = [first], first.function
         if not joinable(first):
             return Calls(function, jobs)
-        share = -(-(len(line) + 1) // children)
-        for _ in range(min(function.pace.frame(), share) - 1):
+        for _ in range(min(function.pace.share(len(line) + 1, frames) - 1, len(line))):
             following = line[0]
             if not isinstance(following, LocalJob) or following.function is not function or not joinable(following):
                 break

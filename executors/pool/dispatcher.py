@@ -18,7 +18,7 @@ import select
 import threading
 from collections import deque
 from queue import Empty, SimpleQueue
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from executors.pool import frames, page
@@ -47,6 +47,12 @@ DEPTH: Final = 2
 WORK: Final = (LocalJob, Chunk)
 #: Bytes that a pipe holds at the most: one read empties it.
 _PIPE_BYTES: Final = 1 << 16
+#: Posts that the loop has not read, at each multiple of which a poster looks if it keeps the loop from running, and the
+#: seconds for which it then lets it.
+_BURST: Final = 64
+_YIELD: Final = 0.00002
+#: Nanoseconds of a job for which that is worth it.
+_WORTH_NS: Final = 50_000
 #: Seconds a user's thread waits for the dispatcher's answer before it takes the dispatcher for dead.
 _ANSWER_WITHIN: Final = 30.0
 
@@ -89,18 +95,38 @@ class Dispatcher:
         self._thread.start()
 
     def post(self, message: Entry | Callable[[], None]) -> None:
-        """Have work queued, or a function called, by the dispatcher's thread. Never blocks."""
-        self._inbox.append(message)
+        """Have work queued, or a function called, by the dispatcher's thread. Waits for nothing, but may let it run."""
+        inbox = self._inbox
+        inbox.append(message)
         if self._asleep and (self._hungry or not isinstance(message, WORK)):
             self.wake()
+        elif not len(inbox) % _BURST and isinstance(message, LocalJob) and self._is_kept_waiting(message):
+            sleep(_YIELD)
         if self._over:
             self._settle_inbox()
+
+    def _is_kept_waiting(self, job: LocalJob) -> bool:
+        """Tell whether a child has nothing to do, for want of the loop, which waits for the interpreter that we hold.
+
+        Jobs so short that to make them takes longer than to run them are left to the interpreter's own switches.
+        """
+        if (job.function.pace.ns or _WORTH_NS) < _WORTH_NS:
+            return False
+        try:
+            slots = [*self.books.slots.values()]
+            return any(slot.ready and slot.line.page.words[page.PHASE] == page.IDLE for slot in slots)
+        except (RuntimeError, ValueError):  # children come and go
+            return False
 
     def submit(self, job: LocalJob) -> None:
         """Do as `post` for a job without options; send it to a free child straight away where one is on offer."""
         offer = self._offers.current
         if offer is None or self._inbox or not offer.take(job):
             self.post(job)
+
+    def tick_at(self, when: float) -> None:
+        """Have busy children looked at then, by the monotonic clock, if not before; in the loop's thread."""
+        self._next_tick = min(self._next_tick, when)
 
     def wake(self) -> None:
         """End the loop's sleep."""
@@ -253,7 +279,7 @@ class Dispatcher:
         if slot.has_unsent:
             self._send_on(slot)
         for report, body, records in slot.reports():
-            slot.still = 0
+            slot.still = False
             if report.kind in (frames.PROGRESS, frames.NOTE):
                 slot.notes += 1
                 (_note_progress if report.kind == frames.PROGRESS else _note_said)(slot, body)
@@ -325,7 +351,7 @@ class Dispatcher:
                 if self._running and not self.books.backlog.paused:
                     self._offers.make(slot)
                 return
-            batch = self.books.backlog.take(self._processes)
+            batch = self.books.backlog.take(DEPTH * self._processes)
             if batch is None:
                 return
             slot.send(batch)

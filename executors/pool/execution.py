@@ -178,10 +178,11 @@ class Execution:
         """Record values: together if plain or of one map, else one by one, so that each stays bytes until asked for."""
         results = self._results[self._committed :] if self._committed else self._results
         self._committed = len(self._results)
-        if not results:
+        if len(results) <= 1:
+            self._commit_singly(results)
             return
         together = None
-        if len(results) > 1 and (self._order.kind == frames.CHUNK or values.are_scalars(map(type, results))):
+        if self._order.kind == frames.CHUNK or values.are_scalars(map(type, results)):
             try:
                 together = values.pack(results, strict=self._child.strict, root="result")
             except Exception:  # noqa: BLE001  # one of them cannot travel, however its class says so; the others can

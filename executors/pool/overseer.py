@@ -7,7 +7,7 @@ Every tick, for each busy child:
     sharing         another child has nothing to do: take back what this one has in store, for both to go on with
     verdicts        a job past its timeout, or cancelled with kill: take back the rest, then kill
 
-    STOP is set ──▶ [a tick or more later] read journal, then CLAIM ──▶ everything from CLAIM on is ours again
+    STOP is set ──▶ [milliseconds later] read journal, then CLAIM ──▶ everything from CLAIM on is ours again
                                                        │
                                                        └──▶ the condemned job still runs: kill the child
 Nothing innocent can be hit, because nothing may start behind the job that is condemned. The child writes its CLAIM
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-#: Seconds between two looks at busy children; two of them bound how late a timeout is noticed.
-TICK: Final = 0.01
-#: Ticks without news after which the journal is read, and after which waiting jobs are taken back.
-_STILL_EARLY: Final = 1
-_STILL_LONG: Final = 2
+#: Seconds between two looks at busy children: they bound how late a timeout is noticed, and how long a job may run
+#: before the journal is read, and before what waits behind it is taken back.
+TICK: Final = 0.02
+#: Seconds from the order to stop until a child's CLAIM tells for certain what it has started.
+_OBEYED: Final = 0.002
 #: Nanoseconds of work that a child must have in store before an idle one takes half of it.
 _WORTH_TAKING: Final = 4_000_000
 #: Ticks that a child gets to release the jobs of a run that it has not started.
-_RELEASE_TICKS: Final = 4
+_RELEASE_TICKS: Final = 2
 #: Seconds to wait for Pool to tell a dead child's exit code before its job is failed without.
 _MOURN: Final = 0.5
 #: Children in a row that may die before they are ready; deaths by an outside SIGKILL or SIGTERM weigh less.
@@ -94,7 +94,6 @@ class Overseer:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._books = dispatcher.books
-        self._ticks = 0
         self._verdicts: dict[Slot, list[Verdict]] = {}
         self._mourning: dict[int, Mourning] = {}
         self._exit_codes: dict[int, int | None] = {}
@@ -174,26 +173,25 @@ class Overseer:
 
     def tick(self) -> None:
         """Look at every busy child."""
-        self._ticks += 1
+        now = monotonic()
         for slot in list(self._books.slots.values()):
             if slot.frames:
-                self._look_at(slot)
+                self._look_at(slot, now)
                 trim(slot.line.output)
-        now = monotonic()
         for pid in [pid for pid, mourning in self._mourning.items() if mourning.until <= now]:
             self._bury_job(pid, None)
 
-    def _look_at(self, slot: Slot) -> None:
+    def _look_at(self, slot: Slot, now: float) -> None:
         commit = slot.line.page.words[page.COMMIT]
-        slot.still = 0 if commit != slot.seen_commit else slot.still + 1
+        slot.still = commit == slot.seen_commit
         slot.seen_commit = commit
-        if slot.still >= _STILL_EARLY:
+        if slot.still:
             self._read_early(slot)
         self._check_deadline(slot)
         if slot.stopping is None:
             if slot in self._verdicts or self._blocks_others(slot) or self._can_share(slot):
                 self.stop(slot)
-        elif slot.stopping < self._ticks:
+        elif slot.stopping <= now:
             self._take_back(slot)
             if not slot.dead and slot.claim - slot.done > 1:
                 slot.line.ask_to_release()
@@ -217,7 +215,7 @@ class Overseer:
 
     def _blocks_others(self, slot: Slot) -> bool:
         """Tell whether jobs wait behind one that has been running for long, or at a child that does not begin."""
-        if slot.still < _STILL_LONG or slot.has_unsent:
+        if not slot.still or slot.has_unsent:
             return False
         words = slot.line.page.words
         running = words[page.PHASE] == page.DECODING or slot.claim > slot.done
@@ -236,7 +234,8 @@ class Overseer:
         """Have a child start nothing more of what it has."""
         if slot.stopping is None and slot.frames:
             slot.line.page.words[page.STOP] = 1
-            slot.stopping = self._ticks
+            slot.stopping = monotonic() + _OBEYED
+            self._dispatcher.tick_at(slot.stopping)
 
     def rested(self, slot: Slot) -> None:
         """Let a child that has finished all it had start again."""

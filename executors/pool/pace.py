@@ -1,8 +1,8 @@
 """How many jobs of one function go to a child at once: steered by measured time and bytes.
 
 Few enough that a result never waits long behind its batch-mates, enough that the share of the parent is lost in the
-noise: a frame costs it 0.2 ms, so one of 30 ms costs less than a percent of a core. It must exceed the switch interval
-of the interpreter (5 ms) by far, because a busy user thread may keep the dispatcher waiting for that long.
+noise: a frame costs it 0.2 ms, so one of 50 ms costs less than half a percent of a core. It must exceed the switch
+interval of the interpreter (5 ms) by far: a busy user thread may keep the dispatcher waiting for that long.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 #: Nanoseconds of work in one frame.
-TARGET_NS: Final = 30_000_000
+TARGET_NS: Final = 50_000_000
+#: Nanoseconds of work below which the last frames are not shortened: less is not worth a message.
+SHORT_NS: Final = 1_000_000
 #: Jobs in one frame at the most: bounds the memory of a window of no-ops.
 FRAME_MAX: Final = 8192
 #: Bytes of arguments, or of results, in one frame: beyond, the caches lose more than fewer messages gain.
@@ -56,6 +58,14 @@ class Pace:
         if self._bytes:
             jobs = min(jobs, FRAME_BYTES / self._bytes)
         return max(1, int(jobs))
+
+    def share(self, left: int, frames: int) -> int:
+        """Return how many jobs the next frame should hold, if so many are left and so many frames can be out.
+
+        Fewer and fewer where the end is near, so that no child ends late.
+        """
+        shortest = SHORT_NS / max(self.ns or 1.0, 1.0)
+        return min(self.frame(), max(left // frames, int(shortest), 1))
 
     def fits_behind(self, jobs: int) -> bool:
         """Tell whether so many jobs are short enough that another frame may wait behind them."""

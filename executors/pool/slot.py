@@ -12,7 +12,7 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
-from executors.pool import frames, page
+from executors.pool import frames, page, values
 from executors.pool.frames import ON_SOCKET, ORDER, RECORD, REPORT, Order, Report
 from executors.pool.work import Calls
 
@@ -31,6 +31,10 @@ Record: TypeAlias = tuple[int, int, bytes]
 _PROGRESS_TRIES = 5
 #: Bytes asked of the socket at once. More would be taken from the system and given back with every read.
 _READ = 1 << 16
+#: Bytes of a value up to which it is joined with others.
+_JOINED_MAX = 256
+#: Bytes of records up to which they are copied at once.
+_COPIED_MAX = 1 << 16
 #: Payload bytes from which shared memory beats the socket.
 _SHARE_FROM = 32 * 1024
 
@@ -60,10 +64,10 @@ class Slot:
         self.ended = False
         self.dead = False
         self.frames: deque[Frame] = deque()
-        #: The tick's number at which the child was asked to stop; None: it was not.
-        self.stopping: int | None = None
-        #: Ticks without any sign of progress.
-        self.still = 0
+        #: When, by the monotonic clock, a child that was asked to stop has certainly heard it; None: it was not asked.
+        self.stopping: float | None = None
+        #: Whether there was no sign of progress for a tick, and what was seen at the last one; -1: it had no work then.
+        self.still = False
         self.seen_commit = 0
         self.known: set[int] = set()
         #: Reports of what jobs said that were read; the queue that the child was told last.
@@ -106,7 +110,7 @@ class Slot:
         if isinstance(batch, Calls) and batch.jobs[0].said is not None and batch.jobs[0].said.meta_bytes:
             self._tell(frames.RECALL, batch.jobs[0].said.meta_bytes)
         if not self.frames:
-            self._counting_from = monotonic()
+            self._begin()
         order, payload = batch.order()
         self._append(batch)
         words = self.line.page.words
@@ -122,6 +126,11 @@ class Slot:
     def _tell(self, kind: int, text: bytes) -> None:
         self._write(ORDER.pack(*Order(bytes=len(text), kind=kind)) + text)
 
+    def _begin(self) -> None:
+        """Take note that a child gets work that had nothing to do."""
+        self._counting_from = monotonic()
+        self.seen_commit = -1
+
     def _append(self, batch: Batch) -> None:
         self.frames.append(Frame(batch, self.next_line))
         self.next_line += len(batch)
@@ -129,7 +138,7 @@ class Slot:
     def adopt(self, offer: Offer, batches: Sequence[Batch]) -> None:
         """Take note of what submitters have sent to it, or are just sending."""
         self._offer = offer
-        self._counting_from = monotonic()
+        self._begin()
         for batch in batches:
             self._append(batch)
 
@@ -300,11 +309,27 @@ class Slot:
 
 
 def _records(data: memoryview, at: int, end: int) -> list[Record]:
-    """Copy the records between two places out of shared memory or a buffer that will be reused."""
-    found = []
+    """Copy the records between two places out of shared memory or a buffer that will be reused.
+
+    Small plain values that follow each other become one record: to settle them together costs a third.
+    """
+    found: list[Record] = []
+    plain: list[bytes] = []
+    source: memoryview | bytes = data
+    if end - at <= _COPIED_MAX:  # to cut bytes is quicker than to cut a memoryview and copy
+        source, at, end = bytes(data[at:end]), 0, end - at
     while at < end:
-        jobs, encoding, size = RECORD.unpack_from(data, at)
+        jobs, encoding, size = RECORD.unpack_from(source, at)
         start = at + RECORD.size
         at = start + size
-        found.append((jobs, encoding, bytes(data[start:at])))
+        payload = bytes(source[start:at])
+        if encoding == values.MSGPACK and jobs == 1 and size <= _JOINED_MAX:
+            plain.append(payload)
+            continue
+        if plain:
+            found.append((len(plain), values.MSGPACK, values.join(plain)))
+            plain = []
+        found.append((jobs, encoding, payload))
+    if plain:
+        found.append((len(plain), values.MSGPACK, values.join(plain)))
     return found

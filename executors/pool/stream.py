@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LET_GO", "Stream"]
 
-#: Nanoseconds of work below which the last chunks are not shortened: less is not worth a message.
-_SHORT_NS: Final = 1_000_000
 #: Encodings of results that may be large objects; plain scalars are left in their list.
 LET_GO: Final = frozenset({values.PICKLE, values.CODEC})
 
@@ -122,12 +120,11 @@ class Stream(MapStream):
                     return  # a slow input must not keep it waiting
 
     def _shortened(self, jobs: int) -> int:
-        """Return how many items to read at once: fewer and fewer where the end is near, so that no child ends late."""
+        """Return how many items to read at once: fewer where the end is near."""
         pace = self.function.pace
         if self._input_size is None or self.plan.chunksize or pace.ns is None:
             return jobs
-        share = (self._input_size - self._read) // (DEPTH * self._processes)
-        return min(jobs, max(share, int(_SHORT_NS / max(pace.ns, 1.0)), 1))
+        return min(jobs, pace.share(self._input_size - self._read, DEPTH * self._processes))
 
     def _queue(self, items: Sequence[Any]) -> None:
         first = self._read

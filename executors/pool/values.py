@@ -26,6 +26,8 @@ MSGPACK, PICKLE, CODEC, RAW, FAILURE = range(5)
 #: Types that msgpack carries exactly: equal and of the same type at the other end.
 SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None)})
 are_scalars = SCALARS.issuperset
+#: Those of which msgpack carries every value.
+_SHORT: Final = frozenset({float, bool, type(None)})
 #: One packer for all threads: packing lists and tuples of exact scalars runs no Python, so nobody enters it twice.
 pack_scalars: Callable[[Any], bytes] = msgpack.Packer().pack
 
@@ -60,8 +62,15 @@ def pack(values: Sequence[Any], *, strict: bool, root: str) -> tuple[int, bytes]
         raise _refusal(values, root, error) from error
 
 
+def join(ones: list[bytes]) -> bytes:
+    """Return MSGPACK bytes of several values, of the bytes of each alone."""
+    return ones[0] if len(ones) == 1 else b"".join((b"\xdd", len(ones).to_bytes(4, "big"), *[one[1:] for one in ones]))
+
+
 def pack_one(value: Any, *, strict: bool, root: str) -> tuple[int, bytes]:
     """Encode one value as a list of one, naming the path below the value itself when it cannot travel."""
+    if type(value) in _SHORT:
+        return MSGPACK, pack_scalars((value,))
     try:
         return pack([value], strict=strict, root=root)
     except EncodeError as error:

@@ -20,7 +20,6 @@ from executors.pool.crew import Crew
 from executors.pool.jobs import DEFAULTS, Function, LocalJob
 from executors.pool.naming import definition, target
 from executors.pool.processes import default_start_method
-from executors.pool.stream import Stream
 from executors.register import Register
 from taskq.errors import ConfigError, EncodeError, JobNotFound, PoolBroken, QueueClosed
 from taskq.executor import Executor
@@ -31,6 +30,7 @@ from taskq.tasks import name_of, options_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from executors.pool.stream import Stream
     from taskq.executor import StreamPlan
     from taskq.future import Job
 
@@ -129,6 +129,8 @@ class LocalExecutor(Executor):
         for name in ("delay", "at", "expires", "key", "job_id"):
             if getattr(options, name) is not None:
                 raise ConfigError(f"{name} is for single jobs: a map over items cannot have it; use submit")
+        from executors.pool.stream import Stream  # noqa: PLC0415  # 1 ms of every start, which jobs alone do not need
+
         stream = Stream(
             self._dispatcher,
             function,

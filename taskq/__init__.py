@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
-from taskq.context import JobContext, current_job
-from taskq.errors import (
-    BackendUnavailable,
-    ConfigError,
-    DecodeError,
-    DependencyFailed,
-    EncodeError,
-    JobCancelled,
-    JobCrashed,
-    JobError,
-    JobExists,
-    JobExpired,
-    JobFailed,
-    JobLost,
-    JobNotFound,
-    JobTimeout,
-    MissingExtra,
-    NotInJob,
-    PoolBroken,
-    QueueClosed,
-    QueueFull,
-    RemoteError,
-    SoftTimeout,
-    StoreDamaged,
-    StoreFull,
-    TaskqError,
-    TaskRefused,
-    UnknownTask,
-)
-from taskq.future import Job
-from taskq.job import JobOptions, Reason, State
-from taskq.queue import TaskQueue
-from taskq.retry import Retry
-from taskq.tasks import task
+import gc
+
+_collects = gc.isenabled()
+gc.disable()  # what an import makes is there to stay: to look through it for garbage takes 2 ms of every start
+try:
+    from taskq.context import JobContext, current_job
+    from taskq.errors import (
+        BackendUnavailable,
+        ConfigError,
+        DecodeError,
+        DependencyFailed,
+        EncodeError,
+        JobCancelled,
+        JobCrashed,
+        JobError,
+        JobExists,
+        JobExpired,
+        JobFailed,
+        JobLost,
+        JobNotFound,
+        JobTimeout,
+        MissingExtra,
+        NotInJob,
+        PoolBroken,
+        QueueClosed,
+        QueueFull,
+        RemoteError,
+        SoftTimeout,
+        StoreDamaged,
+        StoreFull,
+        TaskqError,
+        TaskRefused,
+        UnknownTask,
+    )
+    from taskq.future import Job
+    from taskq.job import JobOptions, Reason, State
+    from taskq.queue import TaskQueue
+    from taskq.retry import Retry
+    from taskq.tasks import task
+finally:
+    if _collects:
+        gc.enable()
 
 __version__ = "0.1.0"
 

@@ -12,8 +12,8 @@ __all__ = ["parse_duration"]
 #: Seconds in each unit that may stand behind a number.
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
-PART = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|[smhdw])")
-BARE = re.compile(r"\d+(?:\.\d*)?|\.\d+")
+PART = r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|[smhdw])"
+BARE = r"\d+(?:\.\d*)?|\.\d+"
 
 
 def parse_duration(value: object) -> float:
@@ -34,8 +34,8 @@ def _seconds(value: object) -> float | None:
     if not isinstance(value, str):
         return float(value)
     text = value.strip().lower()
-    if BARE.fullmatch(text):
+    if re.fullmatch(BARE, text):
         return float(text)
-    parts = PART.findall(text)
-    rest = PART.sub("", text).strip()
+    parts = re.findall(PART, text)
+    rest = re.sub(PART, "", text).strip()
     return sum(float(number) * UNITS[unit] for number, unit in parts) if parts and not rest else None

@@ -6,7 +6,7 @@ The states themselves stand in `states.py`, below `retry.py` and `result.py`, wh
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
 
 from taskq.errors import ConfigError
 from taskq.record import Record
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Self, Unpack
 
-__all__ = ["TERMINAL", "TRANSITIONS", "JobOptionFields", "JobOptions", "Reason", "State"]
+    from taskq.option_fields import JobOptionFields
+
+__all__ = ["TERMINAL", "TRANSITIONS", "JobOptions", "Reason", "State"]
 
 #: Seconds; ten years. A longer wait is a slip of the pen (milliseconds, a timestamp), and clocks overflow.
 MAX_SECONDS = 315_360_000.0
@@ -31,28 +33,10 @@ MAX_KEY = 512
 MAX_QUEUE = 128
 
 #: What an id may be: it becomes a part of keys, file names and command lines.
-JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+JOB_ID = r"[A-Za-z0-9_-]{1,128}"
 
 #: What a taken `key` or `job_id` may do.
 IF_EXISTS = ("return", "reject")
-
-
-class JobOptionFields(TypedDict, total=False):
-    """Type the keywords of `@task(...)`, `TaskQueue.options(...)` and `JobOptions.merged(...)`."""
-
-    queue: str
-    timeout: float | None
-    soft_timeout: float | None
-    retry: Retry | int | None
-    max_crashes: int
-    priority: int
-    delay: float | None
-    at: datetime | None
-    expires: float | None
-    key: str | None
-    job_id: str | None
-    if_exists: Literal["return", "reject"]
-    result_ttl: float | None
 
 
 class JobOptions(Record):
@@ -190,5 +174,5 @@ def _check_key(value: object) -> None:
 
 
 def _check_job_id(value: object) -> None:
-    if not isinstance(value, str) or JOB_ID.fullmatch(value) is None:
+    if not isinstance(value, str) or re.fullmatch(JOB_ID, value) is None:
         raise ConfigError(f"job_id={value!r}: give 1 to 128 letters, digits, - or _, or None")

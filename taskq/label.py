@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from taskq.redact import SECRET_NAME, safe_url
+from taskq.redact import is_secret, safe_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,20 +30,15 @@ def parameters_of(fn: Callable[..., Any]) -> tuple[str, ...]:
 def label_of(task: str, parameters: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     """Return a call as text, as "thumbnail('a.jpg', size=128)"."""
     shown = [
-        "***" if index < len(parameters) and _is_secret(parameters[index]) else _brief(value)
+        "***" if index < len(parameters) and is_secret(parameters[index]) else _brief(value)
         for index, value in enumerate(args[:_SHOWN])
     ]
     for name, value in kwargs.items():
-        shown.append(f"{name}=***" if _is_secret(name) else f"{name}={_brief(value)}")
+        shown.append(f"{name}=***" if is_secret(name) else f"{name}={_brief(value)}")
     if len(args) > _SHOWN:
         shown.append("...")
     text = f"{task.partition(':')[2]}({', '.join(shown)})"
     return text if len(text) <= _LABEL else f"{text[: _LABEL - 3]}..."
-
-
-@lru_cache(maxsize=1024)
-def _is_secret(name: str) -> bool:
-    return SECRET_NAME.search(name) is not None
 
 
 def _brief(value: Any) -> str:

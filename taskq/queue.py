@@ -6,7 +6,6 @@ from collections.abc import Sized
 from concurrent.futures import Executor as FuturesExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
 
-from taskq import config
 from taskq.connect import open_executor
 from taskq.errors import ConfigError
 from taskq.executor import StreamPlan
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from taskq.executor import Executor
     from taskq.future import Job
-    from taskq.job import JobOptionFields
+    from taskq.option_fields import JobOptionFields
 
 __all__ = ["BoundQueue", "TaskQueue"]
 
@@ -237,7 +236,7 @@ class TaskQueue(Submitter):
             "strict": strict,
         }
         given = {name: value for name, value in settings.items() if value is not None}
-        self._executor = open_executor(config.default_url() if url is None else url, given)
+        self._executor = open_executor(_configured_url() if url is None else url, given)
 
     @property
     def processes(self) -> int | None:
@@ -331,3 +330,9 @@ class BoundQueue(Submitter):
         if base is not self._base:  # mostly one function at a time: remember the last
             self._base, self._options = base, base.merged(**self._changes)
         return self._options
+
+
+def _configured_url() -> str:
+    from taskq.config import default_url  # noqa: PLC0415  # 1 ms that a start with a URL does not need
+
+    return default_url()

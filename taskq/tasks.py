@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Unpack
 
-    from taskq.job import JobOptionFields
+    from taskq.option_fields import JobOptionFields
 
 __all__ = ["name_of", "options_of", "registered", "resolve", "task"]
 

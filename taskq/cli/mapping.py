@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from taskq.cli.output import Output
     from taskq.cli.resume import Earlier
     from taskq.config import Settings
-    from taskq.job import JobOptionFields
+    from taskq.option_fields import JobOptionFields
     from taskq.queue import TaskQueue
 
 __all__ = ["Plan", "run_plan"]

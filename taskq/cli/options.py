@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from taskq.config import Settings
-    from taskq.job import JobOptionFields
+    from taskq.option_fields import JobOptionFields
 
 __all__ = ["CommandAfterDashes", "dashed", "job_options", "pool_flags", "read_settings"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from taskq.job import JobOptionFields
+    from taskq.option_fields import JobOptionFields
 
 __all__ = ["Request"]
 

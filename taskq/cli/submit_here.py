@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from taskq.cli.request import Request
     from taskq.config import Settings
     from taskq.future import Job
-    from taskq.job import JobOptionFields
+    from taskq.option_fields import JobOptionFields
 
 __all__ = ["submit_here"]
 

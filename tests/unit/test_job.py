@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from taskq.errors import ConfigError
-from taskq.job import TERMINAL, TRANSITIONS, JobOptionFields, JobOptions, Reason, State
+from taskq.job import TERMINAL, TRANSITIONS, JobOptions, Reason, State
+from taskq.option_fields import JobOptionFields
 from taskq.retry import Retry
 
 SOON = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)

@@ -1,6 +1,6 @@
 """Envelopes: one job as bytes (`layout.py`), and how the job in one is run.
 
-    perform            in a stock `rq worker`                       ──▶ the value itself
+    perform            in a stock `rq worker`, see rq.py            ──▶ the value itself
     perform_call       one call, in a child of our own worker       ──▶ its value as codec bytes
     perform_chunk      all items of a chunk of a map                ──▶ the record of each, see chunks.py
     perform_item       one of them alone                            ──▶ its value as codec bytes
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from functools import partial
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
@@ -33,7 +33,6 @@ __all__ = [
     "CALL",
     "CHUNK",
     "MAX_BYTES",
-    "PERFORM",
     "Head",
     "Parts",
     "Template",
@@ -47,9 +46,6 @@ __all__ = [
     "perform_item",
     "trust",
 ]
-
-#: The name under which a stock RQ worker finds `perform`.
-PERFORM: Final = "taskq.envelope.perform"
 
 #: Which functions this process may run, and how large results may be; set once, before its first job.
 _trust: trusts.Trust | None = None

@@ -1,7 +1,7 @@
 """Between Redis' bytes and taskq's records: a job's hash, its `data`, its failure, the news of its end.
 
 data       RQ's (function, instance, args, kwargs) with one function and one argument, our envelope:
-           94  b6 "taskq.envelope.perform"  c0  91 <envelope>  80          zlib over it from 1 kB up, as RQ's own
+           94  ac "taskq.rq.run"  c0  91 <envelope>  80                    zlib over it from 1 kB up, as RQ's own
 failure    codec bytes of Failure.to_data(); or, written by scripts, a letter and a word:
            E seconds   expired          D id ...   a job that it waited for did not succeed
            C number    its workers died so often          Q   its record is broken
@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from executors.rq.layout import FIELDS, STATUSES
 from taskq.codec import decode, encode
-from taskq.envelope import PERFORM
 from taskq.errors import DecodeError
 from taskq.result import Failure
+from taskq.rq import NAME
 from taskq.states import Reason, State
 from taskq.store import Ended, JobRecord
 
@@ -31,7 +31,7 @@ COMPRESSED_FROM: Final = 1024
 #: Bytes that `data` may grow to: ten times what an envelope may measure by default.
 INFLATED_MAX: Final = 16 * 1_048_576
 
-_HEAD: Final = b"\x94" + bytes((0xA0 | len(PERFORM),)) + PERFORM.encode() + b"\xc0\x91"
+_HEAD: Final = b"\x94" + bytes((0xA0 | len(NAME),)) + NAME.encode() + b"\xc0\x91"
 _TAIL: Final = b"\x80"
 
 #: The codec's bytes of None, which RQ's result streams leave out.

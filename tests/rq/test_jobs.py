@@ -35,6 +35,16 @@ def test_put_and_get(store: RQStore) -> None:
     assert store.get(["nobody"]) == [None]
 
 
+def test_small_form(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """Redis keeps the record of a job of usual length in its small form, to its end."""
+    small, large = new_job(12, 3, task="shop.orders.tasks:send_receipt"), new_job("x" * 64)
+    store.put([small, large])
+    hands = join()
+    hands.tell(*map(succeeded, hands.take()))
+    assert client.object("encoding", f"rq:job:{small.id}") in {b"listpack", b"ziplist"}
+    assert client.object("encoding", f"rq:job:{large.id}") == b"hashtable"
+
+
 @pytest.mark.parametrize("size", [0, 200, 300, 1500, 70_000, 300_000])
 def test_envelopes_of_any_size(store: RQStore, size: int) -> None:
     """An envelope comes back byte for byte, whichever header and compression it needs."""

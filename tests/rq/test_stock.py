@@ -62,7 +62,7 @@ def test_waiting_job(store: RQStore, client: Any) -> None:
     job = new_job(1, 2, timeout=7, retry=Retry(3, delay=2, backoff=3, jitter=False))
     store.put([job])
     seen = fetch(job.id, client)
-    assert (seen.func_name, list(seen.args), seen.kwargs) == ("taskq.envelope.perform", [job.envelope], {})
+    assert (seen.func_name, list(seen.args), seen.kwargs) == ("taskq.rq.run", [job.envelope], {})
     assert (seen.get_status(), seen.origin, seen.description) == (JobStatus.QUEUED, "default", "add(1, 2)")
     assert (seen.timeout, seen.result_ttl, seen.failure_ttl) == (7, 86_400, 7 * 86_400)
     assert (seen.retries_left, seen.retry_intervals) == (3, [2, 6, 18])

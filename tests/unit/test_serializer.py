@@ -21,7 +21,7 @@ def test_round_trip(value: Any) -> None:
 
 def test_what_rq_stores_of_a_job() -> None:
     """RQ's four parts of a call come back as the tuple that it takes apart."""
-    call = ("taskq.envelope.perform", None, (b"envelope",), {})
+    call = ("taskq.rq.run", None, (b"envelope",), {})
     assert MsgpackSerializer.loads(MsgpackSerializer.dumps(call)) == call
 
 

@@ -20,16 +20,18 @@ from taskq.context import JobContext
 from taskq.states import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from executors.pool.child import Child
 
 #: Nanoseconds of work that a run of several jobs aims at: the most that is run again when its process dies.
 _RUN_NS: Final = 30_000
-#: Nanoseconds from which a job runs alone: less than any takes that writes a file or sends a message.
-_ALONE_NS: Final = 3_000
+#: Nanoseconds, with 1.5 us of our own, from which a job runs alone: less than any takes that writes a file.
+_ALONE_NS: Final = 2_500
 #: Jobs in a run at the most: beyond this the claim costs nothing any more.
 _RUN_MAX: Final = 256
+#: The keyword arguments of most calls.
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 class Execution:
@@ -63,25 +65,19 @@ class Execution:
         if isinstance(function, Exception):
             self._refuse_all(function)
             return
-        run = self._run_chunk if order.kind == frames.CHUNK else self._run_calls
         context.provide(self._context)
         last = self._journal.done + order.jobs
         length = 1 if self._exact else child.run_lengths.get(order.function, 1)
-        while (line := self._journal.done) < last:
-            jobs = self._claim(line, min(length, last - line))
-            if not jobs:
-                break
-            started = perf_counter_ns()
-            run(function, jobs)
-            elapsed = perf_counter_ns() - started
-            if not self._exact:
-                each = elapsed // jobs + 1
-                length = 1 if each > _ALONE_NS else min(_RUN_NS // each, 2 * length, _RUN_MAX)
-        child.run_lengths[order.function] = length
+        while length and self._journal.done < last:
+            run = self._run_singly if length == 1 else self._run_together
+            length = run(function, length, last)
+        if length:
+            child.run_lengths[order.function] = length
 
     def _claim(self, line: int, jobs: int) -> int:
         """Announce the jobs that may start now; return how many may (0: the parent wants no more)."""
-        words, child = self._child.words, self._child
+        child = self._child
+        words = child.words
         if child.max_tasks is not None:
             jobs = min(jobs, child.max_tasks - child.tasks)
         words[page.CLAIM] = line + jobs
@@ -91,22 +87,81 @@ class Execution:
         child.tasks += jobs
         return jobs
 
-    # -- the items of a map
+    # -- one job after the other
+
+    def _run_singly(self, function: Callable[..., Any], _length: int, last: int) -> int:
+        """Run jobs one by one until they turn out short; return how many the next run may hold, 0: none may start."""
+        journal, words, items, soft = self._journal, self._child.words, self._items, self._order.soft
+        arguments = self._arguments_of_call if self._order.kind == frames.CALLS else self._arguments_of_item
+        spool, exact = self._child.spool, self._exact
+        results = self._results = []
+        self._committed = 0
+        while (line := journal.done) < last:
+            if not self._claim(line, 1):
+                return 0
+            started = perf_counter_ns()
+            try:
+                args, kwargs = arguments(next(items))
+            except Exception as unreadable:  # noqa: BLE001  # their classes may fail to be rebuilt in any way
+                self._commit_failure(unreadable, Reason.UNDECODABLE)
+                continue
+            if exact:
+                words[page.START] = monotonic_ns()
+            error = runner.run_one(function, args, kwargs, results, soft)
+            if exact:
+                words[page.START] = 0
+            if spool is not None:
+                self._tell_printed(line)
+            if error is None:
+                self._commit_one(results.pop())
+            else:
+                self._commit_failure(error)
+                results = self._results
+            if perf_counter_ns() - started < _ALONE_NS and not exact:
+                return 2
+        return 1
+
+    def _arguments_of_call(self, call: Any) -> tuple[Any, Any]:
+        self._call_number = call[0]
+        if len(call) > 2:  # noqa: PLR2004  # all is plain, see pack_call
+            return call[1], call[2] or _NOTHING
+        return values.unpack_call(call[1], strict=self._child.strict)
+
+    def _arguments_of_item(self, item: Any) -> tuple[Any, Any]:
+        return item if self._order.flags & frames.STAR else (item,), _NOTHING
+
+    def _tell_printed(self, line: int) -> None:
+        """Send what a call printed that has just ended."""
+        if self._order.kind == frames.CALLS:
+            self._child.tell_printed(line)
+
+    # -- several together
+
+    def _run_together(self, function: Callable[..., Any], length: int, last: int) -> int:
+        """Run several jobs; return as `_run_singly`."""
+        line = self._journal.done
+        jobs = self._claim(line, min(length, last - line))
+        if not jobs:
+            return 0
+        started = perf_counter_ns()
+        if self._order.kind == frames.CHUNK:
+            self._run_chunk(function, jobs)
+        else:
+            self._run_calls(function, jobs)
+        each = (perf_counter_ns() - started) // jobs + 1
+        return 1 if each > _ALONE_NS else min(_RUN_NS // each, 2 * length, _RUN_MAX)
 
     def _run_chunk(self, function: Callable[..., Any], jobs: int) -> None:
+        """Run items of a map."""
         star = bool(self._order.flags & frames.STAR)
         end = self._journal.done + jobs
         while self._journal.done < end and not self._released:
             self._results, self._committed = [], 0
-            if self._exact:
-                item = next(self._items)
-                error = self._run_timed(function, item if star else (item,), {})
-            else:
-                self._left = length_hint(self._items)
-                items = islice(self._items, end - self._journal.done)
-                self._in_job = True
-                error = runner.run_many(function, items, self._results, star=star)
-                self._in_job = False
+            self._left = length_hint(self._items)
+            items = islice(self._items, end - self._journal.done)
+            self._in_job = True
+            error = runner.run_many(function, items, self._results, star=star)
+            self._in_job = False
             complete = len(self._results) == self._kept  # after a release, this many is all
             self._commit_results()
             if error is None and self._journal.done < end and not complete:
@@ -114,35 +169,22 @@ class Execution:
             if error is not None:
                 self._journal.commit(1, values.FAILURE, self._child.failure(error))
 
-    def _run_timed(self, function: Callable[..., Any], args: Any, kwargs: Any) -> BaseException | None:
-        words = self._child.words
-        words[page.START] = monotonic_ns()
-        error = runner.run_one(function, args, kwargs, self._results, self._order.soft)
-        words[page.START] = 0
-        return error
-
-    # -- single calls
-
     def _run_calls(self, function: Callable[..., Any], jobs: int) -> None:
+        """Run single calls."""
         self._results, self._committed = [], 0
-        spool, line = self._child.spool, self._journal.done
-        for call in islice(self._items, jobs):
-            self._call_number = call[0]
+        first = self._journal.done
+        spool = self._child.spool
+        for line, call in enumerate(islice(self._items, jobs), first):
             try:
-                args, kwargs = call[1:] if len(call) > 2 else values.unpack_call(call[1], strict=self._child.strict)  # noqa: PLR2004
-            except Exception as unreadable:  # noqa: BLE001  # their classes may fail to be rebuilt in any way
+                args, kwargs = self._arguments_of_call(call)
+            except Exception as unreadable:  # noqa: BLE001  # as in _run_singly
                 self._commit_failure(unreadable, Reason.UNDECODABLE)
-                line += 1
                 continue
-            if self._exact:
-                error = self._run_timed(function, args, kwargs or {})
-            else:
-                self._in_job = True
-                error = runner.run_one(function, args, kwargs or {}, self._results)
-                self._in_job = False
+            self._in_job = True
+            error = runner.run_one(function, args, kwargs, self._results)
+            self._in_job = False
             if spool is not None:
-                self._child.tell_printed(line)
-                line += 1
+                self._tell_printed(line)
             if error is not None:
                 self._commit_failure(error)
         self._commit_results()
@@ -178,11 +220,10 @@ class Execution:
         """Record values: together if plain or of one map, else one by one, so that each stays bytes until asked for."""
         results = self._results[self._committed :] if self._committed else self._results
         self._committed = len(self._results)
-        if len(results) <= 1:
-            self._commit_singly(results)
+        if not results:
             return
         together = None
-        if self._order.kind == frames.CHUNK or values.are_scalars(map(type, results)):
+        if len(results) > 1 and (self._order.kind == frames.CHUNK or values.are_scalars(map(type, results))):
             try:
                 together = values.pack(results, strict=self._child.strict, root="result")
             except Exception:  # noqa: BLE001  # one of them cannot travel, however its class says so; the others can
@@ -194,11 +235,14 @@ class Execution:
 
     def _commit_singly(self, results: list[Any]) -> None:
         for result in results:
-            try:
-                encoding, payload = values.pack_one(result, strict=self._child.strict, root="result")
-            except Exception as error:  # noqa: BLE001  # as above
-                encoding, payload = values.FAILURE, self._child.failure(error)
-            self._journal.commit(1, encoding, payload)
+            self._commit_one(result)
+
+    def _commit_one(self, result: Any) -> None:
+        try:
+            encoding, payload = values.pack_one(result, strict=self._child.strict, root="result")
+        except Exception as error:  # noqa: BLE001  # as above
+            encoding, payload = values.FAILURE, self._child.failure(error)
+        self._journal.commit(1, encoding, payload)
 
     def _refuse_all(self, error: Exception) -> None:
         refusal = self._child.failure(error, Reason.UNKNOWN_TASK)

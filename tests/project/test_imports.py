@@ -60,3 +60,18 @@ def test_import_time_is_measured(record_testsuite_property: Callable[[str, objec
 def test_each_package_imports_by_itself(module: str) -> None:
     """Each package can be the first that a program imports: no cycle works only from one side."""
     subprocess.run([sys.executable, "-W", "error", "-c", f"import {module}"], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_collection_is_left_as_it_was(enabled: bool) -> None:
+    """The imports of taskq and of an executor, a missing one's too, leave the garbage collector as they found it."""
+    program = (
+        f"import gc\n{'gc.enable()' if enabled else 'gc.disable()'}\n"
+        "import taskq\nprint(gc.isenabled())\n"
+        "with taskq.TaskQueue('local://', processes=1) as queue:\n"
+        "    print(gc.isenabled(), queue.submit(gc.isenabled).result())\n"
+        "sys_modules = __import__('sys').modules\nsys_modules['redis'] = None\n"
+        "try: taskq.TaskQueue('redis://127.0.0.1:1')\nexcept taskq.MissingExtra: print(gc.isenabled())\n"
+    )
+    found = output_of([sys.executable, "-c", program], ROOT).split()
+    assert found == [str(enabled), str(enabled), "True", str(enabled)]  # the child was started by a fork server

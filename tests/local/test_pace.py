@@ -1,0 +1,52 @@
+"""How many jobs go into a frame, and how the values of short jobs come out of the journal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from executors.pool import values
+from executors.pool.frames import RECORD
+from executors.pool.pace import SHORT_NS, TARGET_NS, Pace
+from executors.pool.slot import _records
+from tests.sample_values import same
+
+PLAIN = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=300)
+ENDS = st.lists(st.lists(PLAIN | st.binary(max_size=300), min_size=1, max_size=3) | st.just("failed"), max_size=40)
+
+
+def measured(each_ns: float, jobs: int) -> Pace:
+    """Return the pace of a function of which frames of so many jobs have come back."""
+    pace = Pace()
+    for _ in range(20):
+        pace.observe(jobs, int(each_ns * jobs))
+    return pace
+
+
+@given(each_ns=st.floats(10, 1e10), jobs=st.integers(1, 8192), left=st.integers(0, 100_000), frames=st.integers(1, 64))
+def test_share(each_ns: float, jobs: int, left: int, frames: int) -> None:
+    """A frame holds at least one job, no more work than is aimed at, and near the end no more than a share of it."""
+    pace = measured(each_ns, jobs)
+    share = pace.share(left, frames)
+    assert 1 <= share <= pace.frame() <= max(1.0, 1.01 * TARGET_NS / each_ns)
+    assert share <= max(1, left // frames, int(1.01 * SHORT_NS / each_ns) + 1)
+
+
+@given(ENDS)
+def test_records_that_are_joined(ends: list[Any]) -> None:
+    """Whatever is in the journal comes out in order: plain values joined or not, others and failures as they are."""
+    journal, expected = b"", []
+    for end in ends:
+        encoding, payload = (
+            (values.FAILURE, b"why") if end == "failed" else values.pack(end, strict=False, root="result")
+        )
+        journal += RECORD.pack(1 if end == "failed" else len(end), encoding, len(payload)) + payload
+        expected += [end] if end == "failed" else end
+    found: list[Any] = []
+    for jobs, encoding, payload in _records(memoryview(b"before" + journal), len(b"before"), len(b"before" + journal)):
+        one = ["failed"] if encoding == values.FAILURE else list(values.unpack(encoding, payload))
+        assert len(one) == jobs
+        found += one
+    assert same(found, expected)

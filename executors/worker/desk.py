@@ -201,8 +201,8 @@ class Desk:
             self._hands.cancel(_errands_of(found), kill=True)
 
     def abandon(self) -> list[Verdict]:
-        """Return the verdicts that give everything back which is still held."""
-        verdicts = [given_back(found.claim) for found in self.held.values()]
+        """Return the verdicts on everything that is still held: it goes back, unless its end was only to be told."""
+        verdicts = [_verdict_of(found) or given_back(found.claim) for found in self.held.values()]
         self.held.clear()
         return verdicts
 
@@ -217,6 +217,10 @@ def _with_last_words(errand: Errand, verdict: Verdict) -> Verdict:
         return verdict
     news = errand.news()
     return verdict if news is None else replace(verdict, progress=news.progress, meta=news.meta, log=news.log)
+
+
+def _verdict_of(found: Held) -> Verdict | None:
+    return found.verdict if isinstance(found, Errand) else None
 
 
 def _errands_of(found: Held) -> list[Errand]:

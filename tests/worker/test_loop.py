@@ -285,6 +285,19 @@ def test_what_a_foreign_job_calls_when_stopped(store: StoreDouble, serve: Serve,
     assert ledger.counts() == {"began": 2, "called": 1}
 
 
+def test_stop_while_a_foreign_job_calls(store: StoreDouble, serve: Serve, ledger: Ledger) -> None:
+    """A job that was killed stays so when the worker is ended in the midst of what it wanted called."""
+    after = (hold, (ledger.path, "/nowhere", "called"), JobOptions())
+    job_id = store.put(b"", foreign=Stranger(ledger.path, "/nowhere", "began", function=hold, after=after))
+    running = serve(grace=0.1)
+    eventually(ledger.texts, "the job to begin")
+    store.wishes = [Wish(job_id=job_id, kill=True)]
+    eventually(lambda: ledger.texts() == ["began", "called"], "the call to begin")
+    running.stop()
+    assert store.state(job_id) is State.CANCELLED
+    assert len(store.verdicts[job_id]) == 1
+
+
 # --- wishes
 
 

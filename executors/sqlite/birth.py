@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from executors.sqlite.page import Page
 
-__all__ = ["BUSY_MS", "beside", "connect", "make_file", "make_folder", "open_reader", "open_writer"]
+__all__ = ["BUSY_MS", "beside", "connect", "keep_name", "make_file", "make_folder", "open_reader", "open_writer"]
 
 #: Milliseconds to wait for programs that know nothing of our lock, as the sqlite3 shell.
 BUSY_MS = 5000
@@ -93,7 +93,11 @@ def open_writer(path: Path, page: Page) -> sqlite3.Connection:
 def open_reader(path: Path) -> sqlite3.Connection:
     """Return a connection that only reads."""
     connection = connect(path)
-    connection.execute("PRAGMA query_only = ON")
+    try:
+        connection.execute("PRAGMA query_only = ON")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -107,8 +111,12 @@ def connect(path: Path) -> sqlite3.Connection:
         timeout=BUSY_MS / 1000,
         cached_statements=256,
     )
-    for pragma in ("synchronous = NORMAL", "wal_autocheckpoint = 0", "mmap_size = 0", "temp_store = MEMORY"):
-        connection.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in ("synchronous = NORMAL", "wal_autocheckpoint = 0", "mmap_size = 0", "temp_store = MEMORY"):
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -127,7 +135,7 @@ def _make_ready(path: Path, connection: sqlite3.Connection, page: Page) -> None:
     if version < VERSION:
         _lead_up(connection, version)
     if version == 0:
-        _keep_name(path)
+        keep_name(path)
     page.born = True
     connection.execute("PRAGMA cache_size = -8000")
 
@@ -161,7 +169,7 @@ def _lead_up(connection: sqlite3.Connection, version: int) -> None:
         raise
 
 
-def _keep_name(path: Path) -> None:
+def keep_name(path: Path) -> None:
     """Have the disk keep the file's name, and not only its content."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,6 +1,6 @@
 """The connections of one process to a queue file: opened together, closed under the lock, left behind by forks.
 
-one to write (`birth` makes the file) · some to read · the lock with its page · the log's descriptor, for syncs
+one to write (`birth` makes the file) · some to read · the lock with its page · the inbox · the log, for syncs
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from executors.sqlite.birth import beside, make_folder, open_reader, open_writer
 from executors.sqlite.errors import from_os, from_sqlite
 from executors.sqlite.fork import gate, immortal, watch
+from executors.sqlite.inbox import Inbox
 from executors.sqlite.lock import PATIENCE, StoreLock
 from executors.sqlite.sync import LogSync
 from taskq.errors import BackendUnavailable
@@ -22,13 +23,23 @@ from taskq.errors import BackendUnavailable
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from executors.sqlite.page import Ledger, Page
+
 __all__ = ["Connections", "Opened"]
 
 #: Connections for reading that are kept for the next one.
 IDLE_READERS = 4
 
+#: Bytes of the log that are made in one step.
+LOG_ROOM = 8 * 1024 * 1024
+
 #: Seconds that a store which was never closed waits for the lock when it is thrown away.
 FAREWELL = 1.0
+
+
+#: Connections that are open. Without it the garbage collector, where it finds a store in a cycle, could close one of
+#: its connections before the store itself, and so without the lock.
+_held: set[sqlite3.Connection] = set()
 
 
 class Opened(NamedTuple):
@@ -37,6 +48,7 @@ class Opened(NamedTuple):
     writer: sqlite3.Connection
     lock: StoreLock
     log: LogSync
+    inbox: Inbox
 
 
 class Connections:
@@ -91,16 +103,26 @@ class Connections:
 
     def _open_under(self, lock: StoreLock) -> Opened:
         while self._inherited:
-            self._inherited.pop().close()
+            connection = self._inherited.pop()
+            connection.close()
+            _held.discard(connection)
         writer = open_writer(self.path, lock.page)
         try:
             writer.execute("SELECT count(*) FROM jobs WHERE n = 0").fetchone()  # opens the log
-            return Opened(writer, lock, LogSync(beside(self.path, "-wal"), lock))
+            inbox = Inbox(self.path, lock)
         except BaseException as exc:
             writer.close()
             if isinstance(exc, sqlite3.Error):
                 raise from_sqlite(self.path, exc) from exc
             raise
+        try:
+            log = os.open(beside(self.path, "-wal"), os.O_RDWR | os.O_CLOEXEC)
+        except BaseException:
+            inbox.close()
+            writer.close()
+            raise
+        _held.add(writer)
+        return Opened(writer, lock, LogSync(log, lock, _ledger, LOG_ROOM), inbox)
 
     # -- reading
 
@@ -110,7 +132,9 @@ class Connections:
         try:
             return self._readers.pop()
         except IndexError:
-            return open_reader(self.path)
+            connection = open_reader(self.path)
+            _held.add(connection)
+            return connection
 
     def give_back(self, connection: sqlite3.Connection) -> None:
         """Keep a connection for the next one who reads."""
@@ -134,6 +158,7 @@ class Connections:
                 readers = [self._readers.pop() for _ in range(len(self._readers))]
                 _close_all([*readers, opened.writer], opened.lock, patience)
                 opened.log.close()
+                opened.inbox.close()
                 opened.lock.close()
 
     def forsake(self) -> None:
@@ -143,12 +168,17 @@ class Connections:
                 immortal(connection)
                 self._inherited.append(connection)
             self._opened.log.close()
+            self._opened.inbox.close()
             self._opened.lock.close()
         self._reset()
 
     def __del__(self) -> None:
         if getattr(self, "_opened", None) is not None:
             self.close(FAREWELL)
+
+
+def _ledger(page: Page) -> Ledger:
+    return page.log
 
 
 def _close_all(connections: list[sqlite3.Connection], lock: StoreLock, patience: float) -> None:
@@ -161,6 +191,7 @@ def _close_all(connections: list[sqlite3.Connection], lock: StoreLock, patience:
     try:
         for connection in connections:
             connection.close()
+            _held.discard(connection)
     finally:
         lock.release()
 

@@ -1,16 +1,19 @@
 """A queue file in this process: its connections, and the way of every write.
 
     write(work) ── threads that come together are joined ──▶ the first of them, for all:
-        lock ─▶ BEGIN IMMEDIATE ─▶ work(tx), each in a savepoint of its own ─▶ COMMIT ─▶ number ─▶ checkpoint? ─▶ unlock
+        lock ─▶ BEGIN IMMEDIATE ─▶ the inbox is poured ─▶ work(tx), each in a savepoint ─▶ COMMIT ─▶ number
+             ─▶ checkpoint? ─▶ unlock
                    each caller then:  after(tx): wake who sleeps ─▶ sync up to its number, if it must last
 
-    read(work)  ── a connection of its own, no lock
+    append(row) ── lock ─▶ inbox ─▶ number ─▶ unlock
+    read(work)  ── a connection of its own, no lock; what is in the inbox is poured first
 
 Every use of a connection stands behind the gate of `fork`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 from collections import deque
@@ -25,8 +28,9 @@ from executors.sqlite.room import Room
 from taskq.errors import TaskqError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from executors.sqlite.connections import Opened
     from executors.sqlite.lock import StoreLock
     from executors.sqlite.page import Page
     from executors.sqlite.url import Place
@@ -55,7 +59,7 @@ class Tx:
         self.executemany = connection.executemany
         self.page = page
         self.now = time.time()
-        #: The commit's number, when it is made.
+        #: `Page.changes` when it is made.
         self.number = 0
         #: Ears whose jobs have ended, and how many jobs have.
         self.ears: set[int] = set()
@@ -69,11 +73,10 @@ class Tx:
 class _Errand(Generic[T]):
     """One caller's work, and what came of it."""
 
-    __slots__ = ("done", "error", "number", "single", "tx", "value", "work")
+    __slots__ = ("done", "error", "number", "tx", "value", "work")
 
-    def __init__(self, work: Callable[[Tx], T], *, single: bool) -> None:
+    def __init__(self, work: Callable[[Tx], T]) -> None:
         self.work = work
-        self.single = single
         self.done = False
         self.number = 0
         self.error: BaseException | None = None
@@ -111,21 +114,20 @@ class StoreFile:
         work: Callable[[Tx], T],
         *,
         lasting: bool = True,
-        single: bool = False,
         after: Callable[[Tx], None] | None = None,
         kept: Callable[[Tx], None] | None = None,
     ) -> T:
         """Run `work` in a transaction; return its value when all of it is kept, at full durability on the disk.
 
         `work` may be run again when it has failed with others, so it must not do what cannot be undone. `lasting`
-        False: a power cut may undo it. `single`: it is one statement, which needs no transaction around it. `after` is
-        called when everybody can see it, before it is on the disk; `kept` when it is there.
+        False: a power cut may undo it. `after` is called when everybody can see it, before it is on the disk; `kept`
+        when it is there.
 
         Raises:
             BackendUnavailable: nothing was done, or it is not known to last: the call may be repeated.
             StoreFull: the disk is full, nothing was done.
         """
-        errand = _Errand(work, single=single)
+        errand = _Errand(work)
         self._errands.append(errand)
         with self._turn:
             if not errand.done:
@@ -148,6 +150,39 @@ class StoreFile:
         except OSError as exc:
             raise from_os(self.path, exc, "syncing its log") from exc
 
+    def append(self, row: Sequence[Any]) -> int:
+        """Put a job's row into the inbox; return the number for `sync_append`.
+
+        Raises:
+            BackendUnavailable: it was not put.
+            StoreFull: the disk is full.
+        """
+        while True:
+            opened = self._connections.get()
+            with gate, opened.lock:
+                if opened.inbox.can_append():
+                    try:
+                        return opened.inbox.append(row)
+                    except OSError as exc:
+                        raise from_os(self.path, exc, "writing to its inbox") from exc
+            self._pour()
+
+    def sync_append(self, number: int) -> None:
+        """Return when append `number` is on the disk, at full durability.
+
+        Raises:
+            BackendUnavailable: it is not known to last: the call may be repeated.
+        """
+        if self.place.full:
+            try:
+                self._connections.get().inbox.sync(number)
+            except OSError as exc:
+                raise from_os(self.path, exc, "syncing its inbox") from exc
+
+    def _pour(self) -> None:
+        """Have what is in the inbox in the tables."""
+        self.write(_nothing, lasting=False)
+
     def _joined(self) -> list[_Errand[Any]]:
         """Take all errands that wait now."""
         found = []
@@ -164,7 +199,7 @@ class StoreFile:
         except TaskqError as exc:
             self._fail(errands, exc, None)
         except OSError as exc:
-            self._fail(errands, from_os(self.path, exc, "opening it"), exc)
+            self._fail(errands, from_os(self.path, exc, "opening it or turning its inbox"), exc)
         except BaseException:
             # Not the file's fault but this thread's, as Ctrl-C: the others do theirs themselves.
             self._errands.extendleft(errand for errand in reversed(errands) if errand is not own and not errand.done)
@@ -179,26 +214,25 @@ class StoreFile:
                 raise
             for errand in errands:
                 errand.error = None
-            connection, lock, _ = self._connections.get()
+            connection, lock, *_ = self._connections.get()
             with gate, lock:
                 self._checkpoint(connection, lock.page)
             self._make_under_lock(errands)
 
     def _make_under_lock(self, errands: list[_Errand[Any]]) -> None:
-        connection, lock, _ = self._connections.get()
+        opened = self._connections.get()
+        connection, lock, *_ = opened
         with gate, lock:
             changes = connection.total_changes
-            if len(errands) == 1 and errands[0].single:
-                _run(errands[0], connection, lock.page, alone=True)
-            else:
-                _run_all(errands, connection, lock.page)
-            number = lock.page.count_commit()
+            _run_all(errands, opened)
+            page = lock.page
+            number = page.log.count_commit()
             for errand in errands:
                 errand.number = number
                 errand.done = True
                 if errand.tx is not None:
-                    errand.tx.number = number
-            self._checkpoint_when_long(connection, lock.page, connection.total_changes - changes)
+                    errand.tx.number = page.changes
+            self._checkpoint_when_long(connection, page, connection.total_changes - changes)
 
     def _fail(self, errands: list[_Errand[Any]], error: Exception, cause: BaseException | None) -> None:
         for errand in errands:
@@ -232,7 +266,7 @@ class StoreFile:
     def checkpoint(self) -> None:
         """Copy the log into the database now, when there is something in it."""
         with self._turn:
-            connection, lock, _ = self._connections.get()
+            connection, lock, *_ = self._connections.get()
             if lock.page.frames:
                 with gate, lock:
                     self._checkpoint(connection, lock.page)
@@ -241,6 +275,8 @@ class StoreFile:
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` with a connection that only reads."""
+        if self.page.inbox.is_waiting:
+            self._pour()
         try:
             with gate:
                 connection = self._connections.take_reader()
@@ -267,8 +303,9 @@ class StoreFile:
 
     @property
     def syncs(self) -> int:
-        """How often this process has synced the log."""
-        return self._connections.get().log.count
+        """How often this process has synced the log or the inbox."""
+        opened = self._connections.get()
+        return opened.log.count + opened.inbox.syncs
 
     @property
     def lock(self) -> StoreLock:
@@ -276,22 +313,36 @@ class StoreFile:
         return self._connections.get().lock
 
     def close(self) -> None:
-        """Close all connections. Safe to call twice."""
+        """Close all connections; leave all jobs in the file itself, when that works. Safe to call twice."""
+        with contextlib.suppress(TaskqError):  # closed already, or a full disk: the inbox keeps them
+            if self.page.inbox.is_waiting:
+                self._pour()
         with self._turn:
             self._connections.close()
 
 
-def _run_all(errands: list[_Errand[Any]], connection: sqlite3.Connection, page: Page) -> None:
-    """Run errands in one transaction."""
+def _nothing(_: Tx) -> None:
+    """Change nothing."""
+
+
+def _run_all(errands: list[_Errand[Any]], opened: Opened) -> None:
+    """Run errands in one transaction, behind all that is in the inbox."""
+    connection, lock, log, inbox = opened
+    pours = lock.page.inbox.is_waiting
     connection.execute("BEGIN IMMEDIATE")
     try:
+        if pours:
+            inbox.pour(connection)
         for errand in errands:
-            _run(errand, connection, page, alone=len(errands) == 1)
+            _run(errand, connection, lock.page, alone=len(errands) == 1)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+        inbox.not_poured()
         raise
+    if pours:
+        inbox.poured(log)
 
 
 def _run(errand: _Errand[Any], connection: sqlite3.Connection, page: Page, *, alone: bool) -> None:

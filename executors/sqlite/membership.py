@@ -49,7 +49,7 @@ class SQLiteMembership(Membership):
         self._wakes = wakes
         self._name = record.name
         self._queues = record.queues
-        self._seen = 0  # the newest commit that the last exchange saw
+        self._seen = 0  # the newest change that the last exchange saw
         self._hungry = True
         self._due: float | None = None  # when the next scheduled job may start
         self._held: set[str] = set()  # the tokens of our jobs
@@ -99,7 +99,7 @@ class SQLiteMembership(Membership):
     # -- verdicts and claims
 
     def exchange(self, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int) -> Exchange:
-        if not (verdicts or notes or want or self._unclear) and self._file.page.committed == self._seen:
+        if not (verdicts or notes or want or self._unclear) and self._file.page.changes == self._seen:
             return Exchange()
         fresh = [note for note in notes if not any(note is known for known in self._noted)]
         unclear, self._unclear = self._unclear, True
@@ -221,7 +221,7 @@ class SQLiteMembership(Membership):
         page = self._file.page
         page.flag_worker(self._slot, OWN if self._hungry else AWAKE)
         try:
-            while not self._is_wanted(page.committed):
+            while not self._is_wanted(page.changes):
                 now = time.monotonic()
                 nap = min(deadline - now, LOOK_S, self._until_due())
                 if nap > 0:
@@ -231,13 +231,13 @@ class SQLiteMembership(Membership):
         finally:
             page.flag_worker(self._slot, AWAKE)
 
-    def _is_wanted(self, committed: int) -> bool:
-        """Return whether there is work or a wish; looks only when something has been committed since the last look."""
-        if committed == self._seen:
+    def _is_wanted(self, changes: int) -> bool:
+        """Return whether there is work or a wish; looks only when something has changed since the last look."""
+        if changes == self._seen:
             return False
         wanted, self._due = self._file.read(self._look)
         if not wanted:
-            self._seen = committed
+            self._seen = changes
         return wanted
 
     def _look(self, connection: sqlite3.Connection) -> tuple[bool, float | None]:

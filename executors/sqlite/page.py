@@ -4,7 +4,7 @@
 
 A counter is eight aligned bytes, which the machine reads and writes in one piece. All but `synced`, `company` and
 `wanted`, which are of those who sync, are written only under the store's lock. Nothing here must survive: a lost or
-stale page costs a sync or a wake-up, never a job.
+stale page costs a sync, a wake-up or a look, never a job.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Final
 
-__all__ = ["ANY", "AWAKE", "EARS", "OWN", "SIZE", "WORKERS", "Bell", "Page"]
+__all__ = ["ANY", "AWAKE", "EARS", "OWN", "SIZE", "WORKERS", "Bell", "InboxPage", "Ledger", "Page"]
 
 SIZE: Final = 4096
 
@@ -33,8 +33,15 @@ _HUNGRY: Final = bytes([OWN])
 _WORKERS_AT: Final = 512
 _EARS_AT: Final = 1024
 
-_COMMITTED, _SYNCED, _ENDED, _FRAMES, _HOLDER = range(1, 6)
-_ROSTER, _SUSPECT, _BORN, _COMPANY, _WANTED = range(6, 11)
+_ENDED, _FRAMES, _HOLDER, _ROSTER, _BORN = range(3, 8)
+_INBOX_LAST, _INBOX_POURED = 8, 9
+
+#: Where the ledgers of the log and of the inbox stand, among the numbers and among the bells.
+_LOG, _INBOX = (10, 1), (15, 3)
+_BELLS: Final = 5
+
+#: Bits of a check in the inbox, which shares its number with the byte that it stands at.
+_CHECK_BITS: Final = 32
 
 #: Bytes of a bell on the page: a number that changes with each ring, and whether somebody listens.
 BELL_BYTES: Final = 8
@@ -66,14 +73,16 @@ class Page:
         self._map = mmap.mmap(descriptor, SIZE)
         self._bytes = memoryview(self._map)
         self._numbers = self._bytes.cast("Q")
-        #: Rung when the store's lock is free again, when the log has been synced, when commit `wanted` is made.
-        self.lock_bell, self.sync_bell, self.commit_bell = (
-            Bell(self._map, _BELLS_AT + number * BELL_BYTES) for number in range(3)
-        )
+        self._bells = [Bell(self._map, _BELLS_AT + number * BELL_BYTES) for number in range(_BELLS)]
+        #: Rung when the store's lock is free again.
+        self.lock_bell = self._bells[0]
+        #: Commits in the log, and appends to the inbox.
+        self.log = Ledger(self._numbers, self._bells, *_LOG)
+        self.inbox = InboxPage(self._numbers, Ledger(self._numbers, self._bells, *_INBOX))
 
     def close(self) -> None:
         """Give the memory back; nothing may be read afterwards."""
-        for bell in (self.lock_bell, self.sync_bell, self.commit_bell):
+        for bell in self._bells:
             bell.close()
         self._numbers.release()
         self._bytes.release()
@@ -81,60 +90,18 @@ class Page:
 
     def follow(self, old: Page) -> None:
         """Go on from the numbers of a page that this one replaces, so that none comes twice."""
-        self._numbers[_COMMITTED] = max(self.committed, old.committed, old.synced)
+        self.log.follow(old.log)
+        self.inbox.ledger.follow(old.inbox.ledger)
+        self.inbox.forget()
         self._numbers[_ENDED] = max(self._numbers[_ENDED], old._numbers[_ENDED])
         self.change_roster()
 
     # -- commits
 
     @property
-    def committed(self) -> int:
-        """The number of the newest commit."""
-        return self._numbers[_COMMITTED]
-
-    @property
-    def synced(self) -> int:
-        """The number of the newest commit that is known to be on the disk."""
-        return self._numbers[_SYNCED]
-
-    @synced.setter
-    def synced(self, number: int) -> None:
-        self._numbers[_SYNCED] = max(number, self._numbers[_SYNCED])
-
-    def count_commit(self) -> int:
-        """Return the number of the commit just made; never one that a stale page says is synced."""
-        number = max(self._numbers[_COMMITTED], self._numbers[_SYNCED]) + 1
-        self._numbers[_COMMITTED] = number
-        if 0 < self._numbers[_WANTED] <= number:
-            self.commit_bell.ring()
-        return number
-
-    @property
-    def company(self) -> int:
-        """How many commits there were from the start of the last but one sync to the end of the last."""
-        return self._numbers[_COMPANY]
-
-    @company.setter
-    def company(self, count: int) -> None:
-        self._numbers[_COMPANY] = max(0, count)
-
-    @property
-    def wanted(self) -> int:
-        """The number of the commit that somebody waits for who is about to sync; 0: nobody does."""
-        return self._numbers[_WANTED]
-
-    @wanted.setter
-    def wanted(self, number: int) -> None:
-        self._numbers[_WANTED] = number
-
-    @property
-    def suspect(self) -> bool:
-        """Whether a sync has failed since the log was last written anew."""
-        return bool(self._numbers[_SUSPECT])
-
-    @suspect.setter
-    def suspect(self, value: bool) -> None:
-        self._numbers[_SUSPECT] = int(value)
+    def changes(self) -> int:
+        """A number that grows with every commit and every append to the inbox."""
+        return self.log.committed + self.inbox.ledger.committed
 
     @property
     def frames(self) -> int:
@@ -201,6 +168,112 @@ class Page:
     def flag_ear(self, slot: int, flag: int) -> None:
         """Say what this ear wants to be woken by."""
         self._bytes[_EARS_AT + slot] = flag
+
+
+class InboxPage:
+    """Where the inbox stands; see `inbox`."""
+
+    def __init__(self, numbers: memoryview[int], ledger: Ledger) -> None:
+        self._numbers = numbers
+        self.ledger = ledger
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """The byte at which the last record ends, and its check: one number, so that both change at once."""
+        number = self._numbers[_INBOX_LAST]
+        return number >> _CHECK_BITS, number & _LAST
+
+    @last.setter
+    def last(self, value: tuple[int, int]) -> None:
+        self._numbers[_INBOX_LAST] = value[0] << _CHECK_BITS | value[1]
+
+    @property
+    def end(self) -> int:
+        """The byte at which the last record ends; 0: nobody knows."""
+        return self._numbers[_INBOX_LAST] >> _CHECK_BITS
+
+    @property
+    def poured(self) -> int:
+        """The byte up to which all is in the tables, or a smaller one."""
+        return self._numbers[_INBOX_POURED]
+
+    @poured.setter
+    def poured(self, end: int) -> None:
+        self._numbers[_INBOX_POURED] = end
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something is in the inbox that may not be in the tables."""
+        end = self._numbers[_INBOX_LAST] >> _CHECK_BITS
+        return not end or end != self._numbers[_INBOX_POURED]
+
+    def forget(self) -> None:
+        """Have the next pour look where the last record ends."""
+        self._numbers[_INBOX_LAST] = 0
+
+
+class Ledger:
+    """What of a file that only grows has been written, and what is on the disk: numbers of commits."""
+
+    def __init__(self, numbers: memoryview[int], bells: list[Bell], first: int, first_bell: int) -> None:
+        self._numbers = numbers
+        self._committed, self._synced, self._suspect, self._company, self._wanted = range(first, first + 5)
+        #: Rung when it has been synced, and when commit `wanted` is made.
+        self.sync_bell, self.commit_bell = bells[first_bell : first_bell + 2]
+
+    def follow(self, old: Ledger) -> None:
+        """Go on from the numbers of another one."""
+        self._numbers[self._committed] = max(self.committed, old.committed, old.synced)
+
+    @property
+    def committed(self) -> int:
+        """The number of the newest commit."""
+        return self._numbers[self._committed]
+
+    @property
+    def synced(self) -> int:
+        """The number of the newest commit that is known to be on the disk."""
+        return self._numbers[self._synced]
+
+    @synced.setter
+    def synced(self, number: int) -> None:
+        self._numbers[self._synced] = max(number, self._numbers[self._synced])
+
+    def count_commit(self) -> int:
+        """Return the number of the commit just made; never one that a stale page says is synced."""
+        numbers = self._numbers
+        number = max(numbers[self._committed], numbers[self._synced]) + 1
+        numbers[self._committed] = number
+        if 0 < numbers[self._wanted] <= number:
+            self.commit_bell.ring()
+        return number
+
+    @property
+    def company(self) -> int:
+        """How many commits there were from the start of the last but one sync to the end of the last."""
+        return self._numbers[self._company]
+
+    @company.setter
+    def company(self, count: int) -> None:
+        self._numbers[self._company] = max(0, count)
+
+    @property
+    def wanted(self) -> int:
+        """The number of the commit that somebody waits for who is about to sync; 0: nobody does."""
+        return self._numbers[self._wanted]
+
+    @wanted.setter
+    def wanted(self, number: int) -> None:
+        self._numbers[self._wanted] = number
+
+    @property
+    def suspect(self) -> bool:
+        """Whether a sync has failed since the file was last written anew."""
+        return bool(self._numbers[self._suspect])
+
+    @suspect.setter
+    def suspect(self, value: bool) -> None:
+        self._numbers[self._suspect] = int(value)
 
 
 class Bell:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from executors.sqlite.file import Tx
     from taskq.store import NewJob
 
-__all__ = ["INLINE", "block", "is_single", "put", "put_single"]
+__all__ = ["INLINE", "INSERT", "block", "is_for_inbox", "put", "row_of"]
 
 #: Bytes of an envelope up to which it stands in the job's row: a change of the row copies it.
 INLINE = 1024
@@ -43,22 +43,19 @@ def put(tx: Tx, jobs: Sequence[NewJob], ear: int) -> tuple[list[str], bool]:
     if not all(_is_plain(job) for job in jobs):
         found = [_put_one(tx, job, ear) for job in jobs]
         return [job_id for job_id, _ in found], all(is_new for _, is_new in found)
-    made = tx.executemany(INSERT, [_row(tx, job, ear) for job in jobs]).rowcount
+    made = tx.executemany(INSERT, [row_of(job, ear, tx.now) for job in jobs]).rowcount
     for job in jobs:
         queue = job.options.queue
         tx.queued[queue] = tx.queued.get(queue, 0) + 1
     return [job.id for job in jobs], made == len(jobs)
 
 
-def is_single(jobs: Sequence[NewJob]) -> bool:
-    """Return whether these jobs are one that `put_single` can put."""
-    return len(jobs) == 1 and _is_plain(jobs[0])
+def is_for_inbox(jobs: Sequence[NewJob]) -> bool:
+    """Return whether these jobs are one that the inbox may take.
 
-
-def put_single(tx: Tx, job: NewJob, ear: int) -> tuple[list[str], bool]:
-    """Do what `put` does, in one statement."""
-    tx.queued[job.options.queue] = 1
-    return [job.id], tx.execute(INSERT, _row(tx, job, ear)).rowcount == 1
+    Its id is of our own making: what comes to a full stop at an id that is taken is the same job, put again.
+    """
+    return len(jobs) == 1 and jobs[0].options.job_id is None and _is_plain(jobs[0])
 
 
 def _is_plain(job: NewJob) -> bool:
@@ -74,7 +71,7 @@ def _put_one(tx: Tx, job: NewJob, ear: int) -> tuple[str, bool]:
         if options.if_exists == "reject" and (taken != job.id or options.job_id is not None):
             _refuse(job, taken)
         return taken, False
-    n = tx.execute(INSERT, _row(tx, job, ear)).lastrowid
+    n = tx.execute(INSERT, row_of(job, ear, tx.now)).lastrowid
     if len(job.envelope) > INLINE:
         tx.execute("INSERT INTO blobs (n, envelope) VALUES (?, ?)", (n, job.envelope))
     queue = options.queue
@@ -101,9 +98,9 @@ def _refuse(job: NewJob, taken: str) -> NoReturn:
     )
 
 
-def _row(tx: Tx, job: NewJob, ear: int) -> tuple[Any, ...]:
+def row_of(job: NewJob, ear: int, now: float) -> tuple[Any, ...]:
+    """Return what INSERT takes for a job that is put now."""
     options = job.options
-    now = tx.now
     due = _due(job, now)
     envelope = job.envelope
     return (

@@ -4,6 +4,7 @@
     blobs    envelopes too large to be copied at each change of their row
     needs    dependent ─▶ the job it waits for        wishes  running jobs that somebody wants cancelled
     logs     what jobs have printed, in pieces        workers, paused
+    inbox    up to where the inbox has been poured into `jobs`
 
 `n` numbers the jobs in the order of their submits; all tables name a job by it. `PRAGMA user_version` is the schema's
 version: a newer one is refused, an older one is led up step by step, in one transaction.
@@ -128,8 +129,14 @@ CREATE TABLE workers (
 );
 """
 
+#: The mark of the inbox, one row; see `inbox`.
+_SECOND = """
+CREATE TABLE inbox (salt INTEGER NOT NULL, upto INTEGER NOT NULL, chain INTEGER NOT NULL);
+INSERT INTO inbox (salt, upto, chain) VALUES (0, 0, 0);
+"""
+
 #: The statements that lead from each version to the next; the first makes the tables in an empty file.
-STEPS: tuple[str, ...] = (_FIRST,)
+STEPS: tuple[str, ...] = (_FIRST, _SECOND)
 
 #: The version of a file that this code reads and writes.
 VERSION = len(STEPS)

@@ -1,16 +1,17 @@
 """The store behind `sqlite:///path`: jobs in one file, for all processes of one machine.
 
-    SQLiteStore ─▶ put · change · read                what clients ask for
+    SQLiteStore ─▶ inbox · put · change · read        what clients ask for
     .join()     ─▶ membership ─▶ claim · verdict · sweep ─▶ ends
     .ear()      ─▶ ear ─▶ wake: FIFOs, by which processes wake each other
                      │
     all of it through `file`: one lock (`lock`), joined commits and joined syncs (`sync`)
 
-Beside `queue.db` stand SQLite's own -wal and -shm, our -lock, and the folder -wake.
+Beside `queue.db` stand SQLite's own -wal and -shm, our -inbox and -lock, and the folder -wake.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from executors.sqlite.change import cancel, remove, retry
@@ -18,7 +19,7 @@ from executors.sqlite.doctor import examine
 from executors.sqlite.ear import SQLiteEar
 from executors.sqlite.file import StoreFile
 from executors.sqlite.membership import SQLiteMembership
-from executors.sqlite.put import is_single, put, put_single
+from executors.sqlite.put import is_for_inbox, put, row_of
 from executors.sqlite.read import chunks, get_jobs, list_jobs, list_queues, list_workers, read_log
 from executors.sqlite.sweep import is_dead
 from executors.sqlite.url import parse
@@ -70,9 +71,9 @@ class SQLiteStore(Store):
     def lease(self, seconds: float) -> None:
         self._wakes.lease = seconds
 
-    def _write(self, work: Callable[[Tx], T], *, single: bool = False) -> T:
+    def _write(self, work: Callable[[Tx], T]) -> T:
         """Write, and wake whoever that concerns: workers as soon as it is to be seen, ears when it will last."""
-        return self._file.write(work, single=single, after=self._wakes.after, kept=self._wakes.wake_ears)
+        return self._file.write(work, after=self._wakes.after, kept=self._wakes.wake_ears)
 
     def _write_in_parts(
         self, ids: Sequence[str], work: Callable[[Tx, Sequence[str]], builtins.list[T]]
@@ -93,10 +94,13 @@ class SQLiteStore(Store):
         if ear is not None:
             ear.put_here([job.id for job in jobs])
         address = int(reply_to or 0)
-        if is_single(jobs):
-            ids, all_new = self._write(lambda tx: put_single(tx, jobs[0], address), single=True)
-        else:
-            ids, all_new = self._write(lambda tx: put(tx, jobs, address))
+        if is_for_inbox(jobs) and not self._file.room.is_short():
+            job = jobs[0]
+            number = self._file.append(row_of(job, address, time.time()))
+            self._wakes.after_append(job.options.queue)
+            self._file.sync_append(number)
+            return [job.id]
+        ids, all_new = self._write(lambda tx: put(tx, jobs, address))
         if ear is not None and not all_new:
             ear.not_ours([job.id for job in jobs])
         return ids

@@ -1,4 +1,4 @@
-"""One sync of the log for everybody who waits for one.
+"""One sync of the log, or of the inbox, for everybody who waits for one.
 
     commit (synchronous=NORMAL) ──▶ number n ──lock given free──▶ sync up to n:
         somebody is syncing?  wait; did that sync begin after our commit?  then it was ours too
@@ -28,10 +28,10 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from executors.sqlite.lock import StoreLock
-    from executors.sqlite.page import Page
+    from executors.sqlite.page import Ledger, Page
 
 __all__ = ["LogSync"]
 
@@ -41,22 +41,26 @@ COMPANY, COMPANY_S = 0.25, 5e-3
 #: Seconds after which we sync ourselves: two syncs at once do no harm, and theirs may never end.
 PATIENCE = 1.0
 
-#: Bytes that the log is made to measure once a process has synced so often. Where the file grows, each sync also
-#: writes its new length, which takes twice as long.
-ROOM = 8 * 1024 * 1024
+#: Syncs by a process before the file is made as long as it may get. Where it grows, each sync also writes its new
+#: length, which takes twice as long.
 SYNCS_BEFORE_ROOM = 50
-#: Room on the disk below which it is not made.
-SPARE = 32 * ROOM
+#: Times that room is there on the disk, below which it is not made.
+SPARE = 32
 
 PIECE = 1024 * 1024
 
 
 class LogSync:
-    """Sync the log of one queue file; safe from threads."""
+    """Sync the file behind a descriptor, the log or the inbox; safe from threads.
 
-    def __init__(self, path: Path, lock: StoreLock) -> None:
+    `ledger_on` finds its numbers on the page; `room`: the bytes to which it is made to grow in one step.
+    """
+
+    def __init__(self, descriptor: int, lock: StoreLock, ledger_on: Callable[[Page], Ledger], room: int) -> None:
+        self._descriptor = descriptor
         self._lock = lock
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._ledger_on = ledger_on
+        self._room = room
         self._turn = Lock()
         self._synced = 0
         self._took = 0.0  # seconds that the last sync took
@@ -64,7 +68,7 @@ class LogSync:
         self.count = 0
 
     def close(self) -> None:
-        """Give the log's descriptor back."""
+        """Give the descriptor back."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -80,56 +84,66 @@ class LogSync:
                 self._up_to(number)
 
     def _up_to(self, number: int) -> None:
-        page = self._lock.page
-        locked = self._wait_for_turn(number)
+        ledger = self._ledger_on(self._lock.page)
+        locked = self._wait_for_turn(ledger, number)
         try:
-            if page.synced >= number:
+            if ledger.synced >= number:
                 self._synced = number
                 return
-            self._await_company(page)
-            before, target = page.synced, page.committed
-            self._sync()
-            page.company = page.committed - before
-            page.synced = self._synced = max(target, number)
+            self._await_company(ledger)
+            before, target = ledger.synced, ledger.committed
+            self._sync(ledger)
+            ledger.company = ledger.committed - before
+            ledger.synced = self._synced = max(target, number)
         finally:
             if locked:
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-                page.sync_bell.ring()
+                ledger.sync_bell.ring()
 
-    def _await_company(self, page: Page) -> None:
+    def sync_under_lock(self) -> None:
+        """Sync all that was written, now: for whoever holds the store's lock.
+
+        Raises:
+            OSError: the disk says that it could not write.
+        """
+        ledger = self._ledger_on(self._lock.page)
+        if ledger.suspect:
+            self._write_again()
+        self._sync_once(ledger)
+
+    def _await_company(self, ledger: Ledger) -> None:
         """Wait a little until as many have committed as around the last sync.
 
         Otherwise those whom a sync has just released would each time come a moment too late for the next one, and wait
         for two.
         """
-        wanted = page.synced + page.company
-        if page.committed >= wanted:
+        wanted = ledger.synced + ledger.company
+        if ledger.committed >= wanted:
             return
         deadline = time.monotonic() + min(self._took * COMPANY, COMPANY_S)
-        page.wanted = wanted
+        ledger.wanted = wanted
         while True:
-            rung = page.commit_bell.listen()
+            rung = ledger.commit_bell.listen()
             left = deadline - time.monotonic()
-            if page.committed >= wanted or left <= 0:
+            if ledger.committed >= wanted or left <= 0:
                 break
-            page.commit_bell.wait(rung, left)
-        page.wanted = 0
+            ledger.commit_bell.wait(rung, left)
+        ledger.wanted = 0
 
-    def _wait_for_turn(self, number: int) -> bool:
+    def _wait_for_turn(self, ledger: Ledger, number: int) -> bool:
         """Wait until nobody else syncs; return whether the lock for that is ours: on the log itself."""
         if self._take():
             return True
-        page = self._lock.page
         deadline = time.monotonic() + PATIENCE
         while True:
-            rung = page.sync_bell.listen()
-            if page.synced >= number:
+            rung = ledger.sync_bell.listen()
+            if ledger.synced >= number:
                 return False
             if self._take():
                 return True
             if time.monotonic() > deadline:
                 return False
-            page.sync_bell.wait(rung)
+            ledger.sync_bell.wait(rung)
 
     def _take(self) -> bool:
         try:
@@ -138,38 +152,40 @@ class LogSync:
             return False
         return True
 
-    def _sync(self) -> None:
-        self.count += 1
-        page = self._lock.page
-        if page.suspect:
-            self._write_again()
-        elif self.count % SYNCS_BEFORE_ROOM == 0:
+    def _sync(self, ledger: Ledger) -> None:
+        if ledger.suspect:
+            with self._lock:
+                self._write_again()
+        elif (self.count + 1) % SYNCS_BEFORE_ROOM == 0:
             self._make_room()
+        self._sync_once(ledger)
+
+    def _sync_once(self, ledger: Ledger) -> None:
+        self.count += 1
         started = time.monotonic()
         try:
             sync_data(self._descriptor)
         except OSError:
-            page.suspect = True
+            ledger.suspect = True
             raise
-        page.suspect = False
+        ledger.suspect = False
         self._took = time.monotonic() - started
 
     def _write_again(self) -> None:
-        """Make every page of the log dirty again. Nobody else writes it meanwhile; readers read the same bytes."""
-        with self._lock:
-            size = os.fstat(self._descriptor).st_size
-            for start in range(0, size, PIECE):
-                os.pwrite(self._descriptor, os.pread(self._descriptor, PIECE, start), start)
+        """Make every page of the file dirty again. Nobody else writes it meanwhile; readers read the same bytes."""
+        size = os.fstat(self._descriptor).st_size
+        for start in range(0, size, PIECE):
+            os.pwrite(self._descriptor, os.pread(self._descriptor, PIECE, start), start)
 
     def _make_room(self) -> None:
-        """Let the log grow in one step; zeros are no valid frames, so that it ends where it ended before."""
+        """Let the file grow in one step; zeros are no frames and no records, so that it ends where it ended before."""
         size = os.fstat(self._descriptor).st_size
-        room = os.fstatvfs(self._descriptor)
-        if size >= ROOM or room.f_bavail * room.f_frsize < SPARE:
+        disk = os.fstatvfs(self._descriptor)
+        if size >= self._room or disk.f_bavail * disk.f_frsize < SPARE * self._room:
             return
         with self._lock, contextlib.suppress(OSError):
-            for start in range(os.fstat(self._descriptor).st_size, ROOM, PIECE):
-                os.pwrite(self._descriptor, bytes(min(PIECE, ROOM - start)), start)
+            for start in range(os.fstat(self._descriptor).st_size, self._room, PIECE):
+                os.pwrite(self._descriptor, bytes(min(PIECE, self._room - start)), start)
 
 
 def sync_data(descriptor: int) -> None:

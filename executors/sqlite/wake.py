@@ -76,6 +76,11 @@ class Wakes:
         for name in tx.stirred:
             self.wake_worker(name)
 
+    def after_append(self, queue: str) -> None:
+        """Wake a worker for a job that has come into the inbox."""
+        if self._file.page.hungry_worker() >= 0:
+            self._wake_hungry(queue, 1)
+
     def _wake_hungry(self, queue: str, count: int) -> None:
         """Wake as many workers of a queue as there are new jobs: each is awake by the time of the next commit."""
         page = self._file.page

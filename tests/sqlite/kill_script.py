@@ -9,18 +9,20 @@ import os
 import sys
 
 from executors.sqlite import ends as sqlite_ends
+from executors.sqlite import inbox as sqlite_inbox
 from executors.sqlite.store import SQLiteStore
 from taskq.states import State
 from taskq.store import Note
 from tests.sqlite.workshop import job, said, worker
 
 #: Jobs that are put together: all of them or none must be there.
-BATCHES = (("a1", "a2", "a3"), ("b1",), ("big1",), ("c1", "c2"), ("short1",), ("d1",))
+BATCHES = (("a1", "a2", "a3"), ("b1",), ("big1",), ("c1", "c2"), ("short1",), ("d1",), ("e1",), ("f1",), ("g1",))
 
 
 def main(path: str, ledger_path: str) -> None:
     """Submit, claim, note, renew, finish, forget, checkpoint, leave, close."""
     sqlite_ends.GRACE = 0.0
+    sqlite_inbox.LONG = 400  # it is turned more than once
     ledger = os.open(ledger_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def note(*words: str) -> None:
@@ -45,6 +47,9 @@ def main(path: str, ledger_path: str) -> None:
     member.exchange([said(again, State.SCHEDULED, delay=60.0)], [], 1)
     note("again", again.id)
     claims += member.exchange([], [], 9).claims
+    for number in range(3):  # after claims, before others
+        store.put([job(f"h{number}")])
+        note("put", f"h{number}")
     rest = [said(one) for one in claims if one.id not in {again.id, *(done.id for done in claims[:4])}]
     member.exchange(rest, [], 0)
     note("end", *(one.id for one in rest))

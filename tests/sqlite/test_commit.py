@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from executors.sqlite.lock import StoreLock
-from executors.sqlite.page import Bell
+from executors.sqlite.page import Bell, Ledger, Page
 from executors.sqlite.store import SQLiteStore
 from executors.sqlite.sync import LogSync
 from taskq.errors import BackendUnavailable, JobExists
@@ -44,10 +44,13 @@ def test_one_sync_for_each_lonely_put(full: SQLiteStore) -> None:
 
 
 def test_no_syncs_at_normal(store: SQLiteStore, member: Any) -> None:
-    """At normal durability nothing waits for the disk."""
+    """At normal durability nothing waits for the disk, once the inbox has begun."""
+    store.put([job("first")])
+    before = store._file.syncs
     store.put([job("a")])
+    store.put([job("b", key="k")])
     member.exchange([said(one) for one in take(member)], [], 1)
-    assert store._file.syncs == 0
+    assert store._file.syncs == before
 
 
 def test_claims_need_no_sync(full: SQLiteStore, join: Callable[..., Any]) -> None:
@@ -72,7 +75,7 @@ def test_threads_share_commits_and_syncs(full: SQLiteStore, monkeypatch: pytest.
     """Puts of threads that come together are one commit; each one's error is its own, and its changes only its own."""
     full.put([job("taken", key="k")])
     file = full._file
-    commits, syncs = file.page.committed, file.syncs
+    commits, syncs = file.page.log.committed, file.syncs
     results: dict[str, Any] = {}
 
     def put(number: int) -> None:
@@ -90,52 +93,72 @@ def test_threads_share_commits_and_syncs(full: SQLiteStore, monkeypatch: pytest.
             threading.Event().wait(0.01)
     for thread in threads:
         thread.join()
-    assert file.page.committed - commits <= 3
+    assert file.page.log.committed - commits <= 3
     assert file.syncs - syncs <= 3
     for number in range(16):
         assert results[f"j{number}"] == ("taken" if number % 4 == 0 else [f"x{number}", f"j{number}"])
         assert (full.get([f"x{number}"]) == [None]) == (number % 4 == 0)
 
 
-def test_a_sync_covers_what_was_committed_before_it(full: SQLiteStore) -> None:
+def _log(page: Page) -> Ledger:
+    return page.log
+
+
+def _inbox(page: Page) -> Ledger:
+    return page.inbox.ledger
+
+
+#: How a job goes to each file that is synced, and its numbers on the page.
+WAYS = pytest.mark.parametrize(
+    ("name", "options", "ledger_on"), [("wal", {"key": "k"}, _log), ("inbox", {}, _inbox)], ids=["log", "inbox"]
+)
+
+
+@WAYS
+def test_a_sync_covers_what_was_committed_before_it(
+    full: SQLiteStore, name: str, options: dict[str, Any], ledger_on: Callable[[Page], Ledger]
+) -> None:
     """Who finds its commit covered by another's sync makes none of its own."""
-    full.put([job("a")])
+    full.put([job("first")])
+    full.put([job("a", **options)])
     file = full._file
-    other = LogSync(file.path.with_name("queue.db-wal"), StoreLock(file.path.with_name("queue.db-lock")))
-    number = file.page.committed
+    lock = StoreLock(file.path.with_name("queue.db-lock"))
+    other = LogSync(os.open(file.path.with_name(f"queue.db-{name}"), os.O_RDWR), lock, ledger_on, 0)
+    ledger = ledger_on(file.page)
+    number = ledger.committed
     other.up_to(number)
     assert other.count == 0  # this process has synced it already
-    file.page.count_commit()
+    ledger.count_commit()
     other.up_to(number + 1)
     before = file.syncs
-    file.sync(number + 1)
+    file.sync(number + 1) if name == "wal" else file.sync_append(number + 1)
     assert (other.count, file.syncs) == (1, before)
     other.close()
-    other._lock.close()
+    lock.close()
 
 
 def test_who_syncs_waits_for_company(full: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where others have committed around the last sync, the next one waits a moment for as many; alone it does not."""
     full.put([job("a")])
     file = full._file
-    page, naps = file.page, []
+    ledger, naps = file.page.inbox.ledger, []
 
     def wait(_: Bell, __: int, seconds: float) -> None:
         naps.append(seconds)
-        page.count_commit()  # another process does
+        ledger.count_commit()  # another process does
 
     monkeypatch.setattr(Bell, "wait", wait)
     full.put([job("b")])
-    assert (page.company, naps) == (1, [])
-    page.company = 3
-    file._connections.get().log._took = 60.0
+    assert (ledger.company, naps) == (1, [])
+    ledger.company = 3
+    file._connections.get().inbox._syncs._took = 60.0
     before = file.syncs
     full.put([job("c")])
     assert file.syncs == before + 1
     assert len(naps) == 2
     assert max(naps) < 0.01
-    assert page.synced == page.committed
-    assert page.company == 3
+    assert ledger.synced == ledger.committed
+    assert ledger.company == 3
 
 
 def test_bell(full: SQLiteStore) -> None:
@@ -189,26 +212,58 @@ def _put_many(path: str, number: int, gate: Any, counts: Any) -> None:
 # --- a disk that fails
 
 
-def test_failed_sync(full: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a failed sync the call says so, and the next sync first writes the whole log again."""
+@WAYS
+def test_failed_sync(
+    full: SQLiteStore,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    options: dict[str, Any],
+    ledger_on: Callable[[Page], Ledger],
+) -> None:
+    """After a failed sync the call says so, and the next sync first writes the whole file again."""
     full.put([job("a")])
     wrote: list[int] = []
     real = os.pwrite
+    said_ = "log" if name == "wal" else name
 
     def fail(descriptor: int) -> None:
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
         patch.setattr("executors.sqlite.sync.sync_data", fail)
-        with pytest.raises(BackendUnavailable, match="syncing its log: Input/output error"):
-            full.put([job("b")])
-    assert full._file.page.suspect
+        with pytest.raises(BackendUnavailable, match=f"syncing its {said_}: Input/output error"):
+            full.put([job("b", **options)])
+    ledger = ledger_on(full._file.page)
+    assert ledger.suspect
     monkeypatch.setattr("os.pwrite", lambda fd, data, at: wrote.append(len(data)) or real(fd, data, at))
-    full.put([job("b")])
-    assert sum(wrote) == full._file.path.with_name("queue.db-wal").stat().st_size
-    assert not full._file.page.suspect
+    full.put([job("b", **options)])
+    assert wrote[-1] == full._file.path.with_name(f"queue.db-{name}").stat().st_size
+    assert not ledger.suspect
     assert full._file.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
     assert len(full.list()) == 2
+
+
+def test_failed_sync_at_the_turn(full: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the log cannot be synced the inbox keeps its records, puts say so, and once it can all jobs are there."""
+    monkeypatch.setattr("executors.sqlite.inbox.FULL", 200)
+    monkeypatch.setattr("executors.sqlite.inbox.LONG", 300)
+    kept = [f"j{number}" for number in range(7)]
+    for name in kept:
+        full.put([job(name)])
+
+    def fail(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    failures = 0
+    with monkeypatch.context() as patch:
+        patch.setattr("executors.sqlite.sync.sync_data", fail)
+        for number in range(4):
+            with pytest.raises(BackendUnavailable, match="Input/output error"):
+                full.put([job(f"f{number}")])
+            failures += 1
+    full.put([job("last")])
+    assert {*kept, "last"} <= {record.id for record in full.list()}
+    assert failures == 4
 
 
 SCRIPT = """
@@ -263,20 +318,29 @@ def test_input_output_error(path: Path) -> None:
 
 
 @needs_strace
-def test_order_of_calls(path: Path) -> None:
+@pytest.mark.parametrize(("name", "options"), [("inbox", ""), ("log", ', key=f"k{number}"')], ids=["inbox", "log"])
+def test_order_of_calls(path: Path, name: str, options: str) -> None:
     """A commit is synced when the lock is free again; a checkpoint syncs log, writes database, syncs database."""
-    script = SCRIPT.replace("store.close()", "store._file.page.frames = 9999\nstore.put([job('last')])\nstore.close()")
+    checkpoint = "store._file.page.frames = 9999\nstore.put([job('last', key='k')])\nstore.close()"
+    script = SCRIPT.replace('f"j{number}"', f'f"j{{number}}"{options}').replace("store.close()", checkpoint)
     _, lines = trace(path, "-e", "trace=pwrite64,fdatasync,flock", script=script)
-    words = [word for line in lines if (word := _word(line, path))]
-    text = " ".join(words)
-    put = "lock log+ unlock sync-lock log-sync sync-unlock"
-    assert _collapsed(text).count(put) >= 6, _collapsed(text)
-    assert "lock log+ log-sync db+ db-sync unlock" in _collapsed(text), _collapsed(text)
+    text = _collapsed(" ".join(word for line in lines if (word := _word(line, path))))
+    assert text.count(f"lock {name}+ unlock sync-lock {name}-sync sync-unlock") >= 5, text
+    assert "lock log+ log-sync db+ db-sync unlock" in text, text
+
+
+@needs_strace
+def test_order_of_calls_at_the_turn(path: Path) -> None:
+    """The inbox begins anew when the log, which has all its jobs, is synced, and not before."""
+    small = "from executors.sqlite import inbox\ninbox.FULL, inbox.LONG = 200, 300\n"
+    _, lines = trace(path, "-e", "trace=pwrite64,fdatasync,flock", script=small + SCRIPT)
+    text = _collapsed(" ".join(word for line in lines if (word := _word(line, path))))
+    assert text.count("lock log+ log-sync inbox+ unlock") >= 2, text
 
 
 def _word(line: str, path: Path) -> str:
     """Say a system call in a word: which file, and what."""
-    target = {f"<{path}-wal>": "log", f"<{path}>": "db", f"<{path}-lock>": "lock"}
+    target = {f"<{path}-wal>": "log", f"<{path}-inbox>": "inbox", f"<{path}>": "db", f"<{path}-lock>": "lock"}
     kind = next((word for part, word in target.items() if part in line), "")
     if "flock(" in line:
         action = "unlock" if "LOCK_UN" in line else "lock"

@@ -82,6 +82,7 @@ def test_only_for_its_owner(path: Path, url: str, open_store: Callable[[], SQLit
         "queue.db": 0o600,
         "queue.db-wal": 0o600,
         "queue.db-shm": 0o600,
+        "queue.db-inbox": 0o600,
         "queue.db-lock": 0o600,
         "queue.db-wake": 0o700,
     }
@@ -347,20 +348,21 @@ def test_deleted_lock_file(path: Path, open_store: Callable[[], SQLiteStore]) ->
     first, second = open_store(), open_store()
     for number in range(5):
         first.put([job(f"a{number}")])
-    committed = first._file.page.committed
+    committed = first._file.page.log.committed
     path.with_name("queue.db-lock").unlink()
     third = open_store()
     third.put([job("c")])
     first.put([job("d")])
     second.put([job("b")])
-    assert min(store._file.page.committed for store in (first, second, third)) > committed
+    assert min(store._file.page.log.committed for store in (first, second, third)) > committed
     assert len(first.list()) == 8
 
 
 def test_held_lock(store: SQLiteStore, open_store: Callable[[], SQLiteStore], monkeypatch: pytest.MonkeyPatch) -> None:
-    """When somebody keeps the lock, whoever writes says which process it is; reading goes on."""
+    """When somebody keeps the lock, whoever writes says which process it is; reading goes on, unless jobs just came."""
     other = open_store()
     store.put([job("a")])
+    assert see(store, "a")
     monkeypatch.setattr("executors.sqlite.lock.PATIENCE", 0.1)
     with other._file.lock:
         monkeypatch.setattr(type(store._file.lock).acquire, "__defaults__", (0.1,))
@@ -368,15 +370,20 @@ def test_held_lock(store: SQLiteStore, open_store: Callable[[], SQLiteStore], mo
             store.put([job("b")])
         assert see(store, "a")
     store.put([job("b")])
+    with other._file.lock, pytest.raises(BackendUnavailable, match=f"process {os.getpid()} has held the lock"):
+        store.get(["b"])
 
 
 def test_other_programs_transaction(path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that knows nothing of our lock and holds the file makes a write fail in words, and nothing else."""
+    """A program that knows nothing of our lock and holds the file makes a write fail in words; the inbox takes jobs."""
+    store.put([job("first")])
     store._file.write(lambda tx: tx.execute("PRAGMA busy_timeout = 50").close())
     foreign = sqlite3.connect(path, isolation_level=None)
     foreign.execute("BEGIN IMMEDIATE")
-    with pytest.raises(BackendUnavailable, match="another program holds the file"):
-        store.put([job("a")])
+    store.put([job("a")])
+    for _ in range(2):
+        with pytest.raises(BackendUnavailable, match="another program holds the file"):
+            store.put([job("b", key="k")])
     foreign.execute("ROLLBACK")
     foreign.close()
-    store.put([job("a")])
+    store.put([job("b", key="k")])

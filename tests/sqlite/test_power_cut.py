@@ -35,6 +35,7 @@ Call = tuple[str, str, int, bytes]
 
 SCRIPT = """
 import os, sys
+from executors.sqlite import inbox
 from executors.sqlite.store import SQLiteStore
 from taskq.states import State
 from tests.sqlite.workshop import job, said, worker
@@ -42,10 +43,11 @@ from tests.sqlite.workshop import job, said, worker
 def note(text):
     os.write(1, text.encode())
 
+inbox.LONG = 1500  # it is turned more than once
 store = SQLiteStore(sys.argv[1])
 member = store.join(worker())
 for number in range(40):
-    store.put([job(f"j{number}", envelope=b"e" * (5 * number * number))])
+    store.put([job(f"j{number}", envelope=b"e" * (5 * number * number if number % 3 == 0 else 9 * number))])
     note(f"put j{number}")
     if number % 8 == 7:
         claims = member.exchange([], [], 5).claims
@@ -204,8 +206,10 @@ def test_cuts_find_what_was_told_too_early(calls: list[Call], tmp_path: Path) ->
     for at in range(len(calls) - 1):
         if calls[at][0] == "fdatasync" and is_note(calls[at + 1][0], calls[at + 1][3]):
             swapped[at : at + 2] = calls[at + 1], calls[at]
-    without = [one for one in calls if one[0] != "fdatasync" or one[1] != "queue.db-wal"]
-    for wrong_order in (swapped, without):
+    without_log, without_inbox = (
+        [one for one in calls if one[:2] != ("fdatasync", f"queue.db-{name}")] for name in ("wal", "inbox")
+    )
+    for wrong_order in (swapped, without_log, without_inbox):
         _, wrong = cut_often(wrong_order, tmp_path / "cut", enough=3)
         assert any("accepted and missing" in what for what in wrong), wrong
 
@@ -215,3 +219,13 @@ def test_cuts_find_a_checkpoint_that_does_not_sync(calls: list[Call], tmp_path: 
     without = [one for one in calls if one[:2] != ("fdatasync", "queue.db")]
     _, wrong = cut_often(without, tmp_path / "cut", enough=1)
     assert wrong
+
+
+def test_cuts_find_a_turn_that_does_not_sync(calls: list[Call], tmp_path: Path) -> None:
+    """Were the inbox begun anew before the log is synced, which has its jobs, these cuts would lose some."""
+    turns = {at for at, one in enumerate(calls) if one[:3] == ("pwrite64", "queue.db-inbox", 0)}
+    assert len(turns) > 3
+    without = [one for at, one in enumerate(calls) if one[:2] != ("fdatasync", "queue.db-wal") or at + 1 not in turns]
+    assert len(without) == len(calls) - len(turns)
+    _, wrong = cut_often(without, tmp_path / "cut", enough=3)
+    assert any("accepted and missing" in what for what in wrong), wrong

@@ -1,0 +1,197 @@
+"""The inbox: new jobs, put one by one, wait in a file beside the queue file for the next transaction.
+
+    append ─▶ a record behind the last one: one write, where a commit of SQLite takes many times as long
+    pour   ─▶ within any transaction: all records since the mark become rows of `jobs`, and the mark moves behind them
+    turn   ─▶ when it is long, within a pour: the mark gets a new salt ─▶ COMMIT ─▶ sync of the log ─▶ a new header
+
+    queue.db-inbox   header: magic, salt │ length, check, row │ length, check, row │ ... older bytes, never read
+    table inbox      the mark: salt, byte and check up to which its records are rows
+    page.inbox       where the last record ends, and its check; UNKNOWN: nobody knows, the next pour looks
+
+All of it happens under the store's lock. Every transaction pours first, and whoever reads has it poured: nobody ever
+sees the tables without the jobs that were put before.
+
+Why nothing is lost or comes twice, whoever dies and wherever the power fails. The mark is a row of the database: it
+moves with the jobs that it stands for, or not at all. Bytes behind it are kept until their rows are on the disk, as
+the turn syncs the log before the header; a header whose salt is not the mark's begins a file of which all has been
+poured. Each check goes over the one before, from the salt on, so that what was torn, or stands behind the last record
+from before, is never taken for one. What the page says is believed only while it was written by somebody who lives:
+whoever opens the file has it looked up anew.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import struct
+from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
+
+import msgpack  # type: ignore[import-untyped]  # it ships no types
+
+from executors.sqlite.birth import beside, keep_name
+from executors.sqlite.errors import damaged
+from executors.sqlite.put import INSERT
+from executors.sqlite.sync import LogSync
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from executors.sqlite.lock import StoreLock
+    from executors.sqlite.page import Ledger, Page
+
+__all__ = ["Inbox"]
+
+MAGIC: Final = b"taskqin1"
+HEADER: Final = struct.Struct("<8sQ")
+RECORD: Final = struct.Struct("<II")
+
+#: Bytes after which a record is poured before the next one is appended: a pour of them takes some 10 ms.
+FULL: Final = 512 * 1024
+#: Bytes after which the file is turned, and to which it grows in one step.
+LONG: Final = 4 * 1024 * 1024
+
+#: Bytes that are read at once where it is not known how many there are; more than any record has.
+PIECE: Final = 64 * 1024
+
+#: Bits of a salt: SQLite's integers have a sign.
+SALT_BITS: Final = 62
+
+READ_MARK: Final = "SELECT salt, upto, chain FROM inbox"
+MOVE_MARK: Final = "UPDATE inbox SET salt = ?, upto = ?, chain = ?"
+
+
+class Inbox:
+    """The inbox of one queue file in this process. All but `sync` is called under the store's lock.
+
+    Raises:
+        OSError: from all methods, what the system says of the file.
+    """
+
+    def __init__(self, path: Path, lock: StoreLock) -> None:
+        self._path = path
+        self._lock = lock
+        name = beside(path, "-inbox")
+        is_new = not name.exists()
+        self._descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if is_new:
+            keep_name(name)
+        self._syncs = LogSync(self._descriptor, lock, _ledger, LONG)
+        self._pack = msgpack.Packer(autoreset=True).pack
+        self._poured = 0, 0  # where the records end that the open transaction pours, and the check of the last
+        self._turning: int | None = None  # the salt of the next header
+        lock.page.inbox.forget()
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._syncs.close()
+
+    @property
+    def syncs(self) -> int:
+        """How often this process has synced it."""
+        return self._syncs.count
+
+    def sync(self, number: int) -> None:
+        """Return when append `number` is on the disk."""
+        self._syncs.up_to(number)
+
+    # -- appending
+
+    def can_append(self) -> bool:
+        """Return whether a record can be appended without a pour."""
+        page = self._lock.page.inbox
+        return 0 < page.end < page.poured + FULL
+
+    def append(self, row: Sequence[Any]) -> int:
+        """Append a job's row; return the number to be synced."""
+        page = self._lock.page.inbox
+        end, chain = page.last
+        payload = self._pack(row)
+        check = crc32(payload, chain)
+        record = RECORD.pack(len(payload), check) + payload
+        if os.pwrite(self._descriptor, record, end) != len(record):
+            raise OSError(5, "a write was cut short")  # the next record is written over it
+        page.last = end + len(record), check
+        return page.ledger.count_commit()
+
+    # -- pouring
+
+    def pour(self, connection: sqlite3.Connection) -> None:
+        """Move what has come since the last time into the tables, within the transaction that is open.
+
+        `poured` is to be called when it is made.
+
+        Raises:
+            StoreDamaged: records that were there are no longer.
+        """
+        page = self._lock.page.inbox
+        salt, start, chain = connection.execute(READ_MARK).fetchone()
+        rows: list[Any] = []
+        end = start
+        if self._is_of(salt):
+            rows, end, chain = self._read(start, chain)
+        if page.end not in {0, end}:
+            raise damaged(self._path, f"its inbox ends at byte {end:,} instead of {page.end:,}")
+        if rows:
+            connection.executemany(INSERT, rows)
+        if end > LONG or not self._is_of(salt):
+            page.forget()
+            self._turning = secrets.randbits(SALT_BITS) | 1
+            connection.execute(MOVE_MARK, (self._turning, HEADER.size, _first_check(self._turning)))
+        elif rows:
+            connection.execute(MOVE_MARK, (salt, end, chain))
+        self._poured = end, chain
+
+    def poured(self, log: LogSync) -> None:
+        """Take note that the transaction of the last `pour` is made; `log` is the database's."""
+        page = self._lock.page.inbox
+        if self._turning is not None:
+            salt, self._turning = self._turning, None
+            log.sync_under_lock()
+            os.pwrite(self._descriptor, HEADER.pack(MAGIC, salt), 0)
+            self._poured = HEADER.size, _first_check(salt)
+        page.poured = self._poured[0]
+        page.last = self._poured
+
+    def not_poured(self) -> None:
+        """Take note that it is not."""
+        self._turning = None
+
+    def _is_of(self, salt: int) -> bool:
+        """Return whether the file goes with the mark of this salt."""
+        return os.pread(self._descriptor, HEADER.size, 0) == HEADER.pack(MAGIC, salt)
+
+    def _read(self, start: int, chain: int) -> tuple[list[Any], int, int]:
+        """Return the rows from a byte on, and where the last one ends with its check."""
+        known = self._lock.page.inbox.end
+        rows: list[Any] = []
+        while True:
+            data = os.pread(self._descriptor, known - start if known > start else PIECE, start)
+            read, chain = _take_records(data, chain, rows)
+            start += read
+            if known or not read:
+                return rows, start, chain
+
+
+def _take_records(data: bytes, chain: int, rows: list[Any]) -> tuple[int, int]:
+    """Append the rows of all whole records to `rows`; return how many bytes they took, and the check of the last."""
+    at = 0
+    while at + RECORD.size < len(data):
+        length, check = RECORD.unpack_from(data, at)
+        payload = data[at + RECORD.size : at + RECORD.size + length]
+        if not length or len(payload) < length or crc32(payload, chain) != check:
+            break
+        rows.append(msgpack.unpackb(payload, use_list=False))
+        at += RECORD.size + length
+        chain = check
+    return at, chain
+
+
+def _ledger(page: Page) -> Ledger:
+    return page.inbox.ledger
+
+
+def _first_check(salt: int) -> int:
+    return crc32(HEADER.pack(MAGIC, salt))

@@ -37,8 +37,9 @@ __all__ = ["SQLiteEar"]
 #: Seconds between two looks without a ring: all that a lost one costs.
 LOOK_S = 1.0
 
-#: Jobs of our own that are remembered until they are expected; about 200 bytes each.
-OWN_LIMIT = 10_000
+#: Jobs of our own that are remembered until they are expected, about 200 bytes each: when there are more than so
+#: many, the oldest are forgotten down to the second number.
+OWN_LIMIT, OWN_KEPT = 12_000, 10_000
 
 #: Expected jobs that each look without a ring asks for by name, to learn which of them are gone.
 ASKED = 500
@@ -73,10 +74,13 @@ class SQLiteEar(Ear):
 
     def put_here(self, ids: Collection[str]) -> None:
         """Know that these jobs are about to be put with our address."""
-        with self._lock:
-            self._own.update(dict.fromkeys(ids, False))
-            while len(self._own) > OWN_LIMIT:
-                del self._own[next(iter(self._own))]
+        own = self._own
+        for job_id in ids:
+            own[job_id] = False
+        if len(own) > OWN_LIMIT:
+            with self._lock:
+                for job_id in list(islice(own, len(own) - OWN_KEPT)):
+                    own.pop(job_id, None)
 
     def not_ours(self, ids: Collection[str]) -> None:
         """Know that some of these jobs were there before, with another address perhaps."""

@@ -159,12 +159,13 @@ class StoreFile:
         """
         while True:
             opened = self._connections.get()
-            with gate, opened.lock:
-                if opened.inbox.can_append():
-                    try:
-                        return opened.inbox.append(row)
-                    except OSError as exc:
-                        raise from_os(self.path, exc, "writing to its inbox") from exc
+            with opened.lock:  # and no gate: there is nothing of SQLite's that a fork could find half done
+                try:
+                    number = opened.inbox.append(row)
+                except OSError as exc:
+                    raise from_os(self.path, exc, "writing to its inbox") from exc
+            if number:
+                return number
             self._pour()
 
     def sync_append(self, number: int) -> None:

@@ -21,6 +21,7 @@ whoever opens the file has it looked up anew.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import struct
@@ -31,7 +32,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from executors.sqlite.birth import beside, keep_name
 from executors.sqlite.errors import damaged
-from executors.sqlite.put import INSERT
+from executors.sqlite.put import insert
 from executors.sqlite.sync import LogSync
 
 if TYPE_CHECKING:
@@ -99,20 +100,17 @@ class Inbox:
 
     # -- appending
 
-    def can_append(self) -> bool:
-        """Return whether a record can be appended without a pour."""
-        page = self._lock.page.inbox
-        return 0 < page.end < page.poured + FULL
-
     def append(self, row: Sequence[Any]) -> int:
-        """Append a job's row; return the number to be synced."""
+        """Append a job's row; return the number to be synced, or 0: there is to be a pour first."""
         page = self._lock.page.inbox
         end, chain = page.last
+        if not 0 < end < page.poured + FULL:
+            return 0
         payload = self._pack(row)
         check = crc32(payload, chain)
         record = RECORD.pack(len(payload), check) + payload
         if os.pwrite(self._descriptor, record, end) != len(record):
-            raise OSError(5, "a write was cut short")  # the next record is written over it
+            raise OSError(errno.EIO, "a write was cut short")  # the next record is written over it
         page.last = end + len(record), check
         return page.ledger.count_commit()
 
@@ -134,8 +132,7 @@ class Inbox:
             rows, end, chain = self._read(start, chain)
         if page.end not in {0, end}:
             raise damaged(self._path, f"its inbox ends at byte {end:,} instead of {page.end:,}")
-        if rows:
-            connection.executemany(INSERT, rows)
+        insert(connection.executemany, rows)
         if end > LONG or not self._is_of(salt):
             page.forget()
             self._turning = secrets.randbits(SALT_BITS) | 1

@@ -60,12 +60,6 @@ class StoreLock:
             self._descriptor = -1
             self.page.close()
 
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
     def acquire(self, patience: float = PATIENCE) -> None:
         """Take the lock.
 
@@ -75,7 +69,15 @@ class StoreLock:
         if not self._mutex.acquire(timeout=patience):
             raise self._taken(patience)
         try:
-            self._acquire(patience)
+            while True:
+                try:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    self._wait(patience)
+                if os.fstat(self._descriptor).st_nlink:
+                    break
+                self._move()
+            self.page.holder = self._pid
         except BaseException:
             self._mutex.release()
             raise
@@ -86,14 +88,10 @@ class StoreLock:
         self.page.lock_bell.ring(1)
         self._mutex.release()
 
-    def _acquire(self, patience: float) -> None:
-        while True:
-            if not self._take():
-                self._wait(patience)
-            if os.fstat(self._descriptor).st_nlink:
-                self.page.holder = self._pid
-                return
-            self._move()
+    __enter__ = acquire
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def _move(self) -> None:
         """Leave a lock file that somebody has deleted: those who come later lock another one. Go where they are."""

@@ -257,6 +257,11 @@ class Ledger:
     def company(self, count: int) -> None:
         self._numbers[self._company] = max(0, count)
 
+    def is_alone(self, number: int) -> bool:
+        """Return whether nobody seems to commit beside the one who has made commit `number`, and no sync has failed."""
+        numbers = self._numbers
+        return numbers[self._committed] == number and numbers[self._company] <= 1 and not numbers[self._suspect]
+
     @property
     def wanted(self) -> int:
         """The number of the commit that somebody waits for who is about to sync; 0: nobody does."""

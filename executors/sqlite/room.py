@@ -43,15 +43,15 @@ class Room:
             self._look()
         return self._is_short
 
-    def check(self, size: int) -> None:
-        """See whether so many bytes of new jobs may come.
+    def check(self, size: int) -> bool:
+        """See whether so many bytes of new jobs may come; return whether there is little more room than that.
 
         Raises:
             StoreFull: less than the reserve would stay free.
         """
         self._put += size
         if not self._is_short and self._put < FRESH_BYTES and time.monotonic() - self._looked < FRESH_S:
-            return
+            return False
         free, reserve = self._look()
         # An envelope is written to the log and then to the database.
         if free - 2 * size < reserve and free + self._unused() - 2 * size < reserve:
@@ -59,6 +59,7 @@ class Room:
                 f"{self._path}: {free:,} bytes are free on its disk, and the last {reserve:,.0f} are kept for the "
                 "results of jobs that are there already: free some, then submit again"
             )
+        return self._is_short
 
     def _look(self) -> tuple[int, float]:
         """Return how many bytes are free, and how many are not for new jobs."""

@@ -89,21 +89,23 @@ class SQLiteStore(Store):
     def put(self, jobs: Sequence[NewJob], *, reply_to: str = "") -> builtins.list[str]:
         if not jobs:
             return []
-        self._file.room.check(sum([len(job.envelope) for job in jobs]))
+        short = self._file.room.check(sum([len(job.envelope) for job in jobs]))
+        address = int(reply_to or 0)
         ear = self._ears.get(reply_to)
         if ear is not None:
             ear.put_here([job.id for job in jobs])
-        address = int(reply_to or 0)
-        if is_for_inbox(jobs) and not self._file.room.is_short():
-            job = jobs[0]
-            number = self._file.append(row_of(job, address, time.time()))
-            self._wakes.after_append(job.options.queue)
-            self._file.sync_append(number)
-            return [job.id]
+        if len(jobs) == 1 and not short and is_for_inbox(jobs[0]):
+            return [self._put_in_inbox(jobs[0], address)]
         ids, all_new = self._write(lambda tx: put(tx, jobs, address))
         if ear is not None and not all_new:
             ear.not_ours([job.id for job in jobs])
         return ids
+
+    def _put_in_inbox(self, job: NewJob, address: int) -> str:
+        number = self._file.append(row_of(job, address, time.time()))
+        self._wakes.after_append(job.options.queue)
+        self._file.sync_append(number)
+        return job.id
 
     def get(self, ids: Sequence[str], *, payload: bool = False) -> builtins.list[JobRecord | None]:
         return self._file.read(lambda connection: get_jobs(connection, ids, payload=payload))

@@ -80,11 +80,20 @@ class LogSync:
             OSError: the disk says that it could not write.
         """
         with self._turn:
-            if self._synced < number:
-                self._up_to(number)
+            if self._synced >= number:
+                return
+            ledger = self._ledger_on(self._lock.page)
+            before = ledger.synced
+            if before >= number:
+                self._synced = number
+            elif ledger.is_alone(number) and not self._wants_room():  # as it seems: two syncs at once do no harm
+                self._sync_once(ledger)
+                ledger.company = ledger.committed - before
+                ledger.synced = self._synced = number
+            else:
+                self._sync_in_turn(ledger, number)
 
-    def _up_to(self, number: int) -> None:
-        ledger = self._ledger_on(self._lock.page)
+    def _sync_in_turn(self, ledger: Ledger, number: int) -> None:
         locked = self._wait_for_turn(ledger, number)
         try:
             if ledger.synced >= number:
@@ -92,7 +101,9 @@ class LogSync:
                 return
             self._await_company(ledger)
             before, target = ledger.synced, ledger.committed
+            started = time.monotonic()
             self._sync(ledger)
+            self._took = time.monotonic() - started
             ledger.company = ledger.committed - before
             ledger.synced = self._synced = max(target, number)
         finally:
@@ -107,9 +118,12 @@ class LogSync:
             OSError: the disk says that it could not write.
         """
         ledger = self._ledger_on(self._lock.page)
-        if ledger.suspect:
+        suspect = ledger.suspect
+        if suspect:
             self._write_again()
         self._sync_once(ledger)
+        if suspect:
+            ledger.suspect = False
 
     def _await_company(self, ledger: Ledger) -> None:
         """Wait a little until as many have committed as around the last sync.
@@ -153,29 +167,32 @@ class LogSync:
         return True
 
     def _sync(self, ledger: Ledger) -> None:
-        if ledger.suspect:
+        suspect = ledger.suspect
+        if suspect:
             with self._lock:
                 self._write_again()
-        elif (self.count + 1) % SYNCS_BEFORE_ROOM == 0:
+        elif self._wants_room():
             self._make_room()
         self._sync_once(ledger)
+        if suspect:
+            ledger.suspect = False
 
     def _sync_once(self, ledger: Ledger) -> None:
         self.count += 1
-        started = time.monotonic()
         try:
             sync_data(self._descriptor)
         except OSError:
             ledger.suspect = True
             raise
-        ledger.suspect = False
-        self._took = time.monotonic() - started
 
     def _write_again(self) -> None:
         """Make every page of the file dirty again. Nobody else writes it meanwhile; readers read the same bytes."""
         size = os.fstat(self._descriptor).st_size
         for start in range(0, size, PIECE):
             os.pwrite(self._descriptor, os.pread(self._descriptor, PIECE, start), start)
+
+    def _wants_room(self) -> bool:
+        return (self.count + 1) % SYNCS_BEFORE_ROOM == 0
 
     def _make_room(self) -> None:
         """Let the file grow in one step; zeros are no frames and no records, so that it ends where it ended before."""
@@ -188,15 +205,15 @@ class LogSync:
                 os.pwrite(self._descriptor, bytes(min(PIECE, self._room - start)), start)
 
 
-def sync_data(descriptor: int) -> None:
-    """Have the disk keep what was written. macOS's fsync stops at the disk's own cache; F_FULLFSYNC does not."""
-    full = getattr(fcntl, "F_FULLFSYNC", None)
-    if full is not None:
-        try:
-            fcntl.fcntl(descriptor, full)
-        except OSError as exc:
-            if exc.errno not in {errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}:
-                raise
-            os.fsync(descriptor)
-        return
-    os.fdatasync(descriptor)
+def _sync_past_cache(descriptor: int) -> None:
+    """Have the disk keep what was written where fsync stops at the disk's own cache, as on macOS."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined,unused-ignore]
+    except OSError as exc:
+        if exc.errno not in {errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}:
+            raise
+        os.fsync(descriptor)
+
+
+#: Have the disk keep what was written to a descriptor.
+sync_data: Callable[[int], None] = _sync_past_cache if hasattr(fcntl, "F_FULLFSYNC") else os.fdatasync

@@ -260,7 +260,7 @@ def test_damage_is_said(path: Path, store: SQLiteStore, open_store: Callable[[],
 
 def test_full_disk(store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is little room a job goes to the tables at once: one in the inbox would need room to be poured."""
-    monkeypatch.setattr(Room, "is_short", lambda _: True)
+    monkeypatch.setattr(Room, "check", lambda _, __: True)
     store.put([job("a")])
     assert in_tables(path) == ["a"]
 

@@ -51,6 +51,9 @@ for number in range(40):
     note(f"put j{number}")
     if number % 8 == 7:
         claims = member.exchange([], [], 5).claims
+        for more in range(4):  # while what the claim has poured is not synced
+            store.put([job(f"m{number}-{more}")])
+            note(f"put m{number}-{more}")
         member.exchange([said(one) for one in claims], [], 0)
         note("end " + " ".join(one.id for one in claims))
     if number % 11 == 10:
@@ -196,7 +199,7 @@ def test_power_cut(calls: list[Call], tmp_path: Path) -> None:
     """Whenever the power fails, the file is whole, and at full durability all accepted jobs and results are there."""
     assert sum(call == "fdatasync" for call, *_ in calls) > 50
     notes, wrong = cut_often(calls, tmp_path / "cut")
-    assert accepted(notes, "put") == {f"j{number}" for number in range(40)}
+    assert accepted(notes, "put") >= {f"j{number}" for number in range(40)}
     assert not wrong, "\n".join(wrong)
 
 

@@ -32,7 +32,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from executors.sqlite.birth import beside, keep_name
 from executors.sqlite.errors import damaged
-from executors.sqlite.put import insert
+from executors.sqlite.rows import insert
 from executors.sqlite.sync import LogSync
 
 if TYPE_CHECKING:

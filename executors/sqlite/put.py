@@ -7,41 +7,20 @@ needs others         ──▶ blocked until they have succeeded, or failed at o
 
 from __future__ import annotations
 
-import os
-import random
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from executors.sqlite.ends import dependency_failure, end
-from executors.sqlite.schema import BLOCKED, FAILED, QUEUED, SCHEDULED, SUCCEEDED
+from executors.sqlite.rows import INLINE, insert, row_of, statement
+from executors.sqlite.schema import BLOCKED, FAILED, SUCCEEDED
 from taskq.errors import JobExists
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
 
     from executors.sqlite.file import Tx
-    from taskq.job import JobOptions
     from taskq.store import NewJob
 
-__all__ = ["INLINE", "block", "insert", "is_for_inbox", "put", "row_of"]
-
-#: Bytes of an envelope up to which it stands in the job's row: a change of the row copies it.
-INLINE = 1024
-
-#: The first fence of a job is drawn below this; see `schema`.
-FENCES = 1 << 30
-
-#: The columns of every new job, and those that most have nothing in: to bind a value takes a tenth of a row's time.
-_SHORT = "id, queue, rank, task, label, fence, max_crashes, submitted, ear, envelope"
-_LONG = f"{_SHORT}, state, due, expires, ttl, key, needs"
-_VALUES = "INSERT INTO jobs ({}) VALUES ({}) ON CONFLICT (id) DO NOTHING"
-_SHORT_LENGTH = _SHORT.count(",") + 1
-_INSERT_SHORT = _VALUES.format(f"{_SHORT}, state", "?, " * _SHORT_LENGTH + str(QUEUED))
-_INSERT_LONG = _VALUES.format(_LONG, ", ".join("?" * (_LONG.count(",") + 1)))
-
-_random = random.Random()
-os.register_at_fork(after_in_child=_random.seed)
+__all__ = ["block", "is_for_inbox", "put"]
 
 
 def put(tx: Tx, jobs: Sequence[NewJob], ear: int) -> tuple[list[str], bool]:
@@ -78,7 +57,7 @@ def _put_one(tx: Tx, job: NewJob, ear: int) -> tuple[str, bool]:
             _refuse(job, taken)
         return taken, False
     row = row_of(job, ear, tx.now)
-    n = tx.execute(_statement(len(row)), row).lastrowid
+    n = tx.execute(statement(len(row)), row).lastrowid
     if len(job.envelope) > INLINE:
         tx.execute("INSERT INTO blobs (n, envelope) VALUES (?, ?)", (n, job.envelope))
     queue = options.queue
@@ -103,55 +82,6 @@ def _refuse(job: NewJob, taken: str) -> NoReturn:
         f"job {taken} has the key {job.options.key!r} and has not ended: wait for it, cancel it, or choose another key",
         job_id=taken,
     )
-
-
-def row_of(job: NewJob, ear: int, now: float) -> tuple[Any, ...]:
-    """Return what `insert` takes for a job that is put now."""
-    options = job.options
-    envelope = job.envelope
-    row = (
-        job.id,
-        options.queue,
-        -options.priority,
-        job.task,
-        _clean(job.label),
-        int(_random.random() * FENCES),
-        options.max_crashes,
-        now,
-        ear or None,
-        envelope if len(envelope) <= INLINE else None,
-    )
-    due = _due(options, now)
-    expires, ttl, key = options.expires, options.result_ttl, options.key
-    if due is None and expires is None and ttl is None and key is None and not job.needs:
-        return row
-    state = QUEUED if due is None else SCHEDULED
-    return (*row, state, due, None if expires is None else now + expires, ttl, key, " ".join(job.needs) or None)
-
-
-def insert(executemany: Callable[..., sqlite3.Cursor], rows: Iterable[tuple[Any, ...]]) -> int:
-    """Insert rows in their order, but for those whose id is there; return how many that are."""
-    return sum([executemany(_statement(length), some).rowcount for length, some in groupby(rows, len)])
-
-
-def _statement(length: int) -> str:
-    return _INSERT_SHORT if length == _SHORT_LENGTH else _INSERT_LONG
-
-
-def _clean(label: str) -> str | None:
-    """Return a label as UTF-8 can carry it: it may hold a file's name."""
-    if label.isascii():
-        return label or None
-    return label.encode("utf-8", "backslashreplace").decode()
-
-
-def _due(options: JobOptions, now: float) -> float | None:
-    if options.delay:
-        return now + options.delay
-    if options.at is not None:
-        at = options.at.timestamp()
-        return at if at > now else None
-    return None
 
 
 def block(tx: Tx, n: int, needs: Sequence[str]) -> None:

@@ -19,8 +19,9 @@ from executors.sqlite.doctor import examine
 from executors.sqlite.ear import SQLiteEar
 from executors.sqlite.file import StoreFile
 from executors.sqlite.membership import SQLiteMembership
-from executors.sqlite.put import is_for_inbox, put, row_of
+from executors.sqlite.put import is_for_inbox, put
 from executors.sqlite.read import chunks, get_jobs, list_jobs, list_queues, list_workers, read_log
+from executors.sqlite.rows import row_of
 from executors.sqlite.sweep import is_dead
 from executors.sqlite.url import parse
 from executors.sqlite.wake import Wakes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from executors.sqlite import ends as sqlite_ends
-from executors.sqlite.put import INLINE
+from executors.sqlite.rows import INLINE
 from taskq.errors import JobExists
 from taskq.states import Reason, State
 from tests.sqlite.workshop import hear, job, said, see, state_of, take, tell

@@ -6,7 +6,7 @@
 
     queue.db-inbox   header: magic, salt │ length, check, row │ length, check, row │ ... older bytes, never read
     table inbox      the mark: salt, byte and check up to which its records are rows
-    page.inbox       where the last record ends, and its check; UNKNOWN: nobody knows, the next pour looks
+    page.inbox       where the last record ends, and its check; 0: nobody knows, the next pour looks
 
 All of it happens under the store's lock. Every transaction pours first, and whoever reads has it poured: nobody ever
 sees the tables without the jobs that were put before.
@@ -49,10 +49,10 @@ MAGIC: Final = b"taskqin1"
 HEADER: Final = struct.Struct("<8sQ")
 RECORD: Final = struct.Struct("<II")
 
-#: Bytes after which a record is poured before the next one is appended: a pour of them takes some 10 ms.
-FULL: Final = 512 * 1024
+#: Bytes that are poured before the next record is appended: some 3,500 jobs, for which a pour takes some 30 ms.
+POUR_AT: Final = 512 * 1024
 #: Bytes after which the file is turned, and to which it grows in one step.
-LONG: Final = 4 * 1024 * 1024
+TURN_AT: Final = 4 * 1024 * 1024
 
 #: Bytes that are read at once where it is not known how many there are; more than any record has.
 PIECE: Final = 64 * 1024
@@ -79,7 +79,7 @@ class Inbox:
         self._descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if is_new:
             keep_name(name)
-        self._syncs = LogSync(self._descriptor, lock, _ledger, LONG)
+        self._syncs = LogSync(self._descriptor, lock, _ledger, TURN_AT)
         self._pack = msgpack.Packer(autoreset=True).pack
         self._poured = 0, 0  # where the records end that the open transaction pours, and the check of the last
         self._turning: int | None = None  # the salt of the next header
@@ -104,7 +104,7 @@ class Inbox:
         """Append a job's row; return the number to be synced, or 0: there is to be a pour first."""
         page = self._lock.page.inbox
         end, chain = page.last
-        if not 0 < end < page.poured + FULL:
+        if not 0 < end < page.poured + POUR_AT:
             return 0
         payload = self._pack(row)
         check = crc32(payload, chain)
@@ -133,7 +133,7 @@ class Inbox:
         if page.end not in {0, end}:
             raise damaged(self._path, f"its inbox ends at byte {end:,} instead of {page.end:,}")
         insert(connection.executemany, rows)
-        if end > LONG or not self._is_of(salt):
+        if end > TURN_AT or not self._is_of(salt):
             page.forget()
             self._turning = secrets.randbits(SALT_BITS) | 1
             connection.execute(MOVE_MARK, (self._turning, HEADER.size, _first_check(self._turning)))

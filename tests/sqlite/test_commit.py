@@ -245,8 +245,8 @@ def test_failed_sync(
 
 def test_failed_sync_at_the_turn(full: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the log cannot be synced the inbox keeps its records, puts say so, and once it can all jobs are there."""
-    monkeypatch.setattr("executors.sqlite.inbox.FULL", 200)
-    monkeypatch.setattr("executors.sqlite.inbox.LONG", 300)
+    monkeypatch.setattr("executors.sqlite.inbox.POUR_AT", 200)
+    monkeypatch.setattr("executors.sqlite.inbox.TURN_AT", 300)
     kept = [f"j{number}" for number in range(7)]
     for name in kept:
         full.put([job(name)])
@@ -332,7 +332,7 @@ def test_order_of_calls(path: Path, name: str, options: str) -> None:
 @needs_strace
 def test_order_of_calls_at_the_turn(path: Path) -> None:
     """The inbox begins anew when the log, which has all its jobs, is synced, and not before."""
-    small = "from executors.sqlite import inbox\ninbox.FULL, inbox.LONG = 200, 300\n"
+    small = "from executors.sqlite import inbox\ninbox.POUR_AT, inbox.TURN_AT = 200, 300\n"
     _, lines = trace(path, "-e", "trace=pwrite64,fdatasync,flock", script=small + SCRIPT)
     text = _collapsed(" ".join(word for line in lines if (word := _word(line, path))))
     assert text.count("lock log+ log-sync inbox+ unlock") >= 2, text

@@ -32,8 +32,8 @@ class Killed(BaseException):
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the inbox be poured and turned every few jobs."""
-    monkeypatch.setattr(sqlite_inbox, "FULL", 300)
-    monkeypatch.setattr(sqlite_inbox, "LONG", 500)
+    monkeypatch.setattr(sqlite_inbox, "POUR_AT", 300)
+    monkeypatch.setattr(sqlite_inbox, "TURN_AT", 500)
 
 
 def ids(store: SQLiteStore) -> list[str]:

@@ -43,7 +43,7 @@ from tests.sqlite.workshop import job, said, worker
 def note(text):
     os.write(1, text.encode())
 
-inbox.LONG = 1500  # it is turned more than once
+inbox.TURN_AT = 1500  # it is turned more than once
 store = SQLiteStore(sys.argv[1])
 member = store.join(worker())
 for number in range(40):

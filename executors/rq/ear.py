@@ -18,6 +18,7 @@ import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from executors.oldest import drop_oldest
 from executors.rq.record import read_news
 from executors.rq.wire import BROKEN, RedisError, Wire, pack, readable
 from taskq.errors import BackendUnavailable, StoreFull
@@ -102,8 +103,7 @@ class RQEar(Ear):
         """Remember that these jobs were put with this ear's address: to expect them takes no asking."""
         with self._lock:
             self._addressed.update(dict.fromkeys(ids))
-            while len(self._addressed) > ADDRESSED_MAX:
-                self._addressed.pop(next(iter(self._addressed)))
+            drop_oldest(self._addressed, ADDRESSED_MAX)
 
     def forget(self, ids: Collection[str]) -> None:
         with self._lock:
@@ -319,8 +319,7 @@ class RQEar(Ear):
         if end is not None and end.result is not None and len(end.result) > EARLY_BYTES:
             end = None
         self._early[job_id] = end
-        while len(self._early) > EARLY_MAX:
-            self._early.pop(next(iter(self._early)))
+        drop_oldest(self._early, EARLY_MAX)
 
     # -- when Redis is away
 

@@ -16,6 +16,7 @@ from itertools import islice
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from executors.oldest import drop_oldest
 from executors.sqlite.ends import unpack
 from executors.sqlite.page import ANY, AWAKE, OWN
 from executors.sqlite.read import chunks
@@ -37,9 +38,8 @@ __all__ = ["SQLiteEar"]
 #: Seconds between two looks without a ring: all that a lost one costs.
 LOOK_S = 1.0
 
-#: Jobs of our own that are remembered until they are expected, about 200 bytes each: when there are more than so
-#: many, the oldest are forgotten down to the second number.
-OWN_LIMIT, OWN_KEPT = 12_000, 10_000
+#: Jobs of our own that are remembered until they are expected; about 200 bytes each.
+OWN_LIMIT = 10_000
 
 #: Expected jobs that each look without a ring asks for by name, to learn which of them are gone.
 ASKED = 500
@@ -77,10 +77,7 @@ class SQLiteEar(Ear):
         own = self._own
         for job_id in ids:
             own[job_id] = False
-        if len(own) > OWN_LIMIT:
-            with self._lock:
-                for job_id in list(islice(own, len(own) - OWN_KEPT)):
-                    own.pop(job_id, None)
+        drop_oldest(own, OWN_LIMIT)
 
     def not_ours(self, ids: Collection[str]) -> None:
         """Know that some of these jobs were there before, with another address perhaps."""

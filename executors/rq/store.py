@@ -28,6 +28,7 @@ from taskq.store import Store
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from executors.rq.scripts import Script
     from taskq.job import JobOptions
     from taskq.states import State
     from taskq.store import Finding, JobRecord, Membership, NewJob, QueueRecord, WorkerRecord
@@ -170,16 +171,16 @@ class RQStore(Store):
         return states
 
     def retry(self, ids: Sequence[str]) -> list[bool]:
-        return self._for_each("again", ids)
+        return self._for_each(self._scripts.again, ids)
 
     def remove(self, ids: Sequence[str]) -> list[bool]:
-        return self._for_each("remove", ids)
+        return self._for_each(self._scripts.remove, ids)
 
-    def _for_each(self, name: str, ids: Sequence[str]) -> list[bool]:
+    def _for_each(self, script: Script, ids: Sequence[str]) -> list[bool]:
         done: list[bool] = []
         for first in range(0, len(ids), LOOK_AT_ONCE):
             step = list(ids[first : first + LOOK_AT_ONCE])
-            done += map(bool, self.line.call(getattr(self._scripts, name), [step]))
+            done += map(bool, self.line.call(script, [step]))
         return done
 
     def log(self, job_id: str, offset: int = 0) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from multiprocessing.pool import Pool
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from executors.pool.child import ChildSettings, serve
@@ -66,15 +66,25 @@ class Children:
         pool = self._pool
         pool.close()
         joiner = threading.Thread(target=pool.join, name="taskq-join", daemon=True)
-        joiner.start()
+        is_over: Callable[[], bool] = lambda: not joiner.is_alive()  # noqa: E731
+        rest: Callable[[float], None] = joiner.join
+        try:
+            joiner.start()
+        except RuntimeError:  # Python 3.12 starts no thread any more when the interpreter ends
+            is_over, rest = self._have_ended, sleep
         deadline = monotonic() + _GRACE
-        while joiner.is_alive():
+        while not is_over():
             hang_up()
-            joiner.join(_LOOK)
-            if joiner.is_alive() and monotonic() >= deadline:
+            rest(_LOOK)
+            if monotonic() >= deadline and not is_over():
                 kill()
                 self._policy.kill_all()
+        pool.join()
         pool.terminate()  # nothing left to end: this drops what multiprocessing keeps for its exit
         self._policy.watcher = None
         self._policy.close()
         self._pool = None
+
+    def _have_ended(self) -> bool:
+        """Return whether no process is left, and none will come."""
+        return not self._pool._worker_handler.is_alive() and not self._policy.any_alive()  # noqa: SLF001  # as Pool.join

@@ -58,6 +58,10 @@ class StartPolicy:
         """Keep a process findable as long as Pool keeps it."""
         self._started.add(process)
 
+    def any_alive(self) -> bool:
+        """Return whether a process has not ended yet."""
+        return any(process.is_alive() for process in list(self._started))
+
     def kill_all(self) -> None:
         """Kill every process that was not reaped, also one that never said hello."""
         for process in list(self._started):

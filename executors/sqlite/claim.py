@@ -142,10 +142,10 @@ def is_work(execute: Execute, queues: Sequence[str]) -> bool:
         query = "SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_line WHERE state = 3)"
         return bool(execute(query).fetchone()[0])
     query = (
-        "SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_line WHERE state = 3 AND queue = ?1) "
-        "AND NOT EXISTS (SELECT 1 FROM paused WHERE queue = ?1)"
+        "SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_line WHERE state = 3 AND queue = ?) "
+        "AND NOT EXISTS (SELECT 1 FROM paused WHERE queue = ?)"
     )
-    return any(execute(query, (queue,)).fetchone()[0] for queue in queues)
+    return any(execute(query, (queue, queue)).fetchone()[0] for queue in queues)
 
 
 def next_due(execute: Execute) -> float | None:

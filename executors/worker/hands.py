@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["UNKNOWN_NS", "Hands"]
 
 #: Nanoseconds that a run of a task is thought to take before one was measured.
-UNKNOWN_NS: Final = 25_000_000.0
+UNKNOWN_NS: Final = 60_000_000.0
 #: Functions known to the children at the most: names come with the jobs, from anybody.
 _FUNCTIONS_MAX: Final = 2_000
 #: Bytes that a pipe holds at the most: one read empties it.

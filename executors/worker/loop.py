@@ -37,7 +37,7 @@ _STALL: Final = 0.5
 #: Seconds between two looks at wishes while there is no room for work.
 _WISHES_EVERY: Final = 0.25
 #: Seconds that outcomes may wait for more to come while the pool has plenty to do.
-_LINGER: Final = 0.02
+_LINGER: Final = 0.05
 #: Seconds between two looks at jobs that are to end.
 _ENDING_LOOK: Final = 0.02
 #: Seconds that killed processes get to be gone.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Room"]
 
 #: Nanoseconds of work that each process may have in hand.
-_AHEAD_NS: Final = 60_000_000.0
+_AHEAD_NS: Final = 150_000_000.0
 #: Jobs that one exchange takes at the most: bounds how long it keeps the store busy.
 _CLAIM_MAX: Final = 500
 #: Jobs held at the most: bounds what a worker's death makes run again.

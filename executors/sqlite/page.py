@@ -33,11 +33,11 @@ _HUNGRY: Final = bytes([OWN])
 _WORKERS_AT: Final = 512
 _EARS_AT: Final = 1024
 
-_ENDED, _FRAMES, _HOLDER, _ROSTER, _BORN = range(3, 8)
-_INBOX_LAST, _INBOX_POURED = 8, 9
+#: Which number stands where. Programs of several versions may share the page: no place ever gets another meaning.
+_ENDED, _FRAMES, _HOLDER, _ROSTER, _BORN, _INBOX_LAST, _INBOX_POURED = 3, 4, 5, 6, 8, 16, 17
 
-#: Where the ledgers of the log and of the inbox stand, among the numbers and among the bells.
-_LOG, _INBOX = (10, 1), (15, 3)
+#: Where the five numbers of the log's and of the inbox's ledger stand, and the first of their two bells.
+_LOG, _INBOX = ((1, 2, 7, 9, 10), 1), ((11, 12, 13, 14, 15), 3)
 _BELLS: Final = 5
 
 #: Bits of a check in the inbox, which shares its number with the byte that it stands at.
@@ -215,9 +215,11 @@ class InboxPage:
 class Ledger:
     """What of a file that only grows has been written, and what is on the disk: numbers of commits."""
 
-    def __init__(self, numbers: memoryview[int], bells: list[Bell], first: int, first_bell: int) -> None:
+    def __init__(
+        self, numbers: memoryview[int], bells: list[Bell], places: tuple[int, int, int, int, int], first_bell: int
+    ) -> None:
         self._numbers = numbers
-        self._committed, self._synced, self._suspect, self._company, self._wanted = range(first, first + 5)
+        self._committed, self._synced, self._suspect, self._company, self._wanted = places
         #: Rung when it has been synced, and when commit `wanted` is made.
         self.sync_bell, self.commit_bell = bells[first_bell : first_bell + 2]
 

@@ -6,9 +6,8 @@ ever goes through them (a process killed in `get` or `put` would take their lock
 
 from __future__ import annotations
 
-import threading
 from multiprocessing.pool import Pool
-from time import monotonic, sleep
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from executors.pool.child import ChildSettings, serve
@@ -65,18 +64,11 @@ class Children:
         """
         pool = self._pool
         pool.close()
-        joiner = threading.Thread(target=pool.join, name="taskq-join", daemon=True)
-        is_over: Callable[[], bool] = lambda: not joiner.is_alive()  # noqa: E731
-        rest: Callable[[float], None] = joiner.join
-        try:
-            joiner.start()
-        except RuntimeError:  # Python 3.12 starts no thread any more when the interpreter ends
-            is_over, rest = self._have_ended, sleep
         deadline = monotonic() + _GRACE
-        while not is_over():
+        hang_up()
+        while not self._have_ended(_LOOK):
             hang_up()
-            rest(_LOOK)
-            if monotonic() >= deadline and not is_over():
+            if monotonic() >= deadline:
                 kill()
                 self._policy.kill_all()
         pool.join()
@@ -85,6 +77,11 @@ class Children:
         self._policy.close()
         self._pool = None
 
-    def _have_ended(self) -> bool:
-        """Return whether no process is left, and none will come."""
-        return not self._pool._worker_handler.is_alive() and not self._policy.any_alive()  # noqa: SLF001  # as Pool.join
+    def _have_ended(self, within: float) -> bool:
+        """Return whether no process is left, and none will come; wait up to so many seconds for the next step to it.
+
+        In this thread: while the interpreter ends, Python 3.12 starts none any more that could wait in `Pool.join`.
+        """
+        starter = self._pool._worker_handler  # noqa: SLF001  # as Pool.join: first it, which starts and reaps processes
+        starter.join(within)
+        return not starter.is_alive() and not self._policy.any_alive(within)

@@ -13,6 +13,7 @@ import multiprocessing.context
 import os
 import time
 import weakref
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -58,9 +59,12 @@ class StartPolicy:
         """Keep a process findable as long as Pool keeps it."""
         self._started.add(process)
 
-    def any_alive(self) -> bool:
-        """Return whether a process has not ended yet."""
-        return any(process.is_alive() for process in list(self._started))
+    def any_alive(self, within: float) -> bool:
+        """Return whether a process has not ended; wait up to so many seconds for one that does."""
+        alive = [process for process in list(self._started) if process.is_alive()]
+        if alive:
+            wait([process.sentinel for process in alive], within)
+        return bool(alive)
 
     def kill_all(self) -> None:
         """Kill every process that was not reaped, also one that never said hello."""

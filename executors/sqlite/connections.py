@@ -9,6 +9,8 @@ import atexit
 import os
 import sqlite3
 import weakref
+from contextlib import ExitStack
+from operator import attrgetter
 from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,8 +24,6 @@ from taskq.errors import BackendUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from executors.sqlite.page import Ledger, Page
 
 __all__ = ["Connections", "Opened"]
 
@@ -106,23 +106,19 @@ class Connections:
             connection = self._inherited.pop()
             connection.close()
             _held.discard(connection)
-        writer = open_writer(self.path, lock.page)
-        try:
-            writer.execute("SELECT count(*) FROM jobs WHERE n = 0").fetchone()  # opens the log
-            inbox = Inbox(self.path, lock)
-        except BaseException as exc:
-            writer.close()
-            if isinstance(exc, sqlite3.Error):
+        with ExitStack() as undo:
+            writer = open_writer(self.path, lock.page)
+            undo.callback(writer.close)
+            try:
+                writer.execute("SELECT count(*) FROM jobs WHERE n = 0").fetchone()  # opens the log
+            except sqlite3.Error as exc:
                 raise from_sqlite(self.path, exc) from exc
-            raise
-        try:
+            inbox = Inbox(self.path, lock)
+            undo.callback(inbox.close)
             log = os.open(beside(self.path, "-wal"), os.O_RDWR | os.O_CLOEXEC)
-        except BaseException:
-            inbox.close()
-            writer.close()
-            raise
+            undo.pop_all()
         _held.add(writer)
-        return Opened(writer, lock, LogSync(log, lock, _ledger, LOG_ROOM), inbox)
+        return Opened(writer, lock, LogSync(log, lock, attrgetter("log"), LOG_ROOM), inbox)
 
     # -- reading
 
@@ -175,10 +171,6 @@ class Connections:
     def __del__(self) -> None:
         if getattr(self, "_opened", None) is not None:
             self.close(FAREWELL)
-
-
-def _ledger(page: Page) -> Ledger:
-    return page.log
 
 
 def _close_all(connections: list[sqlite3.Connection], lock: StoreLock, patience: float) -> None:

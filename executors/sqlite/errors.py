@@ -49,7 +49,8 @@ def damaged(path: Path, what: str) -> StoreDamaged:
     """Return the error that says a file is damaged, and how to go on."""
     return StoreDamaged(
         f"{path} is damaged or no queue file ({what}); it was left as it is. To go on: restore a backup, or save what "
-        f"can be read with `sqlite3 {path} .recover`, or move the file away with its -wal and -shm to begin anew"
+        f"can be read with `sqlite3 {path} .recover`, or move the file away with its -wal, -shm and -inbox, to begin "
+        "anew"
     )
 
 

@@ -215,18 +215,18 @@ class StoreFile:
                 raise
             for errand in errands:
                 errand.error = None
-            connection, lock, *_ = self._connections.get()
-            with gate, lock:
-                self._checkpoint(connection, lock.page)
+            opened = self._connections.get()
+            with gate, opened.lock:
+                self._checkpoint(opened.writer, opened.lock.page)
             self._make_under_lock(errands)
 
     def _make_under_lock(self, errands: list[_Errand[Any]]) -> None:
         opened = self._connections.get()
-        connection, lock, *_ = opened
-        with gate, lock:
+        connection = opened.writer
+        with gate, opened.lock:
             changes = connection.total_changes
             _run_all(errands, opened)
-            page = lock.page
+            page = opened.lock.page
             number = page.log.count_commit()
             for errand in errands:
                 errand.number = number
@@ -267,10 +267,10 @@ class StoreFile:
     def checkpoint(self) -> None:
         """Copy the log into the database now, when there is something in it."""
         with self._turn:
-            connection, lock, *_ = self._connections.get()
-            if lock.page.frames:
-                with gate, lock:
-                    self._checkpoint(connection, lock.page)
+            opened = self._connections.get()
+            if opened.lock.page.frames:
+                with gate, opened.lock:
+                    self._checkpoint(opened.writer, opened.lock.page)
 
     # -- reading
 

@@ -25,6 +25,7 @@ import errno
 import os
 import secrets
 import struct
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from executors.sqlite.lock import StoreLock
-    from executors.sqlite.page import Ledger, Page
 
 __all__ = ["Inbox"]
 
@@ -79,7 +79,7 @@ class Inbox:
         self._descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if is_new:
             keep_name(name)
-        self._syncs = LogSync(self._descriptor, lock, _ledger, TURN_AT)
+        self._syncs = LogSync(self._descriptor, lock, attrgetter("inbox.ledger"), TURN_AT)
         self._pack = msgpack.Packer(autoreset=True).pack
         self._poured = 0, 0  # where the records end that the open transaction pours, and the check of the last
         self._turning: int | None = None  # the salt of the next header
@@ -184,10 +184,6 @@ def _take_records(data: bytes, chain: int, rows: list[Any]) -> tuple[int, int]:
         at += RECORD.size + length
         chain = check
     return at, chain
-
-
-def _ledger(page: Page) -> Ledger:
-    return page.inbox.ledger
 
 
 def _first_check(salt: int) -> int:

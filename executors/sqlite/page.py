@@ -204,8 +204,7 @@ class InboxPage:
     @property
     def is_waiting(self) -> bool:
         """Whether something is in the inbox that may not be in the tables."""
-        end = self._numbers[_INBOX_LAST] >> _CHECK_BITS
-        return not end or end != self._numbers[_INBOX_POURED]
+        return self.end != self.poured or not self.end
 
     def forget(self) -> None:
         """Have the next pour look where the last record ends."""

@@ -118,12 +118,10 @@ class LogSync:
             OSError: the disk says that it could not write.
         """
         ledger = self._ledger_on(self._lock.page)
-        suspect = ledger.suspect
-        if suspect:
+        again = ledger.suspect
+        if again:
             self._write_again()
-        self._sync_once(ledger)
-        if suspect:
-            ledger.suspect = False
+        self._sync_once(ledger, again=again)
 
     def _await_company(self, ledger: Ledger) -> None:
         """Wait a little until as many have committed as around the last sync.
@@ -167,23 +165,24 @@ class LogSync:
         return True
 
     def _sync(self, ledger: Ledger) -> None:
-        suspect = ledger.suspect
-        if suspect:
+        again = ledger.suspect
+        if again:
             with self._lock:
                 self._write_again()
         elif self._wants_room():
             self._make_room()
-        self._sync_once(ledger)
-        if suspect:
-            ledger.suspect = False
+        self._sync_once(ledger, again=again)
 
-    def _sync_once(self, ledger: Ledger) -> None:
+    def _sync_once(self, ledger: Ledger, *, again: bool = False) -> None:
+        """Sync; `again`: all has been written anew since a sync failed, which this one makes good."""
         self.count += 1
         try:
             sync_data(self._descriptor)
         except OSError:
             ledger.suspect = True
             raise
+        if again:
+            ledger.suspect = False
 
     def _write_again(self) -> None:
         """Make every page of the file dirty again. Nobody else writes it meanwhile; readers read the same bytes."""

@@ -62,7 +62,7 @@ def abandon(store: SQLiteStore) -> None:
     store._file._connections.close()
 
 
-def test_put_is_one_write(path: Path, store: SQLiteStore) -> None:
+def test_waits_for_the_next_look(path: Path, store: SQLiteStore) -> None:
     """A job put alone is in the inbox, not yet in the tables; whoever looks finds it, and then it is in both."""
     store.put([job("a")])
     store.put([job("b")])

@@ -74,6 +74,7 @@ class RQEar(Ear):
         self._early: dict[str, Ended | None] = {}
         self._fresh: list[str] = []
         self._wire: Wire | None = None
+        self._asked = False
         self._asked_at = 0.0
         self._look_at = 0.0
         self._try_at = 0.0
@@ -147,6 +148,8 @@ class RQEar(Ear):
         self._woken = False
         if self._wire is None:
             self._connect()
+        elif not self._asked:  # after an answer only here: who waits for it was told first
+            self._send()
         early = self._begin_expecting()
         if early:
             return early
@@ -172,7 +175,7 @@ class RQEar(Ear):
     def _send(self) -> None:
         assert self._wire is not None  # noqa: S101  # callers have connected
         self._wire.send(self._ask)
-        self._asked_at = monotonic()
+        self._asked, self._asked_at = True, monotonic()
 
     def _begin_expecting(self) -> list[Ended]:
         """Return the ends of newly expected jobs that were heard before, and register for the others."""
@@ -291,10 +294,10 @@ class RQEar(Ear):
         assert self._wire is not None  # noqa: S101  # _listen waited on it
         first = self._wire.read()
         more = self._wire.read()
+        self._asked = False
         for reply in (first, more):
             if isinstance(reply, RedisError):
                 raise ConnectionError(str(reply))
-        self._send()
         if first is None:
             return []
         self._look_at = monotonic() + LOOK_EVERY

@@ -75,6 +75,8 @@ KEYS: Final[Mapping[str, str]] = {
     "EARS": "{p}:tq:ears:",  # <id>: set of further ears that wait for this job
     "LOG": "{p}:tq:log:",  # <id>: what the job has printed and logged
     "WAKE": "{p}:tq:wake",  # channel: look at the queues again
+    "PARKED": "{p}:tq:parked:",  # <queue>: set of our workers that had something free when they found it empty
+    "HAND": "{p}:tq:hand:",  # <worker>: channel: jobs that are handed to it
     "SCRATCH": "{p}:tq:scratch",  # a stream, for a moment inside a script
 }
 
@@ -144,6 +146,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "stopping": "tq_stopping",
     "claim_seq": "tq_claim",  # the last claim, so that a repeated one gets the same jobs
     "finish_seq": "tq_finish",  # the last finish and its answer, so that a repeated one gets the same
+    "parked": "tq_parked",  # what the token begins with of a job that may be handed to it, and until when
     "note_seq": "tq_note",  # the last notes, so that repeated ones add nothing
     # RQ's, in execution hashes and result streams
     "id": "id",
@@ -239,6 +242,8 @@ class Layout:
     EARS: str
     LOG: str
     WAKE: str
+    PARKED: str
+    HAND: str
     SCRATCH: str
 
     def __init__(self, prefix: str) -> None:

@@ -1,6 +1,7 @@
 """A worker's place among RQ's workers: one entry with many executions.
 
     exchange ──▶ one round trip:  finish script (what became of jobs) · note script · claim script (new ones)
+                 none, for a job that was handed over (see parking)
     renew    ──▶ its lease and its record live on, what it holds stays its own; wishes that it missed
     sweep    ──▶ what any worker does for all
     wait     ──▶ watch:    the queues, this worker's channel
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from executors.rq.claim import read_claim
 from executors.rq.layout import FIELDS
 from executors.rq.outcome import progress_text, unknown, verdict_row
+from executors.rq.parking import Parking
 from executors.rq.watch import Watch
 from executors.rq.wire import RedisError
 from taskq.errors import BackendUnavailable, ConfigError, StoreFull
@@ -44,6 +46,12 @@ log = get_logger("taskq.redis")
 #: Verdicts, notes and claims in one script at most: it holds up everybody else.
 AT_ONCE: Final = 500
 
+#: How many times the time between two renewals a worker may be handed jobs after the last one.
+PARKED: Final = 1.5
+
+#: What a finish that was repeated says of the parking: it may be over because a job was handed over.
+UNKNOWN: Final = 2
+
 #: Seconds by which a renewal may come late. Beyond them Redis may have been away, and others could not renew either:
 #: then nobody is taken for dead for one lease more.
 GRACE: Final = 3.0
@@ -55,6 +63,8 @@ class _Telling:
 
     command: bytes
     verdicts: Sequence[Verdict]
+    #: Whether it asks to be parked, too.
+    parks: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +88,9 @@ class RQMembership(Membership):
         self._nonce = os.urandom(8).hex()
         self._telling: list[_Telling] = []
         self._noting: list[_Noting] = []
-        self._claiming: tuple[str, str, int] | None = None  # sequence, base, want
+        self._claiming: tuple[str, str, int, Any] | None = None  # sequence, base, want, parking
+        self._parking = Parking(store.renew_every * PARKED)
+        self._given: list[Claim] = []  # handed over, until the loop has them
         self._wishes: list[Wish] = []
         self._stopped: set[str] = set()
         self._hungry = False
@@ -97,6 +109,7 @@ class RQMembership(Membership):
             self._scripts.join,
             [*(record.name, self._store.lease, fields, list(record.queues), int(take_over)), self._nonce],
         )
+        self._parking.answered(parked=False)
         if not answer.startswith(b"taken"):
             if not take_over:
                 self._line.call(self._scripts.leave, [record.name, 1])
@@ -137,10 +150,15 @@ class RQMembership(Membership):
         seen = {verdict.token for telling in self._telling for verdict in telling.verdicts}
         fresh = [verdict for verdict in verdicts if verdict.token not in seen] if seen else verdicts
         fresh = _front_last(fresh)
+        self._at_once = False
+        self._take_handed()
+        # Who tells something, and knows that the queues are empty, parks by the same script and need not look at them
+        known = self._hungry and self._watch.is_quiet and not self._claiming
+        idle = bool(fresh) and want > 0 and known and not self._given
         for first in range(0, len(fresh), AT_ONCE):
-            self._telling.append(self._packed(fresh[first : first + AT_ONCE]))
-        self._hungry = False
-        claims = self._trip(fenced, notes, want)
+            self._telling.append(self._packed(fresh[first : first + AT_ONCE], parks=idle))
+        claims = self._trip(fenced, notes, want, asks=not self._given and not (idle and self._parking.base))
+        claims, self._given = self._given + claims, []
         wishes, self._wishes = self._wishes, []
         wishes += self._watch.wishes(self._stopped, self._held)
         return Exchange(claims=claims, wishes=wishes, fenced=fenced)
@@ -149,11 +167,9 @@ class RQMembership(Membership):
         """Tell all but the last of what is to be told, when there is more of it than one round trip should carry."""
         while len(self._telling) > 1:
             reply = self._reached([(self._scripts.finish, self._telling[0].command)])[0]
-            telling = self._telling.pop(0)
-            late = self._tell_each(telling, reply) if isinstance(reply, RedisError) else reply
-            self._told(telling, late, fenced)
+            self._told(self._telling[0], reply, fenced)
 
-    def _packed(self, verdicts: Sequence[Verdict]) -> _Telling:
+    def _packed(self, verdicts: Sequence[Verdict], *, parks: bool = False) -> _Telling:
         rows: list[list[Any]] = []
         seconds = 0.0
         for verdict in verdicts:
@@ -161,18 +177,17 @@ class RQMembership(Membership):
             rows.append(verdict_row(verdict, held or unknown(verdict), stopped=verdict.id in self._stopped))
             seconds += verdict.seconds
         left = len(self._held) - len(verdicts)
-        command = self._scripts.finish.command(
-            [self._record.name, str(next(self._sequence)), rows, "busy" if left > 0 else "idle", seconds]
-        )
-        return _Telling(command, verdicts)
+        parking = self._parking.ask(self._record.processes - left) if parks and not self._parking.base else 0
+        head = [self._record.name, str(next(self._sequence)), rows, "busy" if left > 0 else "idle", seconds]
+        return _Telling(self._scripts.finish.command([*head, parking, self._record.queues]), verdicts, parking != 0)
 
-    def _trip(self, fenced: list[str], notes: Sequence[Note], want: int) -> list[Claim]:
+    def _trip(self, fenced: list[str], notes: Sequence[Note], want: int, *, asks: bool) -> list[Claim]:
         self._settle(fenced)
         self._add_notes(notes)
         noting, told = list(self._noting), list(self._telling)
         requests: list[tuple[Script | None, bytes]] = [(self._scripts.note, entry.command) for entry in noting]
         requests += [(self._scripts.finish, telling.command) for telling in told]
-        claiming = self._claim_request(want)
+        claiming = self._claim_request(want) if asks else None
         if claiming is not None:
             requests.append((self._scripts.claim, claiming))
         if not requests:
@@ -180,9 +195,8 @@ class RQMembership(Membership):
         replies = self._reached(requests)
         for entry, late in zip(noting, replies, strict=False):
             self._noted(entry, late, fenced)
-        for telling, late in zip(told, replies[len(noting) :], strict=False):
-            refused = isinstance(late, RedisError)
-            self._told(telling, self._tell_each(telling, late) if refused else late, fenced)
+        for telling, reply in zip(told, replies[len(noting) :], strict=False):
+            self._told(telling, reply, fenced)
         return [] if claiming is None else self._claimed(replies[-1])
 
     def _reached(self, requests: list[tuple[Script | None, bytes]]) -> list[Any]:
@@ -200,13 +214,25 @@ class RQMembership(Membership):
                     raise error
         return replies
 
-    def _told(self, telling: _Telling, late: list[bytes], fenced: list[str]) -> None:
-        if telling in self._telling:
-            self._telling.remove(telling)
+    def _told(self, telling: _Telling, reply: Any, fenced: list[str]) -> None:
+        """Take in the answer to a finish: what came too late, and whether this worker is parked."""
+        self._telling.remove(telling)
+        if isinstance(reply, RedisError):
+            reply = [self._tell_each(telling, reply), UNKNOWN]
+        late, parked = reply
         for verdict in telling.verdicts:
             self._held.pop(verdict.token, None)
             self._stopped.discard(verdict.id)
         fenced += _names(late)
+        if telling.parks and parked != 1:
+            self._look_again()
+            if parked != UNKNOWN:
+                self._parking.answered(parked=False)
+
+    def _look_again(self) -> None:
+        """Have the next exchange ask for work, and soon."""
+        self._watch.stir()
+        self._at_once = True
 
     def _tell_each(self, telling: _Telling, error: Exception) -> list[bytes]:
         """Tell verdicts one by one, as Redis could not carry out all of them; return the ids of those it cannot."""
@@ -215,7 +241,7 @@ class RQMembership(Membership):
         for verdict in telling.verdicts:
             command = self._packed([verdict]).command
             reply = self._line.exchange([(self._scripts.finish, command)], partial=True)[0]
-            late += [verdict.id.encode()] if isinstance(reply, RedisError) else reply
+            late += [verdict.id.encode()] if isinstance(reply, RedisError) else reply[0]
         return late
 
     def _add_notes(self, notes: Sequence[Note]) -> None:
@@ -239,15 +265,27 @@ class RQMembership(Membership):
 
     # -- claims
 
+    def _take_handed(self) -> None:
+        """Take in the jobs that were handed over."""
+        for message in self._watch.handed():
+            found = self._parking.take(message)
+            if found is not None:
+                self._given.append(self._claim(found[1], found[0]))
+                self._at_once = True  # there may be room for more
+
     def _claim_request(self, want: int) -> bytes | None:
         if self._claiming is None:
-            if want <= 0:
+            held = len(self._held) - sum(len(telling.verdicts) for telling in self._telling)
+            parking = self._parking.ask(min(want, self._record.processes - held))
+            if want <= 0 and parking == 0:
                 return None
-            self._claiming = (str(next(self._sequence)), os.urandom(12).hex(), min(want, AT_ONCE))
-        sequence, base, wanted = self._claiming
-        return self._scripts.claim.command([self._record.name, sequence, base, wanted, list(self._record.queues), ""])
+            self._claiming = (str(next(self._sequence)), os.urandom(12).hex(), min(want, AT_ONCE), parking)
+        sequence, base, wanted, parking = self._claiming
+        queues = list(self._record.queues)
+        return self._scripts.claim.command([self._record.name, sequence, base, wanted, queues, "", parking])
 
     def _claimed(self, reply: Any) -> list[Claim]:
+        self._hungry = False
         if isinstance(reply, RedisError):  # at the limit of memory: nothing was taken
             self._claiming = None
             self._watch.learn(b"0", b"", [1] * len(self._record.queues))
@@ -257,8 +295,9 @@ class RQMembership(Membership):
             self._join(take_over=True)
             self._at_once = True
             return []
-        _, stamp, due, jobs, closed = reply
+        _, stamp, due, jobs, closed, parked = reply
         self._watch.learn(stamp, due, closed)
+        self._parking.answered(parked=parked == 1)
         self._hungry = len(jobs) < wanted
         return [self._claim(entry, stamp.decode()) for entry in jobs]
 
@@ -269,7 +308,7 @@ class RQMembership(Membership):
 
     def claim_one(self, job_id: str) -> Claim | None:
         sequence, base = str(next(self._sequence)), os.urandom(12).hex()
-        argument = [self._record.name, sequence, base, 1, list(self._record.queues), job_id]
+        argument = [self._record.name, sequence, base, 1, list(self._record.queues), job_id, 0]
         reply = self._line.call(self._scripts.claim, argument)
         if reply[0] == b"gone":
             self._join(take_over=True)
@@ -290,7 +329,10 @@ class RQMembership(Membership):
             else:
                 by_queue.setdefault(known.queue, []).extend((job_id, token))
         rows: list[Any] = [part for entry in by_queue.items() for part in entry]
-        argument = [record.name, self._store.lease, self._fields(record), rows]
+        mine = [f"{known.id}:{known.token}" for known in self._held.values()]
+        coming = [base for base in (self._parking.base, self._claiming and self._claiming[1]) if base]
+        head = [record.name, self._store.lease, self._fields(record), rows]
+        argument = [*head, mine, coming, self._parking.ask(0), record.queues]
         try:
             reply = self._line.call(self._scripts.renew, argument)
             if reply[0] == b"gone":
@@ -305,6 +347,8 @@ class RQMembership(Membership):
         self._trusted_at = now + self._gap
         lost = missing + _names(reply[1])
         wishes = reply[2]
+        if self._parking.base and reply[3] == 0:
+            self._look_again()
         for n in range(0, len(wishes), 2):
             self._wish(wishes[n].decode(), kill=wishes[n + 1] == b"kill")
         return lost

@@ -1,7 +1,8 @@
 """How an idle worker learns that there may be work, without asking again and again.
 
     one connection a queue    BLMOVE queue queue LEFT LEFT: comes back when the list has something, and changes nothing
-    one more                  SUBSCRIBE this worker's channel (RQ's commands) and the wake channel (pauses, schedules)
+    one more                  SUBSCRIBE this worker's channel (RQ's commands), the wake channel (pauses, schedules) and
+                              the one on which jobs are handed over
 
 The first sees what anybody pushes, stock RQ clients too. It comes back at once while the list has something, so it is
 sent only after a claim has found the list empty, and not for a queue that is paused.
@@ -75,23 +76,43 @@ class Watch:
         self._store = store
         self._queues = list(record.queues)
         self._peeks = [_Peek(store.layout.QUEUE + queue) for queue in record.queues]
-        self._channels = (store.layout.CHANNEL + record.name, store.layout.WAKE)
+        self._wake = store.layout.WAKE.encode()
+        self._hand = (store.layout.HAND + record.name).encode()
+        self._channels = (store.layout.CHANNEL + record.name, self._wake, self._hand)
         self._commands: Wire | None = None
         self._heard_at = 0.0
         self._heard: list[dict[str, Any]] = []
+        self._handed: list[bytes] = []
         self._due_at: float | None = None
         self._closed: list[int] = []
+        self._stirred = True
 
     def learn(self, stamp: bytes, due: bytes, closed: list[int]) -> None:
         """Take in what a claim has said: when the next job is due, and which queues are closed."""
+        self._stirred = False
         self._closed = closed
         self._due_at = monotonic() + max(0.0, float(due) - float(stamp)) if due else None
+
+    def stir(self) -> None:
+        """Take note that what the last claim has said may hold no longer."""
+        self._stirred = True
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing has happened since the last claim that another one should see."""
+        due = self._due_at is not None and monotonic() >= self._due_at
+        return not (self._stirred or due or any(self._closed))
+
+    def handed(self) -> list[bytes]:
+        """Return the jobs that were handed over since it was asked last, as they came."""
+        handed, self._handed = self._handed, []
+        return handed
 
     def wait(self, timeout: float, wake_fd: int, *, hungry: bool) -> None:
         """Return when there may be work (not unless `hungry`), or a command, or after `timeout` seconds."""
         deadline = monotonic() + timeout
         try:
-            if self._heard:
+            if self._heard or self._handed:
                 return
             self._subscribe()
             if hungry and self._due_at is not None:
@@ -129,7 +150,10 @@ class Watch:
             return True
         if source is self._commands:
             return self._hear()
-        return waiting[source].answered()
+        if waiting[source].answered():
+            self._stirred = True
+            return True
+        return False
 
     def _check_silence(self, peeks: list[_Peek]) -> None:
         """Give up connections on which nothing came for longer than Redis itself would wait."""
@@ -167,7 +191,11 @@ class Watch:
         for reply in self._commands.read_now():
             if isinstance(reply, list) and reply[0] == b"message":
                 news = True
-                if reply[1] != self._store.layout.WAKE.encode():
+                if reply[1] == self._hand:
+                    self._handed.append(reply[2])
+                elif reply[1] == self._wake:
+                    self._stirred = True
+                else:
                     self._heard.append(_parsed(reply[2]))
         return news
 
@@ -185,6 +213,7 @@ class Watch:
         return found
 
     def _drop(self) -> None:
+        self._stirred = True
         for peek in self._peeks:
             peek.drop()
         wire, self._commands = self._commands, None

@@ -1,4 +1,4 @@
--- needs: moment order rate ending
+-- needs: moment order rate result ending
 -- Queue jobs that failed or were cancelled again, as if new. Argument: {ids}. Returns 1 or 0 for each.
 local done = {}
 for i, id in ipairs(unpack(cmsgpack.unpack(ARGV[1]))) do

@@ -1,34 +1,41 @@
 -- Part: jobs of a worker that is gone return to the front of their queues.
 --   counted: it is a crash, and the attempt counts; else the attempt is taken back
+local function put_back_one(composite, counted)
+  local id, token = string.match(composite, '^([^:]*):(.*)$')
+  local j = call('HMGET', K_JOB .. id, F_origin, F_task, F_attempts, F_crashes, F_max_crashes, F_priority,
+    F_retries_left, F_rate_limit_key)
+  if call('ZREM', K_WIP .. (j[1] or ''), composite) == 0 then return 0 end
+  local returned = 0
+  call('DEL', K_EXECUTION .. composite, K_EXECUTIONS .. id)
+  local crashes = num(j[4]) + (counted and 1 or 0)
+  call('HSET', K_JOB .. id, F_attempts, num(j[3] or 1) - (counted and 0 or 1), F_crashes, crashes, F_rare, 1)
+  if counted and crashes >= (tonumber(j[5] or 3) or 3) then
+    close(id, 'C' .. crashes, T_CRASHED)
+  elseif counted and call('HEXISTS', K_JOB .. id, F_cancel) == 1 then
+    close(id, '', '')
+  else
+    enqueue(j[1], id, j[6], true)
+    returned = 1
+  end
+  if j[8] and call('HGET', K_JOB .. id, F_status) ~= S_QUEUED then release_slot(id, j[8]) end
+  return returned
+end
+
 local function put_back(worker, counted)
   local wkey, returned = K_WORKER .. worker, 0
-  local function one(composite)
-    local id, token = string.match(composite, '^([^:]*):(.*)$')
-    local j = call('HMGET', K_JOB .. id, F_origin, F_task, F_attempts, F_crashes, F_max_crashes, F_priority,
-      F_retries_left, F_rate_limit_key)
-    if call('ZREM', K_WIP .. (j[1] or ''), composite) == 1 then
-      call('DEL', K_EXECUTION .. composite, K_EXECUTIONS .. id)
-      local crashes = num(j[4]) + (counted and 1 or 0)
-      call('HSET', K_JOB .. id, F_attempts, num(j[3] or 1) - (counted and 0 or 1), F_crashes, crashes,
-        F_rare, 1)
-      if counted and crashes >= (tonumber(j[5] or 3) or 3) then
-        close(id, 'C' .. crashes, T_CRASHED)
-      elseif counted and call('HEXISTS', K_JOB .. id, F_cancel) == 1 then
-        close(id, '', '')
-      else
-        enqueue(j[1], id, j[6], true)
-        returned = returned + 1
-      end
-      if j[8] and call('HGET', K_JOB .. id, F_status) ~= S_QUEUED then release_slot(id, j[8]) end
-    end
-  end
   local held = call('SMEMBERS', wkey .. ':executions')
   table.sort(held, function(left, right) return left > right end) -- ids grow with time: the oldest ends up foremost
-  for _, composite in ipairs(held) do pcall(one, composite) end
+  for _, composite in ipairs(held) do
+    local fine, count = pcall(put_back_one, composite, counted)
+    if fine then returned = returned + count end
+  end
   call('DEL', wkey .. ':executions')
   call('ZREM', K_LEASES, worker)
   call('SREM', K_WORKERS, wkey)
-  for queue in string.gmatch(call('HGET', wkey, F_queues) or '', '[^,]+') do call('SREM', K_WORKERS_OF .. queue, wkey) end
+  for queue in string.gmatch(call('HGET', wkey, F_queues) or '', '[^,]+') do
+    call('SREM', K_WORKERS_OF .. queue, wkey)
+    call('SREM', K_PARKED .. queue, worker)
+  end
   return returned
 end
 

@@ -1,4 +1,4 @@
--- needs: moment order rate ending
+-- needs: moment order rate result ending
 -- Cancel what waits, and ask the workers of what runs. Argument: {ids, 'ask' or 'kill'}. Returns the statuses, '' for none.
 local ids, how = unpack(cmsgpack.unpack(ARGV[1]))
 begin_writing()

@@ -1,18 +1,15 @@
--- needs: moment order rate ending due
--- Take jobs and start them. Argument: {worker, sequence number, token base, want, queues, one id or ''}.
--- Returns {'gone'}: this worker is not registered (any more); or {'ok', stamp, next due or '', jobs, closed}; a job is
---   {id, token, queue, fields}; fields of ours: see membership.CLAIMED; of another's: {'', all fields and values}.
+-- needs: moment order rate result ending due start park
+-- Take jobs and start them. Argument: {worker, sequence number, token base, want, queues, one id or '', parking or 0}.
+-- Returns {'gone'}: this worker is not registered (any more); or {'ok', stamp, next due or '', jobs, closed, parked}; a
+--   job is {id, token, queue, fields}; fields of ours: see claim.py; of another's: {'', all fields and values}.
 --   closed: for each queue 1 where nothing is started for now, as it is paused or all are suspended
+--   jobs: those too that were handed over under the base of `parking`; parked: 1 while one may still be
 -- Repeated with the same sequence number it returns the same jobs, those that this worker still holds.
-local worker, sequence, base, want, queues, only = unpack(cmsgpack.unpack(ARGV[1]))
+local worker, sequence, base, want, queues, only, parking = unpack(cmsgpack.unpack(ARGV[1]))
 local wkey = K_WORKER .. worker
 local executions = wkey .. ':executions'
 local before = call('HGET', wkey, F_claim_seq)
 if not before then return {'gone'} end
-
-local function fields_of(id)
-  return redis.pcall('HMGET', K_JOB .. id, F_data, F_task, F_result_ttl, F_failure_ttl, F_reply, F_rare)
-end
 
 -- What few jobs have: {key, refused for, needs and their results, meta, starts before, crashes, retries}
 local function rare_of(id)
@@ -30,17 +27,13 @@ local function rare_of(id)
 end
 
 local function answer(id, token, queue, f)
-  if f[2] then
-    f[6] = f[6] and rare_of(id) or 0
-    for i = 3, 5 do f[i] = f[i] or '' end
-  else
-    f = {'', call('HGETALL', K_JOB .. id)}
-  end
-  return {id, token, queue, f}
+  if f[2] then return entry_of(id, token, queue, f, f[6] and rare_of(id) or 0) end
+  return {id, token, queue, {'', call('HGETALL', K_JOB .. id)}}
 end
 
 local jobs = {}
-if before == sequence then
+-- The jobs that this worker was given under a base, in their order
+local function given_under(base)
   local members = call('SMEMBERS', executions)
   table.sort(members, function(a, b) return string.sub(a, -8) < string.sub(b, -8) end)
   for _, member in ipairs(members) do
@@ -51,27 +44,30 @@ if before == sequence then
       if not f.err and f[1] and queue then jobs[#jobs + 1] = answer(id, token, queue, f) end
     end
   end
-  return {'ok', stamp, '', jobs, {}}
+end
+
+local parked = parking ~= 0 and is_parked(worker, parking[1])
+if before == sequence then
+  given_under(base)
+  if parking ~= 0 and not parked then given_under(parking[1]) end
+  return {'ok', stamp, '', jobs, {}, parked and 1 or 0}
 end
 
 -- At the limit of memory this first write is refused, and with it the whole claim
 call('HSET', wkey, F_claim_seq, sequence)
 
+local handed = parking ~= 0 and parking[4] == 1 and not parked
+if handed then given_under(parking[1]) end
+
 local next_due = ''
-local alive, alive_more, ttl, ttl_more = at(T_ALIVE), at(T_ALIVE + 60), tostring(T_ALIVE), tostring(T_ALIVE + 60)
 local members, wip = {}, {}
 local function start(id, queue, f)
   local token = string.format('%s%08x', base, #jobs)
-  local composite = id .. ':' .. token
   local attempts = '1' -- the first one, unless something is said
   if f[6] or not f[2] then attempts = tostring(num(call('HGET', K_JOB .. id, F_attempts)) + 1) end
   call('HSET', K_JOB .. id, F_status, S_STARTED, F_started_at, iso, F_last_heartbeat, iso, F_worker_name, worker,
     F_attempts, attempts)
-  call('HSET', K_EXECUTION .. composite, F_id, token, F_job_id, id, F_created_at, stamp, F_last_heartbeat, stamp,
-    F_worker_name, worker)
-  call('EXPIRE', K_EXECUTION .. composite, ttl)
-  call('ZADD', K_EXECUTIONS .. id, alive_more, token)
-  call('EXPIRE', K_EXECUTIONS .. id, ttl_more)
+  local composite = execution(id, token, worker)
   if not f[2] then call('PERSIST', K_JOB .. id) end
   members[#members + 1] = composite
   wip[#wip + 1], wip[#wip + 2] = alive, composite
@@ -145,5 +141,12 @@ if #jobs > 0 then
   call('EXPIRE', executions, T_ALIVE + 60)
   call('HSET', wkey, F_state, 'busy')
 end
+if parking ~= 0 and not handed and #jobs < math.min(want, parking[3]) then
+  park(worker, parking[1], parking[2], queues)
+  parked = true
+elseif parked then
+  unpark(worker)
+  parked = false
+end
 send_news()
-return {'ok', stamp, next_due, jobs, paused}
+return {'ok', stamp, next_due, jobs, paused, parked and 1 or 0}

@@ -67,14 +67,6 @@ local function because_of(need)
   return 'D' .. need
 end
 
--- The stream entry in which RQ's readers find how a job ended. Written to a scratch stream and copied: a fresh stream
--- holds 4 kB in reserve, a copy only what it needs.
-local function add_result(id, ...)
-  call('XADD', K_SCRATCH, '*', ...)
-  if call('COPY', K_SCRATCH, K_RESULTS .. id) == 0 then redis.pcall('XADD', K_RESULTS .. id, 'MAXLEN', 10, '*', ...) end
-  call('DEL', K_SCRATCH)
-end
-
 local release
 -- End a job by the store's own hand. `failure` empty: it is cancelled. `text`: what RQ's readers see as the traceback.
 -- Returns whether jobs wait for it, to be released by the caller.

@@ -1,17 +1,16 @@
--- needs: moment order rate ending
--- Tell what became of jobs. Argument: {worker, sequence number, verdicts, state, seconds}; a verdict is
+-- needs: moment result park single order rate ending
+-- Tell what became of jobs. Argument: {worker, sequence number, verdicts, state, seconds, parking or 0, queues}; a
+--   verdict is
 --   {id, token, queue, kind, ttl, ear, counts, payload, exc_string, since, key, more fields or 0, delay, refused,
 --    foreign or 0, whole, log}
 --   kinds: s succeeded  f failed  x stopped  c cancelled  r again after delay  b back to the front
 --   foreign: {retry: 1 or 0, returned Retry: {max, intervals, front} or 0}; whole 1: it has keys that few jobs have
--- Returns the ids of verdicts that came too late. Repeated with the same sequence number: the same answer, no effect.
-local worker, sequence, verdicts, state, seconds = unpack(cmsgpack.unpack(ARGV[1]))
-local wkey = K_WORKER .. worker
-local done = call('HGET', wkey, F_finish_seq)
+-- Returns {ids of verdicts that came too late, 1 if the worker is parked now}: it is, where its queues are empty.
+-- Repeated with the same sequence number: the same answer, no effect; 2 if something may have been handed over since.
 if done and string.match(done, '^%d+') == sequence then
   local late = {}
   for id in string.gmatch(done, ' (%S+)') do late[#late + 1] = id end
-  return late
+  return {late, parking ~= 0 and is_parked(worker, parking[1]) and 1 or 2}
 end
 
 -- The fence: only who is still in the wip registry counts. Removing comes first: it is allowed at the limit of memory,
@@ -145,8 +144,6 @@ local function slot(v)
   if j[1] and j[2] ~= S_QUEUED and j[2] ~= S_STARTED then release_slot(v[1], j[1]) end
 end
 
--- From here on a damaged key of one job must not cost the others their ends: `try` goes on after an error
-local try = redis.pcall
 local function add_log(id, log)
   local size = try('STRLEN', K_LOG .. id)
   local room = T_LOG_MAX - (type(size) == 'number' and size or 0)
@@ -248,4 +245,5 @@ if done or call('EXISTS', wkey) == 1 then
   if seconds > 0 then call('HINCRBYFLOAT', wkey, F_working_time, seconds) end
 end
 send_news()
-return late
+
+return {late, park_if_empty()}

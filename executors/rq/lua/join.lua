@@ -10,7 +10,7 @@ if take_over == 0 and score and tonumber(score) > now and call('HGET', wkey, F_n
 end
 call('DEL', wkey)
 call('ZADD', K_LEASES, now + lease, worker)
-call('HSET', wkey, F_birth, iso, F_last_heartbeat, iso, F_queues, table.concat(queues, ','), F_claim_seq, '0', F_state,
+call('HSET', wkey, F_birth, iso, F_last_heartbeat, iso, F_queues, table.concat(queues, ','), F_claim_seq, '0', F_finish_seq, '0', F_state,
   'idle', F_nonce, nonce, unpack(fields))
 call('EXPIRE', wkey, T_WORKER_ALIVE)
 call('SADD', K_WORKERS, wkey)

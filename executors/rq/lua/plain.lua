@@ -1,41 +1,69 @@
 -- Part: the put of jobs of which none is there and nothing rare is said, before anything is made for the other ones.
 local nonce, any_rare, jobs = unpack(cmsgpack.unpack(ARGV[1]))
 
-local function write(id, fields, status)
+local function write(id, fields, status, ...)
   local n = #fields
   fields[n + 1], fields[n + 2] = F_created_at, iso
   fields[n + 3], fields[n + 4] = F_enqueued_at, iso
   fields[n + 5], fields[n + 6] = F_status, status
+  for i, more in ipairs({...}) do fields[n + 6 + i] = more end
   call('HSET', K_JOB .. id, unpack(fields))
 end
 
--- Which ids are there already
-local keys, plain = {}, any_rare == 0
-for i, job in ipairs(jobs) do keys[i] = K_JOB .. job[1] end
+local function give(id, queue, fields, worker, base)
+  local token, wkey = base .. '00000000', K_WORKER .. worker
+  write(id, fields, S_STARTED, F_started_at, iso, F_last_heartbeat, iso, F_worker_name, worker, F_attempts, '1')
+  local composite = execution(id, token, worker)
+  call('ZADD', K_WIP .. queue, alive, composite)
+  call('SADD', wkey .. ':executions', composite)
+  call('HSET', wkey, F_state, 'busy', F_parked, '')
+  call('PUBLISH', K_HAND .. worker, cmsgpack.pack({base, stamp, entry_of(id, token, queue, fields_of(id), 0)}))
+end
+
+-- Hand a job to a worker that is parked at its queue: it starts in this moment, and the worker need not ask for it.
+-- Not where others wait before it, nor while something is paused. Returns whether that was done.
+local function hand_over(id, queue, fields)
+  local parked = K_PARKED .. queue
+  while true do
+    local worker = call('SRANDMEMBER', parked)
+    if not worker then return false end
+    local base, till = string.match(call('HGET', K_WORKER .. worker, F_parked) or '', '^(%S+) (%S+)$')
+    if base and tonumber(till) > now then
+      if call('EXISTS', K_QUEUE .. queue, K_SUSPENDED, K_PAUSED) > 0 then return false end
+      if call('PUBSUB', 'NUMSUB', K_HAND .. worker)[2] > 0 then
+        give(id, queue, fields, worker, base)
+        return true
+      end
+    end
+    call('SREM', parked, worker) -- it has got something since, or does not listen, or may be dead
+  end
+end
+
+-- Which ids are there already, and which queues have priorities
+local keys, lists, plain = {}, {}, any_rare == 0
+for _, job in ipairs(jobs) do
+  local id, queue = job[1], job[2]
+  local ids = lists[queue]
+  if ids == nil then
+    ids = {}
+    lists[queue] = ids
+    keys[#keys + 1] = K_PRIORITIES .. queue
+  end
+  ids[#ids + 1] = id
+  keys[#keys + 1] = K_JOB .. id
+end
 for first = 1, #keys, 5000 do
   plain = plain and call('EXISTS', unpack(keys, first, math.min(first + 4999, #keys))) == 0
 end
 if plain then
-  local lists = {}
-  for _, job in ipairs(jobs) do
-    local queue = job[2]
-    local ids = lists[queue]
-    if ids == nil then
-      ids = {}
-      lists[queue] = ids
-      plain = plain and call('EXISTS', K_PRIORITIES .. queue) == 0
+  for queue in pairs(lists) do call('SADD', K_QUEUES, K_QUEUE .. queue) end
+  if #jobs == 1 and hand_over(unpack(jobs[1])) then return 0 end
+  for _, job in ipairs(jobs) do write(job[1], job[3], S_QUEUED) end
+  for queue, ids in pairs(lists) do
+    for first = 1, #ids, 5000 do
+      call('RPUSH', K_QUEUE .. queue, unpack(ids, first, math.min(first + 4999, #ids)))
     end
-    ids[#ids + 1] = job[1]
   end
-  if plain then
-    for _, job in ipairs(jobs) do write(job[1], job[3], S_QUEUED) end
-    for queue, ids in pairs(lists) do
-      call('SADD', K_QUEUES, K_QUEUE .. queue)
-      for first = 1, #ids, 5000 do
-        call('RPUSH', K_QUEUE .. queue, unpack(ids, first, math.min(first + 4999, #ids)))
-      end
-    end
-    return 0
-  end
+  return 0
 end
 

@@ -1,4 +1,4 @@
--- needs: moment order rate ending
+-- needs: moment order rate result ending
 -- Forget jobs that are not running, with all that belongs to them. Argument: {ids}. Returns 1 or 0 for each.
 local done = {}
 begin_writing()

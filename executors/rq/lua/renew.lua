@@ -1,7 +1,10 @@
--- needs: moment
--- Say that a worker lives, and what it holds. Argument: {worker, lease, flat fields, held}; held: {queue, {id, token, ...}, ...}.
--- Returns {'gone'} when its record is not there; or {'ok', ids that it holds no longer, {id, 'ask' or 'kill', ...}}.
-local worker, lease, fields, held = unpack(cmsgpack.unpack(ARGV[1]))
+-- needs: moment order rate result ending back park
+-- Say that a worker lives, and what it holds. Argument: {worker, lease, flat fields, held, mine, coming, parking or 0,
+--   queues}; held: {queue, {id, token, ...}, ...}; mine: {id:token, ...}, all that it knows to be in its hands;
+--   coming: what the tokens begin with of jobs that it is about to hear of.
+-- Returns {'gone'} when its record is not there; or {'ok', ids that it holds no longer, {id, 'ask' or 'kill', ...},
+--   1 if it is still parked}.
+local worker, lease, fields, held, mine, coming, parking, queues = unpack(cmsgpack.unpack(ARGV[1]))
 local wkey = K_WORKER .. worker
 if call('HEXISTS', wkey, F_birth) == 0 then return {'gone'} end
 begin_writing()
@@ -29,4 +32,20 @@ for n = 1, #held, 2 do
     end
   end
 end
-return {'ok', lost, wishes}
+-- What it does not know of goes back, as nobody would ever run it: a request that came late may have started it
+if call('SCARD', wkey .. ':executions') > #mine then
+  local known = {}
+  for _, composite in ipairs(mine) do known[composite] = true end
+  for _, composite in ipairs(call('SMEMBERS', wkey .. ':executions')) do
+    for _, base in ipairs(coming) do known[composite] = known[composite] or string.find(composite, ':' .. base, 1, true) end
+    if not known[composite] then
+      call('SREM', wkey .. ':executions', composite)
+      pcall(put_back_one, composite, false)
+    end
+  end
+  send_news()
+end
+
+local parked = parking ~= 0 and is_parked(worker, parking[1])
+if parked then park(worker, parking[1], parking[2], queues) end
+return {'ok', lost, wishes, parked and 1 or 0}

@@ -1,0 +1,472 @@
+"""A job that is put alone is handed to a worker that is parked at its queue, and to no other; none is ever lost so."""
+
+from __future__ import annotations
+
+import random
+import threading
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from executors.rq.store import RQStore
+from taskq.errors import BackendUnavailable
+from taskq.states import State
+from tests.proxy import Proxy
+from tests.rq.golden import state
+from tests.rq.hands import Hands, given_back, new_job, succeeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.redis_server import RedisServer
+
+#: Far above what any wait below takes.
+LONG = 20.0
+
+
+def parked(hands: Hands) -> Hands:
+    """Have a worker find its queues empty, and listen."""
+    assert hands.take() == []
+    hands.membership.wait(0.01, -1)
+    return hands
+
+
+def handed(hands: Hands) -> list[str]:
+    """Return the jobs that come to a worker without its asking."""
+    before = hands.membership._claim_request
+    hands.membership._claim_request = lambda _: None  # type: ignore[method-assign]
+    hands.membership.wait(0.2, -1)
+    try:
+        return [claim.id for claim in hands.membership.exchange([], [], 2).claims]
+    finally:
+        hands.membership._claim_request = before  # type: ignore[method-assign]
+
+
+def states(store: RQStore, *ids: str) -> list[State | None]:
+    """Return where jobs stand."""
+    return [record and record.state for record in store.get(ids)]
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
+    """Give a way to the server with faults."""
+    with Proxy((redis_server.host, redis_server.port)) as found:
+        yield found
+
+
+def through(proxy: Proxy, redis_server: RedisServer) -> tuple[RQStore, RQStore]:
+    """Return stores on one empty database: by way of the proxy, and straight."""
+    database = redis_server.fresh_database()
+    return (
+        RQStore(f"redis://{proxy.host}:{proxy.port}/{database}"),
+        RQStore(f"redis://{redis_server.host}:{redis_server.port}/{database}"),
+    )
+
+
+def test_it_is_handed_over(store: RQStore, join: Callable[..., Hands]) -> None:
+    """The put starts the job in the worker's name; the worker hears of it, and need not ask."""
+    hands = parked(join(queues=("a", "b")))
+    (job_id,) = store.put([new_job(queue="b")])
+    assert states(store, job_id) == [State.RUNNING]
+    assert store.line.command("LLEN", "rq:queue:b") == 0
+    hands.membership.wait(LONG, -1)
+    (claim,) = hands.membership.exchange([], [], 2).claims
+    assert (claim.id, claim.queue, claim.attempt) == (job_id, "b", 1)
+    assert hands.tell(succeeded(claim)).fenced == []
+    (record,) = store.get([job_id])
+    assert record is not None
+    assert (record.state, record.attempts, record.crashes) == (State.SUCCEEDED, 1, 0)
+
+
+def test_it_parks_with_what_it_tells(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A worker that tells how a job ended, and wants more, is handed the next one, again and again."""
+    hands = parked(join())
+    for _ in range(5):
+        (job_id,) = store.put([new_job()])
+        assert states(store, job_id) == [State.RUNNING]
+        hands.membership.wait(LONG, -1)
+        (claim,) = hands.membership.exchange([], [], 2).claims
+        assert hands.membership.exchange([succeeded(claim)], [], 2).claims == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"delay": 60.0}, {"priority": 1}, {"priority": -1}, {"key": "k"}, {"expires": 60.0}, {"queue": "other"}],
+    ids=lambda options: next(iter(options)),
+)
+def test_others_wait(store: RQStore, join: Callable[..., Hands], options: dict[str, Any]) -> None:
+    """A job with options that few jobs have, or of a queue that is not the worker's, goes its usual way."""
+    hands = parked(join())
+    (job_id,) = store.put([new_job(**options)])
+    assert states(store, job_id) in ([State.QUEUED], [State.SCHEDULED])
+    assert handed(hands) == []
+
+
+def test_many_wait(store: RQStore, join: Callable[..., Hands]) -> None:
+    """Jobs that are put together wait in their queue: one worker must not get what others could run."""
+    hands = parked(join())
+    ids = store.put([new_job(), new_job()])
+    assert states(store, *ids) == [State.QUEUED] * 2
+    assert handed(hands) == []
+
+
+def test_one_only(store: RQStore, join: Callable[..., Hands]) -> None:
+    """Until a worker has parked anew it is handed one job; the next waits in the queue, and so does the one behind."""
+    hands = parked(join())
+    ids = [store.put([new_job()])[0] for _ in range(3)]
+    assert states(store, *ids) == [State.RUNNING, State.QUEUED, State.QUEUED]
+    assert handed(hands) == ids[:1]
+    assert [claim.id for claim in hands.take()] == ids[1:]
+
+
+def test_order(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """No job is handed over past one that waits already, whoever has put it there."""
+    hands = parked(join())
+    client.rpush("rq:queue:default", "somebody-elses")
+    (job_id,) = store.put([new_job()])
+    assert states(store, job_id) == [State.QUEUED]
+    assert handed(hands) == []
+
+
+def test_each_gets_one(store: RQStore, join: Callable[..., Hands]) -> None:
+    """Several parked workers get one job each."""
+    fleet = [parked(join(f"w{number}")) for number in range(4)]
+    ids = {store.put([new_job()])[0] for _ in range(4)}
+    found = [handed(hands) for hands in fleet]
+    assert [len(some) for some in found] == [1] * 4
+    assert {job_id for some in found for job_id in some} == ids
+
+
+def test_nothing_free(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A worker whose processes all have work is handed nothing, though it would take more."""
+    hands = join()
+    first = store.put([new_job(), new_job()])
+    assert len(hands.take(10)) == len(first)
+    assert hands.take(10) == []
+    hands.membership.wait(0.01, -1)
+    (job_id,) = store.put([new_job()])
+    assert states(store, job_id) == [State.QUEUED]
+
+
+def test_wants_nothing(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A parked worker that wants no more, as it is about to stop, is handed nothing; what it was handed it gets."""
+    hands = parked(join())
+    assert hands.take(0) == []
+    (job_id,) = store.put([new_job()])
+    assert states(store, job_id) == [State.QUEUED]
+    assert [claim.id for claim in hands.take()] == [job_id]
+    parked(hands)
+    (late,) = store.put([new_job()])
+    assert [claim.id for claim in hands.take(0)] == [late]
+
+
+@pytest.mark.parametrize("how", ["pause", "suspend"])
+def test_paused(store: RQStore, join: Callable[..., Hands], client: Any, how: str) -> None:
+    """While its queue is paused, or RQ's workers are suspended, no job starts."""
+    hands = parked(join())
+    if how == "pause":
+        store.pause("default")
+    else:
+        client.set("rq:suspended", 1)
+    (job_id,) = store.put([new_job()])
+    assert states(store, job_id) == [State.QUEUED]
+    store.resume("default")
+    client.delete("rq:suspended")
+    assert [claim.id for claim in hands.take()] == [job_id]
+
+
+def test_nobody_listens(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """A worker that does not listen is handed nothing, even while somebody watches all channels."""
+    hands = parked(join())
+    hands.membership._watch.close()
+    with client.pubsub() as monitor:
+        monitor.psubscribe("*")
+        monitor.get_message(timeout=LONG)
+        (job_id,) = store.put([new_job()])
+    assert states(store, job_id) == [State.QUEUED]
+    assert [claim.id for claim in hands.take()] == [job_id]
+
+
+def test_too_long_ago(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """A worker that has not renewed its lease in time is handed nothing; a renewal keeps it parked."""
+    hands = parked(join())
+    base, _ = client.hget("rq:worker:w1", "tq_parked").split()
+    client.hset("rq:worker:w1", "tq_parked", base + b" 1")
+    (first,) = store.put([new_job()])
+    assert states(store, first) == [State.QUEUED]
+    assert hands.run() == [first]
+    parked(hands)
+    base, until = client.hget("rq:worker:w1", "tq_parked").split()
+    client.hset("rq:worker:w1", "tq_parked", base + b" 1")
+    assert hands.membership.renew(hands.record, []) == []
+    assert float(client.hget("rq:worker:w1", "tq_parked").split()[1]) >= float(until)
+    (second,) = store.put([new_job()])
+    assert states(store, second) == [State.RUNNING]
+
+
+def test_dead(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """What a worker was handed that died goes on elsewhere; nothing more is handed to it, nor kept of it."""
+    hands = parked(join())
+    (job_id,) = store.put([new_job()])
+    hands.die()
+    other = join("w2")
+    assert other.sweep() == 1
+    assert other.run() == [job_id]
+    assert client.smembers("rq:tq:parked:default") == {b"w2"}
+
+
+def test_leaving(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """What a worker was handed that leaves without having heard of it is back in its queue, its attempt not counted."""
+    hands = parked(join())
+    (job_id,) = store.put([new_job()])
+    hands.membership.leave()
+    (record,) = store.get([job_id])
+    assert record is not None
+    assert (record.state, record.attempts, record.crashes) == (State.QUEUED, 0, 0)
+    assert client.keys("rq:tq:parked:*") == []
+
+
+# -- faults
+
+
+def test_lost_word(redis_server: RedisServer, proxy: Proxy) -> None:
+    """When the word of a hand-over is lost with the connection, the next claim brings the job, once."""
+    way, straight = through(proxy, redis_server)
+    hands = parked(Hands(way, "w1", ("default",)))
+    proxy.freeze(up=False)
+    (job_id,) = straight.put([new_job()])
+    assert states(straight, job_id) == [State.RUNNING]
+    proxy.reset()
+    proxy.heal()
+    hands.membership.wait(0.5, -1)
+    claims = hands.take()
+    assert [claim.id for claim in claims] == [job_id]
+    assert hands.take() == []
+    assert hands.tell(*map(succeeded, claims)).fenced == []
+    hands.close()
+    way.close()
+    straight.close()
+
+
+def test_word_after_the_claim(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A claim that is sent before the word of a hand-over is read brings the job; the word then brings nothing."""
+    hands = parked(join())
+    (job_id,) = store.put([new_job()])
+    assert [claim.id for claim in hands.take()] == [job_id]
+    assert handed(hands) == []
+
+
+def test_word_that_never_comes(store: RQStore, join: Callable[..., Hands]) -> None:
+    """When the word of a hand-over is lost and nothing else, the next renewal has the worker look for it."""
+    hands = parked(join())
+    (job_id,) = store.put([new_job()])
+    hands.membership.wait(LONG, -1)
+    assert len(hands.membership._watch.handed()) == 1
+    assert hands.membership.renew(hands.record, []) == []
+    start = monotonic()
+    hands.membership.wait(LONG, -1)
+    assert monotonic() - start < LONG / 2
+    assert [claim.id for claim in hands.take()] == [job_id]
+
+
+def _put_two(store: RQStore) -> None:
+    store.put([new_job(), new_job()])
+
+
+def _put_due(store: RQStore) -> None:
+    store.put([new_job(delay=0.1)])
+    sleep(0.15)
+
+
+@pytest.mark.parametrize("put", [_put_two, _put_due])
+def test_news_beside_what_it_tells(store: RQStore, join: Callable[..., Hands], put: Callable[[RQStore], None]) -> None:
+    """A worker that is parked, and tells how a job ended, gets in the same call what it has been woken for."""
+    hands = join()
+    store.put([new_job()])
+    (claim,) = hands.take(2)
+    hands.membership.wait(0.01, -1)
+    put(store)
+    hands.membership.wait(LONG, -1)
+    assert hands.membership.exchange([succeeded(claim)], [], 2).claims
+
+
+def test_lost_word_beside_what_it_tells(redis_server: RedisServer, proxy: Proxy) -> None:
+    """A worker whose connection was lost asks for what it may have been handed, also while it has something to tell."""
+    way, straight = through(proxy, redis_server)
+    hands = Hands(way, "w1", ("default",))
+    straight.put([new_job()])
+    (claim,) = hands.take(2)
+    hands.membership.wait(0.01, -1)
+    proxy.freeze(up=False)
+    (job_id,) = straight.put([new_job()])
+    assert states(straight, job_id) == [State.RUNNING]
+    proxy.reset()
+    proxy.heal()
+    hands.membership.wait(0.5, -1)
+    assert [found.id for found in hands.membership.exchange([succeeded(claim)], [], 2).claims] == [job_id]
+    hands.close()
+    way.close()
+    straight.close()
+
+
+def test_not_where_jobs_wait(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """A worker that tells how a job ended does not park while jobs wait: it has them with the next call."""
+    hands = parked(join())
+    ids = store.put([new_job()])
+    hands.membership.wait(LONG, -1)
+    (claim,) = hands.membership.exchange([], [], 2).claims
+    ids += store.put([new_job()])
+    claims = list(hands.membership.exchange([succeeded(claim)], [], 2).claims)
+    assert not client.hget("rq:worker:w1", "tq_parked")
+    start = monotonic()
+    hands.membership.wait(LONG, -1)
+    assert monotonic() - start < LONG / 2
+    assert [claim.id for claim in [*claims, *hands.take()]] == ids[1:]
+
+
+@pytest.mark.parametrize("script", ["claim", "finish"])
+def test_lost_reply(redis_server: RedisServer, proxy: Proxy, script: str) -> None:
+    """When the reply that would tell a worker that it is parked is lost, what was handed over meanwhile comes once."""
+    way, straight = through(proxy, redis_server)
+    hands = Hands(way, "w1", ("default",))
+    hands.membership.wait(0.01, -1)
+    verdicts = []
+    if script == "finish":
+        straight.put([new_job()])
+        verdicts = [succeeded(claim) for claim in hands.take(2)]
+        hands.membership.wait(0.01, -1)
+    proxy.drop_replies(2, getattr(way.address.scripts, script).sha.encode())
+    with pytest.raises(BackendUnavailable):
+        hands.membership.exchange(verdicts, [], 2)
+    assert proxy.dropped == 2
+    (job_id,) = straight.put([new_job()])
+    assert states(straight, job_id) == [State.RUNNING]
+    found = [*hands.membership.exchange(verdicts, [], 2).claims, *hands.membership.exchange([], [], 2).claims]
+    hands.membership.wait(0.01, -1)
+    found += hands.membership.exchange([], [], 2).claims
+    assert [claim.id for claim in found] == [job_id]
+    hands.close()
+    way.close()
+    straight.close()
+
+
+def test_strays_go_back(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """A job that was started in a worker's name, and that it never will hear of, is back with the next renewal."""
+    hands = parked(join())
+    client.hset("rq:worker:w1", "tq_parked", "an-older-request 9999999999")
+    (job_id,) = store.put([new_job()])
+    assert states(store, job_id) == [State.RUNNING]
+    assert handed(hands) == []
+    assert hands.take() == []
+    assert hands.membership.renew(hands.record, []) == []
+    assert states(store, job_id) == [State.QUEUED]
+    assert hands.run() == [job_id]
+
+
+def test_renewal_leaves_what_is_on_its_way(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A renewal between the hand-over and the word of it leaves the job where it is."""
+    hands = parked(join())
+    (job_id,) = store.put([new_job()])
+    assert hands.membership.renew(hands.record, []) == []
+    assert states(store, job_id) == [State.RUNNING]
+    assert [claim.id for claim in hands.take()] == [job_id]
+
+
+def test_redis_goes_away(redis_server: RedisServer, proxy: Proxy) -> None:
+    """A job that a worker has heard of is its own, though Redis goes away before the worker could say anything."""
+    way, straight = through(proxy, redis_server)
+    hands = Hands(way, "w1", ("default",))
+    straight.put([new_job()])
+    (claim,) = hands.take(2)
+    hands.membership.wait(0.01, -1)
+    (job_id,) = straight.put([new_job()])
+    hands.membership.wait(LONG, -1)
+    proxy.cut()
+    with pytest.raises(BackendUnavailable):
+        hands.membership.exchange([succeeded(claim)], [], 2)
+    proxy.heal()
+    found = hands.membership.exchange([succeeded(claim)], [], 2)
+    assert [claim.id for claim in found.claims] == [job_id]
+    assert hands.tell(*map(succeeded, found.claims)).fenced == []
+    hands.close()
+    way.close()
+    straight.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_storm(redis_server: RedisServer, proxy: Proxy, seed: int) -> None:
+    """While connections break at random, every job that was put ends, and none is told of twice."""
+    way, straight = through(proxy, redis_server)
+    draw = random.Random(seed)
+    put: list[str] = []
+    done = threading.Event()
+
+    def submit() -> None:
+        for number in range(300):
+            put.extend(straight.put([new_job() for _ in range(1 + (number % 17 == 0))]))
+            if draw.random() < 0.5:
+                done.wait(draw.random() * 0.004)
+        done.set()
+
+    hands = Hands(way, "w1", ("default",))
+    thread = threading.Thread(target=submit)
+    thread.start()
+    ended: list[str] = []
+    pending: list[Any] = []
+    chance = random.Random(seed + 100)
+    while not done.is_set() or len(ended) < len(put):
+        if chance.random() < 0.02:
+            proxy.reset()
+        elif chance.random() < 0.04:
+            proxy.drop_replies(1)
+        try:
+            found = hands.membership.exchange(pending, [], 2)
+            ended += [verdict.id for verdict in pending if verdict.state is State.SUCCEEDED]
+            assert found.fenced == []
+            pending = [given_back(claim) if chance.random() < 0.05 else succeeded(claim) for claim in found.claims]
+            if not pending:
+                hands.membership.wait(0.02, -1)
+        except BackendUnavailable:
+            continue
+    thread.join()
+    proxy.drop_replies(0)
+    assert sorted(ended) == sorted(put)
+    assert set(states(straight, *put)) == {State.SUCCEEDED}
+    assert straight.line.command("SCARD", "rq:worker:w1:executions") == 0
+    hands.close()
+    way.close()
+    straight.close()
+
+
+def test_same_state(redis_server: RedisServer) -> None:
+    """A job that was handed over and told alone leaves the same as one that waited and was told with another."""
+    found = []
+    for together in (False, True):
+        store = RQStore(redis_server.fresh_url())
+        client = store.address.client()
+        hands = Hands(store, "w1", ("default",))
+        if not together:
+            parked(hands)
+        ids = [store.put([new_job()], reply_to="ear")[0]]
+        claims = hands.take(1)
+        if together:
+            ids += store.put([new_job()], reply_to="ear")
+            claims += hands.take(1)
+        assert [claim.id for claim in claims] == ids
+        during = state(client, {ids[0]: "THE-JOB", claims[0].token: "TOKEN"})
+        assert hands.tell(*map(succeeded, claims)).fenced == []
+        assert len(client.lrange("rq:tq:replies:ear", 0, -1)) == len(ids)
+        if together:
+            store.remove(ids[1:])
+        after = state(client, {ids[0]: "THE-JOB", claims[0].token: "TOKEN"})
+        news = client.lrange("rq:tq:replies:ear", 0, 0)[0].replace(ids[0].encode(), b"THE-JOB")
+        ours = {name: client.hget(f"rq:job:{ids[0]}", name) for name in ("tq_task", "tq_attempts", "tq_reply")}
+        counts = client.hmget("rq:worker:w1", "successful_job_count", "state")
+        found.append((after, news, ours, [int(counts[0]) - len(ids), counts[1]], during if not together else None))
+        hands.close()
+        client.close()
+        client.connection_pool.disconnect()
+        store.close()
+    single, pair = found
+    assert single[:4] == pair[:4]

@@ -6,8 +6,8 @@
     sweep    ──▶ what any worker does for all
     wait     ──▶ watch:    the queues, this worker's channel
 
-A call whose answer was lost is repeated as it was, with its sequence number: the scripts answer the same again. So
-`exchange` first sends once more what it does not know the answer of, then what is new.
+A call whose answer was lost is repeated as it was, with its sequence number: the scripts answer the same again. So what
+is to be told waits in the outbox until the answer is there, and a claim is asked for again until it is answered.
 """
 
 from __future__ import annotations
@@ -15,20 +15,17 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from dataclasses import dataclass
 from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from executors.rq.claim import read_claim
 from executors.rq.layout import FIELDS
-from executors.rq.outcome import progress_text, unknown, verdict_row
+from executors.rq.outbox import AT_ONCE, UNKNOWN, Outbox, names
 from executors.rq.parking import Parking
 from executors.rq.watch import Watch
 from executors.rq.wire import RedisError
 from taskq.errors import BackendUnavailable, ConfigError, StoreFull
-from taskq.log import get_logger
-from taskq.states import State
 from taskq.store import Exchange, Membership, Wish
 
 if TYPE_CHECKING:
@@ -41,38 +38,12 @@ if TYPE_CHECKING:
 
 __all__ = ["RQMembership"]
 
-log = get_logger("taskq.redis")
-
-#: Verdicts, notes and claims in one script at most: it holds up everybody else.
-AT_ONCE: Final = 500
-
 #: How many times the time between two renewals a worker may be handed jobs after the last one.
 PARKED: Final = 1.5
-
-#: What a finish that was repeated says of the parking: it may be over because a job was handed over.
-UNKNOWN: Final = 2
 
 #: Seconds by which a renewal may come late. Beyond them Redis may have been away, and others could not renew either:
 #: then nobody is taken for dead for one lease more.
 GRACE: Final = 3.0
-
-
-@dataclass(slots=True, eq=False)
-class _Telling:
-    """A finish whose answer is not known yet."""
-
-    command: bytes
-    verdicts: Sequence[Verdict]
-    #: Whether it asks to be parked, too.
-    parks: bool
-
-
-@dataclass(slots=True, eq=False)
-class _Noting:
-    """Notes whose answer is not known yet."""
-
-    command: bytes
-    notes: Sequence[Note]
 
 
 class RQMembership(Membership):
@@ -86,13 +57,12 @@ class RQMembership(Membership):
         self._held: dict[str, Held] = {}  # by token
         self._sequence = count(1)
         self._nonce = os.urandom(8).hex()
-        self._telling: list[_Telling] = []
-        self._noting: list[_Noting] = []
         self._claiming: tuple[str, str, int, Any] | None = None  # sequence, base, want, parking
         self._parking = Parking(store.renew_every * PARKED)
         self._given: list[Claim] = []  # handed over, until the loop has them
         self._wishes: list[Wish] = []
         self._stopped: set[str] = set()
+        self._outbox = Outbox(store, record, self._held, self._stopped, self._sequence)
         self._hungry = False
         self._at_once = False
         self._gap = store.renew_every + GRACE
@@ -145,61 +115,50 @@ class RQMembership(Membership):
     # -- telling and taking
 
     def exchange(self, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int) -> Exchange:
-        fenced: list[str] = []
-        self._settle(fenced)
-        seen = {verdict.token for telling in self._telling for verdict in telling.verdicts}
-        fresh = [verdict for verdict in verdicts if verdict.token not in seen] if seen else verdicts
-        fresh = _front_last(fresh)
+        outbox = self._outbox
         self._at_once = False
+        self._tell_early()
         self._take_handed()
+        fresh = outbox.fresh(verdicts)
         # Who tells something, and knows that the queues are empty, parks by the same script and need not look at them
-        known = self._hungry and self._watch.is_quiet and not self._claiming
+        known = self._hungry and self._watch.is_quiet and self._claiming is None
         idle = bool(fresh) and want > 0 and known and not self._given
-        for first in range(0, len(fresh), AT_ONCE):
-            self._telling.append(self._packed(fresh[first : first + AT_ONCE], parks=idle))
-        claims = self._trip(fenced, notes, want, asks=not self._given and not (idle and self._parking.base))
-        claims, self._given = self._given + claims, []
+        free = self._record.processes - len(self._held) + len(fresh)
+        outbox.add(fresh, self._parking.ask(free) if idle and not self._parking.base else 0)
+        outbox.add_notes(notes)
+        self._tell_early()
+        self._trip(want, asks=not self._given and not (idle and self._parking.base))
+        claims, self._given = self._given, []
         wishes, self._wishes = self._wishes, []
         wishes += self._watch.wishes(self._stopped, self._held)
+        fenced, outbox.fenced = outbox.fenced, []
         return Exchange(claims=claims, wishes=wishes, fenced=fenced)
 
-    def _settle(self, fenced: list[str]) -> None:
+    def _tell_early(self) -> None:
         """Tell all but the last of what is to be told, when there is more of it than one round trip should carry."""
-        while len(self._telling) > 1:
-            reply = self._reached([(self._scripts.finish, self._telling[0].command)])[0]
-            self._told(self._telling[0], reply, fenced)
+        while request := self._outbox.early():
+            self._outbox.answered_early(self._reached(request)[0])
 
-    def _packed(self, verdicts: Sequence[Verdict], *, parks: bool = False) -> _Telling:
-        rows: list[list[Any]] = []
-        seconds = 0.0
-        for verdict in verdicts:
-            held = self._held.get(verdict.token)
-            rows.append(verdict_row(verdict, held or unknown(verdict), stopped=verdict.id in self._stopped))
-            seconds += verdict.seconds
-        left = len(self._held) - len(verdicts)
-        parking = self._parking.ask(self._record.processes - left) if parks and not self._parking.base else 0
-        head = [self._record.name, str(next(self._sequence)), rows, "busy" if left > 0 else "idle", seconds]
-        return _Telling(self._scripts.finish.command([*head, parking, self._record.queues]), verdicts, parking != 0)
-
-    def _trip(self, fenced: list[str], notes: Sequence[Note], want: int, *, asks: bool) -> list[Claim]:
-        self._settle(fenced)
-        self._add_notes(notes)
-        noting, told = list(self._noting), list(self._telling)
-        requests: list[tuple[Script | None, bytes]] = [(self._scripts.note, entry.command) for entry in noting]
-        requests += [(self._scripts.finish, telling.command) for telling in told]
+    def _trip(self, want: int, *, asks: bool) -> None:
+        """Tell what is to be told, and ask for work."""
+        requests = self._outbox.requests()
+        told = len(requests)
         claiming = self._claim_request(want) if asks else None
         if claiming is not None:
             requests.append((self._scripts.claim, claiming))
         if not requests:
-            return []
+            return
         replies = self._reached(requests)
-        for entry, late in zip(noting, replies, strict=False):
-            self._noted(entry, late, fenced)
-        for telling, reply in zip(told, replies[len(noting) :], strict=False):
-            self._told(telling, reply, fenced)
-        return [] if claiming is None else self._claimed(replies[-1])
+        self._outbox.answered(replies[:told])
+        parked, self._outbox.parked = self._outbox.parked, None
+        if parked is not None and parked != 1:
+            self._look_again()
+            if parked != UNKNOWN:
+                self._parking.answered(parked=False)
+        if claiming is not None:
+            self._given += self._claimed(replies[-1])
 
-    def _reached(self, requests: list[tuple[Script | None, bytes]]) -> list[Any]:
+    def _reached(self, requests: Sequence[tuple[Script, bytes]]) -> list[Any]:
         """Send it all; what Redis refuses of it stays to be sent again."""
         try:
             replies = self._line.exchange(requests, partial=True)
@@ -214,54 +173,10 @@ class RQMembership(Membership):
                     raise error
         return replies
 
-    def _told(self, telling: _Telling, reply: Any, fenced: list[str]) -> None:
-        """Take in the answer to a finish: what came too late, and whether this worker is parked."""
-        self._telling.remove(telling)
-        if isinstance(reply, RedisError):
-            reply = [self._tell_each(telling, reply), UNKNOWN]
-        late, parked = reply
-        for verdict in telling.verdicts:
-            self._held.pop(verdict.token, None)
-            self._stopped.discard(verdict.id)
-        fenced += _names(late)
-        if telling.parks and parked != 1:
-            self._look_again()
-            if parked != UNKNOWN:
-                self._parking.answered(parked=False)
-
     def _look_again(self) -> None:
         """Have the next exchange ask for work, and soon."""
         self._watch.stir()
         self._at_once = True
-
-    def _tell_each(self, telling: _Telling, error: Exception) -> list[bytes]:
-        """Tell verdicts one by one, as Redis could not carry out all of them; return the ids of those it cannot."""
-        log.error("redis_refuses", worker=self._record.name, jobs=len(telling.verdicts), error=str(error))
-        late: list[bytes] = []
-        for verdict in telling.verdicts:
-            command = self._packed([verdict]).command
-            reply = self._line.exchange([(self._scripts.finish, command)], partial=True)[0]
-            late += [verdict.id.encode()] if isinstance(reply, RedisError) else reply[0]
-        return late
-
-    def _add_notes(self, notes: Sequence[Note]) -> None:
-        """Pack the notes that are not on their way yet."""
-        sent = {id(note) for noting in self._noting for note in noting.notes}
-        fresh = [note for note in notes if id(note) not in sent and note.token in self._held]
-        for first in range(0, len(fresh), AT_ONCE):
-            some = fresh[first : first + AT_ONCE]
-            argument = [self._record.name, str(next(self._sequence)), [self._note_row(note) for note in some]]
-            self._noting.append(_Noting(self._scripts.note.command(argument), some))
-
-    def _note_row(self, note: Note) -> list[Any]:
-        held = self._held[note.token]
-        progress = "" if note.progress is None else progress_text(note.progress)
-        return [note.id, note.token, held.queue, progress, note.meta or b"", note.log]
-
-    def _noted(self, noting: _Noting, late: Any, fenced: list[str]) -> None:
-        self._noting.remove(noting)
-        if not isinstance(late, RedisError):  # else at the limit of memory: what was said is lost
-            fenced += _names(late)
 
     # -- claims
 
@@ -275,7 +190,7 @@ class RQMembership(Membership):
 
     def _claim_request(self, want: int) -> bytes | None:
         if self._claiming is None:
-            held = len(self._held) - sum(len(telling.verdicts) for telling in self._telling)
+            held = len(self._held) - self._outbox.verdicts
             parking = self._parking.ask(min(want, self._record.processes - held))
             if want <= 0 and parking == 0:
                 return None
@@ -345,7 +260,7 @@ class RQMembership(Membership):
         if now > self._trusted_at:
             self._reap_at = now + self._store.lease
         self._trusted_at = now + self._gap
-        lost = missing + _names(reply[1])
+        lost = missing + names(reply[1])
         wishes = reply[2]
         if self._parking.base and reply[3] == 0:
             self._look_again()
@@ -383,10 +298,6 @@ class RQMembership(Membership):
         self._line.call(self._scripts.leave, [self._record.name, 0])
 
 
-def _names(ids: list[bytes]) -> list[str]:
-    return [job_id.decode("utf-8", "surrogateescape") for job_id in ids]
-
-
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -395,11 +306,3 @@ def _is_alive(pid: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def _front_last(verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
-    """Put what goes back to the front of its queue last, and the first of it at the very end: each is pushed before."""
-    returned = [verdict for verdict in verdicts if verdict.state is State.QUEUED]
-    if not returned[1:]:
-        return verdicts
-    return [*(verdict for verdict in verdicts if verdict.state is not State.QUEUED), *reversed(returned)]

@@ -32,7 +32,7 @@ from taskq.redact import safe_url
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from executors.rq.scripts import Script
 
@@ -243,7 +243,7 @@ class Line:
         """Run several commands in one round trip and return their replies."""
         return self.exchange([(None, pack(*words)) for words in lists])
 
-    def exchange(self, requests: list[tuple[Script | None, bytes]], *, partial: bool = False) -> list[Any]:
+    def exchange(self, requests: Sequence[tuple[Script | None, bytes]], *, partial: bool = False) -> list[Any]:
         """Send requests in one go and return the replies. `partial`: errors of single ones are returned, not raised."""
         data = requests[0][1] if len(requests) == 1 else b"".join([command for _, command in requests])
         replies = self._trip(data, len(requests))

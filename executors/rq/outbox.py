@@ -1,0 +1,177 @@
+"""What a worker has to tell Redis, until it knows that Redis has heard it.
+
+    verdicts, notes ──▶ packed once, with their sequence number ──▶ requests ──▶ answered
+                                                                      ▲     │ no answer came
+                                                                      └─────┘ the same once more: the scripts know it
+
+A verdict that is given once more while it is on its way is not packed again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from executors.rq.outcome import progress_text, unknown, verdict_row
+from executors.rq.wire import RedisError
+from taskq.log import get_logger
+from taskq.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from executors.rq.home import Home
+    from executors.rq.outcome import Held
+    from executors.rq.scripts import Script
+    from taskq.store import Note, Verdict, WorkerRecord
+
+__all__ = ["AT_ONCE", "UNKNOWN", "Outbox", "names"]
+
+log = get_logger("taskq.redis")
+
+#: Verdicts, notes and claims in one script at most: it holds up everybody else.
+AT_ONCE: Final = 500
+
+#: What a finish that was repeated says of the parking: it may be over because a job was handed over.
+UNKNOWN: Final = 2
+
+
+@dataclass(slots=True, eq=False)
+class _Telling:
+    """A finish whose answer is not known yet."""
+
+    command: bytes
+    verdicts: Sequence[Verdict]
+    #: Whether it asks to be parked, too.
+    parks: bool
+
+
+@dataclass(slots=True, eq=False)
+class _Noting:
+    """Notes whose answer is not known yet."""
+
+    command: bytes
+    notes: Sequence[Note]
+
+
+class Outbox:
+    """Pack, keep, and take the answers. `held`, by token, and `stopped`, by id, lose the jobs that are told."""
+
+    def __init__(
+        self, store: Home, record: WorkerRecord, held: dict[str, Held], stopped: set[str], sequence: Iterator[int]
+    ) -> None:
+        self._sequence = sequence
+        self._line = store.line
+        self._scripts = store.address.scripts
+        self._worker = record.name
+        self._queues = list(record.queues)
+        self._held = held
+        self._stopped = stopped
+        self._telling: list[_Telling] = []
+        self._noting: list[_Noting] = []
+        #: Ids of jobs whose verdicts came too late; whoever reads them empties it.
+        self.fenced: list[str] = []
+        #: What the last finish that asked to be parked was told: 1, 0 or UNKNOWN; None: there was none.
+        self.parked: int | None = None
+
+    # -- in
+
+    def fresh(self, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
+        """Return those that are not on their way yet, in the order in which they are to be told."""
+        seen = {verdict.token for telling in self._telling for verdict in telling.verdicts}
+        return _front_last([verdict for verdict in verdicts if verdict.token not in seen] if seen else verdicts)
+
+    def add(self, verdicts: Sequence[Verdict], parking: list[Any] | int) -> None:
+        """Pack verdicts; with the last of them goes what is to be asked of the parking."""
+        for first in range(0, len(verdicts), AT_ONCE):
+            last = first + AT_ONCE >= len(verdicts)
+            self._telling.append(self._packed(verdicts[first : first + AT_ONCE], parking if last else 0))
+
+    def _packed(self, verdicts: Sequence[Verdict], parking: list[Any] | int) -> _Telling:
+        rows: list[list[Any]] = []
+        seconds = 0.0
+        for verdict in verdicts:
+            held = self._held.get(verdict.token)
+            rows.append(verdict_row(verdict, held or unknown(verdict), stopped=verdict.id in self._stopped))
+            seconds += verdict.seconds
+        state = "busy" if len(self._held) > len(verdicts) else "idle"
+        argument = [self._worker, str(next(self._sequence)), rows, state, seconds, parking, self._queues]
+        return _Telling(self._scripts.finish.command(argument), verdicts, parking != 0)
+
+    def add_notes(self, notes: Sequence[Note]) -> None:
+        """Pack the notes that are not on their way yet."""
+        sent = {id(note) for noting in self._noting for note in noting.notes}
+        fresh = [note for note in notes if id(note) not in sent and note.token in self._held]
+        for first in range(0, len(fresh), AT_ONCE):
+            some = fresh[first : first + AT_ONCE]
+            argument = [self._worker, str(next(self._sequence)), [self._note_row(note) for note in some]]
+            self._noting.append(_Noting(self._scripts.note.command(argument), some))
+
+    def _note_row(self, note: Note) -> list[Any]:
+        held = self._held[note.token]
+        progress = "" if note.progress is None else progress_text(note.progress)
+        return [note.id, note.token, held.queue, progress, note.meta or b"", note.log]
+
+    # -- out
+
+    @property
+    def verdicts(self) -> int:
+        """How many verdicts are on their way."""
+        return sum(len(telling.verdicts) for telling in self._telling)
+
+    def early(self) -> list[tuple[Script, bytes]]:
+        """Return one request that is to go by itself, as there is more than one round trip should carry; or none."""
+        return [(self._scripts.finish, self._telling[0].command)] if len(self._telling) > 1 else []
+
+    def requests(self) -> list[tuple[Script, bytes]]:
+        """Return all that is to be sent."""
+        notes = [(self._scripts.note, noting.command) for noting in self._noting]
+        return notes + [(self._scripts.finish, telling.command) for telling in self._telling]
+
+    def answered_early(self, reply: Any) -> None:
+        """Take in the answer to what `early` gave."""
+        self._told(self._telling.pop(0), reply)
+
+    def answered(self, replies: Sequence[Any]) -> None:
+        """Take in the answers to what `requests` gave, in its order."""
+        notes = len(self._noting)
+        for late in replies[:notes]:
+            self._noting.pop(0)
+            if not isinstance(late, RedisError):  # else at the limit of memory: what was said is lost
+                self.fenced += names(late)
+        for reply in replies[notes:]:
+            self._told(self._telling.pop(0), reply)
+
+    def _told(self, telling: _Telling, reply: Any) -> None:
+        if isinstance(reply, RedisError):
+            reply = [self._tell_each(telling, reply), UNKNOWN]
+        late, parked = reply
+        for verdict in telling.verdicts:
+            self._held.pop(verdict.token, None)
+            self._stopped.discard(verdict.id)
+        self.fenced += names(late)
+        if telling.parks:
+            self.parked = parked
+
+    def _tell_each(self, telling: _Telling, error: Exception) -> list[bytes]:
+        """Tell verdicts one by one, as Redis could not carry out all of them; return the ids of those it cannot."""
+        log.error("redis_refuses", worker=self._worker, jobs=len(telling.verdicts), error=str(error))
+        late: list[bytes] = []
+        for verdict in telling.verdicts:
+            command = self._packed([verdict], 0).command
+            reply = self._line.exchange([(self._scripts.finish, command)], partial=True)[0]
+            late += [verdict.id.encode()] if isinstance(reply, RedisError) else reply[0]
+        return late
+
+
+def names(ids: list[bytes]) -> list[str]:
+    """Return the ids of jobs that a script has answered."""
+    return [job_id.decode("utf-8", "surrogateescape") for job_id in ids]
+
+
+def _front_last(verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
+    """Put what goes back to the front of its queue last, and the first of it at the very end: each is pushed before."""
+    returned = [verdict for verdict in verdicts if verdict.state is State.QUEUED]
+    if not returned[1:]:
+        return verdicts
+    return [*(verdict for verdict in verdicts if verdict.state is not State.QUEUED), *reversed(returned)]

@@ -22,10 +22,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
-import redis
 
 from executors.rq.outcome import Held, Returned
 from executors.rq.record import inflate
+from executors.rq.wire import Address
 from taskq import envelope
 from taskq.errors import ConfigError, DecodeError, EncodeError, UnknownTask
 from taskq.job import JobOptions
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from rq.job import Job
 
-    from executors.rq.wire import Address
     from taskq.store import Order
 
 __all__ = ["ForeignJob", "hold", "run", "run_stopped"]
@@ -122,7 +121,7 @@ class ForeignJob:
         address = self.address
         options = JobOptions(timeout=timeout + KILL_AFTER if timeout > 0 else None, max_crashes=1)
         flags = 2 * address.allow_callbacks + address.allow_pickle
-        place = (address.redis_url, address.layout.prefix)
+        place = (address.secret_url, address.layout.prefix)
         return call, (*place, self.id, self.worker, msgpack.packb(self.fields), flags), options
 
     def _is_pickled(self) -> bool:
@@ -204,8 +203,8 @@ def _rq_job(prefix: str) -> Any:
 
 @lru_cache(maxsize=4)
 def _client(url: str) -> Any:
-    """Return this process's client; it connects only when the job itself asks it for something."""
-    return redis.Redis.from_url(url)
+    """Return this process's client; it connects only when the job itself asks it for something. `url`: with secrets."""
+    return Address(url).client()
 
 
 def _serializer(data: bytes, *, allow_pickle: bool) -> Any:

@@ -60,6 +60,8 @@ INTERVALS_MAX: Final = 32
 class RQStore(Store):
     """Keep jobs in the Redis of a URL: redis://, rediss:// or unix://.
 
+    `redis://one,two:26380/0?sentinel=NAME`: the hosts are Sentinels, which tell where the master of this name is; they
+    have `?sentinel_username=` and `?sentinel_password=` of their own.
     `?prefix=` puts another word in front of all keys, RQ's too: its tools find them with RQ_KEY_PREFIX set to it.
     `?allow_pickle=1` lets workers run jobs of stock RQ whose arguments are pickled: whoever can write to this Redis can
     then run any code in the workers. `?allow_callbacks=1` lets them run callbacks and webhooks of such jobs.

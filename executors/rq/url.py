@@ -15,7 +15,15 @@ __all__ = ["lease", "part", "truth"]
 LEASE_MIN, LEASE_MAX = 3.0, 3600.0
 
 #: What may stand in the query of the URL, besides what redis-py itself reads there.
-WORDS: Final = ("prefix", "lease", "allow_pickle", "allow_callbacks")
+WORDS: Final = (
+    "prefix",
+    "lease",
+    "allow_pickle",
+    "allow_callbacks",
+    "sentinel",
+    "sentinel_username",
+    "sentinel_password",
+)
 
 #: redis-py's own words that make sense here.
 REDIS_WORDS: Final = (

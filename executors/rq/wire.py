@@ -22,10 +22,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import hiredis
 import redis
-from redis.connection import Connection, parse_url
+from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection, parse_url
+from redis.retry import Retry
 
 from executors.rq.layout import Layout, default_prefix
 from executors.rq.scripts import Scripts
+from executors.rq.sentinel import Sentinels, has_several_hosts, hosts_of
 from executors.rq.url import lease, part, truth
 from taskq.errors import BackendUnavailable, ConfigError, StoreFull
 from taskq.redact import safe_url
@@ -41,6 +44,11 @@ __all__ = ["BROKEN", "Address", "Line", "RedisError", "Wire", "pack", "readable"
 #: Seconds until a connection that does not answer is given up; connecting and asking together stay below 5.
 CONNECT_TIMEOUT: Final = 4.0
 ANSWER_TIMEOUT: Final = 4.0
+
+TIMEOUTS: Final = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": ANSWER_TIMEOUT}
+
+#: Seconds that a Sentinel gets: the next one is asked after them.
+SENTINEL_TIMEOUT: Final = 1.0
 
 #: Seconds that a thread waits for the shared connection before it opens another one for its call.
 PATIENCE: Final = 0.02
@@ -88,7 +96,7 @@ class RedisError(Exception):
 
 
 class Address:
-    """Where a Redis is, and under which names jobs live there.
+    """Where a Redis is, and under which names jobs live there. With `?sentinel=NAME`, Sentinels tell which one it is.
 
     Raises:
         ConfigError: the URL has an unknown word in its query, or a value that makes no sense.
@@ -96,18 +104,25 @@ class Address:
 
     def __init__(self, url: str) -> None:
         self.url = safe_url(url)
-        own, self.redis_url = part(url, self.url)
+        self.secret_url = url
+        own, redis_url = part(url, self.url)
         self.layout = Layout(own.get("prefix") or default_prefix())
         self.scripts = Scripts(self.layout)
         self.allow_pickle = truth("allow_pickle", own, self.url)
         self.allow_callbacks = truth("allow_callbacks", own, self.url)
         self.lease = lease(own.get("lease"), self.url)
+        hosts: list[tuple[str, int]] = []
+        if "sentinel" in own:
+            hosts, redis_url = hosts_of(redis_url, self.url)
+        elif has_several_hosts(redis_url):
+            raise ConfigError(f"{self.url}: several hosts are Sentinels: add ?sentinel=NAME, the name of the master")
         try:
-            options: dict[str, Any] = parse_url(self.redis_url)  # type: ignore[no-untyped-call]  # redis-py's own gap
+            options: dict[str, Any] = parse_url(redis_url)  # type: ignore[no-untyped-call]  # redis-py's own gap
         except ValueError as exc:
             raise ConfigError(f"{self.url}: {safe_url(str(exc))}") from None
         self._class = options.pop("connection_class", Connection)
         self._options = options
+        self._sentinels = Sentinels(hosts, own["sentinel"], self._to_sentinels(own)) if hosts else None
 
     def __repr__(self) -> str:
         return f"<Address {self.url}>"
@@ -118,17 +133,27 @@ class Address:
         Raises:
             BackendUnavailable: nobody is there, or not for us.
         """
-        connection = self._class(
-            **self._options,
-            protocol=2,
-            socket_connect_timeout=CONNECT_TIMEOUT,
-            socket_timeout=ANSWER_TIMEOUT,
-        )
         try:
+            place = self._sentinels.master() if self._sentinels is not None else {}
+            connection = self._class(**{**self._options, **place}, protocol=2, **TIMEOUTS)
             connection.connect()
         except (redis.RedisError, OSError, ValueError) as exc:
             raise self.unavailable(exc) from exc
         return Wire(connection, timeout)
+
+    def _to_sentinels(self, own: dict[str, str]) -> dict[str, Any]:
+        """Return how to connect to Sentinels: they have users of their own, and one of them may not answer."""
+        options = {name: value for name, value in self._options.items() if name.startswith("ssl_")}
+        return {
+            **options,
+            "ssl": issubclass(self._class, SSLConnection),
+            "username": own.get("sentinel_username"),
+            "password": own.get("sentinel_password"),
+            "protocol": 2,
+            "socket_connect_timeout": SENTINEL_TIMEOUT,
+            "socket_timeout": SENTINEL_TIMEOUT,
+            "retry": Retry(NoBackoff(), 0),  # the next one is asked instead
+        }
 
     def unavailable(self, exc: BaseException) -> BackendUnavailable:
         """Return the error that says why this Redis cannot be used now, and what to do."""
@@ -140,7 +165,10 @@ class Address:
 
     def client(self) -> Any:
         """Return redis-py's own client, for what needs RQ's own classes."""
-        return redis.Redis.from_url(self.redis_url, socket_timeout=ANSWER_TIMEOUT, protocol=2)
+        options = {**self._options, "protocol": 2, **TIMEOUTS}
+        if self._sentinels is not None:
+            return self._sentinels.client({**options, "ssl": issubclass(self._class, SSLConnection)})
+        return redis.Redis.from_pool(redis.ConnectionPool(self._class, **options))
 
 
 class Wire:
@@ -343,6 +371,7 @@ class Line:
                 f"{self.address.url} is at its limit of memory (maxmemory): work off or purge jobs, or give it more"
             )
         if error.code in PASSING:
+            self._drop_idle()  # where it leads may not be the master any more
             return self.address.unavailable(error)
         for code in PASSING:
             if f"{code} " in str(error)[:200]:

@@ -26,6 +26,7 @@ from executors.rq.parking import Parking
 from executors.rq.watch import Watch
 from executors.rq.wire import RedisError
 from taskq.errors import BackendUnavailable, ConfigError, StoreFull
+from taskq.log import get_logger
 from taskq.store import Exchange, Membership, Wish
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from taskq.store import Claim, Note, Verdict, WorkerRecord
 
 __all__ = ["RQMembership"]
+
+log = get_logger("taskq.redis")
 
 #: How many times the time between two renewals a worker may be handed jobs after the last one.
 PARKED: Final = 1.5
@@ -183,10 +186,13 @@ class RQMembership(Membership):
     def _take_handed(self) -> None:
         """Take in the jobs that were handed over."""
         for message in self._watch.handed():
-            found = self._parking.take(message)
-            if found is not None:
-                self._given.append(self._claim(found[1], found[0]))
-                self._at_once = True  # there may be room for more
+            try:
+                found = self._parking.take(message)
+                if found is not None:
+                    self._at_once = True  # there may be room for more
+                    self._given.append(self._claim(found[1], found[0]))
+            except Exception as error:  # noqa: BLE001  # whatever somebody publishes there: a real job comes back by renew
+                log.warning("message_refused", worker=self._record.name, error=f"{type(error).__name__}: {error}")
 
     def _claim_request(self, want: int) -> bytes | None:
         if self._claiming is None:

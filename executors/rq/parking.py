@@ -48,7 +48,11 @@ class Parking:
             self.base = ""
 
     def take(self, message: bytes) -> tuple[str, list[Any]] | None:
-        """Return the moment and the entry of a job that was handed over; None: it came by a claim already."""
+        """Return the moment and the entry of a job that was handed over; None: it came by a claim already.
+
+        Raises:
+            Exception: it is no such message; anybody may publish anything.
+        """
         base, stamp, entry = msgpack.unpackb(message, raw=True)
         if base != self.base.encode():
             return None

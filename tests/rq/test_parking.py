@@ -7,6 +7,7 @@ import threading
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
+import msgpack
 import pytest
 
 from executors.rq.store import RQStore
@@ -323,6 +324,29 @@ def test_not_where_jobs_wait(store: RQStore, join: Callable[..., Hands], client:
     hands.membership.wait(LONG, -1)
     assert monotonic() - start < LONG / 2
     assert [claim.id for claim in [*claims, *hands.take()]] == ids[1:]
+
+
+@pytest.mark.parametrize("junk", [b"", b"\xc1", b"junk", b"\x93\x01\x02\x03", b"\x90", b"\xff" * 1000])
+def test_junk_on_the_channel(store: RQStore, join: Callable[..., Hands], client: Any, junk: bytes) -> None:
+    """Bytes on its channel that hand nothing over are passed by; the worker goes on, and stays parked."""
+    hands = parked(join())
+    assert client.publish("rq:tq:hand:w1", junk) == 1
+    assert handed(hands) == []
+    (job_id,) = store.put([new_job()])
+    assert states(store, job_id) == [State.RUNNING]
+    assert handed(hands) == [job_id]
+
+
+def test_junk_under_the_right_base(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """Whoever reads all keys can name the base; then, too, the worker lives, and no job is lost."""
+    hands = parked(join())
+    base = client.hget("rq:worker:w1", "tq_parked").split()[0]
+    for entry in ([], [b"id"], 7, [b"id", b"t", b"q", [b""] * 6], [1, 2, 3, 4]):
+        client.publish("rq:tq:hand:w1", msgpack.packb([base, b"1.0", entry], use_bin_type=False))
+    assert [job_id for job_id in handed(hands) if job_id != "id"] == []
+    (job_id,) = store.put([new_job()])
+    assert hands.membership.renew(hands.record, []) in ([], ["id"])
+    assert job_id in {claim.id for claim in hands.take()}
 
 
 @pytest.mark.parametrize("script", ["claim", "finish"])

@@ -1,4 +1,4 @@
-"""Find what a test left behind: processes, threads, descriptors, named semaphores, shared memory, temporary files.
+"""Find what a test left behind: processes, threads, descriptors, semaphores, shared memory, files, a set-up log.
 
     before = take()  ──▶  the test  ──▶  settle(before) ──▶ [] or one line for each leak
 
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from multiprocessing import process
 from pathlib import Path
 
+from taskq import log
 from tests.processes import descendants, singleton_descriptors, singleton_folder
 
 #: Seconds given to what ends by itself; a pool's processes need one or two on a loaded machine.
@@ -51,15 +52,17 @@ class Snapshot:
     descriptors: dict[object, str]
     shared: dict[object, str]
     files: dict[object, str]
+    logs: dict[object, str]
 
     def kinds(self) -> dict[str, dict[object, str]]:
-        """Return the five mappings by the name to use in a message."""
+        """Return the six mappings by the name to use in a message."""
         return {
             "process": self.processes,
             "thread": self.threads,
             "descriptor": self.descriptors,
             "shared memory or semaphore": self.shared,
             "temporary file": self.files,
+            "log set up": self.logs,
         }
 
     def kinds_of_descriptors(self) -> Counter[str]:
@@ -76,6 +79,7 @@ def take() -> Snapshot:
         descriptors=_descriptors(),
         shared=_shared(),
         files=_files(),
+        logs=_logs(),
     )
 
 
@@ -159,3 +163,11 @@ def _files() -> dict[object, str]:
     root = tempfile.gettempdir()
     known = {os.path.basename(singleton_folder() or "")}
     return {name: os.path.join(root, name) for name in os.listdir(root) if name not in known}
+
+
+def _logs() -> dict[object, str]:
+    """Tell who would receive a log line: a test that comes later may hold that nobody does."""
+    structlog = sys.modules.get("structlog")
+    chosen = {"taskq": f"taskq.log, as {log.chosen_format()}"} if log.chosen_format() is not None else {}
+    configured = {"structlog": "structlog"} if structlog is not None and structlog.is_configured() else {}
+    return {**chosen, **configured}

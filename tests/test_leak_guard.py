@@ -11,7 +11,9 @@ import threading
 from multiprocessing import forkserver, resource_tracker, shared_memory
 
 import pytest
+import structlog
 
+from taskq import log
 from tests import leaks
 from tests.processes import descendants, singletons
 from tests.waiting import eventually
@@ -111,6 +113,17 @@ def test_temporary_file(before: leaks.Snapshot) -> None:
     os.close(fd)
     assert path in found(before)
     os.remove(path)
+    assert found(before) == ""
+
+
+def test_log(before: leaks.Snapshot) -> None:
+    """A log that was set up and not taken back is found, ours or structlog's own."""
+    log.configure("json", "error")
+    assert "log set up left behind: taskq.log, as json" in found(before)
+    log.silence()
+    structlog.configure()
+    assert "log set up left behind: structlog" in found(before)
+    structlog.reset_defaults()
     assert found(before) == ""
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from taskq import log
 from taskq.cli import stores
 from taskq.cli.app import run
 from taskq.cli.exits import Exit
@@ -71,6 +72,7 @@ def store(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         time.tzset()
         yield found
     time.tzset()
+    log.silence()  # the commands run in this process, and set it up
 
 
 @pytest.fixture

@@ -73,6 +73,7 @@ class RQMembership(Membership):
         self._reap_at = 0.0
         self._join(take_over=False)
         self._watch = Watch(store, record)
+        self._watch.listen()
 
     # -- signing on
 

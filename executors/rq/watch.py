@@ -89,7 +89,7 @@ class Watch:
 
     def learn(self, stamp: bytes, due: bytes, closed: list[int]) -> None:
         """Take in what a claim has said: when the next job is due, and which queues are closed."""
-        self._stirred = False
+        self._stirred = self._commands is None  # what has happened since would not have been heard
         self._closed = closed
         self._due_at = monotonic() + max(0.0, float(due) - float(stamp)) if due else None
 
@@ -115,6 +115,8 @@ class Watch:
             if self._heard or self._handed:
                 return
             self._subscribe()
+            if hungry and self._stirred:
+                return
             if hungry and self._due_at is not None:
                 deadline = min(deadline, self._due_at)
             if any(self._closed):
@@ -171,6 +173,13 @@ class Watch:
 
     # -- commands
 
+    def listen(self) -> None:
+        """Hear what is published from now on; where that fails, waiting tries again."""
+        try:
+            self._subscribe()
+        except (BackendUnavailable, *BROKEN):
+            self._drop()
+
     def _subscribe(self) -> None:
         if self._commands is not None:
             return
@@ -201,6 +210,7 @@ class Watch:
 
     def wishes(self, stopped: set[str], held: Mapping[str, Held]) -> list[Wish]:
         """Return what RQ's commands ask for. Jobs that a stock client had stopped are added to `stopped`."""
+        self.listen()
         if self._commands is not None and readable([self._commands], 0):
             try:
                 self._hear()

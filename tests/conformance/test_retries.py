@@ -98,6 +98,12 @@ def test_longest_wait(queue: TaskQueue, ledger: Ledger) -> None:
     assert len(ledger.texts()) == 3
 
 
+def test_short_waits_stay_short(queue: TaskQueue, ledger: Ledger) -> None:
+    """On an idle queue the end of a wait is noticed: twenty waits of 10 ms are over long before twenty of a second."""
+    bound = queue.options(retry=Retry(20, delay=0.01, backoff=1.0, jitter=False))
+    assert bound.submit(fail_until, ledger.path, 21).result(timeout=PATIENCE / 2) == 21
+
+
 def test_other_jobs_run_during_the_wait(queue: TaskQueue, ledger: Ledger) -> None:
     """A job that waits for its retry holds up no other."""
     bound = queue.options(retry=Retry(1, delay=1.0, jitter=False))

@@ -15,11 +15,12 @@ from taskq.errors import BackendUnavailable
 from taskq.states import State
 from tests.proxy import Proxy
 from tests.rq.golden import state
-from tests.rq.hands import Hands, given_back, new_job, succeeded
+from tests.rq.hands import Hands, again, given_back, new_job, succeeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from taskq.store import Claim
     from tests.redis_server import RedisServer
 
 #: Far above what any wait below takes.
@@ -290,6 +291,21 @@ def test_news_beside_what_it_tells(store: RQStore, join: Callable[..., Hands], p
     put(store)
     hands.membership.wait(LONG, -1)
     assert hands.membership.exchange([succeeded(claim)], [], 2).claims
+
+
+def test_news_of_what_it_tells_itself(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A worker that parks with a job's end, and hears in the same call that this job is due soon, asks when it is."""
+    hands = join()
+    store.put([new_job()])
+    (claim,) = hands.take(2)
+    assert not hands.membership.exchange([again(claim, 0.1)], [], 2).claims
+    start = monotonic()
+    claims: list[Claim] = []
+    while not claims:
+        hands.membership.wait(LONG, -1)
+        claims = hands.take()
+    assert monotonic() - start < LONG / 2
+    assert [found.id for found in claims] == [claim.id]
 
 
 def test_lost_word_beside_what_it_tells(redis_server: RedisServer, proxy: Proxy) -> None:

@@ -26,8 +26,8 @@ __all__ = ["REFUSED_FOR", "given_back", "refused", "verdict_on"]
 
 #: Seconds for which a job of an unknown task waits for a worker that knows it, before it is failed.
 REFUSED_FOR: Final = 600.0
-#: Seconds after which a refused job is looked at again.
-REFUSED_DELAY: Final = 15.0
+#: Seconds after which a refused job is looked at again: as many as it has waited so far, within these bounds.
+LOOK_AGAIN: Final = (1.0, 15.0)
 
 
 def verdict_on(errand: Errand) -> Verdict:
@@ -73,6 +73,7 @@ def refused(claim: Claim, failure: Failure) -> Verdict:
     """Hand a job of an unknown task back, or fail it when it has waited long enough for a worker that knows it."""
     if claim.refused_for >= REFUSED_FOR:
         return Verdict(id=claim.id, token=claim.token, state=State.FAILED, failure=failure, started=False)
+    soonest, latest = LOOK_AGAIN
     return Verdict(
         id=claim.id,
         token=claim.token,
@@ -80,7 +81,7 @@ def refused(claim: Claim, failure: Failure) -> Verdict:
         failure=failure,
         refused=True,
         started=False,
-        delay=REFUSED_DELAY,
+        delay=min(max(claim.refused_for, soonest), latest),
     )
 
 

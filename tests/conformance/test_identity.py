@@ -151,9 +151,9 @@ def test_expires_counts_from_the_submit(queue: TaskQueue, ledger: Ledger) -> Non
 
 def test_expires_does_not_end_running_jobs(queue: TaskQueue, gate: Gate, ledger: Ledger) -> None:
     """A job that has started in time may run as long as it likes."""
-    job = queue.options(expires=5.0).submit(hold, gate.path, ledger.path)
+    job = queue.options(expires=3.0).submit(hold, gate.path, ledger.path)
     eventually(ledger.texts, "the job to start")
-    late = queue.options(delay=5.5).submit(square, 3)
+    late = queue.options(delay=3.3).submit(square, 3)
     assert late.result(timeout=PATIENCE) == 9
     gate.open()
     assert job.result(timeout=PATIENCE) == "held"

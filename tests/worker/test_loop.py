@@ -171,7 +171,14 @@ def test_unknown_task_is_handed_back(store: StoreDouble, serve: Serve) -> None:
     assert serve(burst=True).wait() == 0
     verdict = store.last(job_id)
     assert (verdict.state, verdict.refused, verdict.started) == (State.QUEUED, True, False)
-    assert verdict.delay > 0
+
+
+@pytest.mark.parametrize(("waited", "delay"), [(0.0, 1.0), (0.5, 1.0), (6.0, 6.0), (60.0, 15.0)])
+def test_unknown_task_is_looked_at_again(store: StoreDouble, serve: Serve, waited: float, delay: float) -> None:
+    """It is offered again after as long as it has waited: soon at first, for who knows it, then less often."""
+    job_id = store.call("tests.sample_tasks:square", 2, refused_for=waited)
+    assert serve(burst=True).wait() == 0
+    assert store.last(job_id).delay == delay
 
 
 def test_task_that_raises_such_an_error_itself(store: StoreDouble, serve: Serve) -> None:

@@ -207,7 +207,7 @@ def test_dead_worker_s_jobs_go_to_the_front(store: RQStore, join: Callable[..., 
     old, new = join("old"), join("new")
     first, second = new_job(), new_job()
     store.put([first])
-    old.take()
+    old.take(1)
     store.put([second])
     old.die()
     assert new.sweep() == 1

@@ -226,6 +226,8 @@ class RQMembership(Membership):
     def _claim(self, entry: list[Any], since: str) -> Claim:
         claim, held = read_claim(self._store.address, self._record.name, entry, since)
         self._held[claim.token] = held
+        if claim.foreign is not None:
+            self._watch.among_stock_clients = True
         return claim
 
     def claim_one(self, job_id: str) -> Claim | None:

@@ -33,8 +33,8 @@ BLOCK: Final = 3
 #: Seconds beyond it until the connection is given up.
 SILENCE: Final = BLOCK + 2.0
 
-#: Seconds between two looks at queues of which nothing is told: `rq resume` wakes nobody.
-CLOSED_EVERY: Final = 1.0
+#: Seconds between two looks at what stock clients do without a word: resume a queue, schedule a job.
+UNTOLD_EVERY: Final = 1.0
 
 
 class _Peek:
@@ -86,6 +86,8 @@ class Watch:
         self._due_at: float | None = None
         self._closed: list[int] = []
         self._stirred = True
+        #: Whether stock clients put jobs into its queues, and so may schedule some.
+        self.among_stock_clients = False
 
     def learn(self, stamp: bytes, due: bytes, closed: list[int]) -> None:
         """Take in what a claim has said: when the next job is due, and which queues are closed."""
@@ -119,8 +121,8 @@ class Watch:
                 return
             if hungry and self._due_at is not None:
                 deadline = min(deadline, self._due_at)
-            if any(self._closed):
-                deadline = min(deadline, monotonic() + CLOSED_EVERY)
+            if any(self._closed) or (hungry and self.among_stock_clients):
+                deadline = min(deadline, monotonic() + UNTOLD_EVERY)
             self._select(deadline, wake_fd, self._open_peeks() if hungry else [])
         except (BackendUnavailable, *BROKEN):
             self._drop()

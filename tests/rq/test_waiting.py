@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from datetime import timedelta
 from time import monotonic, process_time
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,20 @@ def test_stock_client_wakes(join: Callable[..., Hands], client: Any) -> None:
     queue = Queue("default", connection=client, serializer=JSONSerializer)
     assert woken_by(hands, lambda: queue.enqueue("math.sqrt", 4)) < LONG / 2
     assert len(queue) == 1
+
+
+def test_stock_client_schedules(join: Callable[..., Hands], client: Any) -> None:
+    """What a stock client schedules, which tells nobody, is run in time by a worker that knows of stock clients."""
+    hands = join()
+    queue = Queue("default", connection=client, serializer=JSONSerializer)
+    queue.enqueue("math.sqrt", 4)
+    assert len(hands.take()) == 1
+    assert hands.take() == []
+    queue.enqueue_in(timedelta(seconds=1), "math.sqrt", 9)
+    start = monotonic()
+    hands.membership.wait(LONG, -1)
+    assert monotonic() - start < LONG / 2
+    assert taken_when_due(hands) < LONG / 2
 
 
 def test_due_job_wakes(store: RQStore, join: Callable[..., Hands]) -> None:

@@ -11,6 +11,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from multiprocessing import forkserver, process, resource_tracker
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: Position of the fields of /proc/PID/stat that are read here, counted behind the command in brackets.
 STATE, PARENT, SESSION, STARTED = 0, 1, 3, 19
@@ -124,6 +128,18 @@ def is_frozen(pid: int) -> bool:
     """Return whether a process is stopped by SIGSTOP."""
     seen = look(pid)
     return seen is not None and seen.state == "T"
+
+
+def end(those: Iterable[Seen]) -> None:
+    """Kill processes of a session, at once.
+
+    multiprocessing's resource trackers end by themselves when the last of the others is gone, and take the semaphores
+    along that these have left.
+    """
+    for seen in those:
+        tracker = "multiprocessing.resource_tracker" in command_of(seen.pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(seen.pid, signal.SIGCONT if tracker else signal.SIGKILL)
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> bool:

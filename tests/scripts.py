@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -68,9 +67,7 @@ class Script:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for seen in self.left():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(seen.pid, signal.SIGKILL)
+        processes.end(self.left())
         self.process.wait()
         eventually(lambda: not self.left(), f"the processes of {self.command} to go after SIGKILL")
 

@@ -154,9 +154,7 @@ class WorkerProcess:
 
     def kill_machine(self) -> None:
         """Kill the daemon and all its children at once, as when the plug is pulled."""
-        for seen in self.left():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(seen.pid, signal.SIGKILL)
+        processes.end(self.left())
         self.wait()
 
     def freeze(self) -> None:
@@ -174,9 +172,7 @@ class WorkerProcess:
         """End it and whatever is left of its session, at once."""
         if self._process is None:
             return
-        for seen in self.left():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(seen.pid, signal.SIGKILL)
+        processes.end(self.left())
         self._process.wait()
         eventually(lambda: not self.left(), f"the processes of {self.name} to go after SIGKILL")
         self._reap()

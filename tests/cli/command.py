@@ -76,9 +76,7 @@ class Command:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for seen in self.left():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(seen.pid, signal.SIGKILL)
+        processes.end(self.left())
         self.process.wait()
         eventually(lambda: not self.left(), "the session to end after SIGKILL")
 

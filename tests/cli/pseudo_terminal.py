@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import select
-import signal
 import struct
 import subprocess
 import termios
@@ -67,9 +65,7 @@ class PseudoTerminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for seen in processes.of_session(self.process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(seen.pid, signal.SIGKILL)
+        processes.end(processes.of_session(self.process.pid))
         self.process.wait()
         os.close(self._ours)
         os.close(self.theirs)

@@ -151,9 +151,10 @@ def test_expires_counts_from_the_submit(queue: TaskQueue, ledger: Ledger) -> Non
 
 def test_expires_does_not_end_running_jobs(queue: TaskQueue, gate: Gate, ledger: Ledger) -> None:
     """A job that has started in time may run as long as it likes."""
-    job = queue.options(expires=3.0).submit(hold, gate.path, ledger.path)
+    assert queue.submit(square, 2).result(timeout=PATIENCE) == 4  # now there is a process that can start it in time
+    job = queue.options(expires=1.5).submit(hold, gate.path, ledger.path)
     eventually(ledger.texts, "the job to start")
-    late = queue.options(delay=3.3).submit(square, 3)
+    late = queue.options(delay=1.8).submit(square, 3)
     assert late.result(timeout=PATIENCE) == 9
     gate.open()
     assert job.result(timeout=PATIENCE) == "held"

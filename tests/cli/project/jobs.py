@@ -130,10 +130,10 @@ def note_slowly(folder: str, number: int) -> int:
 
 
 def wait_for_gate(folder: str, number: int) -> int:
-    """Leave a mark, then wait until a file is there, from the tenth item on."""
+    """Leave a mark; item 10 then waits until a file is there."""
     note(folder, number)
     deadline = time.monotonic() + 50
-    while number >= 10 and not (Path(folder) / "gate").exists():
+    while number == 10 and not (Path(folder) / "gate").exists():
         if time.monotonic() > deadline:
             raise TimeoutError("nobody opened the gate")
         time.sleep(0.01)

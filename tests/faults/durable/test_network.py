@@ -174,7 +174,7 @@ def test_slow_network(fleet: Fleet, network: Network, ledger: Ledger) -> None:
     proxy.delay(0.05)
     fleet.start(url)
     fleet.start(url)
-    jobs = fleet.submit(ledger, 80, 0.01)
+    jobs = fleet.submit(ledger, 40, 0.01)
     check(jobs, ledger)
     assert set(ledger.counts().values()) == {1}
     with TaskQueue(url) as queue:

@@ -27,6 +27,9 @@ FOLDER: Final = Path(__file__).parent / "lua"
 #: The first line of a script: the parts that stand before it, in this order.
 NEEDS: Final = re.compile(r"-- needs: ([a-z ]+)\n")
 
+#: Bytes of an argument above which its packer is let go: it keeps a buffer for its largest one.
+KEPT_BUFFER: Final = 1_048_576
+
 WORD: Final = re.compile(r"\b[KFST]_[A-Za-z_]+\b")
 
 
@@ -43,8 +46,18 @@ class Script:
 
     def command(self, argument: Any) -> bytes:
         """Return the command that runs it with this argument, as it goes over the wire."""
-        blob = msgpack.packb(argument, use_bin_type=False, unicode_errors="surrogateescape")
+        try:
+            packer = _packers.pop()
+        except IndexError:
+            packer = msgpack.Packer(use_bin_type=False, unicode_errors="surrogateescape")
+        blob = packer.pack(argument)
+        if len(blob) < KEPT_BUFFER:
+            _packers.append(packer)
         return b"%b$%d\r\n%b\r\n" % (self._head, len(blob), blob)
+
+
+#: Packers at rest, each of which serves one thread at a time: to make one takes longer than to pack a job.
+_packers: list[Any] = []
 
 
 class Scripts:

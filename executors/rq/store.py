@@ -92,8 +92,14 @@ class RQStore(Store):
         When Redis goes away between two steps, the first ones stand: repeat the call.
         """
         nonce = os.urandom(8).hex()
-        steps = [jobs[first : first + PUT_AT_ONCE] for first in range(0, len(jobs), PUT_AT_ONCE)]
-        replies = self.line.stream(self._scripts.put, (self._put_argument(step, reply_to, nonce) for step in steps))
+        script = self._scripts.put
+        if not jobs:
+            return []
+        if len(jobs) <= PUT_AT_ONCE:
+            steps, replies = [jobs], [self.line.call(script, self._put_argument(jobs, reply_to, nonce))]
+        else:
+            steps = [jobs[first : first + PUT_AT_ONCE] for first in range(0, len(jobs), PUT_AT_ONCE)]
+            replies = self.line.stream(script, (self._put_argument(step, reply_to, nonce) for step in steps))
         kept: list[str] = []
         refused: Exception | None = None
         for step, stand in zip(steps, replies, strict=True):

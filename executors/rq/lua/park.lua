@@ -4,9 +4,15 @@ local function is_parked(worker, base)
   return string.sub(call('HGET', K_WORKER .. worker, F_parked) or '', 1, #base) == base
 end
 
-local function park(worker, base, seconds, queues)
-  call('HSET', K_WORKER .. worker, F_parked, string.format('%s %.3f', base, now + seconds))
+local function until_when(base, seconds) return string.format('%s %.3f', base, now + seconds) end
+
+local function stand_at(queues, worker)
   for _, queue in ipairs(queues) do call('SADD', K_PARKED .. queue, worker) end
+end
+
+local function park(worker, base, seconds, queues)
+  call('HSET', K_WORKER .. worker, F_parked, until_when(base, seconds))
+  stand_at(queues, worker)
 end
 
 local function unpark(worker) call('HDEL', K_WORKER .. worker, F_parked) end

@@ -11,33 +11,37 @@ local function write(id, fields, status, ...)
 end
 
 local function give(id, queue, fields, worker, base)
-  local token, wkey = base .. '00000000', K_WORKER .. worker
+  local token, wkey, known = base .. '00000000', K_WORKER .. worker, {}
+  for i = 1, #fields, 2 do known[fields[i]] = tostring(fields[i + 1]) end
+  local told = {known[F_data], known[F_task], known[F_result_ttl], known[F_failure_ttl], known[F_reply]}
   write(id, fields, S_STARTED, F_started_at, iso, F_last_heartbeat, iso, F_worker_name, worker, F_attempts, '1')
   local composite = execution(id, token, worker)
   call('ZADD', K_WIP .. queue, alive, composite)
   call('SADD', wkey .. ':executions', composite)
   call('HSET', wkey, F_state, 'busy', F_parked, '')
-  call('PUBLISH', K_HAND .. worker, cmsgpack.pack({base, stamp, entry_of(id, token, queue, fields_of(id), 0)}))
+  call('PUBLISH', K_HAND .. worker, cmsgpack.pack({base, stamp, entry_of(id, token, queue, told, 0)}))
 end
 
 -- Hand a job to a worker that is parked at its queue: it starts in this moment, and the worker need not ask for it.
 -- Not where others wait before it, nor while something is paused. Returns whether that was done.
 local function hand_over(id, queue, fields)
   local parked = K_PARKED .. queue
-  while true do
-    local worker = call('SRANDMEMBER', parked)
-    if not worker then return false end
+  local worker = call('SRANDMEMBER', parked)
+  if not worker then return false end
+  if call('EXISTS', K_JOB .. id, K_QUEUE .. queue, K_PRIORITIES .. queue, K_SUSPENDED, K_PAUSED) > 0 then return false end
+  call('SADD', K_QUEUES, K_QUEUE .. queue) -- first, see begin_writing
+  while worker do
     local base, till = string.match(call('HGET', K_WORKER .. worker, F_parked) or '', '^(%S+) (%S+)$')
-    if base and tonumber(till) > now then
-      if call('EXISTS', K_QUEUE .. queue, K_SUSPENDED, K_PAUSED) > 0 then return false end
-      if call('PUBSUB', 'NUMSUB', K_HAND .. worker)[2] > 0 then
-        give(id, queue, fields, worker, base)
-        return true
-      end
+    if base and tonumber(till) > now and call('PUBSUB', 'NUMSUB', K_HAND .. worker)[2] > 0 then
+      give(id, queue, fields, worker, base)
+      return true
     end
     call('SREM', parked, worker) -- it has got something since, or does not listen, or may be dead
+    worker = call('SRANDMEMBER', parked)
   end
+  return false
 end
+if any_rare == 0 and #jobs == 1 and hand_over(unpack(jobs[1])) then return 0 end
 
 -- Which ids are there already, and which queues have priorities
 local keys, lists, plain = {}, {}, any_rare == 0
@@ -57,7 +61,6 @@ for first = 1, #keys, 5000 do
 end
 if plain then
   for queue in pairs(lists) do call('SADD', K_QUEUES, K_QUEUE .. queue) end
-  if #jobs == 1 and hand_over(unpack(jobs[1])) then return 0 end
   for _, job in ipairs(jobs) do write(job[1], job[3], S_QUEUED) end
   for queue, ids in pairs(lists) do
     for first = 1, #ids, 5000 do

@@ -2,7 +2,7 @@
 
     01JABCDEFG  HJKMNPQRSTVW  0001
     ms since    drawn anew    counted up
-    1970        for each ms   within it
+    1970        each second   within a ms
 
 Made by clients, so that a submit whose answer was lost can be sent again and is no second job. Characters are
 those of Crockford's base 32. Within a process each id is greater than the last one, also when the clock is set back.
@@ -37,6 +37,8 @@ class _Source:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ms = 0
+        self._second = -1
+        self._of_second = self._random = ""
         self._count = LAST
         self._prefix = ""
 
@@ -50,13 +52,18 @@ class _Source:
             return f"{self._prefix}{PAIRS[count >> 10]}{PAIRS[count & 1023]}"
 
     def _begin(self, ms: int) -> None:
-        random = int.from_bytes(os.urandom(8), "big") >> (64 - BITS * RANDOM_LENGTH)
-        self._prefix = _written(ms, TIME_LENGTH) + _written(random, RANDOM_LENGTH)
+        second, rest = divmod(ms, len(PAIRS))
+        if second != self._second:
+            self._second = second
+            self._of_second = _written(second, TIME_LENGTH - 2)
+            self._random = _written(int.from_bytes(os.urandom(8), "big"), RANDOM_LENGTH)
+        self._prefix = f"{self._of_second}{PAIRS[rest]}{self._random}"
         self._ms = ms
         self._count = -1
 
 
 def _written(number: int, length: int) -> str:
+    """Return the last characters of a number."""
     return "".join(ALPHABET[number >> shift & 31] for shift in range(BITS * (length - 1), -1, -BITS))
 
 

@@ -181,10 +181,10 @@ class LocalJob(Job[Any]):
             offer.wake()
             self.offer = None
 
-    def _look(self, patience: float = 0.0) -> bool:
+    def _look(self, patience: float = 0.0, awake: float = 0.0) -> bool:
         """Return whether the outcome is there, or comes soon; if not, the dispatcher watches for it from now on."""
         offer = self.offer
-        found = None if offer is None else offer.look(self, patience)
+        found = None if offer is None else offer.look(self, patience, awake)
         if offer is None or found is None or not self.settle_early(_told_value(*found)):
             self._attend()
             return False

@@ -136,9 +136,13 @@ class Offer:
     def _fits(self, job: LocalJob) -> bool:
         return job.function.number in self._functions and len(job.payload) <= _PAYLOAD_MAX
 
-    def look(self, job: LocalJob, patience: float = 0.0) -> tuple[int, bytes] | None:
-        """Return encoding and bytes of the value that a job came to, if its child reports it within so many seconds."""
-        deadline = monotonic() + patience
+    def look(self, job: LocalJob, patience: float = 0.0, awake: float = 0.0) -> tuple[int, bytes] | None:
+        """Return encoding and bytes of the value that a job came to, if its child reports it within so many seconds.
+
+        `awake`: for how many of them the thread looks again and again, and does not sleep unless others need its core.
+        """
+        now = monotonic()
+        deadline, until = now + patience, now + awake
         bell = self._line.bell
         while True:
             records = self._records_of(job)
@@ -146,10 +150,13 @@ class Offer:
                 _, encoding, size = RECORD.unpack_from(records)
                 value = records[RECORD.size :]
                 return None if encoding == values.FAILURE or len(value) < size else (encoding, value)
-            left = deadline - monotonic()
-            if left <= 0 or bell is None or self._booked is _NOTHING_LEFT:
+            now = monotonic()
+            if now >= deadline or bell is None or self._booked is _NOTHING_LEFT:
                 return None
-            bell.wait(left)
+            if now < until:
+                os.sched_yield()
+            else:
+                bell.wait(deadline - now)
 
     def _records_of(self, job: LocalJob) -> bytes | None:
         """Return what the report says that ends a job's frame, if it is there."""

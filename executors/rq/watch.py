@@ -86,6 +86,8 @@ class Watch:
         self._due_at: float | None = None
         self._closed: list[int] = []
         self._stirred = True
+        #: Whether the last wait has read what was published, so that `wishes` need not look.
+        self._looked = False
         #: Whether stock clients put jobs into its queues, and so may schedule some.
         self.among_stock_clients = False
 
@@ -142,6 +144,7 @@ class Watch:
                 sources.append(wake_fd)
             now = monotonic()
             ready = readable(sources, min(deadline, now + SILENCE) - now)
+            self._looked = True
             woken = False
             for source in ready:
                 woken = self._take(source, waiting, wake_fd) or woken
@@ -213,7 +216,8 @@ class Watch:
     def wishes(self, stopped: set[str], held: Mapping[str, Held]) -> list[Wish]:
         """Return what RQ's commands ask for. Jobs that a stock client had stopped are added to `stopped`."""
         self.listen()
-        if self._commands is not None and readable([self._commands], 0):
+        looked, self._looked = self._looked, False
+        if not looked and self._commands is not None and readable([self._commands], 0):
             try:
                 self._hear()
             except BROKEN:

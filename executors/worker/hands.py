@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import select
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from time import monotonic
@@ -69,6 +70,7 @@ class Hands:
         self.ahead_ns = 0.0
         #: Whether the worker's thread sleeps until something ends.
         self.sleeping = False
+        self._woken = False
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -141,22 +143,23 @@ class Hands:
     def wake(self) -> None:
         """End the worker's sleep; from any thread, and from signal handlers."""
         self.sleeping = False
-        try:
+        self._woken = True
+        with suppress(OSError):  # full: it will wake
             os.write(self._wake_write, b"\0")
-        except OSError:  # full: it will wake
-            return
+        self._woken = True  # again, as the worker may have looked before it was written: the pipe is never left full
 
     @property
     def wake_fd(self) -> int:
         """Readable when something has ended."""
         return self._wake_read
 
-    def drain(self) -> None:
-        """Empty the wake pipe."""
-        try:
-            os.read(self._wake_read, _PIPE_BYTES)
-        except BlockingIOError:
-            return
+    def awake(self) -> None:
+        """Take note that the sleep is over; empty the wake pipe if it was written to."""
+        self.sleeping = False
+        if self._woken:
+            self._woken = False
+            with suppress(BlockingIOError):
+                os.read(self._wake_read, _PIPE_BYTES)
 
     def sleep(self, seconds: float) -> None:
         """Wait until something ends, `wake` is called, or so many seconds have passed."""
@@ -165,8 +168,7 @@ class Hands:
             poll = select.poll()
             poll.register(self._wake_read, select.POLLIN)
             poll.poll(max(0.0, seconds) * 1000)
-        self.sleeping = False
-        self.drain()
+        self.awake()
 
     # -- taking it back
 

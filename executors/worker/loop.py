@@ -206,9 +206,12 @@ class Loop:
     # -- sleep
 
     def _rest(self) -> None:
-        now = monotonic()
+        if self.hands.ended:
+            self._empty_rests = 0
+            return
         if self.link.pending and self.link.may_try():
             return
+        now = monotonic()
         timeout = max(0.0, min(self._wake_at() - now, _LONGEST))
         if self._hungry and not self.link.away:
             self._wait_for_work(now, timeout)
@@ -231,8 +234,7 @@ class Loop:
         hands.sleeping = True
         if not hands.ended and not self._stops:
             self.link.wait(timeout, hands.wake_fd)
-        hands.sleeping = False
-        hands.drain()
+        hands.awake()
         if monotonic() - now > _EMPTY_PAUSE or hands.ended or self.desk.held:
             self._empty_rests = 0
         else:

@@ -145,7 +145,7 @@ class Ended:
 
 
 class Ear(ABC):
-    """Hears of jobs that end. One thread waits; `expect`, `forget`, `wake` and `close` may be called from any."""
+    """Hears of jobs that end. One thread waits for all; everything else may be called from any."""
 
     #: Goes with each `put` whose outcomes this ear should hear at once; empty where the store needs no address.
     address: str = ""
@@ -168,6 +168,17 @@ class Ear(ABC):
         Each end is told once; `forget` follows by itself. A job that the store no longer has is told as failed with
         reason LOST. While the store cannot be reached it waits on, and tells what it missed when it is back.
         """
+
+    def wait_for(self, job_id: str, timeout: float | None) -> list[Ended]:
+        """Expect this job as well, and wait for its end in the thread of who wants it; from any thread.
+
+        It returns what it came upon, ends of other expected jobs too, each told here and not by `wait`. It may come
+        back before any of that: the job goes on being expected, and `wait` tells its end. Where a store cannot do
+        better, it only expects.
+        """
+        del timeout
+        self.expect([job_id])
+        return []
 
     @abstractmethod
     def wake(self) -> None:

@@ -3,6 +3,8 @@
     user's thread                 listener's thread                     store
     expect(id, target) ──▶ ear ──▶ ear.wait()  ◀───────────────────────  jobs that ended
     target.hear(ended) ◀──────────────┘
+    wait_for(id, target) ──▶ ear.wait_for()  ◀─────────────────────────  where nothing else is waited for
+      └─ what is not his, and callbacks ──▶ errands
 
 It starts with the first that is expected. Handles that are held but not waited for are told too when the store happens
 to say how they ended.
@@ -15,6 +17,7 @@ import os
 import threading
 import time
 from collections import deque
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
     from taskq.store import Ear, Store
 
-__all__ = ["Held", "Listener", "Target"]
+__all__ = ["Held", "Listener", "Target", "Waiter"]
 
 #: Seconds before an ear that failed is asked again.
 _PAUSE: Final = 0.5
@@ -39,6 +42,13 @@ class Target(Protocol):
 
     def hear(self, ended: Ended) -> None:
         """Take note of it; called in the listener's thread, once."""
+
+
+class Waiter(Target, Protocol):
+    """What a thread waits for by itself."""
+
+    def hear_early(self, ended: Ended) -> bool:
+        """Take note of it in that thread; return False where others are to be told of it too: then `hear` comes."""
 
 
 class Held(Protocol):
@@ -106,6 +116,31 @@ class Listener:
         self.confirm([job_id for job_id, _ in known])
         if self._broken is not None:
             self._fail_all(self._broken)
+
+    def wait_for(self, job_id: str, waiter: Waiter, timeout: float | None) -> None:
+        """Expect this job as `expect` does, and wait for a while in this thread if it is the only one that is expected.
+
+        It may have ended afterwards, or not.
+        """
+        self.start()
+        ear = self._ear
+        if ear is None or self._targets or self._broken is not None or self.is_this_thread():
+            self.expect([(job_id, waiter)])
+            return
+        self._targets[job_id] = waiter
+        try:
+            for ended in ear.wait_for(job_id, timeout):
+                if ended.id == job_id and waiter.hear_early(ended):
+                    self._told(job_id)
+                else:
+                    self.later(partial(self.tell, ended))
+        except BackendUnavailable:
+            self._missed.append(job_id)
+            ear.wake()
+        except BaseException:  # an interrupt: what the ear has told may not have got any further
+            self._missed.extend(self._targets)
+            ear.wake()
+            raise
 
     def prepare(self, targets: Iterable[tuple[str, Target]]) -> None:
         """Tell these targets when their jobs, which are not in the store yet, end; `confirm` when they are."""
@@ -195,7 +230,10 @@ class Listener:
             target.hear(ended)
         except Exception:
             logging.getLogger("taskq").exception("telling job %s how it ended", ended.id)
-        if self._targets.pop(ended.id, None) is not None and not self._targets:
+        self._told(ended.id)
+
+    def _told(self, job_id: str) -> None:
+        if self._targets.pop(job_id, None) is not None and not self._targets:
             with self._changed:
                 self._changed.notify_all()
 

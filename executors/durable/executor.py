@@ -159,6 +159,10 @@ class DurableExecutor(Executor):
         self._refuse_if_released()
         self._listener().expect([(job.id, job)])
 
+    def wait_for(self, job: DurableJob, timeout: float | None) -> None:
+        self._refuse_if_released()
+        self._listener().wait_for(job.id, job, timeout)
+
     def is_listening(self, job: DurableJob) -> bool:
         return self._listener().expects(job.id)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures._base import FINISHED
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
+from taskq.codec import decode
 from taskq.errors import JobCancelled
 from taskq.future import Job, Undecoded
 from taskq.result import Failure
@@ -24,6 +27,9 @@ class Home(Protocol):
 
     def listen(self, job: DurableJob) -> None:
         """See to it that the job is told when it ends."""
+
+    def wait_for(self, job: DurableJob, timeout: float | None) -> None:
+        """See to it that the job is told when it ends, and wait for that for a while, here."""
 
     def is_listening(self, job: DurableJob) -> bool:
         """Return whether that is so already."""
@@ -49,8 +55,6 @@ class StoredOutcome(Undecoded):
         self.failed = failure is not None
 
     def decode(self, job_id: str) -> tuple[Any, BaseException | None]:
-        from taskq.codec import decode  # noqa: PLC0415  # loaded by the submit already, except in mere onlookers
-
         if self._failure is not None:
             return None, self._failure.to_exception(job_id)
         try:
@@ -108,8 +112,6 @@ class DurableJob(Job[Any]):
     @property
     def meta(self) -> dict[str, Any]:
         """What the job has said of itself by `current_job().meta`."""
-        from taskq.codec import decode  # noqa: PLC0415  # as in StoredOutcome
-
         record = self.home.look_up(self)
         return decode(record.meta) if record is not None and record.meta else {}
 
@@ -134,6 +136,16 @@ class DurableJob(Job[Any]):
     @_condition.setter
     def _condition(self, condition: Condition) -> None:
         self.__dict__["_lock"] = condition
+
+    def _wait(self, timeout: float | None) -> None:
+        if "_lock" not in self.__dict__ and not self.home.is_listening(self):
+            started = monotonic()
+            self.home.wait_for(self, timeout)
+            if self._state == FINISHED:
+                return
+            if timeout is not None:
+                timeout = max(0.0, timeout - (monotonic() - started))
+        super()._wait(timeout)
 
     def done(self) -> bool:
         if self._final is None and not self.home.is_listening(self):
@@ -181,6 +193,25 @@ class DurableJob(Job[Any]):
         failure = failure_of(ended)
         self._reason = None if failure is None else failure.reason
         self.settle(StoredOutcome(ended.result, failure))
+
+    def hear_early(self, ended: Ended) -> bool:
+        """Take note of the end in the thread of the only one who waits; False: there are others, or it was cancelled.
+
+        An interrupt may come at any point: the job can be told once more.
+        """
+        token = object()
+        attributes = self.__dict__
+        try:
+            if ended.state is State.CANCELLED or attributes.setdefault("_ending", token) is not token:
+                return False
+            failure = failure_of(ended)
+            self._attempts, self._crashes = ended.attempts, ended.crashes
+            self._reason = None if failure is None else failure.reason
+            self._final = ended.state
+            return self.settle_early(StoredOutcome(ended.result, failure))
+        finally:
+            if self._state != FINISHED and attributes.get("_ending") is token:
+                del attributes["_ending"]  # `hear` does it
 
 
 def failure_of(ended: Ended) -> Failure | None:

@@ -1,7 +1,12 @@
 """How a client hears of the ends of its jobs.
 
     finish script ──RPUSH──▶ rq:tq:replies:<address> ──BLPOP, then LPOP many──▶ wait() ──▶ Ended, ...
-    expect(), wake() ──▶ a pipe beside the socket
+    expect(), wake() ──▶ a pipe beside the socket              or, for one job: wait_for() ──▶ Ended, ...
+
+The thread that waits for all sleeps on the connection without holding it. Whoever waits for a single job may take the
+connection out of that sleep and read the news himself: to wake one thread so that it wakes another one takes longer
+than all else that a client does. `_turn` is held by the one of them that uses the connection, and while he sleeps on it
+alone, `wake` ends that too. The question is asked twice ahead, so that an answer leaves one that is asked already.
 
 The list brings news of jobs that our workers ran, at once. Jobs that a stock worker ran end without news, an ear may
 have come too late, and a lost connection may have taken news with it: so once a second in which nothing was heard, and
@@ -14,9 +19,12 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import select
 import threading
+from functools import partial
+from math import ceil
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from executors.oldest import drop_oldest
 from executors.rq.record import read_news
@@ -27,7 +35,7 @@ from taskq.states import State
 from taskq.store import Ear, Ended
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from executors.rq.home import Home
 
@@ -41,6 +49,9 @@ LOOK_AT: Final = 1000
 BLOCK: Final = 2
 #: Seconds beyond it until the connection is given up.
 SILENCE: Final = BLOCK + 2.5
+
+#: Questions on the connection at once: one that Redis is to answer, and one for the time after.
+AHEAD: Final = 2
 
 #: Seconds that reading the rest of an answer may take, once its first bytes are there.
 ANSWER: Final = 4.0
@@ -74,8 +85,11 @@ class RQEar(Ear):
         self._early: dict[str, Ended | None] = {}
         self._fresh: list[str] = []
         self._wire: Wire | None = None
-        self._asked = False
-        self._asked_at = 0.0
+        self._turn = threading.RLock()  # as only its owner can let go of it: see wait_for
+        #: Whether somebody was interrupted while he read from the connection: what came by it is in doubt.
+        self._spoiled = False
+        self._asked = 0
+        self._heard_at = 0.0
         self._look_at = 0.0
         self._try_at = 0.0
         self._away = False
@@ -83,12 +97,19 @@ class RQEar(Ear):
         self._read_fd, self._write_fd = os.pipe()
         os.set_blocking(self._read_fd, False)
         os.set_blocking(self._write_fd, False)
+        self._sleep_on = _sleeper()
+        self._sleep_on.register(self._read_fd, select.POLLIN)
 
     # -- from any thread
 
     def expect(self, ids: Collection[str]) -> None:
+        if self._expect(ids):
+            self.wake()
+
+    def _expect(self, ids: Collection[str]) -> bool:
+        """Note what is expected; return whether something is to be done for it."""
+        fresh = False
         with self._lock:
-            fresh = False
             for job_id in ids:
                 if job_id in self._expected:
                     continue
@@ -97,8 +118,7 @@ class RQEar(Ear):
                 if not addressed or job_id in self._early:
                     self._fresh.append(job_id)
                     fresh = True
-        if fresh:
-            self.wake()
+        return fresh
 
     def addressed(self, ids: Collection[str]) -> None:
         """Remember that these jobs were put with this ear's address: to expect them takes no asking."""
@@ -121,61 +141,147 @@ class RQEar(Ear):
         with self._lock:
             if self._closed:
                 return
+            self.wake()
             self._closed = True
+        with self._turn:
+            self._drop()
             os.close(self._write_fd)
-        self._drop()
-        os.close(self._read_fd)
+            os.close(self._read_fd)
+            if isinstance(self._sleep_on, select.epoll):
+                self._sleep_on.close()
 
-    # -- the thread that waits
+    # -- the thread that waits for all
 
     def wait(self, timeout: float | None) -> list[Ended]:
         deadline = None if timeout is None else monotonic() + timeout
+        self._woken = False
         while not self._closed:
-            try:
-                ended = self._step(deadline)
-            except (BackendUnavailable, *BROKEN):
-                self._lose()
-                self._pause(deadline)
-                ended = []
+            ended = self._take_turn(self._prepare)
+            if not ended and not self._closed:
+                ended = self._take_turn(partial(self._listen, self._sleep(deadline)))
             if ended or self._woken or (deadline is not None and monotonic() >= deadline):
                 return ended
         return []
 
     _woken = False
 
-    def _step(self, deadline: float | None) -> list[Ended]:
-        """Hear what there is to hear now, or wait for it once."""
-        self._woken = False
+    def _take_turn(self, step: Callable[[], list[Ended]]) -> list[Ended]:
+        with self._turn:
+            try:
+                return step() if not self._closed else []
+            except (BackendUnavailable, *BROKEN):
+                self._lose()
+                return []
+
+    def _prepare(self) -> list[Ended]:
+        """Be connected, and ask; return what has ended already."""
+        if self._spoiled:
+            self._away = True
+            self._drop()
         if self._wire is None:
+            if monotonic() < self._try_at:
+                return []
             self._connect()
-        elif not self._asked:  # after an answer only here: who waits for it was told first
-            self._send()
+        self._ask_ahead()
         early = self._begin_expecting()
         if early:
             return early
-        if monotonic() >= self._look_at:
-            found = self._look()
-            if found:
-                return found
-        return self._listen(deadline)
+        return self._look() if monotonic() >= self._look_at else []
+
+    def _sleep(self, deadline: float | None) -> list[int]:
+        """Wait for news, for `wake`, or until it is time to look; return the descriptors that have something."""
+        if self._wire is None:
+            until = self._try_at
+        else:
+            until = self._heard_at + SILENCE
+            if self._expected:
+                until = min(until, self._look_at)
+        if deadline is not None:
+            until = min(until, deadline)
+        seconds = max(0.0, until - monotonic())
+        return [fd for fd, _ in self._sleep_on.poll(seconds if _HAS_EPOLL else ceil(seconds * 1000))]
+
+    def _listen(self, ready: list[int]) -> list[Ended]:
+        """Take in what ended the sleep."""
+        if self._read_fd in ready:
+            self._drain()
+            self._woken = True
+        wire = self._wire
+        if wire is None:
+            return []
+        if wire.fileno() in ready and readable([wire], 0):  # else somebody has read it since
+            return self._hear()
+        if monotonic() >= self._heard_at + SILENCE:
+            raise ConnectionError("no answer")
+        return []
 
     def _connect(self) -> None:
-        wait = self._try_at - monotonic()
-        if wait > 0:
-            raise ConnectionError("not yet")
         wire = self._store.address.connect(timeout=ANSWER)
-        self._wire = wire
-        self._send()
+        self._wire, self._asked = wire, 0
+        self._sleep_on.register(wire, select.POLLIN)
+        self._ask_ahead()
         with self._lock:
             self._fresh = list(self._expected)
             if self._away:
                 self._expected = dict.fromkeys(self._expected, False)
         self._away = False
 
-    def _send(self) -> None:
+    def _ask_ahead(self) -> None:
         assert self._wire is not None  # noqa: S101  # callers have connected
-        self._wire.send(self._ask)
-        self._asked, self._asked_at = True, monotonic()
+        if self._asked == 0:
+            self._heard_at = monotonic()
+        if self._asked < AHEAD:
+            self._wire.send(self._ask * (AHEAD - self._asked))
+            self._asked = AHEAD
+
+    # -- who waits for one job
+
+    def wait_for(self, job_id: str, timeout: float | None) -> list[Ended]:
+        self._expect([job_id])
+        ended: list[Ended] = []
+        try:
+            if _HAS_EPOLL and self._turn.acquire(blocking=False):
+                ended = self._wait_alone(timeout)
+        except (BackendUnavailable, *BROKEN):
+            ended = []
+        finally:
+            try:  # noqa: SIM105  # suppress is a call, and an interrupt may come in any
+                self._turn.release()
+            except RuntimeError:  # it is not ours
+                pass
+            if all(end.id != job_id for end in ended):
+                self.wake()  # the thread goes on with it
+        return ended
+
+    def _wait_alone(self, timeout: float | None) -> list[Ended]:
+        """Wait for the next news here, while nothing else is to be done and the thread need not look after anything."""
+        wire = self._wire
+        if self._closed or self._spoiled or wire is None:
+            return []
+        self._spoiled = True  # unless it gets through this uninterrupted
+        self._ask_ahead()
+        early = self._begin_expecting()
+        self._spoiled = False
+        if early:
+            return early
+        now = monotonic()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_EVERY
+        until = min(self._look_at, self._heard_at + SILENCE)
+        if timeout is not None:
+            until = min(until, now + timeout)
+        self._sleep_on.unregister(wire)
+        try:
+            if wire not in readable([wire, self._read_fd], until - now):
+                return []
+            self._spoiled = True
+            ended = self._hear()
+            self._spoiled = False
+            return ended
+        finally:
+            self._sleep_on.register(wire, select.POLLIN)
+
+    # -- what both do
 
     def _begin_expecting(self) -> list[Ended]:
         """Return the ends of newly expected jobs that were heard before, and register for the others."""
@@ -272,35 +378,18 @@ class RQEar(Ear):
                 ended.append(end)
         return ended
 
-    def _listen(self, deadline: float | None) -> list[Ended]:
-        """Wait for news, for `wake`, or until it is time to look."""
-        assert self._wire is not None  # noqa: S101  # _step has connected
-        now = monotonic()
-        until = min(self._look_at, self._asked_at + SILENCE) if self._expected else self._asked_at + SILENCE
-        if deadline is not None:
-            until = min(until, deadline)
-        sources: list[Any] = [self._wire, self._read_fd]
-        ready = readable(sources, until - now)
-        if self._read_fd in ready:
-            self._drain()
-            self._woken = True
-        if self._wire in ready:
-            return self._hear()
-        if monotonic() >= self._asked_at + SILENCE:
-            raise ConnectionError("no answer")
-        return []
-
     def _hear(self) -> list[Ended]:
-        assert self._wire is not None  # noqa: S101  # _listen waited on it
+        assert self._wire is not None  # noqa: S101  # callers have waited on it
         first = self._wire.read()
         more = self._wire.read()
-        self._asked = False
+        self._asked -= 1
+        self._heard_at = monotonic()
         for reply in (first, more):
             if isinstance(reply, RedisError):
                 raise ConnectionError(str(reply))
         if first is None:
             return []
-        self._look_at = monotonic() + LOOK_EVERY
+        self._look_at = self._heard_at + LOOK_EVERY
         return self._understand([first[1], *(more or ())])
 
     def _understand(self, news: list[bytes]) -> list[Ended]:
@@ -327,20 +416,9 @@ class RQEar(Ear):
     # -- when Redis is away
 
     def _lose(self) -> None:
-        if not self._away:
-            self._away = True
+        self._away = True
         self._drop()
         self._try_at = max(self._try_at, monotonic() + random.uniform(0.1, 0.5))
-
-    def _pause(self, deadline: float | None) -> None:
-        """Wait until it is time to try again, the caller's time is over, or somebody wakes it."""
-        until = self._try_at if deadline is None else min(self._try_at, deadline)
-        if self._closed:
-            return
-        ready = readable([self._read_fd], until - monotonic())
-        if ready:
-            self._drain()
-            self._woken = True
 
     def _drain(self) -> None:
         try:
@@ -351,5 +429,15 @@ class RQEar(Ear):
 
     def _drop(self) -> None:
         wire, self._wire = self._wire, None
+        self._spoiled = False
         if wire is not None:
+            self._sleep_on.unregister(wire)
             wire.close()
+
+
+#: Whether a thread can take a descriptor out of what another one sleeps on.
+_HAS_EPOLL: Final = hasattr(select, "epoll")
+
+
+def _sleeper() -> select.epoll | select.poll:
+    return select.epoll() if _HAS_EPOLL else select.poll()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import signal
 import threading
+import time
 from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +20,68 @@ from tests.sample_tasks import add, capture, divide, hold, hold_then_fail, ident
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from taskq import TaskQueue
     from tests.conftest import Gate
     from tests.ledger import Ledger
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Return the seconds that something takes, as a rule."""
+    times = []
+    for _ in range(9):
+        start = time.monotonic()
+        work()
+        times.append(time.monotonic() - start)
+    return sorted(times)[4]
+
+
+class Interrupter:
+    """Interrupts the main thread at a moment that is drawn, unless that does not wait any more by then."""
+
+    def __init__(self) -> None:
+        self.came = 0
+        self._waiting = False
+        self._pool = futures.ThreadPoolExecutor(1)
+
+    def interrupt(self, *_: object) -> None:
+        """Be the handler of the signal."""
+        if self._waiting:
+            self.came += 1
+            raise KeyboardInterrupt
+
+    def result(self, submit: Callable[[], Job[Any]], within: float) -> Any:
+        """Return the result of what is submitted, if need be by waiting once more."""
+        sent = self._pool.submit(self._send, random.uniform(0, within))
+        job = submit()
+        try:
+            self._waiting = True
+            job.result(timeout=PATIENCE)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self._waiting = False
+        sent.result()
+        return job.result(timeout=PATIENCE)
+
+    def _send(self, delay: float) -> None:
+        time.sleep(delay)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
+
+    def close(self) -> None:
+        """End its thread."""
+        self._pool.shutdown()
+
+
+@pytest.fixture
+def interrupter() -> Iterator[Interrupter]:
+    """Give an interrupter."""
+    made = Interrupter()
+    before = signal.signal(signal.SIGUSR2, made.interrupt)
+    yield made
+    made.close()
+    signal.signal(signal.SIGUSR2, before)
 
 
 def test_result(queue: TaskQueue) -> None:
@@ -159,6 +219,17 @@ def test_submit_many_is_all_or_nothing(make_queue: Callable[..., TaskQueue], gat
     assert ledger.texts() == ["held"]
 
 
+def test_interrupted_at_any_moment(queue: TaskQueue, interrupter: Interrupter) -> None:
+    """Whoever is interrupted while he waits for a job may wait again, and gets its result."""
+    assert queue.submit(add, 0, 0).result(timeout=PATIENCE) == 0
+    took = timed(lambda: queue.submit(add, 0, 0).result(timeout=PATIENCE))
+    for number in range(5_000):
+        assert interrupter.result(lambda: queue.submit(add, number, 1), 1.5 * took) == number + 1  # noqa: B023  # at once
+        if interrupter.came >= 15:
+            return
+    raise AssertionError(f"only {interrupter.came} interrupts came while it waited")
+
+
 # --- callbacks
 
 
@@ -172,6 +243,19 @@ def test_callback_before_the_end(queue: TaskQueue, gate: Gate) -> None:
     gate.open()
     eventually(lambda: len(calls) == 2, "both callbacks to be called")
     assert calls == [("first", job, True), ("second", job, True)]
+
+
+def test_callback_is_not_called_by_who_waits(queue: TaskQueue) -> None:
+    """A thread that waits for one job never runs the callbacks of another one: it may hold locks that they want."""
+    slow = queue.submit(nap, 0.6)
+    waiter = threading.Thread(target=slow.result)
+    waiter.start()
+    threads: list[threading.Thread] = []
+    for _ in range(3):
+        queue.submit(nothing).add_done_callback(lambda _: threads.append(threading.current_thread()))
+    eventually(lambda: len(threads) == 3, "the callbacks to be called")
+    waiter.join()
+    assert waiter not in threads
 
 
 def test_callback_after_the_end(queue: TaskQueue) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from executors.durable.job import DurableJob, ended_of
 from taskq import Retry, State, TaskQueue
 from taskq.codec import encode
 from taskq.errors import (
@@ -28,6 +29,9 @@ from tests.sample_tasks import add, capture, divide, fail_until, identity, squar
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from taskq.store import JobRecord
     from tests.ledger import Ledger
     from tests.memory_store import MemoryStore, MemoryWorker
 
@@ -90,6 +94,48 @@ def test_waiters_share_one_ear(queue: TaskQueue, store: MemoryStore) -> None:
     assert store.calls.count("get") == 0
     assert sum(thread.name == "taskq-ear" for thread in threading.enumerate()) == 1
     assert [job.result() for job in jobs] == list(range(200))
+
+
+def test_told_to_who_waits_while_another_asks(
+    queue: TaskQueue, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that has asked how a job stands leaves the outcome alone that who waits for it has heard meanwhile."""
+    job = queue.submit(identity, [9])
+    assert isinstance(job, DurableJob)
+    succeed(store, job.id, [9])
+    get = store.get
+    results: list[Any] = []
+
+    def overtaken(ids: Sequence[str], **options: Any) -> list[JobRecord | None]:
+        records = get(ids, **options)
+        if options.get("payload"):
+            results.append(job.hear_early(ended_of(job.id, records[0])))
+            results.append(job.result())
+        return records
+
+    monkeypatch.setattr(store, "get", overtaken)
+    assert job.state is State.SUCCEEDED
+    assert results == [True, [9]]
+    assert job.result() is results[1]
+
+
+def test_told_to_who_waits_by_another(queue: TaskQueue, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a job leaves its outcome to a thread that is about to tell it."""
+    job = queue.submit(square, 3)
+    assert isinstance(job, DurableJob)
+    succeed(store, job.id, 9)
+    ended = ended_of(job.id, store.get([job.id], payload=True)[0])
+    settle = job.settle
+    answers: list[bool] = []
+
+    def overtaken(*outcome: Any) -> None:
+        answers.append(job.hear_early(ended))
+        settle(*outcome)
+
+    monkeypatch.setattr(job, "settle", overtaken)
+    job.hear(ended)
+    assert answers == [False]
+    assert job.result() == 9
 
 
 def test_as_completed(queue: TaskQueue, store: MemoryStore) -> None:

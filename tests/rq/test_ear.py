@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import threading
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -227,3 +228,202 @@ def test_descriptors_above_what_select_takes(store: RQStore) -> None:
         for fd in fillers:
             os.close(fd)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# --- waiting for one job
+
+
+@pytest.fixture
+def listening(ear: RQEar, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Ended]]:
+    """Have a thread wait for all, as a listener does, and sleep; give what it heard."""
+    heard: list[Ended] = []
+    over, asleep, sleep = threading.Event(), threading.Event(), ear._sleep
+
+    def noted(deadline: float | None) -> list[int]:
+        asleep.set()
+        return sleep(deadline)
+
+    def listen() -> None:
+        while not over.is_set():
+            heard.extend(ear.wait(None))
+
+    monkeypatch.setattr(ear, "_sleep", noted)
+    thread = threading.Thread(target=listen)
+    thread.start()
+    assert asleep.wait(PATIENCE)
+    yield heard
+    over.set()
+    ear.wake()
+    thread.join()
+
+
+def in_a_moment(work: Callable[[], Any]) -> threading.Timer:
+    """Have something done by another thread, when this one has begun to wait."""
+    timer = threading.Timer(0.1, work)
+    timer.start()
+    return timer
+
+
+def test_one_is_heard_by_who_waits(
+    store: RQStore, join: Callable[..., Hands], ear: RQEar, listening: list[Ended]
+) -> None:
+    """Who waits for one job hears of its end himself, and the thread that waits for all sleeps on."""
+    hands = join()
+    for _ in range(3):
+        job = new_job()
+        store.put([job], reply_to=ear.address)
+        timer = in_a_moment(hands.run)
+        assert [ended.id for ended in ear.wait_for(job.id, PATIENCE)] == [job.id]
+        timer.join()
+    assert listening == []
+
+
+def test_one_that_had_ended(store: RQStore, join: Callable[..., Hands], ear: RQEar) -> None:
+    """Who waits for a job that has ended already, by news or without, gets it at once."""
+    told, untold = new_job(), new_job()
+    store.put([told], reply_to=ear.address)
+    store.put([untold])
+    join().run()
+    assert ear.wait(0.05) == []
+    assert told.id in ear._early
+    assert [ended.id for ended in ear.wait_for(told.id, PATIENCE)] == [told.id]
+    assert [ended.id for ended in ear.wait_for(untold.id, PATIENCE)] == [untold.id]
+
+
+def test_others_that_end_meanwhile(
+    store: RQStore, join: Callable[..., Hands], ear: RQEar, listening: list[Ended]
+) -> None:
+    """Who waits for one job gets the ends of other expected ones too; his own is told by the thread then."""
+    first, second = new_job(), new_job()
+    store.put([first, second], reply_to=ear.address)
+    ear.expect([first.id])
+    hands = join()
+    one, two = hands.take()
+    timer = in_a_moment(lambda: hands.tell(succeeded(one)))
+    assert [ended.id for ended in ear.wait_for(second.id, PATIENCE)] == [first.id]
+    timer.join()
+    hands.tell(succeeded(two))
+    eventually(lambda: [ended.id for ended in listening] == [second.id], "the other end")
+
+
+@pytest.mark.parametrize("timeout", [0.0, 0.1, None])
+def test_one_that_does_not_end(  # noqa: PLR0917  # fixtures
+    store: RQStore,
+    join: Callable[..., Hands],
+    ear: RQEar,
+    listening: list[Ended],
+    timeout: float | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who waits for a job in vain, or is woken, comes back; the thread that waits for all tells its end."""
+    monkeypatch.setattr(ear, "_look_at", monotonic() + 1000)
+    monkeypatch.setattr("executors.rq.ear.SILENCE", 1000)
+    job = new_job()
+    store.put([job], reply_to=ear.address)
+    heard_at = ear._heard_at
+    timer = in_a_moment(ear.wake)
+    assert ear.wait_for(job.id, timeout) == []
+    assert ear._heard_at == heard_at, "it came back because Redis answered"
+    timer.join()
+    join().run()
+    eventually(lambda: [ended.id for ended in listening] == [job.id], "the end")
+
+
+def test_only_one_waits_by_himself(
+    store: RQStore, join: Callable[..., Hands], ear: RQEar, listening: list[Ended]
+) -> None:
+    """While somebody waits for a job by himself, others come back at once, and their jobs are expected."""
+    jobs = [new_job() for _ in range(4)]
+    store.put(jobs, reply_to=ear.address)
+    found: list[Ended] = []
+    first = threading.Thread(target=lambda: found.extend(ear.wait_for(jobs[0].id, PATIENCE)))
+    first.start()
+    for job in jobs[1:]:
+        assert ear.wait_for(job.id, PATIENCE) == []
+    join().run()
+    first.join()
+    eventually(lambda: {ended.id for ended in [*found, *listening]} == {job.id for job in jobs}, "all ends")
+
+
+def test_connection_lost_while_one_waits(
+    store: RQStore, join: Callable[..., Hands], ear: RQEar, listening: list[Ended], client: Any
+) -> None:
+    """A connection that breaks under who waits for one job is replaced, and the end is heard."""
+    job = new_job()
+    store.put([job], reply_to=ear.address)
+    timer = in_a_moment(lambda: client.client_kill_filter(_type="normal", skipme=True))
+    assert ear.wait_for(job.id, PATIENCE) == []
+    timer.join()
+    join().run()
+    eventually(lambda: [ended.id for ended in listening] == [job.id], "the end")
+
+
+def test_interrupted_in_the_midst_of_an_answer(
+    store: RQStore,
+    join: Callable[..., Hands],
+    ear: RQEar,
+    listening: list[Ended],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An interrupt between the two parts of an answer loses no end: the connection is not trusted any more."""
+    job = new_job()
+    store.put([job], reply_to=ear.address)
+    wire = ear._wire
+    assert wire is not None
+    read, parts = type(wire).read, []
+
+    def interrupted(self: Any) -> Any:
+        if self is wire and threading.current_thread() is threading.main_thread():
+            parts.append(read(self))
+            raise KeyboardInterrupt
+        return read(self)
+
+    monkeypatch.setattr(type(wire), "read", interrupted)
+    timer = in_a_moment(join().run)
+    with pytest.raises(KeyboardInterrupt):
+        ear.wait_for(job.id, PATIENCE)
+    timer.join()
+    assert len(parts) == 1
+    eventually(lambda: ear._wire is not None and ear._wire is not wire, "a new connection")
+    ear.forget([job.id])
+    ear.expect([job.id])
+    eventually(lambda: [ended.id for ended in listening] == [job.id], "the end")
+
+
+def test_read_by_another_thread_meanwhile(ear: RQEar, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that was woken by news which somebody else has read by then goes on to wait."""
+    assert ear.wait(0.05) == []
+    wire, heard_at = ear._wire, ear._heard_at
+    assert wire is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(ear, "_sleep", lambda _: [wire.fileno()])
+        assert ear.wait(0.0) == []
+    assert (ear._wire, ear._heard_at) == (wire, heard_at), "it waited for an answer"
+
+
+def test_without_epoll(store: RQStore, join: Callable[..., Hands], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be taken out of another thread's sleep, as on macOS, the thread that waits for all hears."""
+    monkeypatch.setattr("executors.rq.ear._HAS_EPOLL", False)
+    ear = store.ear()
+    try:
+        assert ear.wait(0.05) == []
+        jobs = [new_job(), new_job()]
+        store.put(jobs, reply_to=ear.address)
+        assert ear.wait_for(jobs[0].id, PATIENCE) == []
+        ear.expect([jobs[1].id])
+        timer = in_a_moment(join().run)
+        assert set(hear(ear, 2)) == {job.id for job in jobs}
+        timer.join()
+    finally:
+        ear.close()
+
+
+def test_closed_while_one_waits(store: RQStore, ear: RQEar, listening: list[Ended]) -> None:
+    """Who waits for a job when the ear is closed comes back."""
+    job = new_job()
+    store.put([job], reply_to=ear.address)
+    timer = in_a_moment(ear.close)
+    assert ear.wait_for(job.id, PATIENCE) == []
+    timer.join()
+    assert ear.wait_for(job.id, PATIENCE) == []
+    assert listening == []

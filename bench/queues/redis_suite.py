@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from typing import Any
 
 from bench.queues.metrics import BYTES, COMMANDS, FROM_START, GREW, ITEMS, P50, P99, RATE, ROUND_TRIPS
 from bench.suite import Goal, Metric, Panel, Suite, Test, by_key
@@ -47,8 +48,8 @@ def _drain(metric: str, text: str, **bound: float) -> Goal:
     return Goal(text=text, test="drain", metric=metric, way="taskq worker", **bound)  # type: ignore[arg-type]
 
 
-def _latency(metric: str, text: str, most_ms: float) -> Goal:
-    return Goal(text=text, test="latency", metric=metric, way="result()", plus=most_ms)
+def _latency(metric: str, text: str, **bound: Any) -> Goal:
+    return Goal(text=text, test="latency", metric=metric, way="result()", **bound)
 
 
 def _map(metric: str, text: str, bound: float) -> Goal:
@@ -65,8 +66,10 @@ GOALS = (
     Goal(text="with 10 processes", test="ten", metric="jobs_per_s", way="taskq worker", peers=PEERS, factor=1.5),
     Goal(text="submit one by one", test="submit", metric="jobs_per_s", way="submit", plus=10_000),
     Goal(text="submit in bulk", test="bulk", metric="jobs_per_s", way="submit_many", plus=80_000),
-    _latency("p50_ms", "latency p50", 0.8),
-    _latency("p99_ms", "latency p99", 2.0),
+    _latency("p50_ms", "latency p50", plus=0.8),
+    _latency("p50_ms", "latency p50", peers=PEERS, factor=0.86),  # 0.8 of the 0.93 ms at which the goal was set
+    _latency("p99_ms", "latency p99", plus=2.0),
+    _latency("p99_ms", "latency p99", peers=PEERS, factor=1.0),
     _map("items_per_s", "map, items/s", 300_000),
     _map("redis_mb", "map, memory in Redis", 50),
     _map("grew_mb", "map, memory in the client", 40),

@@ -1,11 +1,11 @@
 """Durable jobs in Redis, as ordinary RQ jobs: `redis://`, `rediss://`, `unix://`.
 
 layout              names of keys and fields, RQ's and ours
-url, wire           where Redis is, and how to talk to it
+url, address        where Redis is; wire, line: how to talk to it
 scripts, lua/       each atomic step
 record, outcome     between Redis' bytes and taskq's records
 foreign             jobs that stock RQ enqueued
-store               what clients ask for; ear: how they hear of the ends of their jobs
+store               what clients ask for; ear, expected: how they hear of the ends of their jobs
 membership          what a worker asks for, by claim and watch
 inventory, doctor   what people look at
 """

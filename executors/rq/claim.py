@@ -16,7 +16,7 @@ from taskq.errors import DecodeError
 from taskq.store import Claim
 
 if TYPE_CHECKING:
-    from executors.rq.wire import Address
+    from executors.rq.address import Address
 
 __all__ = ["read_claim"]
 

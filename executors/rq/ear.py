@@ -26,8 +26,7 @@ from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from executors.oldest import drop_oldest
-from executors.rq.record import read_news
+from executors.rq.expected import Expected
 from executors.rq.wire import BROKEN, RedisError, Wire, pack, readable
 from taskq.errors import BackendUnavailable, StoreFull
 from taskq.result import Failure
@@ -59,15 +58,6 @@ ANSWER: Final = 4.0
 #: Outcomes taken from the list at once, after the first.
 BATCH: Final = 1000
 
-#: Outcomes kept of jobs that nobody expects yet: a job may end before its handle is waited on.
-EARLY_MAX: Final = 10_000
-
-#: Ids remembered of jobs that were put with this ear's address and are not expected yet.
-ADDRESSED_MAX: Final = 100_000
-
-#: Bytes of an early result that are kept; a larger one is fetched when it is asked for.
-EARLY_BYTES: Final = 4096
-
 
 class RQEar(Ear):
     """Hear by one blocking connection."""
@@ -79,11 +69,7 @@ class RQEar(Ear):
         self._list = store.layout.REPLIES + self.address
         self._ask = pack("BLPOP", self._list, BLOCK) + pack("LPOP", self._list, BATCH)
         self._lock = threading.RLock()  # a finalizer may wake it, at any point of its own thread
-        self._expected: dict[str, bool] = {}  # id -> whether this ear is registered with it
-        self._addressed: dict[str, None] = {}
-        self._missing: set[str] = set()
-        self._early: dict[str, Ended | None] = {}
-        self._fresh: list[str] = []
+        self._expected = Expected()
         self._wire: Wire | None = None
         self._turn = threading.RLock()  # as only its owner can let go of it: see wait_for
         #: Whether somebody was interrupted while he read from the connection: what came by it is in doubt.
@@ -103,34 +89,16 @@ class RQEar(Ear):
     # -- from any thread
 
     def expect(self, ids: Collection[str]) -> None:
-        if self._expect(ids):
+        if self._expected.add(ids):
             self.wake()
-
-    def _expect(self, ids: Collection[str]) -> bool:
-        """Note what is expected; return whether something is to be done for it."""
-        fresh = False
-        with self._lock:
-            for job_id in ids:
-                if job_id in self._expected:
-                    continue
-                addressed = self._addressed.pop(job_id, self) is None
-                self._expected[job_id] = addressed
-                if not addressed or job_id in self._early:
-                    self._fresh.append(job_id)
-                    fresh = True
-        return fresh
 
     def addressed(self, ids: Collection[str]) -> None:
         """Remember that these jobs were put with this ear's address: to expect them takes no asking."""
-        with self._lock:
-            self._addressed.update(dict.fromkeys(ids))
-            drop_oldest(self._addressed, ADDRESSED_MAX)
+        self._expected.addressed(ids)
 
     def forget(self, ids: Collection[str]) -> None:
-        with self._lock:
-            for job_id in ids:
-                self._expected.pop(job_id, None)
-                self._missing.discard(job_id)
+        for job_id in ids:
+            self._expected.take(job_id)
 
     def wake(self) -> None:
         with self._lock, contextlib.suppress(BlockingIOError):  # when it is full, somebody is about to wake
@@ -220,10 +188,7 @@ class RQEar(Ear):
         self._wire, self._asked = wire, 0
         self._sleep_on.register(wire, select.POLLIN)
         self._ask_ahead()
-        with self._lock:
-            self._fresh = list(self._expected)
-            if self._away:
-                self._expected = dict.fromkeys(self._expected, False)
+        self._expected.begin_anew(forgotten=self._away)
         self._away = False
 
     def _ask_ahead(self) -> None:
@@ -237,7 +202,7 @@ class RQEar(Ear):
     # -- who waits for one job
 
     def wait_for(self, job_id: str, timeout: float | None) -> list[Ended]:
-        self._expect([job_id])
+        self._expected.add([job_id])
         ended: list[Ended] = []
         try:
             if _HAS_EPOLL and self._turn.acquire(blocking=False):
@@ -285,69 +250,35 @@ class RQEar(Ear):
 
     def _begin_expecting(self) -> list[Ended]:
         """Return the ends of newly expected jobs that were heard before, and register for the others."""
-        with self._lock:
-            fresh, self._fresh = self._fresh, []
-        if not fresh:
-            return []
-        heard: list[Ended] = []
-        ask, listen = [], []
-        with self._lock:
-            for job_id in fresh:
-                if job_id in self._early:
-                    ended = self._early.pop(job_id)
-                    if ended is None:
-                        ask.append(job_id)
-                    elif self._expected.pop(job_id, None) is not None:
-                        heard.append(ended)
-                elif self._expected.get(job_id) is False:
-                    listen.append(job_id)
+        heard, listen, ask = self._expected.begin()
         try:
-            self._register(listen, ask)
+            ask += self._register(listen)
         except (BackendUnavailable, StoreFull) as exc:
-            with self._lock:
-                self._fresh += listen + ask
+            self._expected.begin_again(listen + ask)
             if isinstance(exc, BackendUnavailable) and not heard:
                 raise
             return heard  # while Redis takes no writes, the looks at what is expected go on: they only read
         return heard + self._fetch(ask)
 
-    def _register(self, listen: list[str], ask: list[str]) -> None:
-        """Have the jobs of `listen` tell this ear; those that have ended go to `ask`."""
-        for first in range(0, len(listen), LOOK_AT):
-            ids = listen[first : first + LOOK_AT]
-            stands: bytes = self._store.line.call(self._scripts.listen, [self.address, ids, 1])
-            self._sort(ids, stands, ask)
-            with self._lock:
-                for job_id in ids:
-                    if job_id in self._expected:
-                        self._expected[job_id] = True
-
-    def _sort(self, ids: list[str], stands: bytes, ask: list[str]) -> None:
-        for job_id, stand in zip(ids, stands.decode(), strict=True):
-            if stand == "e":
-                ask.append(job_id)
-            elif stand == "w":
-                self._missing.discard(job_id)
-            elif job_id in self._missing:
-                ask.append(job_id)
-            else:
-                self._missing.add(job_id)
+    def _register(self, ids: list[str]) -> list[str]:
+        """Have these jobs tell this ear; return those whose record is to be read."""
+        ask: list[str] = []
+        for first in range(0, len(ids), LOOK_AT):
+            part = ids[first : first + LOOK_AT]
+            ask += self._stand_of(part, register=True)
+            self._expected.registered(part)
+        return ask
 
     def _look(self) -> list[Ended]:
-        """Ask for some of the expected jobs where they stand, those first that were missing."""
+        """Ask for some of the expected jobs where they stand."""
         self._look_at = monotonic() + LOOK_EVERY
-        with self._lock:
-            if not self._expected:
-                return []
-            ids = [job_id for job_id in self._missing if job_id in self._expected][:LOOK_AT]
-            known = list(self._expected)
-            start = random.randrange(len(known)) if len(known) > LOOK_AT else 0
-            ids += (known[start:] + known[:start])[: LOOK_AT - len(ids)]
-        ids = list(dict.fromkeys(ids))
-        ask: list[str] = []
-        stands: bytes = self._store.line.call(self._scripts.listen, [self.address, ids, 0])
-        self._sort(ids, stands, ask)
-        return self._fetch(ask)
+        ids = self._expected.some(LOOK_AT)
+        return self._fetch(self._stand_of(ids, register=False)) if ids else []
+
+    def _stand_of(self, ids: list[str], *, register: bool) -> list[str]:
+        """Ask for jobs where they stand; return those whose record is to be read."""
+        stands: bytes = self._store.line.call(self._scripts.listen, [self.address, ids, int(register)])
+        return self._expected.to_read(ids, stands)
 
     def _fetch(self, ids: list[str]) -> list[Ended]:
         """Return the ends of these jobs as their records tell them."""
@@ -356,8 +287,7 @@ class RQEar(Ear):
         ended = []
         for job_id, record in zip(ids, self._store.get(ids, payload=True), strict=True):
             if record is None:
-                if job_id not in self._missing:
-                    self._missing.add(job_id)
+                if not self._expected.is_lost(job_id):
                     continue
                 end = Ended(id=job_id, state=State.FAILED, failure=Failure.lost())
             elif record.state in (State.SUCCEEDED, State.FAILED, State.CANCELLED):
@@ -371,10 +301,7 @@ class RQEar(Ear):
                 )
             else:
                 continue
-            with self._lock:
-                expected = self._expected.pop(job_id, None) is not None
-                self._missing.discard(job_id)
-            if expected:
+            if self._expected.take(job_id):
                 ended.append(end)
         return ended
 
@@ -390,28 +317,8 @@ class RQEar(Ear):
         if first is None:
             return []
         self._look_at = self._heard_at + LOOK_EVERY
-        return self._understand([first[1], *(more or ())])
-
-    def _understand(self, news: list[bytes]) -> list[Ended]:
-        ended: list[Ended] = []
-        ask: list[str] = []
-        with self._lock:
-            for entry in news:
-                job_id, end = read_news(entry)
-                if job_id not in self._expected:
-                    self._keep_early(job_id, end)
-                elif end is None:
-                    ask.append(job_id)
-                else:
-                    del self._expected[job_id]
-                    ended.append(end)
+        ended, ask = self._expected.hear([first[1], *(more or ())])
         return ended + self._fetch(ask)
-
-    def _keep_early(self, job_id: str, end: Ended | None) -> None:
-        if end is not None and end.result is not None and len(end.result) > EARLY_BYTES:
-            end = None
-        self._early[job_id] = end
-        drop_oldest(self._early, EARLY_MAX)
 
     # -- when Redis is away
 

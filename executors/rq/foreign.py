@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
+from executors.rq.address import Address
 from executors.rq.outcome import Held, Returned
 from executors.rq.record import inflate
-from executors.rq.wire import Address
 from taskq import envelope
 from taskq.errors import ConfigError, DecodeError, EncodeError, UnknownTask
 from taskq.job import JobOptions

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 from executors.rq import doctor, inventory
+from executors.rq.address import Address
 from executors.rq.ear import RQEar
 from executors.rq.layout import FIELDS
+from executors.rq.line import Line
 from executors.rq.membership import RQMembership
 from executors.rq.record import LOOKED_UP, STATE_OF, data_of, record_of
-from executors.rq.wire import Address, Line
 from taskq.errors import JobExists, QueueFull
 from taskq.store import Store
 

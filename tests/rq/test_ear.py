@@ -285,7 +285,7 @@ def test_one_that_had_ended(store: RQStore, join: Callable[..., Hands], ear: RQE
     store.put([untold])
     join().run()
     assert ear.wait(0.05) == []
-    assert told.id in ear._early
+    assert told.id in ear._expected._early
     assert [ended.id for ended in ear.wait_for(told.id, PATIENCE)] == [told.id]
     assert [ended.id for ended in ear.wait_for(untold.id, PATIENCE)] == [untold.id]
 

@@ -18,7 +18,7 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from executors.rq.wire import Line
+    from executors.rq.line import Line
 
 
 class Doubled:

@@ -1,0 +1,123 @@
+"""Where a Redis is: redis-py opens connections to it (TLS, passwords, sockets).
+
+Address(url) ──connect──▶ Wire
+──client───▶ redis-py's own client
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection, parse_url
+from redis.retry import Retry
+
+from executors.rq.layout import Layout, default_prefix
+from executors.rq.scripts import Scripts
+from executors.rq.sentinel import Sentinels, has_several_hosts, hosts_of
+from executors.rq.url import lease, part, truth
+from executors.rq.wire import Wire
+from taskq.errors import BackendUnavailable, ConfigError
+from taskq.redact import safe_url
+
+__all__ = ["ANSWER_TIMEOUT", "PASSING", "Address"]
+
+#: Seconds until a connection that does not answer is given up; connecting and asking together stay below 5.
+CONNECT_TIMEOUT: Final = 4.0
+ANSWER_TIMEOUT: Final = 4.0
+
+TIMEOUTS: Final = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": ANSWER_TIMEOUT}
+
+#: Seconds that a Sentinel gets: the next one is asked after them.
+SENTINEL_TIMEOUT: Final = 1.0
+
+#: The first words of errors that pass: the server is starting, is a replica, runs a long script, cannot write.
+PASSING: Final = {
+    "LOADING": "it is still loading its data",
+    "READONLY": "it is a replica now and takes no writes",
+    "MASTERDOWN": "it is a replica whose master is away",
+    "BUSY": "it is busy with a script",
+    "MISCONF": "it cannot write its data to disk: look at its log and its disk",
+    "NOREPLICAS": "it has too few replicas to take writes",
+    "CLUSTERDOWN": "its cluster is down",
+    "NOAUTH": "it asks for a password: write redis://:PASSWORD@host",
+    "WRONGPASS": "it refuses the user or the password",
+    "NOPERM": "the user may not run the commands that taskq needs",
+}
+
+
+class Address:
+    """Where a Redis is, and under which names jobs live there. With `?sentinel=NAME`, Sentinels tell which one it is.
+
+    Raises:
+        ConfigError: the URL has an unknown word in its query, or a value that makes no sense.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = safe_url(url)
+        self.secret_url = url
+        own, redis_url = part(url, self.url)
+        self.layout = Layout(own.get("prefix") or default_prefix())
+        self.scripts = Scripts(self.layout)
+        self.allow_pickle = truth("allow_pickle", own, self.url)
+        self.allow_callbacks = truth("allow_callbacks", own, self.url)
+        self.lease = lease(own.get("lease"), self.url)
+        hosts: list[tuple[str, int]] = []
+        if "sentinel" in own:
+            hosts, redis_url = hosts_of(redis_url, self.url)
+        elif has_several_hosts(redis_url):
+            raise ConfigError(f"{self.url}: several hosts are Sentinels: add ?sentinel=NAME, the name of the master")
+        try:
+            options: dict[str, Any] = parse_url(redis_url)  # type: ignore[no-untyped-call]  # redis-py's own gap
+        except ValueError as exc:
+            raise ConfigError(f"{self.url}: {safe_url(str(exc))}") from None
+        self._class = options.pop("connection_class", Connection)
+        self._options = options
+        self._sentinels = Sentinels(hosts, own["sentinel"], self._to_sentinels(own)) if hosts else None
+
+    def __repr__(self) -> str:
+        return f"<Address {self.url}>"
+
+    def connect(self, timeout: float | None = ANSWER_TIMEOUT) -> Wire:
+        """Return a new connection. `timeout`: seconds that an answer may take, None: any time.
+
+        Raises:
+            BackendUnavailable: nobody is there, or not for us.
+        """
+        try:
+            place = self._sentinels.master() if self._sentinels is not None else {}
+            connection = self._class(**{**self._options, **place}, protocol=2, **TIMEOUTS)
+            connection.connect()
+        except (redis.RedisError, OSError, ValueError) as exc:
+            raise self.unavailable(exc) from exc
+        return Wire(connection, timeout)
+
+    def _to_sentinels(self, own: dict[str, str]) -> dict[str, Any]:
+        """Return how to connect to Sentinels: they have users of their own, and one of them may not answer."""
+        options = {name: value for name, value in self._options.items() if name.startswith("ssl_")}
+        return {
+            **options,
+            "ssl": issubclass(self._class, SSLConnection),
+            "username": own.get("sentinel_username"),
+            "password": own.get("sentinel_password"),
+            "protocol": 2,
+            "socket_connect_timeout": SENTINEL_TIMEOUT,
+            "socket_timeout": SENTINEL_TIMEOUT,
+            "retry": Retry(NoBackoff(), 0),  # the next one is asked instead
+        }
+
+    def unavailable(self, exc: BaseException) -> BackendUnavailable:
+        """Return the error that says why this Redis cannot be used now, and what to do."""
+        text = safe_url(str(exc)) or type(exc).__name__
+        cure = PASSING.get(text.partition(" ")[0])
+        if cure:
+            return BackendUnavailable(f"{self.url} cannot be used now: {cure} ({text})")
+        return BackendUnavailable(f"{self.url} cannot be reached: {text}: is redis-server running there?")
+
+    def client(self) -> Any:
+        """Return redis-py's own client, for what needs RQ's own classes."""
+        options = {**self._options, "protocol": 2, **TIMEOUTS}
+        if self._sentinels is not None:
+            return self._sentinels.client({**options, "ssl": issubclass(self._class, SSLConnection)})
+        return redis.Redis.from_pool(redis.ConnectionPool(self._class, **options))

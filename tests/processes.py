@@ -131,15 +131,10 @@ def is_frozen(pid: int) -> bool:
 
 
 def end(those: Iterable[Seen]) -> None:
-    """Kill processes of a session, at once.
-
-    multiprocessing's resource trackers end by themselves when the last of the others is gone, and take the semaphores
-    along that these have left.
-    """
+    """Kill processes of a session, at once."""
     for seen in those:
-        tracker = "multiprocessing.resource_tracker" in command_of(seen.pid)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(seen.pid, signal.SIGCONT if tracker else signal.SIGKILL)
+            os.kill(seen.pid, signal.SIGKILL)
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> bool:

@@ -1,8 +1,8 @@
 """The Process classes that `multiprocessing.Pool` starts for us, and the context that makes it use them.
 
 Pool creates, names, reaps and replaces its processes in a thread of its own; it offers no hook. A context whose
-`Process` is ours gives two: `start` survives what would kill that thread, and `join` tells the exit code.
-Only public names of multiprocessing are used.
+`Process` is ours gives two: `start` survives what would kill that thread, and `join` tells the exit code. Its queues,
+which no child uses, are ours too: they need no semaphores of the system. Only public names of multiprocessing are used.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import multiprocessing.context
+import multiprocessing.queues
 import os
+import threading
 import time
 import weakref
 from multiprocessing.connection import wait
@@ -193,6 +195,24 @@ class ForkServerTaskqProcess(_Watched, multiprocessing.context.ForkServerProcess
     """A child made by forkserver."""
 
 
+class _IdleQueue(multiprocessing.queues.SimpleQueue[Any]):
+    """A queue of Pool's whose locks are those of this process.
+
+    Named semaphores stay in /dev/shm when everything is killed at once, and some systems have none.
+    """
+
+    #: What SimpleQueue asks its context for.
+    Lock = threading.Lock
+
+    def __init__(self) -> None:
+        super().__init__(ctx=self)
+
+    def __getstate__(self) -> Any:
+        """Leave the locks behind when a queue is sent to a child, which takes nothing from it."""
+        state: Any = super().__getstate__()
+        return (*state[:2], None, None)
+
+
 _CLASSES: dict[str, Any] = {
     "fork": ForkTaskqProcess,
     "spawn": SpawnTaskqProcess,
@@ -216,4 +236,5 @@ def watched_context(start_method: str, policy: StartPolicy) -> BaseContext:
         return process
 
     context.Process = make  # type: ignore[attr-defined]
+    context.SimpleQueue = _IdleQueue  # type: ignore[method-assign]
     return context

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import leaks, processes
 from tests.processes import is_running
 from tests.scripts import Script
 from tests.variants import OPEN
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 HEAD = """
 import json, os, signal, sys, time
 from taskq import TaskQueue
-from tests import sample_tasks as tasks
+from tests import leaks, sample_tasks as tasks
 """
 
 
@@ -59,6 +60,16 @@ def test_parent_killed(tmp_path: Path, variant: Variant, ledger: Ledger, work: s
         os.kill(script.pid, signal.SIGKILL)
         assert script.wait() == -signal.SIGKILL
         script.assert_gone(within=10.0)
+
+
+def test_all_killed_at_once(tmp_path: Path, variant: Variant) -> None:
+    """A program all of whose processes are killed at once leaves no named semaphore, which nobody would remove."""
+    source = program(f"{WORK['idle']}\nprint('ready', flush=True)\ntime.sleep(100)", first="leaks.mark_semaphores()")
+    with Script(tmp_path, source, *variant.for_script()) as script:
+        script.wait_for_line("ready")
+        processes.end(script.left())
+        script.assert_gone(within=10.0)
+        assert list(leaks.SHARED_MEMORY.glob(f"*mp-t{script.pid}*")) == []
 
 
 @pytest.mark.needs("start_methods", why="its jobs run in workers, which outlive it: tests/faults/durable")

@@ -81,12 +81,18 @@ def main(
         steps_per_ms=measure.steps_per_ms(),
     )
     systems = _installed(suite, _known(only, suite.systems, "--only"))
-    steps = measure.plan(suite, _known(tests, suite.tests, "--tests"), systems, settings)
+    chosen = _known(tests, suite.tests, "--tests")
+    steps = measure.plan(suite, chosen, systems, settings)
     _compile()
     facts = {**circumstances(suite, systems), "settings": dataclasses.asdict(settings)}
     records = _measure(suite, steps, settings)
-    complete = settings.scale == "full" and not only and not tests
-    _deliver(out, name or (suite.results if complete else "partial"), facts, records)
+    _deliver(out, name or results_name(suite, systems, chosen, settings.scale), facts, records)
+
+
+def results_name(suite: Suite, systems: tuple[str, ...], tests: tuple[str, ...], scale: str) -> str:
+    """Return the name of the result files: the suite's only for all tests of all systems, at full scale."""
+    whole = scale == "full" and {*systems, *tests} == {*suite.systems, *suite.tests}
+    return suite.results if whole else "partial"
 
 
 def _known(names: tuple[str, ...] | None, known: Mapping[str, object], option: str) -> tuple[str, ...]:

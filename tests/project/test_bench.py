@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench import goals, report
+from bench.__main__ import results_name
 from bench.measure import Case, Record, Settings, plan
 from bench.suite import SUITES, load_suite
 from bench.summary import Summary
@@ -24,6 +25,15 @@ LOCAL = load_suite("local")
 #: Left out loudly, as all tests that need a server.
 NEEDS_REDIS = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not on this machine")
 SETTINGS = Settings(scale="tiny", processes=2, rounds=2, repeats_s=0.0, steps_per_ms=10_000)
+
+
+def test_only_a_whole_run_is_published() -> None:
+    """Results get the name that is published only with every system and every test, at full scale."""
+    systems, tests = tuple(LOCAL.systems), tuple(LOCAL.tests)
+    assert results_name(LOCAL, systems, tests, "full") == "latest"
+    assert results_name(LOCAL, systems[:-1], tests, "full") == "partial"
+    assert results_name(LOCAL, systems, tests[1:], "full") == "partial"
+    assert results_name(LOCAL, systems, tests, "quick") == "partial"
 
 
 def record(test: str, system: str, way: str, foreign: float = 0.0, **figures: float) -> Record:

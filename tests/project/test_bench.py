@@ -27,6 +27,11 @@ NEEDS_REDIS = pytest.mark.skipif(shutil.which("redis-server") is None, reason="r
 SETTINGS = Settings(scale="tiny", processes=2, rounds=2, repeats_s=0.0, steps_per_ms=10_000)
 
 
+def record(test: str, system: str, way: str, foreign: float = 0.0, **figures: float) -> Record:
+    """Make a record as if measured."""
+    return Record(case=Case(test=test, system=system, way=way), round=0, figures={**figures}, foreign=foreign)
+
+
 def test_only_a_whole_run_is_published() -> None:
     """Results get the name that is published only with every system and every test, at full scale."""
     systems, tests = tuple(LOCAL.systems), tuple(LOCAL.tests)
@@ -34,11 +39,6 @@ def test_only_a_whole_run_is_published() -> None:
     assert results_name(LOCAL, systems[:-1], tests, "full") == "partial"
     assert results_name(LOCAL, systems, tests[1:], "full") == "partial"
     assert results_name(LOCAL, systems, tests, "quick") == "partial"
-
-
-def record(test: str, system: str, way: str, foreign: float = 0.0, **figures: float) -> Record:
-    """Make a record as if measured."""
-    return Record(case=Case(test=test, system=system, way=way), round=0, figures={**figures}, foreign=foreign)
 
 
 @pytest.mark.timeout(180)  # some 40 processes, one after the other

@@ -258,7 +258,7 @@ class RQEar(Ear):
             if isinstance(exc, BackendUnavailable) and not heard:
                 raise
             return heard  # while Redis takes no writes, the looks at what is expected go on: they only read
-        return heard + self._fetch(ask)
+        return self._with_records(heard, ask)
 
     def _register(self, ids: list[str]) -> list[str]:
         """Have these jobs tell this ear; return those whose record is to be read."""
@@ -280,6 +280,15 @@ class RQEar(Ear):
         stands: bytes = self._store.line.call(self._scripts.listen, [self.address, ids, int(register)])
         return self._expected.to_read(ids, stands)
 
+    def _with_records(self, ended: list[Ended], ids: list[str]) -> list[Ended]:
+        """Add the ends that records tell to those in hand, which are told also when Redis goes away now."""
+        try:
+            return ended + self._fetch(ids)
+        except BackendUnavailable:
+            if not ended:
+                raise
+            return ended  # the others are still expected: the next look asks for them
+
     def _fetch(self, ids: list[str]) -> list[Ended]:
         """Return the ends of these jobs as their records tell them."""
         if not ids:
@@ -287,7 +296,7 @@ class RQEar(Ear):
         ended = []
         for job_id, record in zip(ids, self._store.get(ids, payload=True), strict=True):
             if record is None:
-                if not self._expected.is_lost(job_id):
+                if not self._expected.note_missing(job_id):
                     continue
                 end = Ended(id=job_id, state=State.FAILED, failure=Failure.lost())
             elif record.state in (State.SUCCEEDED, State.FAILED, State.CANCELLED):
@@ -318,7 +327,7 @@ class RQEar(Ear):
             return []
         self._look_at = self._heard_at + LOOK_EVERY
         ended, ask = self._expected.hear([first[1], *(more or ())])
-        return ended + self._fetch(ask)
+        return self._with_records(ended, ask)
 
     # -- when Redis is away
 

@@ -132,11 +132,11 @@ class Expected:
             for job_id, stand in zip(ids, stands.decode(), strict=True):
                 if stand == "w":
                     self._missing.discard(job_id)
-                elif stand == "e" or self.is_lost(job_id):
+                elif stand == "e" or self.note_missing(job_id):
                     ask.append(job_id)
         return ask
 
-    def is_lost(self, job_id: str) -> bool:
+    def note_missing(self, job_id: str) -> bool:
         """Note that a job was missing; return whether it was so the last time too."""
         with self._lock:
             if job_id in self._missing:

@@ -14,6 +14,7 @@ from rq.serializers import JSONSerializer
 
 from taskq import envelope
 from taskq.codec import decode
+from taskq.errors import BackendUnavailable
 from taskq.states import Reason, State
 from taskq.store import Verdict
 from tests.rq.hands import failed, new_job, succeeded
@@ -178,6 +179,37 @@ def test_job_of_stock_rq(store: RQStore, join: Callable[..., Hands], ear: RQEar,
     result = function(*args)
     hands.tell(Verdict(id=claim.id, token=claim.token, state=State.SUCCEEDED, result=result))
     assert decode(hear(ear, 1)[job.id].result or b"") == 4.0
+
+
+@pytest.mark.parametrize("expected", ["before", "afterwards"])
+def test_redis_goes_away_before_a_record_is_read(
+    store: RQStore, join: Callable[..., Hands], ear: RQEar, monkeypatch: pytest.MonkeyPatch, expected: str
+) -> None:
+    """Ends in hand are told, too, when Redis goes away before the record of one that is too large for news is read."""
+    jobs = [new_job(), new_job()]
+    ids = [job.id for job in jobs]
+    store.put(jobs, reply_to=ear.address)
+    if expected == "before":
+        ear.expect(ids)
+    assert ear.wait(0.05) == []
+    hands = join()
+    small, large = hands.take()
+    hands.tell(succeeded(small), succeeded(large, "x" * 200_000))
+    if expected == "afterwards":
+        eventually(lambda: ear.wait(0.05) == [] and set(ids) <= ear._expected._early.keys(), "the news")
+        ear.expect(ids)
+    get, away = store.get, [True]
+
+    def get_later(*arguments: Any, **options: Any) -> Any:
+        if away:
+            away.pop()
+            raise BackendUnavailable("Redis is away")
+        return get(*arguments, **options)
+
+    monkeypatch.setattr(store, "get", get_later)
+    found = hear(ear, 2)
+    assert not away
+    assert decode(found[large.id].result or b"") == "x" * 200_000
 
 
 def test_wake(ear: RQEar) -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Executor", "StreamPlan"]
 
+#: Seconds that running jobs get to end when an error has left a `with` block; a second Ctrl-C ends them at once.
+LEAVING_GRACE = 5.0
+
 
 class StreamPlan(Record):
     """How `Executor.stream` runs a map.
@@ -155,3 +158,14 @@ class Executor(ABC):
         Where jobs outlast this process, only those count whose handle somebody still holds, or that have a callback;
         and the end of the interpreter waits for none.
         """
+
+    def leave(self, error: BaseException | None) -> None:
+        """Close at the end of a `with` block, which `error` left.
+
+        Without an error it waits as `close` does. Where jobs outlast this process, an error does not wait for them,
+        and without one they are left when nobody would run them.
+        """
+        if error is None:
+            self.close()
+        else:
+            self.close(cancel=True, grace=LEAVING_GRACE)

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BoundQueue", "TaskQueue"]
 
-#: Seconds that running jobs get to end after Ctrl-C left a `with` block; a second Ctrl-C ends them at once.
-INTERRUPT_GRACE = 5.0
-
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
@@ -296,16 +293,12 @@ class TaskQueue(Submitter):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Shut down and wait; after Ctrl-C or exit, drop what has not started and kill what does not end soon.
+        """Shut down and wait; after an exception drop what has not started, and kill what does not end soon.
 
-        Jobs in a store are not ended with this program: they go on.
+        Jobs in a store are not ended with this program: an exception leaves them at once, and so does, with a word on
+        stderr, the end of a block when no worker serves their queues.
         """
-        if kind is None or issubclass(kind, Exception):
-            self._executor.close(wait=True)
-        elif "durable" in self._executor.capabilities:
-            self._executor.close(wait=False)
-        else:
-            self._executor.close(wait=True, cancel=True, grace=INTERRUPT_GRACE)
+        self._executor.leave(error)
 
 
 class BoundQueue(Submitter):

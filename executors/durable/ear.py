@@ -187,6 +187,11 @@ class Listener:
                 self._changed.wait(left)
         return not self._targets
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether nothing more will be heard here."""
+        return self._stopping
+
     def is_this_thread(self) -> bool:
         """Return whether the caller is a callback, called by the listener."""
         return threading.current_thread() is self._thread

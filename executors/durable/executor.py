@@ -16,12 +16,14 @@ import threading
 import weakref
 from concurrent.futures import CancelledError
 from itertools import islice
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from executors.dependencies import jobs_in
 from executors.durable.ear import Listener
 from executors.durable.handles import Handles
 from executors.durable.job import DurableJob, ended_of
+from executors.durable.parting import LOOK, Parting
 from executors.durable.stream import DurableStream
 from executors.durable.task import Task
 from taskq.codec import encode
@@ -137,6 +139,12 @@ class DurableExecutor(Executor):
         self._store.resume(queue)
 
     def close(self, *, wait: bool = True, cancel: bool = False, grace: float | None = None) -> None:
+        self._close(wait=wait, cancel=cancel, grace=grace, leaves=False)
+
+    def leave(self, error: BaseException | None) -> None:
+        self._close(wait=error is None, cancel=False, grace=None, leaves=True)
+
+    def _close(self, *, wait: bool, cancel: bool, grace: float | None, leaves: bool) -> None:
         with self._lock:
             first, self._closed = not self._closed, True
         if self._released:
@@ -148,7 +156,9 @@ class DurableExecutor(Executor):
             self._cancel_waiting()
         listener = self._listener()
         if wait and not listener.is_this_thread():
-            self._wait_for_all(listener, grace)  # interrupted, it leaves the rest to a second call
+            # Interrupted, it leaves the rest to a second call.
+            if not self._wait_for_all(listener, grace, leaves=leaves):
+                return
             self._released = True
             listener.stop(wait=True)
             self._store.close()
@@ -309,16 +319,28 @@ class DurableExecutor(Executor):
             listener.tell(Ended(id=job_id, state=State.CANCELLED))
         listener.forget(ids)
 
-    def _wait_for_all(self, listener: Listener, grace: float | None) -> None:
+    def _wait_for_all(self, listener: Listener, grace: float | None, *, leaves: bool) -> bool:
+        """Wait until all that is expected has ended; return False when it was left, because nobody would run it."""
         held = [(job.id, job) for job in self._open_handles()]
         if held:
             listener.expect(held)
             del held
-        if not listener.wait_until_idle(grace):
-            ids = sorted(listener.expected())
-            for start in range(0, len(ids), _BATCH):
-                self._store.cancel(ids[start : start + _BATCH], kill=True)
-            listener.wait_until_idle()
+        parting = Parting(self._store, leaves=leaves)
+        deadline = None if grace is None else monotonic() + grace
+        while not listener.wait_until_idle(LOOK if deadline is None else min(LOOK, deadline - monotonic())):
+            if listener.is_stopping:
+                break
+            if deadline is not None and monotonic() >= deadline:
+                deadline = None
+                self._kill_expected(listener)
+            elif parting.look(sorted(listener.expected())):
+                return False
+        return True
+
+    def _kill_expected(self, listener: Listener) -> None:
+        ids = sorted(listener.expected())
+        for start in range(0, len(ids), _BATCH):
+            self._store.cancel(ids[start : start + _BATCH], kill=True)
 
 
 def _next_batch(jobs: Iterator[NewJob]) -> list[NewJob]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskq import State
+from taskq import State, executor
 from taskq.errors import QueueClosed
 from tests.sample_tasks import Thing, hold, make_thing, nap, nothing, square
 from tests.waiting import PATIENCE, eventually
@@ -144,13 +144,30 @@ def test_with(make_queue: Callable[..., TaskQueue]) -> None:
 
 
 def test_with_and_an_error(make_queue: Callable[..., TaskQueue]) -> None:
-    """An exception leaves the `with` block as it is, and the queue is closed, its work done."""
+    """An exception leaves the `with` block as it is, and the queue is closed."""
     with pytest.raises(LookupError, match="in the block"), make_queue() as queue:
         job = queue.submit(square, 4)
         raise LookupError("in the block")
+    futures.wait([job], timeout=PATIENCE)
     assert job.done()
     with pytest.raises(QueueClosed):
         queue.submit(nothing)
+
+
+def test_with_and_an_error_while_jobs_run(
+    make_queue: Callable[..., TaskQueue], gate: Gate, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception leaves the block though a job in it never ends; in a store the job goes on, else it is killed."""
+    monkeypatch.setattr(executor, "LEAVING_GRACE", 0.1)
+    with pytest.raises(LookupError, match="in the block"), make_queue(processes=1) as queue:
+        jobs = [queue.submit(hold, gate.path, ledger.path) for _ in range(3)]
+        eventually(ledger.texts, "the first job to start")
+        raise LookupError("in the block")
+    if "durable" in queue.capabilities:
+        gate.open()
+        assert [job.result(timeout=PATIENCE) for job in jobs] == ["held"] * 3
+    else:
+        assert all(job.cancelled() for job in jobs)
 
 
 def test_shutdown_in_a_callback(make_queue: Callable[..., TaskQueue]) -> None:

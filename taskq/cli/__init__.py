@@ -9,6 +9,7 @@
                         a verb or a few of them each, over a Store
     stores, waiting     the store that is meant, jobs by what people type; until jobs have ended
     records, facts, tables, screen, times, emit     records as documents and as rows that fit
+    instants            what --at means
     exits, signals, messages, failures, jsontext    exit codes, Ctrl-C, and how things are told
     options, arguments, target, jsonl               flags; ARGS; module:function -> function; JSON lines
 

@@ -2,19 +2,17 @@
 
     for programs    ISO 8601 in UTC, seconds as floats
     for people      "12 s", "3 min", "2 h", "5 d": two figures tell enough of an age
-    from people     2026-11-30T08:00 (local unless it says), 08:00 (the next one)
 
 People are shown their own time zone, programs always UTC.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime
 
 from taskq.durations import parse_duration
-from taskq.errors import ConfigError
 
-__all__ = ["age", "clock", "iso", "parse_at", "parse_older", "seconds"]
+__all__ = ["age", "clock", "iso", "parse_older", "seconds"]
 
 #: The units of an age: seconds in one, and its sign.
 UNITS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
@@ -59,27 +57,6 @@ def clock(instant: float | None, now: float) -> str:
 def seconds(length: float | None) -> float | None:
     """Return a length of time as programs get it."""
     return None if length is None else round(max(0.0, length), 6)
-
-
-def parse_at(text: str, now: datetime | None = None) -> datetime:
-    """Return the instant that a text means: ISO 8601, local time unless it says; or HH:MM, the next one.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    try:
-        if "T" not in text and "-" not in text:
-            return _next(text, datetime.now(UTC).astimezone() if now is None else now)
-        return datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        cure = "write 2026-11-30T08:00 (local time), 2026-11-30T08:00Z, or 08:00 for the next one"
-        raise ConfigError(f"--at: {text!r} is not an instant: {cure}") from None
-
-
-def _next(text: str, now: datetime) -> datetime:
-    """Return the next instant at which the clock shows this, by the local time zone of that day."""
-    there = datetime.combine(now.date(), time.fromisoformat(text)).astimezone()
-    return there if there > now else (there.replace(tzinfo=None) + timedelta(days=1)).astimezone()
 
 
 def parse_older(text: str | None) -> float | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
-from taskq.cli.times import age, clock, iso, parse_at, seconds
-from taskq.errors import ConfigError
+from taskq.cli.times import age, clock, iso, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,26 +61,3 @@ def test_people_read_their_own_time(zone: str) -> None:
     assert clock(NOW, NOW + 60) == f"{here:%H:%M:%S}"
     assert clock(NOW, NOW + 200_000) == f"{here:%Y-%m-%d %H:%M}"
     assert clock(None, NOW) == "-"
-
-
-def test_an_instant_without_a_zone_is_local(zone: str) -> None:
-    """One that says its zone is taken at its word."""
-    assert parse_at("2026-11-30T08:00") == datetime(2026, 11, 30, 8).astimezone()
-    assert parse_at("2026-11-30") == datetime(2026, 11, 30).astimezone()
-    assert parse_at("2026-11-30T08:00Z") == datetime(2026, 11, 30, 8, tzinfo=UTC)
-    assert parse_at("2026-11-30T08:00+05:00") == datetime(2026, 11, 30, 8, tzinfo=timezone(timedelta(hours=5)))
-
-
-def test_a_time_of_day_is_the_next_one(zone: str) -> None:
-    """Later today, else tomorrow; never in the past."""
-    now = datetime.fromtimestamp(NOW).astimezone()
-    later, sooner = now + timedelta(minutes=5), now - timedelta(minutes=5)
-    assert parse_at(f"{later:%H:%M:%S}", now) == later.replace(microsecond=0)
-    assert parse_at(f"{sooner:%H:%M:%S}", now) == sooner.replace(microsecond=0) + timedelta(days=1)
-
-
-@pytest.mark.parametrize("text", ["", "soon", "25:00", "2026-13-01T00:00", "8"])
-def test_what_is_no_instant_is_told(text: str) -> None:
-    """With what would be one."""
-    with pytest.raises(ConfigError, match="write 2026-11-30T08:00"):
-        parse_at(text)

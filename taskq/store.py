@@ -34,6 +34,7 @@ __all__ = [
     "Note",
     "Order",
     "QueueRecord",
+    "Remains",
     "Store",
     "Verdict",
     "Wish",
@@ -290,6 +291,22 @@ class Exchange:
     fenced: Sequence[str] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remains:
+    """What there is yet for a worker's queues when it has nothing to do.
+
+    `busy`: a job waits for its turn, runs (whoever runs it), or waits for one that runs or that a worker serves. Else:
+    `scheduled` jobs wait for their time, of which `again` have been started before (retries, repeats), due in `first`
+    to `last` seconds.
+    """
+
+    busy: bool = False
+    scheduled: int = 0
+    again: int = 0
+    first: float = 0.0
+    last: float = 0.0
+
+
 class Membership(ABC):
     """A worker's place in a store, from `Store.join` to `leave`. One thread uses it, except for `wake`.
 
@@ -316,6 +333,10 @@ class Membership(ABC):
 
         Must be called every `Store.renew_every` seconds; after `Store.lease` seconds without, others take the jobs.
         """
+
+    @abstractmethod
+    def remains(self) -> Remains:
+        """Return what there is yet for this worker's queues; paused queues have nothing that waits for its turn."""
 
     @abstractmethod
     def sweep(self) -> int:

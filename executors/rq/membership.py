@@ -27,7 +27,7 @@ from executors.rq.watch import Watch
 from executors.rq.wire import RedisError
 from taskq.errors import BackendUnavailable, ConfigError, StoreFull
 from taskq.log import get_logger
-from taskq.store import Exchange, Membership, Wish
+from taskq.store import Exchange, Membership, Remains, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -280,6 +280,10 @@ class RQMembership(Membership):
     def _wish(self, job_id: str, *, kill: bool) -> None:
         if kill or job_id not in self._stopped:
             self._wishes.append(Wish(job_id=job_id, kill=kill))
+
+    def remains(self) -> Remains:
+        busy, scheduled, again, first, last = self._line.call(self._scripts.remains, [list(self._record.queues)])
+        return Remains(busy=bool(busy), scheduled=scheduled, again=again, first=float(first), last=float(last))
 
     def sweep(self) -> int:
         """Do it in one script; workers are taken for dead only when Redis and this worker were there for one lease."""

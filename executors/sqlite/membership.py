@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from executors.sqlite.claim import claim, claim_one, claims_of, is_work, next_due
 from executors.sqlite.page import AWAKE, OWN
+from executors.sqlite.remains import remains
 from executors.sqlite.sweep import disown, give_back, is_dead, prune, sweep
 from executors.sqlite.verdict import apply_notes, apply_verdicts, no_longer_held
 from executors.sqlite.wake import is_readable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from executors.sqlite.file import StoreFile, Tx
     from executors.sqlite.schema import Execute
     from executors.sqlite.wake import Wakes
-    from taskq.store import Claim, Note, Verdict, WorkerRecord
+    from taskq.store import Claim, Note, Remains, Verdict, WorkerRecord
 
 __all__ = ["SQLiteMembership"]
 
@@ -201,6 +202,9 @@ class SQLiteMembership(Membership):
         if not found.rowcount:
             self._write_row(tx, record)  # somebody took us for dead, or our place is new
         return no_longer_held(tx, held)
+
+    def remains(self) -> Remains:
+        return self._file.read(lambda connection: remains(connection.execute, self._queues))
 
     def _move(self) -> None:
         """Take a new place where somebody has removed our FIFO."""

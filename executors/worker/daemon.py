@@ -35,7 +35,8 @@ class Worker:
     - `queues`: in the order in which their jobs are taken.
     - `processes`: how many jobs run at once; None: one per CPU that this program may use.
     - `imports`: modules whose functions may be run; `allow_commands`: shell commands too.
-    - `burst`: end when nothing waits or runs. `max_jobs`: end after so many jobs. `only`: run this one job and end.
+    - `burst`: end when nothing waits or runs; `drain`: nor is to be run again later.
+    - `max_jobs`: end after so many jobs. `only`: run this one job and end.
     - `grace`: seconds that running jobs get at a stop.
     - `start_method`, `max_tasks_per_child`: as in `TaskQueue`.
     - `capture`: keep what jobs print, for `taskq logs`; else it goes where this process's output goes.
@@ -51,6 +52,7 @@ class Worker:
         imports: Iterable[str] = (),
         allow_commands: bool = False,
         burst: bool = False,
+        drain: bool = False,
         max_jobs: int | None = None,
         name: str | None = None,
         grace: float = 30.0,
@@ -63,7 +65,15 @@ class Worker:
     ) -> None:
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self._store = store
-        self._plan = Plan(name=self.name, queues=tuple(queues), burst=burst, max_jobs=max_jobs, grace=grace, only=only)
+        self._plan = Plan(
+            name=self.name,
+            queues=tuple(queues),
+            burst=burst,
+            drain=drain,
+            max_jobs=max_jobs,
+            grace=grace,
+            only=only,
+        )
         limit = getattr(store, "max_bytes", envelope.MAX_BYTES)
         self._pool: dict[str, Any] = {
             "processes": processes,

@@ -22,7 +22,7 @@ from taskq.store import Exchange
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from taskq.store import Membership, Note, Store, Verdict, WorkerRecord
+    from taskq.store import Membership, Note, Remains, Store, Verdict, WorkerRecord
 
 __all__ = ["Link"]
 
@@ -122,6 +122,14 @@ class Link:
             self._lost(error)
             return True
         return record is not None and record.state in _WAITING
+
+    def remains(self) -> Remains | None:
+        """Return what there is yet for this worker's queues; None: the store is away."""
+        try:
+            return self.membership.remains()
+        except BackendUnavailable as error:
+            self._lost(error)
+            return None
 
     def sweep_soon(self) -> None:
         """Have the next `keep_up` sweep."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any, Final
 
+from executors.worker.burst import Burst
 from executors.worker.desk import Desk
 from executors.worker.link import Link
 from executors.worker.notes import Notes
@@ -63,6 +64,7 @@ class Plan:
     name: str
     queues: tuple[str, ...]
     burst: bool = False
+    drain: bool = False
     max_jobs: int | None = None
     grace: float = 30.0
     only: str | None = None
@@ -93,6 +95,7 @@ class Loop:
         self._empty_rests = 0
         self._notifier = Notifier()
         self.link = Link(store, store.join(self.record()))
+        self._burst = Burst(self.link, drain=plan.drain) if plan.burst or plan.drain else None
 
     def stop(self) -> None:
         """End in an orderly way; called again: at once. From any thread, and from signal handlers."""
@@ -187,8 +190,8 @@ class Loop:
                 self._worked_at = self._exchanged_at
             self.link.pending += self.desk.accept(found.claims)
             self._hungry = len(found.claims) < want
-        elif want and self.plan.burst and not self.desk.held and not self.link.pending:
-            self.closing = True
+        elif want and self._burst is not None and not self.desk.held and not self.link.pending:
+            self.closing = self._burst.is_over()
 
     def _take_only(self, job_id: str, now: float) -> None:
         """Take the one job that is wanted; no more when it has ended, or others have it."""
@@ -226,6 +229,8 @@ class Loop:
             times.append(monotonic() + _ENDING_LOOK)
         if self.plan.only is not None:
             times.append(self._only_at)
+        if self._burst is not None and not self.desk.held:
+            times.append(self._burst.look_at)
         return min(times)
 
     def _wait_for_work(self, now: float, timeout: float) -> None:

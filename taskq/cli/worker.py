@@ -40,6 +40,9 @@ Only @task functions of modules named by --import, and functions that those modu
 jobs of other tasks are left to other workers. Ctrl-C or SIGTERM: running jobs get the grace, what has not begun
 goes back; a second one: at once.
 
+--burst runs what the end of a job brings (dependents, immediate retries) too, and waits for what runs in other
+workers; retries that are due later it leaves, and says how many and when. --drain waits for these as well.
+
 \b
 Exit codes: 0 stopped cleanly, 1 jobs were killed, 2 usage or --import, 3 backend unreachable.
 """
@@ -54,7 +57,8 @@ LEVEL = "info"
 @click.option("--processes", "-j", metavar="N", help="Jobs run at once; default: one per CPU.")
 @click.option("--import", "imports", metavar="MODULE", multiple=True, help="Run functions of a module; repeatable.")
 @click.option("--allow-commands", is_flag=True, help="Run shell commands too, of anybody who may submit.")
-@click.option("--burst", is_flag=True, help="End when nothing waits or runs.")
+@click.option("--burst", is_flag=True, help="End when nothing of its queues waits or runs.")
+@click.option("--drain", is_flag=True, help="Like --burst, but wait for delayed retries too.")
 @click.option("--max-jobs", metavar="N", type=click.IntRange(min=1), help="End after so many jobs.")
 @click.option("--name", metavar="NAME", help="Its name among workers; default: host and process.")
 @click.option("--grace", metavar="TIME", default="30", show_default=True, help="What running jobs get at a stop.")
@@ -89,7 +93,7 @@ def worker(*, url: str | None, queues: str, imports: tuple[str, ...], grace: str
 
 
 #: Flags that go to the worker as they are.
-PASSED = ("allow_commands", "burst", "max_jobs", "name", "max_tasks_per_child", "health_port", "health_host")
+PASSED = ("allow_commands", "burst", "drain", "max_jobs", "name", "max_tasks_per_child", "health_port", "health_host")
 
 
 def _read_settings(flags: dict[str, Any]) -> config.Settings:

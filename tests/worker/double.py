@@ -14,7 +14,7 @@ from taskq.envelope import CALL, Template
 from taskq.errors import BackendUnavailable
 from taskq.job import JobOptions
 from taskq.states import TERMINAL, State
-from taskq.store import Claim, Exchange, JobRecord, Membership, Wish
+from taskq.store import Claim, Exchange, JobRecord, Membership, Remains, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -171,6 +171,15 @@ class MembershipDouble(Membership):
         for name in lost:
             self.store.held.pop(name, None)
         return lost
+
+    def remains(self) -> Remains:
+        store = self.store
+        store.check()
+        with store._lock:
+            again = [due - monotonic() for due, name in store.due if store.claims[name]["attempt"]]
+            busy = bool(store.waiting or store.held)
+            first, last = (min(again), max(again)) if again else (0.0, 0.0)
+            return Remains(busy=busy, scheduled=len(store.due), again=len(again), first=first, last=last)
 
     def sweep(self) -> int:
         self.store.check()

@@ -20,7 +20,8 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from executors.pool import values
 from taskq.errors import TaskRefused, UnknownTask
-from taskq.tasks import name_of, resolve
+from taskq.tasks import name_of
+from taskq.trust import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +93,7 @@ def find_function(described: bytes) -> Callable[..., Any]:
     """
     name, digest, bound, strict = msgpack.unpackb(described)
     try:
-        function = resolve(name)
+        function = named(name)
     except UnknownTask as error:
         if not name.startswith(_MAIN):
             raise

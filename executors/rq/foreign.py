@@ -235,6 +235,8 @@ def _function(job: Job) -> Callable[..., Any]:
         raise DecodeError("the job's data names no function")
     if instance is None:
         return _trusted(name)
+    if isinstance(instance, type):  # a class method, as it was bound
+        return _trusted(f"{instance.__module__}.{instance.__qualname__}.{name}")
     cls = type(instance)
     method = _trusted(f"{cls.__module__}.{cls.__qualname__}.{name}")
     return lambda *args, **kwargs: method(instance, *args, **kwargs)
@@ -245,10 +247,13 @@ def _trusted(dotted: str) -> Callable[..., Any]:
     parts = dotted.split(".")
     refusal: UnknownTask | None = None
     for cut in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:cut])
         try:
-            return envelope.find(f"{'.'.join(parts[:cut])}:{'.'.join(parts[cut:])}")
+            return envelope.find(f"{module}:{'.'.join(parts[cut:])}")
         except UnknownTask as exc:
             refusal = refusal or exc
+            if module in sys.modules:  # so the rest names something in it, and this refusal has the cure
+                raise
     raise refusal or UnknownTask(f"{dotted!r} names no function: RQ writes module.function")
 
 

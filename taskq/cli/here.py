@@ -105,12 +105,11 @@ def _run_here(store: Store, record: JobRecord, request: Request) -> None:
     if not request.verbose:  # the outcome tells what became of the job, no log of a worker
         log.configure(log.chosen_format() or "console", "critical")
     task = head(record.envelope).task
-    module = task.partition(":")[0]
     settings: dict[str, Any] = {
         "queues": (record.queue,),
         "processes": 1,
         "only": record.id,
-        "imports": () if task == COMMAND or request.unchecked else (module,),
+        "imports": () if task == COMMAND or request.unchecked else (task,),
         "allow_commands": task == COMMAND,
         "capture": False,
         "grace": MOMENT,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from taskq.cli.jsontext import Unwritable, to_json
 from taskq.errors import TaskqError
 from taskq.runner import prepare
-from taskq.tasks import resolve
+from taskq.trust import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,4 +84,4 @@ def parse_line(line: bytes) -> Any:
 
 @cache
 def _task(name: str) -> Callable[..., Any]:
-    return prepare(resolve(name))
+    return prepare(named(name))

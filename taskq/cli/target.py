@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from taskq.errors import ConfigError
-from taskq.tasks import resolve
+from taskq.trust import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ def find_task(name: str) -> Callable[..., Any]:
         ConfigError: the name is malformed, or its module cannot be imported.
     """
     import_from_here()
-    return resolve(name)
+    return named(name)
 
 
 def check_call(name: str, function: Callable[..., Any], arguments: Arguments) -> None:

@@ -36,9 +36,10 @@ Examples:
   taskq worker --import tasks --burst                            work off what is there, and end
   taskq worker --allow-commands                                  for taskq submit -- COMMAND
 
-Only @task functions of modules named by --import, and functions that those modules themselves define, are run;
-jobs of other tasks are left to other workers. Ctrl-C or SIGTERM: running jobs get the grace, what has not begun
-goes back; a second one: at once.
+Only @task functions of modules named by --import, and plain functions that those modules themselves define and whose
+names do not begin with _, are run; --import app.tasks:Report.build opens this one, whatever it is. Jobs of other tasks
+are left to other workers. Ctrl-C or SIGTERM: running jobs get the grace, what has not begun goes back; a second one:
+at once.
 
 --burst runs what the end of a job brings (dependents, immediate retries) too, and waits for what runs in other
 workers; retries that are due later it leaves, and says how many and when. --drain waits for these as well.
@@ -55,7 +56,7 @@ LEVEL = "info"
 @click.option("--url", metavar="URL", help="The queue; default: a file of yours, see taskq config show.")
 @click.option("--queues", metavar="NAMES", default="default", show_default=True, help="Which, in order: high,default.")
 @click.option("--processes", "-j", metavar="N", help="Jobs run at once; default: one per CPU.")
-@click.option("--import", "imports", metavar="MODULE", multiple=True, help="Run functions of a module; repeatable.")
+@click.option("--import", "imports", metavar="MODULE[:NAME]", multiple=True, help="Run a module's functions, or one.")
 @click.option("--allow-commands", is_flag=True, help="Run shell commands too, of anybody who may submit.")
 @click.option("--burst", is_flag=True, help="End when nothing of its queues waits or runs.")
 @click.option("--drain", is_flag=True, help="Like --burst, but wait for delayed retries too.")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import multiprocessing
 import time
 import unittest
@@ -23,7 +24,7 @@ from tests.variants import VARIANTS, Variant
 from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from taskq import TaskQueue
@@ -95,10 +96,21 @@ def _has_subclass(mixin: Any, mixins: Iterable[Any]) -> bool:
 
 
 def modules_of_tasks() -> tuple[str, ...]:
-    """Return the modules whose functions these tests submit: on durable executors the workers have to trust them."""
+    """Return what the workers of durable executors are told to trust: the modules whose functions these tests submit.
+
+    Functions that begin with `_` have to be named.
+    """
     found = {mixin.__module__ for mixin in locate().values()}
     helpers = [f"{PACKAGE}.{name}" for name in ("util", "executor") if f"{PACKAGE}.test_process_pool" in found]
-    return (*sorted(found), *helpers)
+    modules = (*sorted(found), *helpers)
+    return (*modules, *(name for module in modules for name in _private_functions(module)))
+
+
+def _private_functions(name: str) -> Iterator[str]:
+    """Yield the names of a module's own functions that begin with `_`."""
+    for word, found in vars(importlib.import_module(name)).items():
+        if word.startswith("_") and inspect.isfunction(found) and found.__module__ == name:
+            yield f"{name}:{word}"
 
 
 WORKER_IMPORTS = modules_of_tasks()

@@ -181,7 +181,7 @@ def working(url: str) -> Callable[[], str]:
 
     def work() -> str:
         words = ("worker", "--burst", "--quiet", "--serializer", "taskq.serializer.MsgpackSerializer")
-        return rq(*words, url=url, TASKQ_IMPORT="_operator")
+        return rq(*words, url=url, TASKQ_IMPORT="_operator:add")
 
     return work
 

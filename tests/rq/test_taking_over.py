@@ -13,6 +13,7 @@ from rq.command import send_stop_job_command
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
+from tests.sample_trust import Handler
 from tests.scripts import environment
 from tests.waiting import eventually
 from tests.worker_process import WorkerProcess
@@ -82,3 +83,25 @@ def result(url: str, job_id: str, folder: Path) -> subprocess.CompletedProcess[s
     return subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def test_callables_that_are_named(client: Any, url: str, tmp_path: Path) -> None:
+    """Class methods, inherited ones, callable objects: refused with the line to add; opened by it, each for itself."""
+    queue = Queue("default", connection=client)
+    calls = {
+        "Handler.made": (Handler.made, "Handler"),
+        "Handler.method": (Handler().method, "Handler"),
+        "Handler.__call__": (Handler(), "called"),
+        "lent": ("tests.sample_trust.lent", "lent"),
+    }
+    jobs = {name: queue.enqueue(function) for name, (function, _) in calls.items()}
+    at = f"{url}?allow_pickle=1"
+    with WorkerProcess(at, tmp_path, imports=("tests.sample_trust",)) as worker:
+        for name in calls:
+            line = f"--import tests.sample_trust:{name}"
+            eventually(lambda line=line: line in worker.log(), f"the worker to name {line}")  # type: ignore[misc]
+    with WorkerProcess(at, tmp_path, imports=[f"tests.sample_trust:{name}" for name in calls]):
+        eventually(lambda: all(map(ended, jobs.values())), "the jobs to end")
+    assert {name: job.return_value(refresh=True) for name, job in jobs.items()} == {
+        name: value for name, (_, value) in calls.items()
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,18 +12,21 @@ from taskq import task
 from taskq.errors import ConfigError, UnknownTask
 from taskq.trust import COMMAND, Trust, from_environment
 from tests.sample_tasks import Arithmetic, decorated, square
+from tests.sample_trust import Handler
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TASKS = "tests.sample_tasks"
 
 
 def test_function_of_a_trusted_module() -> None:
-    """What a trusted module defines runs: functions, static and class methods, classes."""
+    """What a trusted module defines runs: its functions, also those of its classes, and static methods."""
     trust = Trust([TASKS])
     assert trust.find(f"{TASKS}:square") is square
     assert trust.find(f"{TASKS}:square") is square
     assert trust.find(f"{TASKS}:Arithmetic.doubled")(4) == 8
-    assert trust.find(f"{TASKS}:Arithmetic.tripled")(4) == 12
-    assert trust.find(f"{TASKS}:Arithmetic") is Arithmetic
+    assert trust.find(f"{TASKS}:Arithmetic.shifted") is Arithmetic.shifted
 
 
 def test_registered_task_of_any_imported_module() -> None:
@@ -42,6 +46,9 @@ def test_registered_task_of_any_imported_module() -> None:
         f"{TASKS}:task",
         f"{TASKS}:square.__globals__",
         f"{TASKS}:square.__call__",
+        f"{TASKS}:Arithmetic",
+        f"{TASKS}:Arithmetic.tripled",
+        f"{TASKS}:Arithmetic.mro",
         f"{TASKS}:Arithmetic.__subclasses__",
         f"{TASKS}:Arithmetic.__init__",
         f"{TASKS}:__class__",
@@ -99,7 +106,7 @@ def test_module_that_cannot_be_imported() -> None:
 
 def test_modules_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process that nobody told anything, TASKQ_IMPORT names the modules."""
-    monkeypatch.setenv("TASKQ_IMPORT", f" {TASKS}, ,math")
+    monkeypatch.setenv("TASKQ_IMPORT", f" {TASKS}, ,math:gcd")
     trust = from_environment()
     assert trust.find(f"{TASKS}:square") is square
     assert trust.find("math:gcd")(12, 18) == 6
@@ -123,3 +130,60 @@ def test_task_that_was_defined_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     module.sell = square  # type: ignore[attr-defined]
     with pytest.raises(UnknownTask):
         Trust().find("twice_defined:sell")
+
+
+SAMPLE = "tests.sample_trust"
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "value"),
+    [
+        ("Handler.made", (), "Handler"),
+        ("Handler.inherited", (), "Handler"),
+        ("Handler.__call__", (Handler(),), "called"),
+        ("Handler.method", (Handler(),), "Handler"),
+        ("cached", (), "cached"),
+        ("lent", (), "lent"),
+        ("spread", ("b",), "a/b"),
+        ("_own", (), "private"),
+        ("Handler", (), None),
+    ],
+)
+def test_what_is_opened_by_name(name: str, args: tuple[Any, ...], value: Any) -> None:
+    """What an operator names runs, whatever it is, and opens nothing else; the refusal before tells the line to add."""
+    with pytest.raises(UnknownTask, match=rf"--import {SAMPLE}:{name}$"):
+        Trust([SAMPLE]).find(f"{SAMPLE}:{name}")
+    trust = Trust([f"{SAMPLE}:{name}"])
+    found = trust.find(f"{SAMPLE}:{name}")(*args)
+    assert value is None or found == value
+    with pytest.raises(UnknownTask, match=f"--import {SAMPLE}:undecorated"):
+        trust.find(f"{SAMPLE}:undecorated")
+
+
+def test_tasks_need_not_be_plain() -> None:
+    """`@task` opens what it is put on: a class method, a private function."""
+    assert Trust().find(f"{SAMPLE}:Handler.meant")() == "Handler"
+    assert Trust().find(f"{SAMPLE}:_meant")() == "a task, whatever it is called"
+
+
+def test_name_that_is_not_there() -> None:
+    """An operator's mistake in a name is said at once, with what may be meant."""
+    with pytest.raises(ConfigError, match=rf"--import {SAMPLE}:cachd failed: .*did you mean cached"):
+        Trust([f"{SAMPLE}:cachd"])
+    with pytest.raises(ConfigError, match=rf"a function is named as {SAMPLE}:lent"):
+        Trust([f"{SAMPLE}.lent"])
+
+
+def test_modules_are_imported_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the operator names first is imported first: it may prepare what the next one needs."""
+    monkeypatch.syspath_prepend(tmp_path)
+    names = ["zeta_first", "alpha_second", "mid_third:act"]
+    for name in names:
+        module = name.partition(":")[0]
+        code = f"import sys\nsys.order_of_imports.append({module!r})\ndef act(): pass\n"
+        (tmp_path / f"{module}.py").write_text(code)
+    monkeypatch.setattr(sys, "order_of_imports", [], raising=False)
+    Trust(names)
+    assert sys.order_of_imports == ["zeta_first", "alpha_second", "mid_third"]  # type: ignore[attr-defined]
+    for name in names:
+        sys.modules.pop(name.partition(":")[0])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -13,7 +11,8 @@ from taskq import __version__
 from taskq.cli.catalog import CATALOG
 from taskq.cli.exits import Exit, code_for, sentence
 from taskq.cli.messages import say, say_document
-from taskq.cli.output import hold_standard_descriptors
+from taskq.cli.output import CannotWrite, OutputClosed, hold_standard_descriptors
+from taskq.cli.streams import drop_stdout, finish_stdout, guard_streams
 from taskq.errors import TaskqError
 from taskq.suggest import did_you_mean
 
@@ -45,13 +44,13 @@ Examples:
 Jobs are kept in a file of yours unless --url, TASKQ_URL or a settings file say otherwise: sqlite:///PATH,
 redis://HOST, rediss://, unix://; local:// keeps nothing and runs them here. taskq config show tells.
 Settings: flag, else TASKQ_* (TASKQ_PROCESSES=4), else taskq.toml, else [tool.taskq] in pyproject.toml.
-Exit codes: 0 done, 1 failed, 2 usage, 3 backend unreachable, 4 not found, 5 cancelled, 124 timed out,
-130 interrupted; a command run by submit has its own.
+Exit codes: 0 done, 1 failed (also: stdout cannot be written), 2 usage, 3 backend unreachable, 4 not found,
+5 cancelled, 124 timed out, 130 interrupted, 141 nobody reads stdout; a command run by submit has its own.
 """
 
 
 class Commands(click.Group):
-    """Import a command when it is asked for, and give the two quiet endings their exit codes."""
+    """Import a command when it is asked for, and give an interrupt its exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names in the order of use; the words that stand for another are left out."""
@@ -86,9 +85,6 @@ class Commands(click.Group):
         """Run the command; return its exit code."""
         try:
             return int(super().invoke(ctx) or Exit.OK)
-        except BrokenPipeError:
-            _forget_stdout()
-            return Exit.OUTPUT_CLOSED
         except KeyboardInterrupt as exc:
             return getattr(exc, "exit_code", Exit.INTERRUPTED)
 
@@ -106,12 +102,20 @@ def cli() -> None:
 def run(args: Sequence[str]) -> int:
     """Run a command line and return its exit code; a user's error is one sentence, never a traceback."""
     hold_standard_descriptors()
+    guard_streams()
     try:
-        return int(cli.main(args=list(args), prog_name=NAME, standalone_mode=False) or Exit.OK)
+        code = int(cli.main(args=list(args), prog_name=NAME, standalone_mode=False) or Exit.OK)
+        finish_stdout()
+    except OutputClosed:
+        drop_stdout()
+        return Exit.OUTPUT_CLOSED
     except (click.ClickException, TaskqError) as exc:
+        if isinstance(exc, CannotWrite):
+            drop_stdout()
         return _tell(exc, args)
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
+    return code
 
 
 def _tell(error: click.ClickException | TaskqError, args: Sequence[str]) -> int:
@@ -131,11 +135,3 @@ def _wants_json(args: Sequence[str]) -> bool:
     """Look at the words themselves: the error may be that they cannot be parsed."""
     end = list(args).index("--") if "--" in args else len(args)
     return "--json" in args[:end]
-
-
-def _forget_stdout() -> None:
-    """Keep the interpreter from writing what is left to a stdout that nobody reads."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    if sys.stdout is not None:
-        os.dup2(nothing, sys.stdout.fileno())
-    os.close(nothing)

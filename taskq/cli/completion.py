@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from taskq.cli.emit import emit_line
 from taskq.cli.exits import Exit
 
 __all__ = ["completion"]
@@ -28,5 +29,5 @@ def completion(ctx: click.Context, shell: str) -> int:
     kind, name = get_completion_class(shell), root.info_name or "taskq"
     if kind is None:
         raise click.UsageError(f"there is no completion for {shell}")
-    click.echo(kind(root.command, {}, name, f"_{name.upper()}_COMPLETE").source())
+    emit_line(kind(root.command, {}, name, f"_{name.upper()}_COMPLETE").source())
     return Exit.OK

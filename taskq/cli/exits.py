@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from taskq.cli.output import OutputClosed
 from taskq.errors import (
     BackendUnavailable,
     ConfigError,
@@ -28,7 +29,7 @@ class Exit(IntEnum):
     """Name the exit codes; a command that `taskq submit -- ...` ran has its own."""
 
     OK = 0
-    #: The job, or any item of a map, failed.
+    #: The job, or any item of a map, failed; or stdout could not be written, as on a full disk.
     FAILED = 1
     #: The command line, a setting, a task's name or an input file is wrong.
     USAGE = 2
@@ -56,7 +57,7 @@ CODES: Mapping[type[BaseException], Exit] = {
     BackendUnavailable: Exit.BACKEND,
     JobNotFound: Exit.NOT_FOUND,
     JobCancelled: Exit.CANCELLED,
-    BrokenPipeError: Exit.OUTPUT_CLOSED,
+    OutputClosed: Exit.OUTPUT_CLOSED,
 }
 
 

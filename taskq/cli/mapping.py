@@ -8,7 +8,10 @@ Nothing is kept: a million lines take no more memory than a thousand.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,13 +20,14 @@ from taskq.cli.exits import Exit
 from taskq.cli.failures import in_words
 from taskq.cli.jsonl import error_row, result_row
 from taskq.cli.messages import say, say_document
-from taskq.cli.output import RowWriter
+from taskq.cli.output import OutputClosed, RowWriter
 from taskq.cli.pool import MOMENT, opened
 from taskq.errors import PoolBroken, QueueClosed
 from taskq.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+    from types import FrameType
 
     from taskq.cli.jsonl import Lines
     from taskq.cli.lines import Outcome
@@ -80,7 +84,8 @@ def run_plan(plan: Plan, lines: Lines, output: Output, earlier: Earlier) -> int:
 
 def _run(plan: Plan, lines: Lines, output: Output, tally: Tally) -> None:
     with (
-        RowWriter(output) as writer,
+        _stopped_by_output() as stop,
+        RowWriter(output, stop) as writer,
         _progress(plan, lines, output, tally) as progress,
         opened(plan.settings, plan.settings.processes) as queue,
     ):
@@ -103,6 +108,29 @@ def _run(plan: Plan, lines: Lines, output: Output, tally: Tally) -> None:
             if plan.stop:
                 queue.shutdown(cancel_futures=True, grace=MOMENT)
                 return
+
+
+@contextlib.contextmanager
+def _stopped_by_output() -> Iterator[Callable[[], None]]:
+    """Yield what ends the block from another thread when rows cannot be written: the next may be long in coming.
+
+    Main thread only. The error itself is raised where the block of the rows ends.
+    """
+    main, broken = threading.get_ident(), threading.Event()
+
+    def stop() -> None:
+        broken.set()
+        signal.pthread_kill(main, signal.SIGPIPE)
+
+    def raise_it(_signum: int, _frame: FrameType | None) -> None:
+        if broken.is_set():  # it also comes of any write to a process that has ended, whose error is dealt with there
+            raise OutputClosed("the rows cannot be written")
+
+    before = signal.signal(signal.SIGPIPE, raise_it)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGPIPE, before)
 
 
 def _stream(plan: Plan, queue: TaskQueue, lines: Lines) -> Iterable[tuple[int, Any]]:

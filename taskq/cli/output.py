@@ -23,18 +23,23 @@ from typing import TYPE_CHECKING, Self
 from taskq.errors import ConfigError, TaskqError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
+
+    from typing_extensions import Buffer
 
 __all__ = [
     "CannotWrite",
     "Output",
+    "OutputClosed",
     "RowWriter",
     "claimed_stdout",
     "file_output",
     "hold_standard_descriptors",
     "need_stdout",
     "stdout_output",
+    "write_all",
+    "write_error",
 ]
 
 #: Seconds between two writes while rows keep coming: no eye sees it, and a write per row would cost more
@@ -50,12 +55,42 @@ CROWDED = 8 << 20
 #: Seconds for which a reader that takes nothing is waited for after Ctrl-C.
 LAST_CHANCE = 2.0
 
+#: Seconds between two looks at whether anybody reads the pipe, while there is nothing to write.
+LOOK = 0.5
+
 #: stdin, stdout, stderr by number.
 STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 class CannotWrite(TaskqError, OSError):
-    """Say that rows could not be written, and why."""
+    """Say that output could not be written, and why."""
+
+
+class OutputClosed(BrokenPipeError):
+    """Say that who read our output went away; a BrokenPipeError of its own, which no connection raises."""
+
+
+def write_error(error: OSError, name: str) -> OSError:
+    """Return the error to raise for one of write(2). `name`: where the output goes."""
+    if isinstance(error, BrokenPipeError):
+        return OutputClosed(f"nobody reads {name} any more")
+    return CannotWrite(f"cannot write {name}: {error.strerror}")
+
+
+def write_all(descriptor: int, data: Buffer, name: str) -> None:
+    """Write bytes to a descriptor.
+
+    Raises:
+        OutputClosed, CannotWrite: it cannot be done.
+    """
+    rest = memoryview(data).cast("B")
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:  # who started us made the pipe non-blocking
+            select.select([], [descriptor], [])
+        except OSError as exc:
+            raise write_error(exc, name) from exc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,12 +212,16 @@ class RowWriter:
     """Write rows in their order from a thread of its own. `put` is for one thread.
 
     Raises from `put`, and at the end of the block:
-        BrokenPipeError: the reader went away.
+        OutputClosed: the reader went away.
         CannotWrite: anything else, as a full disk.
+
+    `on_error` is called in that thread as soon as one of them is due: the next row may be long in coming.
     """
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, on_error: Callable[[], None] | None = None) -> None:
         self._output = output
+        self._on_error = on_error
+        self._watched = stat.S_ISFIFO(mode := os.fstat(output.descriptor).st_mode) or stat.S_ISSOCK(mode)
         self._rows: deque[bytes] = deque()
         self._put = 0
         self._written = 0
@@ -204,13 +243,13 @@ class RowWriter:
         interrupted = kind is not None and not issubclass(kind, Exception)
         self._thread.join(LAST_CHANCE if interrupted else None)
         self._abandoned = self._thread.is_alive()
-        if self._error is not None and kind is None:
-            raise self._as_ours(self._error)
+        if self._error is not None and (kind is None or issubclass(kind, OutputClosed)):
+            raise write_error(self._error, self._output.name)
 
     def put(self, row: bytes) -> None:
         """Have a row written soon."""
         if self._error is not None:
-            raise self._as_ours(self._error)
+            raise write_error(self._error, self._output.name)
         self._rows.append(row)
         self._put += len(row)
         if not self._wake.is_set():
@@ -230,7 +269,7 @@ class RowWriter:
     def _run(self) -> None:
         try:
             while (not self._closing or self._rows) and not self._abandoned:
-                self._wake.wait()
+                self._wait_for_rows()
                 self._wake.clear()
                 self._write_waiting()
                 self._hurry.wait(GATHER)
@@ -239,6 +278,14 @@ class RowWriter:
             self._error = exc
             self._rows.clear()
             self._room.set()
+            if self._on_error is not None and not self._closing:
+                self._on_error()
+
+    def _wait_for_rows(self) -> None:
+        """Return when there are some, or the end has come; look now and then whether anybody still reads."""
+        while not self._wake.wait(LOOK if self._watched else None):
+            if _is_unread(self._output.descriptor):
+                raise BrokenPipeError
 
     def _write_waiting(self) -> None:
         rows = [self._rows.popleft() for _ in range(len(self._rows))]
@@ -256,7 +303,9 @@ class RowWriter:
             select.select([], [self._output.descriptor], [])
             return 0
 
-    def _as_ours(self, exc: OSError) -> OSError:
-        if isinstance(exc, BrokenPipeError):
-            return exc
-        return CannotWrite(f"cannot write {self._output.name}: {exc.strerror}")
+
+def _is_unread(descriptor: int) -> bool:
+    """Return whether the other end of a pipe or socket is closed."""
+    watch = select.poll()
+    watch.register(descriptor, 0)
+    return any(events & (select.POLLERR | select.POLLNVAL) for _, events in watch.poll(0))

@@ -19,7 +19,7 @@ from taskq.cli.lines import BadLine, parse_line
 from taskq.cli.making import maker_of
 from taskq.cli.messages import say
 from taskq.cli.outcome import print_outcome
-from taskq.cli.output import need_stdout
+from taskq.cli.output import CannotWrite, OutputClosed, need_stdout
 from taskq.cli.records import job_document
 from taskq.cli.resume import nothing_done
 from taskq.cli.shell_outcome import print_command_outcome
@@ -61,6 +61,17 @@ def submit_far(request: Request, settings: Settings, url: str) -> int:
 
 
 def _tell_kept(request: Request, store: Store, ids: list[str]) -> None:
+    kept = f"{len(ids):,} jobs are kept all the same, {ids[0]} to {ids[-1]}" if ids[1:] else f"job {ids[0]} is kept"
+    try:
+        _print_kept(request, store, ids)
+    except CannotWrite as exc:
+        raise CannotWrite(f"{exc}; {kept}") from None
+    except OutputClosed:
+        say(kept)
+        raise
+
+
+def _print_kept(request: Request, store: Store, ids: list[str]) -> None:
     if request.as_json:
         for record in store.get(ids):
             emit_document({} if record is None else job_document(record))

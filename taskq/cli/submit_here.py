@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from taskq.cli.failures import describe, in_words, traceback_of
 from taskq.cli.jsontext import to_json
 from taskq.cli.messages import say, say_text
 from taskq.cli.options import job_options
-from taskq.cli.output import claimed_stdout, need_stdout
+from taskq.cli.output import claimed_stdout, need_stdout, write_all
 from taskq.cli.pool import opened
 from taskq.cli.target import check_call, find_task
 from taskq.errors import JobTimeout
@@ -96,6 +95,4 @@ def _document(job: Job[Any], error: BaseException | None) -> bytes:
 
 
 def _print(descriptor: int, text: bytes) -> None:
-    data = memoryview(text + b"\n")
-    while data:
-        data = data[os.write(descriptor, data) :]
+    write_all(descriptor, text + b"\n", "stdout")

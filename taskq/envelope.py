@@ -21,7 +21,7 @@ from taskq import trust as trusts
 from taskq.chunks import Record, pack_records, pack_values, read_items, record_of
 from taskq.codec import decode, encode
 from taskq.context import JobContext
-from taskq.errors import DecodeError
+from taskq.errors import DecodeError, UnknownTask
 from taskq.layout import CALL, CHUNK, MAX_BYTES, Head, Parts, Template, head, pack_results, parts
 from taskq.result import Failure
 from taskq.runner import run_many
@@ -89,7 +89,8 @@ def perform(envelope: bytes, job_id: str = "", attempt: int = 1) -> Any:
         return perform_chunk(envelope, job_id, attempt)
     before = _act_as(job_id, attempt)
     try:
-        return _call(found, b"")
+        function, args, kwargs = _ready(found, b"")
+        return function(*args, **kwargs)
     finally:
         context.provide(before)
 
@@ -105,7 +106,12 @@ def perform_call(envelope: bytes, job_id: str, attempt: int, results: bytes = b"
     """
     before = _act_as(job_id, attempt)
     try:
-        return encode(_call(parts(envelope), results), limit=_max_bytes, root="result")
+        try:
+            function, args, kwargs = _ready(parts(envelope), results)
+        except (UnknownTask, DecodeError) as error:
+            error.before_start = True
+            raise
+        return encode(function(*args, **kwargs), limit=_max_bytes, root="result")
     finally:
         context.provide(before)
 
@@ -116,7 +122,7 @@ def perform_chunk(envelope: bytes, job_id: str, attempt: int) -> bytes:
     Raises:
         UnknownTask, DecodeError: as `perform_call`; what single items raise is in their records.
     """
-    run = _ChunkRun(parts(envelope))
+    run = _ChunkRun(envelope)
     before = _act_as(job_id, attempt, run)
     try:
         return run.result()
@@ -132,10 +138,8 @@ def perform_item(envelope: bytes, index: int, job_id: str, attempt: int) -> byte
     """
     before = _act_as(f"{job_id}.{index}", attempt)
     try:
-        function, star, items = _open_chunk(parts(envelope))
-        if not 0 <= index < len(items):
-            raise DecodeError(f"the chunk has no item {index}")
-        value = function(*items[index]) if star else function(items[index])
+        function, star, item = _open_item(envelope, index)
+        value = function(*item) if star else function(item)
         return encode(value, limit=_max_bytes, root="result")
     finally:
         context.provide(before)
@@ -174,13 +178,14 @@ class _Silent:
         """Tell nobody."""
 
 
-def _call(found: Parts, results: bytes) -> Any:
+def _ready(found: Parts, results: bytes) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
+    """Return the function of a call and its arguments."""
     function = find(found.head.task)
     resolve = _resolver(results)
     args, kwargs = decode(found.args, resolve=resolve), decode(found.kwargs, resolve=resolve)
     if type(args) is not list or type(kwargs) is not dict:
         raise DecodeError("the arguments of a call are a list and a dict")
-    return function(*args, **kwargs)
+    return function, args, kwargs
 
 
 def _resolver(results: bytes) -> Callable[[str], Any]:
@@ -195,8 +200,26 @@ def _resolver(results: bytes) -> Callable[[str], Any]:
     return resolve
 
 
-def _open_chunk(found: Parts) -> tuple[Callable[..., Any], bool, list[Any]]:
+def _open_chunk(envelope: bytes) -> tuple[Callable[..., Any], bool, list[Any]]:
     """Return the function of a chunk with what is bound to it, whether items are spread, and the items."""
+    try:
+        return _opened(parts(envelope))
+    except (UnknownTask, DecodeError) as error:
+        error.before_start = True
+        raise
+
+
+def _open_item(envelope: bytes, index: int) -> tuple[Callable[..., Any], bool, Any]:
+    """Return the same, of one item."""
+    function, star, items = _open_chunk(envelope)
+    if not 0 <= index < len(items):
+        error = DecodeError(f"the chunk has no item {index}")
+        error.before_start = True
+        raise error
+    return function, star, items[index]
+
+
+def _opened(found: Parts) -> tuple[Callable[..., Any], bool, list[Any]]:
     function = find(found.head.task)
     shape = decode(found.kwargs)
     if type(shape) is list and len(shape) == len(("star", "args", "kwargs")):
@@ -212,8 +235,8 @@ def _open_chunk(found: Parts) -> tuple[Callable[..., Any], bool, list[Any]]:
 class _ChunkRun:
     """All items of one chunk being run."""
 
-    def __init__(self, found: Parts) -> None:
-        self._found = found
+    def __init__(self, envelope: bytes) -> None:
+        self._envelope = envelope
         self._values: list[Any] = []
         self._failures: dict[int, Failure] = {}
 
@@ -224,7 +247,7 @@ class _ChunkRun:
 
     def result(self) -> bytes:
         """Run them and return what became of each."""
-        function, star, items = _open_chunk(self._found)
+        function, star, items = _open_chunk(self._envelope)
         rest = iter(items)
         started = perf_counter_ns()
         while True:

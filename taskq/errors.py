@@ -68,6 +68,10 @@ __all__ = [
 class TaskqError(Exception):
     """Be the root of every error that taskq raises."""
 
+    #: Whether it kept a job from being begun. Set by what runs jobs, not by what jobs may call: the same error, raised
+    #: by a job, is that job's own.
+    before_start = False
+
 
 class ConfigError(TaskqError, ValueError):
     """Say that a setting or an option is unknown or has a value that makes no sense."""

@@ -33,7 +33,7 @@ from taskq.states import Reason
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
-    from types import FrameType, TracebackType
+    from types import FrameType
 
 #: Why a job failed that could not be begun.
 _OWN_REASONS: Final[dict[type[BaseException], Reason]] = {
@@ -261,19 +261,9 @@ class Child:
 
     def failure(self, error: BaseException, reason: Reason = Reason.ERROR) -> bytes:
         """Encode what a job raised."""
-        own = _OWN_REASONS.get(type(error), reason)
-        if own is not reason and reason is Reason.ERROR and _is_ours(error.__traceback__):
-            reason = own
+        if reason is Reason.ERROR and getattr(error, "before_start", False) is True:
+            reason = _OWN_REASONS.get(type(error), reason)
         return values.pack_failure(Failure.from_exception(error, reason), error, strict=self.strict)
-
-
-def _is_ours(trace: TracebackType | None) -> bool:
-    """Tell whether no code but taskq's own had a part in an error: it was raised before the task began."""
-    while trace is not None:
-        if not trace.tb_frame.f_globals.get("__name__", "").startswith(("taskq.", "executors.")):
-            return False
-        trace = trace.tb_next
-    return True
 
 
 def _decoded(meta: bytes) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
@@ -27,7 +27,7 @@ from executors.rq.address import Address
 from executors.rq.outcome import Held, Returned
 from executors.rq.record import inflate
 from taskq import envelope
-from taskq.errors import ConfigError, DecodeError, EncodeError, UnknownTask
+from taskq.errors import DecodeError, EncodeError, UnknownTask
 from taskq.job import JobOptions
 from taskq.serializer import MsgpackSerializer
 
@@ -140,13 +140,19 @@ def run(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: i
     """Run the job as RQ's work horse would, up to the point where its end is written down; return `Returned`'s bytes.
 
     Raises:
-        UnknownTask: its function is not trusted here.
+        UnknownTask: its function, or a callback of it, is not trusted here.
         DecodeError, EncodeError: its data cannot be read, its value cannot be written.
         Exception: whatever the function, or its success callback, raises.
     """
-    rq_job = _rq_job(prefix)
-    job = _restored(rq_job, url, job_id, worker, packed, flags)
-    function = _function(job)
+    try:
+        rq_job = _rq_job(prefix)
+        job = _restored(rq_job, url, job_id, worker, packed, flags)
+        function = _function(job)
+        if flags & 2:
+            _check_callbacks(job)
+    except (UnknownTask, DecodeError) as error:
+        error.before_start = True
+        raise
     with _as_current(job):
         try:
             value = _call(job, function)
@@ -194,7 +200,7 @@ def _rq_job(prefix: str) -> Any:
     import rq.job  # noqa: PLC0415  # the same
 
     if prefix != rq.defaults.RQ_KEY_PREFIX:
-        raise ConfigError(
+        raise UnknownTask(
             f"RQ uses the prefix {rq.defaults.RQ_KEY_PREFIX!r} in this process, the queue {prefix!r}: start the worker "
             f"with RQ_KEY_PREFIX={prefix} in its environment"
         )
@@ -234,7 +240,7 @@ def _function(job: Job) -> Callable[..., Any]:
     if not isinstance(name, str):
         raise DecodeError("the job's data names no function")
     if instance is None:
-        return _trusted(name)
+        return _missing(name) if _is_nowhere(name) else _trusted(name)
     if isinstance(instance, type):  # a class method, as it was bound
         return _trusted(f"{instance.__module__}.{instance.__qualname__}.{name}")
     cls = type(instance)
@@ -255,6 +261,41 @@ def _trusted(dotted: str) -> Callable[..., Any]:
             if module in sys.modules:  # so the rest names something in it, and this refusal has the cure
                 raise
     raise refusal or UnknownTask(f"{dotted!r} names no function: RQ writes module.function")
+
+
+def _missing(dotted: str) -> Callable[..., Any]:
+    """Return what fails as the job of a function that is nowhere fails in a stock worker."""
+
+    def call(*_args: Any, **_kwargs: Any) -> NoReturn:
+        raise ValueError(f"Invalid attribute name: {dotted.rpartition('.')[2]}")
+
+    return call
+
+
+def _is_nowhere(dotted: str) -> bool:
+    """Tell whether no worker can have this function: its module is imported here, and has nothing of that name.
+
+    Nothing is imported or called for it, nor is any attribute of an object looked up: the name comes from anybody.
+    """
+    parts = dotted.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        module = sys.modules.get(".".join(parts[:cut]))
+        if module is not None:
+            found = getattr(module, "__dict__", {})
+            is_package = "__path__" in found  # of which a part may not be imported yet
+            return parts[cut] not in found and "__getattr__" not in found and not (is_package and parts[cut + 1 :])
+    return False
+
+
+def _check_callbacks(job: Job) -> None:
+    """Refuse a job before it begins whose callback may be called elsewhere, but not here.
+
+    Raises:
+        UnknownTask: it has one. One that is nowhere fails when its time comes, as in RQ.
+    """
+    for name in (job._success_callback_name, job._failure_callback_name):  # noqa: SLF001  # as in _succeeded
+        if name and not _is_nowhere(name):
+            _trusted(name)
 
 
 class _as_current:  # noqa: N801  # it reads as what it does: with _as_current(job)

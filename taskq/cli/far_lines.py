@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from taskq import envelope
 from taskq.cli.lines import BadLine, call_with, parse_line
+from taskq.errors import UnknownTask
 
 if TYPE_CHECKING:
     from taskq.cli.lines import Outcome
@@ -21,7 +22,11 @@ def run_far_line(name: str, line: bytes) -> Outcome:
     """
     if not line:  # jsonl.PAUSE
         return b""
-    function = envelope.find(name)
+    try:
+        function = envelope.find(name)
+    except UnknownTask as exc:
+        exc.before_start = True
+        raise
     try:
         value = parse_line(line)
     except BadLine as exc:

@@ -7,13 +7,17 @@ from typing import Any
 
 from rq import Retry, get_current_job
 
+from taskq.errors import UnknownTask
+
 __all__ = [
     "add",
     "boom",
     "give",
+    "note_and_go",
     "note_failure",
     "note_stop",
     "note_success",
+    "refuse",
     "retry_later",
     "stop_nothing",
     "wait_for_the_end",
@@ -47,6 +51,17 @@ def whoami() -> dict[str, Any]:
 def retry_later(times: int) -> Any:
     """Ask to be run again."""
     return Retry(max=times)
+
+
+def note_and_go() -> None:
+    """Note that it ran."""
+    job: Any = get_current_job()
+    job.connection.rpush("noted", f"ran {job.id}")
+
+
+def refuse(*_: Any) -> None:
+    """Raise what a worker says of tasks that it does not know."""
+    raise UnknownTask("not mine")
 
 
 def note_success(job: Any, connection: Any, result: Any) -> None:

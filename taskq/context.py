@@ -6,6 +6,8 @@ somebody asks, so that a job which does not costs nothing.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -83,8 +85,40 @@ class JobContext:
         """
         return JobContext(job_id, attempt + self.attempt - 1, self._number, self._reporter, self.queue)
 
+    def in_forked_process(self) -> JobContext:
+        """Return the context of the same job for a process that it has forked."""
+        return JobContext(self.id, self.attempt, self._number, _Elsewhere(), self.queue)
+
     def __repr__(self) -> str:
         return f"<JobContext {self.id} attempt {self.attempt}>"
+
+
+class _Elsewhere:
+    """The reporter of a process that a job has forked: only the job's own process has a line to the outside."""
+
+    def progress(self, *_: object) -> None:
+        """Refuse."""
+        raise _not_here("progress()")
+
+    def is_cancelled(self, *_: object) -> bool:
+        """Refuse."""
+        raise _not_here("cancelled")
+
+    def log(self, _number: int, text: str) -> None:
+        """Print it: what a job's processes print is kept as what the job prints."""
+        sys.stderr.write(text)
+
+    def meta(self, *_: object) -> dict[str, Any]:
+        """Refuse."""
+        raise _not_here("meta")
+
+    def tell_meta(self, *_: object) -> None:
+        """Refuse."""
+        raise _not_here("meta")
+
+
+def _not_here(what: str) -> NotInJob:
+    return NotInJob(f"current_job().{what} works in the job's own process only, and this one was forked by it")
 
 
 class JobMeta(MutableMapping[str, Any]):
@@ -133,6 +167,16 @@ def provide(provider: Callable[[], JobContext] | None) -> Callable[[], JobContex
     global _provider  # one process runs one job at a time, whichever thread of the job asks
     before, _provider = _provider, provider
     return before
+
+
+def _in_forked_process() -> None:
+    """Let a process that a job has forked ask for the job's id, queue and attempt, and tell nothing."""
+    provider = _provider
+    if provider is not None:
+        provide(lambda: provider().in_forked_process())
+
+
+os.register_at_fork(after_in_child=_in_forked_process)
 
 
 def current_job() -> JobContext:

@@ -6,15 +6,24 @@
 
 Each returns the exception instead of raising it: a job's SystemExit or KeyboardInterrupt is the job's outcome and must
 not end the process that ran it.
+
+A process that a job forks is not the job's: it ends where the job returns or raises, and never comes back from here.
+
+    job ──fork──▶ copy of the process: the arguments behind it are dropped ──▶ returns, raises, exits ──▶ `_leave`
 """
 
 from __future__ import annotations
 
+import os
 import signal
-from contextlib import contextmanager
+import sys
+import threading
+import traceback
+from collections import deque
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import starmap
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from taskq.errors import SoftTimeout
 
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import FrameType
 
-__all__ = ["prepare", "run_many", "run_one"]
+__all__ = ["begin_process", "disown", "prepare", "run_many", "run_one"]
 
 #: The flag of an `async def` in its code object: `inspect.CO_COROUTINE`, without the 5 ms that importing inspect takes.
 _CO_COROUTINE: Final = 0x80
@@ -58,11 +67,17 @@ def run_many(
     After an error the results before it are in the list, and an iterator of arguments stands behind the failed one.
     A job that raises StopIteration looks like the end of the arguments: the caller sees it by the count of results.
     """
+    global _ahead  # noqa: PLW0603  # what this process has before it
+    before, _ahead = _ahead, arguments
     try:
         results.extend((starmap if star else map)(fn, arguments))
-    except BaseException as error:  # noqa: BLE001  # see the module's docstring
-        return error
-    return None
+        error = None
+    except BaseException as raised:  # noqa: BLE001  # see the module's docstring
+        error = raised
+    _ahead = before
+    if _forked:
+        _leave(error)
+    return error
 
 
 def run_one(
@@ -75,9 +90,12 @@ def run_one(
                 results.append(fn(*args, **kwargs))
         else:
             results.append(fn(*args, **kwargs))
-    except BaseException as error:  # noqa: BLE001  # see the module's docstring
-        return error
-    return None
+        error = None
+    except BaseException as raised:  # noqa: BLE001  # see the module's docstring
+        error = raised
+    if _forked:
+        _leave(error)
+    return error
 
 
 @contextmanager
@@ -94,6 +112,68 @@ def _soft_timeout(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+# --- processes that jobs fork
+
+#: The arguments behind the job that runs, one of many; None: none is.
+_ahead: Iterable[Any] | None = None
+#: Whether this process was forked by a job.
+_forked = False
+
+
+def begin_process() -> None:
+    """Let this process run jobs, also when it was forked by one."""
+    global _ahead, _forked  # what this process is
+    _ahead, _forked = None, False
+
+
+def disown() -> None:
+    """Have this process end where its job ends: a job has forked it."""
+    global _forked  # noqa: PLW0603  # what this process is
+    _forked = True
+
+
+def _in_forked_process() -> None:
+    """Start nothing more in a process that one of many jobs has forked, in whichever thread."""
+    if _ahead is not None:
+        disown()
+        with suppress(Exception):
+            deque(_ahead, maxlen=0)  # a C loop finds nothing behind the job that has forked
+
+
+def _leave(error: BaseException | None) -> NoReturn:
+    """End a forked process as Python ends a program, but for the exit handlers, which are the forking process's."""
+    code = 1
+    try:
+        code = _exit_code(error)
+        if error is not None:
+            traceback.clear_frames(error.__traceback__)  # what the job has open is written and closed
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(AttributeError, OSError, ValueError):  # no stream, a closed one, a broken pipe
+                stream.flush()
+    finally:
+        os._exit(code)
+
+
+def _exit_code(error: BaseException | None) -> int:
+    """Return what a program ends with that ends by this, and show what it would show."""
+    if error is None:
+        return 0
+    if not isinstance(error, SystemExit):
+        sys.excepthook(type(error), error, error.__traceback__)
+        return 1
+    if error.code is None or isinstance(error.code, int):
+        return (error.code or 0) & 0xFF
+    with suppress(AttributeError, OSError, ValueError):
+        sys.stderr.write(f"{error.code}\n")
+    return 1
+
+
+os.register_at_fork(after_in_child=_in_forked_process)
 
 
 _runner: asyncio.Runner | None = None

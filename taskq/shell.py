@@ -269,11 +269,26 @@ def _guard() -> int | None:
     """
     if sys.platform != "linux":
         return None
-    reader, _writer = os.pipe()
+    reader, writer = os.pipe()
+    _guards.append(writer)
     fcntl.fcntl(reader, fcntl.F_SETOWN, -os.getpgrp())
     fcntl.fcntl(reader, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(reader, fcntl.F_SETFL, fcntl.fcntl(reader, fcntl.F_GETFL) | os.O_ASYNC)
     return reader
+
+
+#: The write end of our guard, for whose end the kernel waits.
+_guards: list[int] = []
+
+
+def _in_forked_process() -> None:
+    """Hold no guard of the process that was forked: it ends with that one."""
+    while _guards:
+        os.close(_guards.pop())
+    _guard.cache_clear()
+
+
+os.register_at_fork(after_in_child=_in_forked_process)
 
 
 def _read_all(process: subprocess.Popen[bytes], kept: Mapping[str, Kept]) -> None:

@@ -14,11 +14,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import select
 import signal
 import socket
 import threading
+from typing import BinaryIO
 
 from executors.pool.frames import HELLO, VERSION
 from executors.pool.page import Page, create_memory
@@ -31,6 +33,8 @@ _DESCRIPTORS = 5
 _BASIC = 3
 #: What a hello says of the others.
 _HAS_PIDFD, _HAS_OUTPUT = 1 << 16, 1 << 17
+#: Bytes of orders that a child reads at once.
+_READ_AHEAD = 1 << 16
 #: Asks a child to release the jobs it has claimed but not started. Ignored by default, and hardly used by programs.
 RELEASE = signal.SIGURG
 
@@ -78,7 +82,7 @@ class Line:
 
     def release_in_fork(self) -> None:
         """Close the descriptors in a forked copy of the parent, so that the life pipe has one holder only."""
-        for fd in (self.sock.fileno(), self.life, self.pidfd, self.output):
+        for fd in (self.sock.detach(), self.life, self.pidfd, self.output):
             if fd is not None and fd >= 0:
                 os.close(fd)
         if self.bell is not None:
@@ -182,7 +186,30 @@ class Rendezvous:
         self.child_end.close()
 
 
-def open_line(rendezvous: socket.socket, output: int | None = None) -> tuple[socket.socket, Page]:
+class OwnEnd:
+    """The child's end of its line. `input` is what it reads its orders from."""
+
+    def __init__(self, sock: socket.socket, page: Page, life: int) -> None:
+        self.sock = sock
+        self.page = page
+        self._life = life
+        self._input = os.dup(sock.fileno())
+        self.input: BinaryIO = open(self._input, "rb", buffering=_READ_AHEAD, closefd=False)  # noqa: SIM115  # for a whole life
+
+    def abandon(self) -> None:
+        """Let go of it in a process that this one has forked, without a lock: a thread that is not there may hold it.
+
+        The parent hears of the end of its child by the end of the line, and what is written to the page is the child's.
+        """
+        for fd in (self.sock.detach(), self._input, self._life):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self.input = io.BytesIO()
+        with contextlib.suppress(BufferError):  # a thread that is not here any more reads an argument
+            self.page.close()
+
+
+def open_line(rendezvous: socket.socket, output: int | None = None) -> OwnEnd:
     """Make this process's line, hand the parent its end, and see to it that this process dies with the parent.
 
     `output`: the file that this process is going to print into, for the parent to read.
@@ -206,7 +233,7 @@ def open_line(rendezvous: socket.socket, output: int | None = None) -> tuple[soc
     for fd in fds[1:]:
         os.close(fd)
     die_with_writer(life_read)
-    return ours, page
+    return OwnEnd(ours, page, life_read)
 
 
 def die_with_writer(life_read: int) -> None:

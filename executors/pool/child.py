@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from executors.pool.channel import OwnEnd
+
 #: Why a job failed that could not be begun.
 _OWN_REASONS: Final[dict[type[BaseException], Reason]] = {
     UnknownTask: Reason.UNKNOWN_TASK,
@@ -58,14 +60,33 @@ class ChildSettings(Record):
 
 def serve(rendezvous: socket.socket, settings: ChildSettings) -> NoReturn:
     """Run jobs until the parent hangs up. Called by Pool as its initializer; ends the process by SystemExit."""
+    global _serving  # noqa: PLW0603  # what this process is, for the processes that jobs fork
     _leave_parents_signals()
+    runner.begin_process()
+    context.provide(None)
     spool = Spool() if settings.capture else None
-    sock, shared = open_line(rendezvous, None if spool is None else spool.fd)
+    end = open_line(rendezvous, None if spool is None else spool.fd)
     rendezvous.close()
-    child = Child(sock, shared, settings, spool)
+    _serving = child = Child(end, settings, spool)
     child.start(settings)
     child.work()
     raise SystemExit(0)
+
+
+#: The child that this process is; None: it is none, or was forked by a job of one.
+_serving: Child | None = None
+
+
+def _in_forked_process() -> None:
+    """Keep a process that a job forks from the child's line: only the child itself reads, claims, commits, flushes."""
+    global _serving  # as in serve
+    child, _serving = _serving, None
+    if child is not None:
+        runner.disown()
+        child.abandon()
+
+
+os.register_at_fork(after_in_child=_in_forked_process)
 
 
 def _leave_parents_signals() -> None:
@@ -89,15 +110,13 @@ def _flush_prints() -> None:
 class Child:
     """The state of one child process. Also the Reporter of the job that runs."""
 
-    def __init__(
-        self, sock: socket.socket, shared: page.Page, settings: ChildSettings, spool: Spool | None = None
-    ) -> None:
-        self._sock = sock
-        self._input = os.fdopen(os.dup(sock.fileno()), "rb", buffering=1 << 16)
+    def __init__(self, end: OwnEnd, settings: ChildSettings, spool: Spool | None = None) -> None:
+        self._end = end
+        self._input = end.input
         self._send_lock = threading.Lock()
-        self.words = shared.words
-        self._arguments = shared.arguments
-        self.journal = Journal(shared, self._send)
+        self.words = end.page.words
+        self._arguments = end.page.arguments
+        self.journal = Journal(end.page, self._send)
         self.strict = settings.strict
         self.session = settings.session
         self.max_tasks = settings.max_tasks
@@ -204,9 +223,15 @@ class Child:
     def _send(self, data: bytes) -> None:
         with self._send_lock:
             try:
-                self._sock.sendall(data)
+                self._end.sock.sendall(data)
             except OSError:  # the parent is gone
                 os._exit(0)
+
+    def abandon(self) -> None:
+        """Be no child any more, in a process that a job has forked."""
+        self._execution = None
+        self._end.abandon()
+        self._input = self._end.input
 
     # -- Reporter
 

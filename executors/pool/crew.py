@@ -117,6 +117,7 @@ def _finish_all() -> None:
 
 def _release_all_in_fork() -> None:
     for crew in list(_open):
+        _open.discard(crew)  # a copy of this copy has other files behind the same numbers
         crew.release_in_fork()
 
 

@@ -183,7 +183,7 @@ class Dispatcher:
         for line in (*(slot.line for slot in self.books.slots.values()), *self._unclosed):
             line.release_in_fork()
         self._offers.close()
-        for fd in (self._wake_read, self._wake_write, self._rendezvous.parent_end.fileno()):
+        for fd in (self._wake_read, self._wake_write, self._rendezvous.parent_end.detach()):
             os.close(fd)
 
     # -- the loop

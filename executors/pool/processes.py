@@ -119,6 +119,11 @@ class _Watched:
     policy: StartPolicy | None
     _stillborn = False
     _owner: int | None = None
+    #: Whether the kernel tells us of its end; a fork server's children are not ours.
+    _is_our_child = True
+    #: A descriptor that tells of its end, and how it is closed.
+    _death: int | None = None
+    _forget_death: weakref.finalize[..., Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the parent's side behind when a process object is sent to its process."""
@@ -131,7 +136,16 @@ class _Watched:
             self._stillborn = True
             self.policy.stillborn = self.policy.stillborn or self
         else:
+            self._watch_death()
             self.policy.remember(self)  # type: ignore[arg-type]
+
+    def _watch_death(self) -> None:
+        """Open what tells of its end whoever else lives on: a process that a job forks keeps multiprocessing's pipe."""
+        if self._is_our_child and hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):  # no descriptors left: then by that pipe
+                self._death = os.pidfd_open(self.pid)  # type: ignore[attr-defined]
+                self._forget_death = weakref.finalize(self, os.close, self._death)
+                self._forget_death.atexit = False
 
     def _is_foreign(self) -> bool:
         """Tell whether this is the copy in a process that the program forked: these are not its children."""
@@ -156,6 +170,9 @@ class _Watched:
             return
         super().join(timeout)  # type: ignore[misc]
         if self.exitcode is not None:
+            if self._forget_death is not None:
+                self._death = None
+                self._forget_death()
             self._tell(self.pid, self.exitcode)  # type: ignore[attr-defined]
 
     def _tell(self, pid: int | None, exitcode: int) -> None:
@@ -175,6 +192,8 @@ class _Watched:
             if self.policy is None or self.policy.stillborn is not self:
                 raise AttributeError("it was not started, and another one tells Pool so")
             return self.policy.at_its_end
+        if self._death is not None:
+            return self._death
         found: int = super().sentinel  # type: ignore[misc]
         return found
 
@@ -193,6 +212,8 @@ class SpawnTaskqProcess(_Watched, multiprocessing.context.SpawnProcess):
 
 class ForkServerTaskqProcess(_Watched, multiprocessing.context.ForkServerProcess):
     """A child made by forkserver."""
+
+    _is_our_child = False
 
 
 class _IdleQueue(multiprocessing.queues.SimpleQueue[Any]):

@@ -20,7 +20,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.errors import ConfigError, DecodeError, UnknownTask
 from taskq.job import JobOptions
-from taskq.result import qualified_name
+from taskq.names import qualified_name
 from taskq.retry import Retry
 
 if TYPE_CHECKING:

@@ -4,15 +4,16 @@
                                                                                             │
     the original class (builtin or already imported here), or JobFailed  ◀──to_exception────┘
 
-Nothing is imported because a failure names it.
+Nothing is imported because a failure names it, and no code of the class runs to rebuild its exception (`rebuild`). What
+its plain fields cannot hold of one (attributes, the members of a group, ...) stands in its `details`.
 """
 
 from __future__ import annotations
 
 import signal
-import sys
 import traceback as tracebacks
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from taskq.errors import (
     DecodeError,
@@ -25,13 +26,17 @@ from taskq.errors import (
     JobTimeout,
     RemoteError,
 )
+from taskq.names import qualified_name
+from taskq.rebuild import Parts, build, find_class, has_own_text, is_exception, parts_of
 from taskq.record import Record
 from taskq.states import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["Failure", "Scalar", "describe_exit", "qualified_name"]
+    from taskq.details import Details
+
+__all__ = ["Failure", "Scalar", "describe_exit"]
 
 #: What the `args` of an exception may hold to travel with its failure.
 Scalar: TypeAlias = bool | int | float | str | bytes | None
@@ -51,10 +56,11 @@ TRACEBACK_LIMIT = 65_536
 #: Characters kept of another job's message.
 BRIEF_LIMIT = 500
 
-#: What a task may end with besides an Exception: its job's outcome, as with every executor of concurrent.futures.
-ENDINGS: dict[str, type[BaseException]] = {
-    kind.__name__: kind for kind in (SystemExit, KeyboardInterrupt, GeneratorExit)
-}
+#: Exceptions within exceptions that are described: members of groups, causes.
+NESTED_MAX: Final = 4
+
+#: Bytes of details that are looked at.
+DETAILS_MAX: Final = 131_072
 
 #: Bytes or characters that all the `args` of an exception may take together to travel with it.
 ARGS_LIMIT = 4096
@@ -84,18 +90,36 @@ class Failure(Record):
     exitcode: int | None = None
     crashes: int = 0
     args: tuple[Scalar, ...] | None = None
+    details: bytes = b""
 
     @classmethod
     def from_exception(cls, exc: BaseException, reason: Reason = Reason.ERROR) -> Self:
         """Describe an exception; one whose own `__str__` fails is described all the same."""
+        return cls._described(exc, reason, _clean(_traceback_of(exc), TRACEBACK_LIMIT), 0)
+
+    @classmethod
+    def _described(cls, exc: BaseException, reason: Reason, traceback: str, depth: int) -> Self:
+        parts = parts_of(exc)
+        text = _text_of(exc)
+        message = _clean(text, MESSAGE_LIMIT)
+        args = None if parts.members else _plain_args(parts.args)
         return cls(
             reason=reason,
             type=qualified_name(type(exc)),
-            message=_clean(_text_of(exc), MESSAGE_LIMIT),
-            traceback=_clean(_traceback_of(exc), TRACEBACK_LIMIT),
+            message=message,
+            traceback=traceback,
             mro=_names_of(type(exc)),
-            args=_plain_args(exc),
+            args=args,
+            details=_details_of(exc, parts, args is not None, (text, message), partial(cls._nested, depth=depth + 1)),
         )
+
+    @classmethod
+    def _nested(cls, exc: BaseException, *, depth: int) -> list[Any]:
+        """Describe an exception inside another; its traceback is in that one's."""
+        if depth > NESTED_MAX:
+            bare = cls(reason=Reason.ERROR, type=qualified_name(type(exc)), message=_clean(_text_of(exc), BRIEF_LIMIT))
+            return bare.to_data()
+        return cls._described(exc, Reason.ERROR, "", depth).to_data()
 
     @classmethod
     def crashed(cls, exitcode: int | None, crashes: int) -> Self:
@@ -145,7 +169,8 @@ class Failure(Record):
         """Return the failure as a list of plain values, the opposite of `from_data`."""
         args = None if self.args is None else list(self.args)
         head = [self.reason.value, self.type, self.message, self.traceback]
-        return [*head, list(self.mro), self.exitcode, self.crashes, args]
+        more = [self.details] if self.details else []
+        return [*head, list(self.mro), self.exitcode, self.crashes, args, *more]
 
     @classmethod
     def from_data(cls, data: object) -> Self:
@@ -160,6 +185,7 @@ class Failure(Record):
             if not fits(entry):
                 raise DecodeError(f"a failure's {name} cannot be {_brief(entry)}")
         reason, kind, message, traceback, mro, exitcode, crashes, args = data[: len(FIELD_CHECKS)]
+        details = data[len(FIELD_CHECKS)] if len(data) > len(FIELD_CHECKS) else b""
         return cls(
             reason=Reason(reason),
             type=kind,
@@ -169,21 +195,50 @@ class Failure(Record):
             exitcode=exitcode,
             crashes=crashes,
             args=None if args is None else tuple(args),
+            details=details if type(details) is bytes and len(details) <= DETAILS_MAX else b"",
         )
 
-    def to_exception(self, job_id: str | None = None) -> BaseException:
+    def to_exception(
+        self, job_id: str | None = None, *, home: bool = False, extra: Mapping[str, Any] | None = None
+    ) -> BaseException:
         """Build the exception to raise for this failure.
 
         It is of the original class when that is a builtin exception or a class of a module imported
-        already, and the class can be rebuilt with the same text; `JobFailed` otherwise. What the pool
-        ended is a `JobCrashed`, `JobTimeout` or `JobLost`. The remote traceback, if any, is the cause.
+        already, and can be rebuilt with the same text; else it is `JobFailed`, with a note that says why.
+        What the pool ended is a `JobCrashed`, `JobTimeout` or `JobLost`. The remote traceback, if any, is the cause.
+
+        `home`: it comes from a child of this very program, so it may be a SystemExit. `extra`: attributes, and `args`,
+        that came by another way than the details.
         """
-        exc = self._pool_error() or self._original() or self._as_job_failed()
+        exc = self._pool_error() or self.original(0, home=home, extra=extra or {})
         if isinstance(exc, JobError):
             exc.job_id = job_id
         if self.traceback:
-            exc.__cause__ = RemoteError(self.traceback)
+            cause, exc.__cause__ = exc.__cause__, RemoteError(self.traceback)
+            exc.__cause__.__cause__ = cause
         return exc
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the exception is in it."""
+        try:
+            details = self._read_details()
+        except DecodeError:
+            return False
+        if details is None:
+            return self.args is not None
+        return not (details.lost or details.why) and all(inner.is_whole for inner in self.inner())
+
+    def inner(self) -> Iterator[Failure]:
+        """Yield the failures of the exceptions inside: the members of a group, the cause."""
+        details = self._read_details()
+        if details is not None:
+            for data in (
+                *details.members,
+                *details.errors.values(),
+                *([] if details.cause is None else [details.cause]),
+            ):
+                yield Failure.from_data(data)
 
     def _pool_error(self) -> JobError | None:
         if self.reason is Reason.CRASHED:
@@ -194,24 +249,85 @@ class Failure(Record):
             return JobExpired(self.message)
         return JobLost(self.message) if self.reason is Reason.LOST else None
 
-    def _as_job_failed(self) -> JobFailed:
-        return JobFailed(self.message, type=self.type, traceback=self.traceback)
+    def _read_details(self) -> Details | None:
+        """Return what the details say.
 
-    def _original(self) -> BaseException | None:
-        """Rebuild the exception itself, or return None when that cannot be done truly."""
-        found = _imported_class(self.type)
-        if found is None:
+        Raises:
+            DecodeError: they are not what taskq writes.
+        """
+        if not self.details:
             return None
+        from taskq.details import unpack  # noqa: PLC0415  # 10 ms that only exceptions with such parts pay
+
+        return unpack(self.details)
+
+    def original(self, depth: int, *, home: bool, extra: Mapping[str, Any]) -> BaseException:
+        """Rebuild the exception itself, or say in a JobFailed why that cannot be done truly."""
         try:
-            exc = found(self.message) if self.args is None else found(*self.args)
-            return exc if _text_of(exc) == self.message and type(exc) is found else None
-        except Exception:  # noqa: BLE001 - a stranger's constructor may raise anything; JobFailed serves then
-            return None
+            return self._rebuilt(depth, home=home, extra=extra)
+        except (DecodeError, ValueError) as error:
+            failed = JobFailed(self.message, type=self.type, traceback=self.traceback)
+            failed.add_note(f"taskq: it is no {self.type} here because {error}")
+            return failed
+
+    def _rebuilt(self, depth: int, *, home: bool, extra: Mapping[str, Any]) -> BaseException:
+        found = find_class(self.type)
+        if found is None:
+            raise ValueError("this program has imported no exception class of that name")
+        if not (home or is_exception(found)):
+            raise ValueError("what is no Exception would end the program that waits for it")
+        details = self._read_details()
+        if details is None:
+            return self._from_plain(found)
+        if details.why and not extra:
+            raise ValueError(details.why)
+        attributes = {**details.attributes, **extra.get("attributes", {})}
+        args = extra.get("args", self.args if details.args is None else details.args)
+        parts = Parts(args or (), attributes, details.fields, details.notes)
+        parts.message = details.message
+        if depth < NESTED_MAX:
+            inner = partial(_inner, depth=depth + 1, home=home)
+            parts.members = [inner(data) for data in details.members]
+            parts.attributes = attributes | {name: inner(data) for name, data in details.errors.items()}
+        exc = build(found, parts)
+        if details.cause is not None and depth < NESTED_MAX:
+            exc.__cause__ = inner(details.cause)
+        _note_losses(exc, [name for name in details.lost if not _is_in(extra, name)], details.lost)
+        return exc
+
+    def _from_plain(self, found: Any) -> BaseException:
+        """Rebuild it from its arguments, or of a failure that has none, from its text."""
+        if self.args is not None:
+            return build(found, Parts(self.args))
+        exc = build(found, Parts((self.message,)))
+        if has_own_text(found) or _text_of(exc) != self.message:
+            raise ValueError("of its arguments only its text is known")
+        return exc
 
 
-def qualified_name(cls: type) -> str:
-    """Return a class's name as "module.Qualname", builtins without their module."""
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+def _inner(data: object, *, depth: int, home: bool) -> BaseException:
+    """Rebuild an exception that stands in another."""
+    return Failure.from_data(data).original(depth, home=home, extra={})
+
+
+def _details_of(exc: BaseException, parts: Parts, plain: bool, texts: tuple[str, str], nested: Any) -> bytes:
+    """Return what the plain fields leave out; empty: nothing."""
+    cause = exc.__cause__
+    if plain and cause is None and not (parts.attributes or parts.fields or parts.notes or parts.members):
+        return b""
+    from taskq.details import pack  # noqa: PLC0415  # see Failure._read_details
+
+    return pack(exc, parts, plain=plain, texts=texts, nested=nested)
+
+
+def _is_in(extra: Mapping[str, Any], name: str) -> bool:
+    return name in extra.get("attributes", {}) or (name.startswith("args[") and "args" in extra)
+
+
+def _note_losses(exc: BaseException, names: Sequence[str], reasons: Mapping[str, str]) -> None:
+    if names:
+        told = "; ".join(f"{name} ({reasons[name]})" for name in names)
+        BaseException.add_note(exc, f"taskq: not carried from the job: {told}")
 
 
 def describe_exit(exitcode: int | None) -> str:
@@ -252,42 +368,17 @@ def _clean(text: str, limit: int) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _plain_args(exc: BaseException) -> tuple[Scalar, ...] | None:
+def _plain_args(args: Sequence[Any]) -> tuple[Scalar, ...] | None:
     """Return the exception's arguments if they can travel as they are: then the original can be rebuilt."""
-    args = _full_args(exc)
     if not all(type(arg) in SCALARS and _travels(arg) for arg in args):
         return None
-    return args if sum(len(arg) for arg in args if isinstance(arg, (str, bytes))) <= ARGS_LIMIT else None
-
-
-def _full_args(exc: BaseException) -> tuple[Any, ...]:
-    """Return what the exception was built from; OSError takes file names out of its `args`."""
-    if isinstance(exc, OSError) and exc.filename is not None and len(exc.args) == len(("errno", "strerror")):
-        second = () if exc.filename2 is None else (None, exc.filename2)
-        return (*exc.args, exc.filename, *second)
-    return exc.args
+    return tuple(args) if sum(len(arg) for arg in args if isinstance(arg, (str, bytes))) <= ARGS_LIMIT else None
 
 
 def _travels(arg: Scalar) -> bool:
     if isinstance(arg, str):
         return arg.isascii() or arg == _clean(arg, len(arg))
     return not isinstance(arg, int) or arg.bit_length() < 64  # noqa: PLR2004 - bits of msgpack's integers
-
-
-def _imported_class(name: str) -> type[BaseException] | None:
-    """Find an exception class by its name among the modules imported already, without running any code."""
-    if name in ENDINGS:
-        return ENDINGS[name]
-    parts = name.split(".")
-    candidates = [("builtins", parts)] if len(parts) == 1 else []
-    candidates += [(".".join(parts[:cut]), parts[cut:]) for cut in range(len(parts) - 1, 0, -1)]
-    for module, path in candidates:
-        found: object = sys.modules.get(module)
-        for part in path:
-            found = getattr(found, "__dict__", {}).get(part)
-        if isinstance(found, type) and issubclass(found, Exception):
-            return found
-    return None
 
 
 def _brief(value: object) -> str:

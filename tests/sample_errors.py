@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from typing import Any, NoReturn
 
@@ -77,6 +78,31 @@ class FailsInLoading(Exception):
         return refuse, ("cannot be loaded",)
 
 
+class ExitsInReduce(Exception):
+    """An exception whose pickle exits when it is loaded; it has an attribute that only a pickle could carry."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.extra = Plain
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send a call that exits."""
+        return sys.exit, (3,)
+
+
+class _Kills:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (44,)
+
+
+class KillsInLoadingToo(Exception):
+    """An exception with an attribute whose loading kills the process."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.extra = _Kills()
+
+
 class Unpicklable:
     """A value that cannot be pickled."""
 
@@ -122,6 +148,13 @@ def raise_odd(code: int, reason: str) -> None:
 def raise_keyword_only(code: int) -> None:
     """Raise an exception that is built by keyword."""
     raise KeywordOnly(code=code)
+
+
+def raise_group() -> None:
+    """Raise a group of which one member has an odd constructor."""
+    noted = ValueError("v")
+    noted.add_note("noted")
+    raise ExceptionGroup("several", [noted, OddConstructor(7, "strange")])
 
 
 def raise_with_cause() -> None:

@@ -8,11 +8,15 @@ which proves that the code is ready for a queue on which nothing is ever pickled
 from __future__ import annotations
 
 import pickle
+from contextlib import suppress
+from importlib import import_module
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.errors import DecodeError, EncodeError
+from taskq.rebuild import find_class, obstacle, parts_of
 from taskq.result import Failure
 
 if TYPE_CHECKING:
@@ -147,14 +151,28 @@ def unpack(encoding: int, data: bytes | memoryview) -> Any:
 
 
 def pack_failure(failure: Failure, error: BaseException | None = None, *, strict: bool = False) -> bytes:
-    """Encode a failure, with the exception itself when it can be pickled (never under `strict`)."""
-    pickled = None
-    if error is not None and not strict:
-        try:
-            pickled = pickle.dumps(error, _PROTOCOL)
-        except Exception:  # noqa: BLE001  # any class may refuse in any way; its description still travels
-            pickled = None
+    """Encode a failure, with what it cannot say of the exception pickled (never under `strict`)."""
+    pickled = None if error is None or strict else _pickled(failure, error)
     return bytes(msgpack.packb([failure.to_data(), pickled], unicode_errors="surrogatepass"))
+
+
+def _pickled(failure: Failure, error: BaseException) -> bytes | None:
+    """Return the parts of an exception that its failure leaves out, or where parts do not make one, itself."""
+    kind = type(error)
+    cannot = obstacle(kind)
+    if not cannot and failure.is_whole:
+        return None
+    whole = cannot or isinstance(error, BaseExceptionGroup)
+    try:
+        return pickle.dumps(error if whole else _picklable_parts(error), _PROTOCOL)
+    except Exception:  # noqa: BLE001  # any class may refuse in any way; its description still travels
+        return None
+
+
+def _picklable_parts(error: BaseException) -> dict[str, Any]:
+    parts = parts_of(error)
+    attributes = {name: value for name, value in parts.attributes.items() if _picklable(value)}
+    return {"attributes": attributes, **({"args": parts.args} if _picklable(parts.args) else {})}
 
 
 def unpack_failure(data: bytes | memoryview) -> tuple[Failure, bytes | None]:
@@ -165,17 +183,49 @@ def unpack_failure(data: bytes | memoryview) -> tuple[Failure, bytes | None]:
 
 def rebuild(failure: Failure, pickled: bytes | None, job_id: str | None) -> BaseException:
     """Return the exception that `Job.result` raises: the task's own one where possible, with the remote traceback."""
-    described = failure.to_exception(job_id)
-    if pickled is None:
+    _import_classes(failure)
+    loaded = None if pickled is None else _loaded(pickled)
+    described = failure.to_exception(job_id, home=True, extra=loaded if type(loaded) is dict else None)
+    if not isinstance(loaded, BaseException):
         return described
+    loaded.__cause__ = described.__cause__
+    return loaded
+
+
+def _import_classes(failure: Failure, depth: int = 5) -> None:
+    """Import the modules of an exception's class and of those inside it, as unpickling them would."""
+    module = failure.type
+    while "." in module and find_class(failure.type) is None:
+        module = module.rpartition(".")[0]
+        with suppress(Exception, SystemExit):  # then it is described
+            import_module(module)
+    for inner in failure.inner() if depth else ():
+        _import_classes(inner, depth - 1)
+
+
+def _loaded(pickled: bytes) -> Any:
+    """Unpickle an exception, or parts of one; None where that fails, or would end this process."""
     try:
-        error = pickle.loads(pickled)  # noqa: S301  # from our own child, over a private socket
-    except Exception:  # noqa: BLE001  # classes whose __init__ does not take what they keep in args
-        return described
-    if not isinstance(error, BaseException):
-        return described
-    error.__cause__ = described.__cause__
-    return error
+        return _Careful(BytesIO(pickled)).load()
+    except (Exception, SystemExit, GeneratorExit):  # noqa: BLE001  # classes whose __init__ wants other than their args
+        return None
+
+
+class _Careful(pickle.Unpickler):
+    """Load an exception, but nothing that ends the process that awaits it."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ENDINGS:
+            raise pickle.UnpicklingError(f"{module}.{name} would end this process")
+        return super().find_class(module, name)
+
+
+#: What ends a process at once, or any process: nothing that an exception is made of.
+_ENDINGS: Final = frozenset(
+    (module, name)
+    for module in ("os", "posix", "nt", "sys", "builtins", "_sitebuiltins", "signal", "_signal")
+    for name in ("_exit", "abort", "kill", "killpg", "exit", "quit", "raise_signal")
+)
 
 
 def _refusal(value: Any, root: str, error: Exception) -> EncodeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from taskq.errors import JobFailed, RemoteError
-from taskq.result import qualified_name
+from taskq.names import qualified_name
 
 __all__ = ["describe", "in_words", "traceback_of"]
 

@@ -16,7 +16,7 @@ from taskq.codec.extensions import NATIVE, object_packer_of, packer_of, referenc
 from taskq.codec.survey import CONTAINERS
 from taskq.codec.wire import FIRST_RESERVED
 from taskq.errors import EncodeError
-from taskq.result import qualified_name
+from taskq.names import qualified_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import signal
+import subprocess
 import sys
+import threading
 import types
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskq import codec
+from taskq import codec, rebuild
 from taskq.errors import (
     DecodeError,
     DependencyFailed,
@@ -26,6 +31,9 @@ from taskq.errors import (
 from taskq.result import Failure, describe_exit
 from taskq.states import Reason
 from tests.sample_errors import BrokenText, KeywordOnly, OddConstructor, Plain, WithAttributes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Outer:
@@ -88,31 +96,244 @@ def test_os_error_keeps_its_fields() -> None:
     )
 
 
+class Slotted(Exception):
+    """Keep attributes in slots, one of them mangled."""
+
+    __slots__ = ("__hidden", "code")
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        self.__hidden = -code
+
+    @property
+    def hidden(self) -> int:
+        """Return the mangled one."""
+        return self.__hidden
+
+
+class FileTrouble(OSError):
+    """Have a constructor of its own above OSError's."""
+
+    def __init__(self, *, path: str) -> None:
+        super().__init__(2, "no such thing", path)
+        self.path = path
+
+
+class Several(ExceptionGroup):
+    """A group with a constructor of its own."""
+
+    def __new__(cls, message: str, members: list[Exception], code: int) -> Self:
+        """Make it of two arguments."""
+        return super().__new__(cls, message, members)
+
+    def __init__(self, message: str, members: list[Exception], code: int) -> None:
+        self.code = code
+
+
+def traced(act: Callable[[], object]) -> Exception:
+    """Return the exception that this raises."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        act()
+    return caught.value
+
+
+FULL_ORIGINALS = [
+    OddConstructor(3, "why"),
+    KeywordOnly(code=3),
+    WithAttributes(3, {"a": (1, 2)}),
+    Slotted(5),
+    FileTrouble(path="/here"),
+    BlockingIOError(11, "later", 5),
+    subprocess.CalledProcessError(3, ["ls", "-l"], output=b"x"),
+    asyncio.IncompleteReadError(b"ab", 7),
+    traced(lambda: json.loads("{")),
+    traced(lambda: compile("a b", "file.py", "exec")),
+    traced(lambda: __import__("no_such_module")),
+    traced(lambda: ().nothing),  # type: ignore[attr-defined]
+    traced(lambda: int("x", 99)),
+    ValueError((1, 2), {"a": datetime(2026, 1, 1, tzinfo=UTC)}),
+    UnicodeDecodeError("utf-8", b"\xff" * 5000, 0, 1, "long"),
+]
+
+
+@pytest.mark.parametrize("error", FULL_ORIGINALS, ids=lambda error: type(error).__name__)
+def test_comes_back_with_its_attributes(error: Exception) -> None:
+    """An exception whose constructor takes something else than its text comes back whole: no constructor is run."""
+    back = travelled(error)
+    assert type(back) is type(error)
+    assert (back.args, str(back), vars(back)) == (error.args, str(error), vars(error))
+    for name in ("errno", "filename", "characters_written", "name", "lineno", "text", "code", "hidden", "object"):
+        assert getattr(back, name, None) == getattr(error, name, None)
+
+
+def test_groups_keep_their_members() -> None:
+    """A group comes back with its members, of their classes, with notes and attributes, at every level."""
+    inner = OddConstructor(3, "why")
+    inner.add_note("of the member")
+    error = Several("outer", [ValueError("a"), ExceptionGroup("inner", [inner, KeyError("b")])], code=4)
+    error.add_note("of the group")
+    back = travelled(error)
+    assert isinstance(back, Several)
+    assert (back.code, back.message, back.__notes__) == (4, "outer", ["of the group"])
+    matched, rest = back.split(OddConstructor)
+    assert matched is not None
+    assert rest is not None
+    (found,) = matched.exceptions[0].exceptions  # type: ignore[union-attr]
+    assert (found.code, found.__notes__) == (3, ["of the member"])
+    assert str(rest.exceptions[0]) == "a"
+
+
+def test_an_unknown_member_is_a_job_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member whose class is not known here is a JobFailed, and the group a group."""
+    failure = Failure.from_exception(ExceptionGroup("two", [ValueError("a"), Plain("b")]))
+    monkeypatch.delattr("tests.sample_errors.Plain")
+    back = failure.to_exception()
+    assert isinstance(back, ExceptionGroup)
+    assert [type(member) for member in back.exceptions] == [ValueError, JobFailed]
+
+
+def test_the_cause_comes_too() -> None:
+    """What an exception was raised from is there, behind the remote traceback; and so are exceptions that it holds."""
+    error = Plain("second")
+    error.__cause__ = OddConstructor(1, "first")
+    error.original = KeyError("held")  # type: ignore[attr-defined]
+    back: Any = travelled(error)
+    assert type(back.original) is KeyError
+    assert isinstance(back.__cause__, RemoteError)
+    assert isinstance(back.__cause__.__cause__, OddConstructor)
+    assert back.__cause__.__cause__.code == 1
+
+
+def test_what_cannot_be_carried_is_said() -> None:
+    """An attribute that cannot travel is left out, and a note names it and says why."""
+    error = OddConstructor(3, "why")
+    error.reason = threading.Lock()  # type: ignore[assignment]
+    back = travelled(error)
+    assert isinstance(back, OddConstructor)
+    assert back.code == 3
+    assert not hasattr(back, "reason")
+    assert "not carried from the job: reason (object of type _thread.lock" in back.__notes__[0]
+
+
+class NeedsAttribute(Exception):
+    """Make its text of an attribute."""
+
+    def __init__(self, lock: object) -> None:
+        self.lock = lock
+
+    def __str__(self) -> str:
+        """Return a text that wants the attribute."""
+        return f"waited for {self.lock.locked()}"  # type: ignore[attr-defined]
+
+
+class Endless(Exception):
+    """Have an attribute beyond all bounds."""
+
+    def __init__(self) -> None:
+        super().__init__("endless")
+        self.data = b"x" * 1_000_000
+
+    def __str__(self) -> str:
+        """Return a text of it."""
+        return f"{len(self.data)} bytes"
+
+
 @pytest.mark.parametrize(
-    "error",
+    ("error", "why"),
     [
-        OddConstructor(3, "why"),
-        KeywordOnly(code=3),
-        WithAttributes(3, {"a": 1}),
-        ExceptionGroup("two", [ValueError("a"), ValueError("b")]),
+        (NeedsAttribute(threading.Lock()), "would not be the same without args[0], lock"),
+        (Endless(), "would not be the same without data"),
+        (RuntimeError(1, threading.Lock()), "would not be the same without args[1]"),
+        (SystemExit(3), "would end the program"),
+        (KeyboardInterrupt(), "would end the program"),
+        (GeneratorExit(), "would end the program"),
+        (asyncio.CancelledError("stop"), "would end the program"),
+        (BaseExceptionGroup("two", [SystemExit(1)]), "would end the program"),
     ],
-    ids=lambda error: type(error).__name__,
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-def test_what_cannot_be_rebuilt_truly_becomes_job_failed(error: BaseException) -> None:
-    """What plain arguments cannot rebuild becomes a JobFailed that names it."""
+def test_what_cannot_be_rebuilt_truly_becomes_job_failed(error: BaseException, why: str) -> None:
+    """What would not be itself, or would end the program that waits, is a JobFailed that names it and says why."""
     back = travelled(error)
     assert type(back) is JobFailed
     assert back.type.endswith(type(error).__qualname__)
     assert type(error).__qualname__ in str(back)
     assert "Traceback" in back.traceback
+    assert why in back.__notes__[0]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()], ids=repr)
-def test_what_ends_programs_is_an_outcome_too(error: BaseException) -> None:
-    """SystemExit and its like come back as what they were, as from the executors of the standard library."""
-    back = travelled(error)
+def test_what_ends_programs_is_an_outcome_at_home(error: BaseException) -> None:
+    """From a child of this program SystemExit and its like come back as what they were, as from other executors."""
+    back = Failure.from_exception(raised(error)).to_exception("7", home=True)
     assert type(back) is type(error)
     assert back.args == error.args
+
+
+class Watchful(Exception):
+    """Note each piece of its own code that runs."""
+
+    ran: ClassVar[list[str]] = []
+
+    def __new__(cls, *args: object) -> Self:
+        """Note it."""
+        cls.ran.append("new")
+        return super().__new__(cls, *args)
+
+    def __init__(self, text: str) -> None:
+        self.ran.append("init")
+        super().__init__(text)
+
+    def __setstate__(self, state: object) -> None:
+        """Note it."""
+        self.ran.append("setstate")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Note it."""
+        self.ran.append("reduce")
+        return super().__reduce__()  # type: ignore[return-value]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self.ran.append("setattr")
+        super().__setattr__(name, value)
+
+    def __getattribute__(self, name: str) -> Any:
+        type(self).ran.append("getattribute")
+        return super().__getattribute__(name)
+
+    @property
+    def code(self) -> int:
+        """Note it."""
+        self.ran.append("get")
+        return 0
+
+    @code.setter
+    def code(self, value: int) -> None:
+        self.ran.append("set")
+
+
+def test_no_code_of_the_class_runs() -> None:
+    """Whatever a failure from elsewhere holds, nothing of the class that it names is called to rebuild it."""
+    parts = rebuild.Parts(("text",), {"code": 3, "__class__": "Evil", "other": 1}, {"errno": 5})
+    Watchful.ran.clear()
+    back = rebuild.build(Watchful, parts)
+    assert Watchful.ran == []
+    assert type(back) is Watchful
+    assert object.__getattribute__(back, "__dict__") == {"code": 3, "other": 1}
+
+
+def test_details_of_others_raise_nothing_else() -> None:
+    """Details that taskq never wrote make a JobFailed, of any depth and any kind."""
+    nested: Any = ["error", "ValueError", "x", "", [], None, 0, None]
+    for _ in range(50):
+        nested = ["error", "ExceptionGroup", "x", "", [], None, 0, None, codec.encode({"members": [nested]})]
+    junk: list[Any] = [b"", b"\xc1", codec.encode([]), codec.encode({"args": [5]}), codec.encode({"members": [[1]]})]
+    junk += [codec.encode({"attributes": {"a": b"\xc1"}}), codec.encode({"fields": {"errno": codec.encode([])}})]
+    for details in (*junk, nested[8]):
+        data = ["error", "OSError", "x", "", [], None, 0, [1, "x"], details]
+        assert isinstance(Failure.from_data(data).to_exception(), (OSError, JobFailed))
+        data[1] = "ExceptionGroup"
+        assert isinstance(Failure.from_data(data).to_exception(), (ExceptionGroup, JobFailed))
 
 
 def test_the_cause_shows_the_remote_traceback() -> None:

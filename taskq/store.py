@@ -63,7 +63,8 @@ class JobRecord:
 
     `attempts` counts starts (those that were given back are taken off again), `crashes` those that ended because their
     process or their worker died, `retries` those that came after an error. `due_at`: when a scheduled job may start.
-    `result`: the value as codec bytes, of a succeeded job; `failure`: of a failed one. `meta`: codec bytes of a dict.
+    `result`: the value as codec bytes, of a succeeded job; `failure`: of a failed one; `refusal`: why the last worker
+    that took a waiting one did not run it. `meta`: codec bytes of a dict.
     """
 
     id: str
@@ -88,6 +89,7 @@ class JobRecord:
     envelope: bytes = b""
     result: bytes | None = None
     failure: Failure | None = None
+    refusal: Failure | None = None
 
     @property
     def reason(self) -> Reason | None:
@@ -239,8 +241,10 @@ class Verdict:
 
     - SUCCEEDED with `result`, FAILED with `failure`, CANCELLED: it has ended.
     - SCHEDULED: it runs again after `delay` seconds, because of `failure` (a retry).
-    - QUEUED: it goes back to the front of its queue. `refused`: because this worker has no such task; then after
-      `delay` seconds, so that others get at it.
+    - QUEUED: it goes back to the front of its queue.
+    - `refused`: this worker cannot run it, because of `failure`. While another one that is alive serves its queue and
+      has not refused it, it goes back to its place, and this worker's claims pass over it. Else it is as `state` says:
+      QUEUED again after `delay` seconds, or FAILED.
 
     `started` False: this attempt never began and is not counted. `crashes`: deaths of its process in this attempt.
     `seconds`: how long it ran. `log` and `meta`: what was not told by a `Note` yet.

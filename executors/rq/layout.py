@@ -123,6 +123,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "expires": "tq_expires",  # when it expires, in seconds since 1970
     "expires_in": "tq_expires_in",  # the option as it was given
     "refused": "tq_refused",  # when a worker first had no such task
+    "left": "tq_left",  # the nonces of the workers that refused it
+    "why": "tq_why",  # why the last one did: as `failure`
     "due": "tq_due",  # when it may start, where it waits for other jobs first
     "nonce": "tq_nonce",  # the put that made it, where an id that is taken is an error
     "progress": "tq_progress",  # "done/total", "done/"

@@ -184,6 +184,11 @@ class RQMembership(Membership):
 
     # -- claims
 
+    @property
+    def _refuser(self) -> str:
+        """The name under which jobs are left to others, once this worker has refused one; until then, none."""
+        return self._nonce if self._outbox.has_refused else ""
+
     def _take_handed(self) -> None:
         """Take in the jobs that were handed over."""
         for message in self._watch.handed():
@@ -204,7 +209,8 @@ class RQMembership(Membership):
             self._claiming = (str(next(self._sequence)), os.urandom(12).hex(), min(want, AT_ONCE), parking)
         sequence, base, wanted, parking = self._claiming
         queues = list(self._record.queues)
-        return self._scripts.claim.command([self._record.name, sequence, base, wanted, queues, "", parking])
+        argument = [self._record.name, sequence, base, wanted, queues, "", parking, self._refuser]
+        return self._scripts.claim.command(argument)
 
     def _claimed(self, reply: Any) -> list[Claim]:
         self._hungry = False
@@ -232,7 +238,7 @@ class RQMembership(Membership):
 
     def claim_one(self, job_id: str) -> Claim | None:
         sequence, base = str(next(self._sequence)), os.urandom(12).hex()
-        argument = [self._record.name, sequence, base, 1, list(self._record.queues), job_id, 0]
+        argument = [self._record.name, sequence, base, 1, list(self._record.queues), job_id, 0, self._refuser]
         reply = self._line.call(self._scripts.claim, argument)
         if reply[0] == b"gone":
             self._join(take_over=True)
@@ -282,7 +288,8 @@ class RQMembership(Membership):
             self._wishes.append(Wish(job_id=job_id, kill=kill))
 
     def remains(self) -> Remains:
-        busy, scheduled, again, first, last = self._line.call(self._scripts.remains, [list(self._record.queues)])
+        argument = [list(self._record.queues), self._refuser]
+        busy, scheduled, again, first, last = self._line.call(self._scripts.remains, argument)
         return Remains(busy=bool(busy), scheduled=scheduled, again=again, first=float(first), last=float(last))
 
     def sweep(self) -> int:

@@ -69,6 +69,8 @@ class Outbox:
         self._stopped = stopped
         self._telling: list[_Telling] = []
         self._noting: list[_Noting] = []
+        #: Whether a job was refused.
+        self.has_refused = False
         #: Ids of jobs whose verdicts came too late; whoever reads them empties it.
         self.fenced: list[str] = []
         #: What the last finish that asked to be parked was told: 1, 0 or UNKNOWN; None: there was none.
@@ -94,6 +96,7 @@ class Outbox:
             held = self._held.get(verdict.token)
             rows.append(verdict_row(verdict, held or unknown(verdict), stopped=verdict.id in self._stopped))
             seconds += verdict.seconds
+            self.has_refused |= verdict.refused
         state = "busy" if len(self._held) > len(verdicts) else "idle"
         argument = [self._worker, str(next(self._sequence)), rows, state, seconds, parking, self._queues]
         return _Telling(self._scripts.finish.command(argument), verdicts, parking != 0)
@@ -171,7 +174,11 @@ def names(ids: list[bytes]) -> list[str]:
 
 def _front_last(verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
     """Put what goes back to the front of its queue last, and the first of it at the very end: each is pushed before."""
-    returned = [verdict for verdict in verdicts if verdict.state is State.QUEUED]
+    returned = [verdict for verdict in verdicts if _goes_back(verdict)]
     if not returned[1:]:
         return verdicts
-    return [*(verdict for verdict in verdicts if verdict.state is not State.QUEUED), *reversed(returned)]
+    return [*(verdict for verdict in verdicts if not _goes_back(verdict)), *reversed(returned)]
+
+
+def _goes_back(verdict: Verdict) -> bool:
+    return verdict.state is State.QUEUED or verdict.refused

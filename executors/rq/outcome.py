@@ -80,7 +80,7 @@ def verdict_row(verdict: Verdict, held: Held, *, stopped: bool) -> list[Any]:
             if returned.retry:
                 ttl = held.failure_ttl
         payload = "" if result is None or (result == NONE and not held.foreign) else b64encode(result).decode("ascii")
-    elif state is State.FAILED and verdict.failure is not None:
+    elif verdict.failure is not None and (state is State.FAILED or verdict.refused):
         payload, text = pack_failure(verdict.failure), as_exc_string(exc_text(verdict.failure))
         ttl = held.failure_ttl
     elif state is State.CANCELLED and stopped:
@@ -121,7 +121,9 @@ def _more(verdict: Verdict, held: Held, attempts: int, crashes: int, payload: An
         more += (FIELDS["progress"], progress_text(verdict.progress))
     if verdict.meta is not None:
         more += ("meta", verdict.meta, FIELDS["rare"], "1")
-    if verdict.state is State.FAILED:
+    if verdict.refused:
+        more += (FIELDS["why"], payload)
+    elif verdict.state is State.FAILED:
         more += (FIELDS["failure"], payload)
     if verdict.state is State.SCHEDULED:
         more += (FIELDS["retries"], held.retries + 1, "ended_at", "")

@@ -75,6 +75,7 @@ WORDS: Final = (
     "progress",
     "meta",
     "dependency_ids",
+    "why",
 )
 LOOKED_UP: Final = [FIELDS[word] for word in WORDS]
 
@@ -244,6 +245,7 @@ def record_of(job_id: str, found: list[Any], data: bytes | None = None, *, paylo
     waits = state in (State.QUEUED, State.SCHEDULED, State.BLOCKED)
     started = None if waits else _moment(fields["started_at"])
     needs = fields["dependency_ids"]
+    why = fields["why"] if waits else None
     return JobRecord(
         id=job_id,
         task=_text(fields["task"]) or _foreign_task(fields["description"]),
@@ -267,6 +269,7 @@ def record_of(job_id: str, found: list[Any], data: bytes | None = None, *, paylo
         envelope=_envelope(data) if payload else b"",
         result=_result(latest, data, ours=bool(fields["task"])) if payload and state is State.SUCCEEDED else None,
         failure=failure,
+        refusal=failure_of(why) if why else None,
     )
 
 

@@ -33,6 +33,11 @@ BLOCK: Final = 3
 #: Seconds beyond it until the connection is given up.
 SILENCE: Final = BLOCK + 2.0
 
+#: Seconds between two looks at a queue in which only jobs wait that this worker leaves to others.
+LEFT_EVERY: Final = 0.25
+#: What a claim says of such a queue; 1: it is paused.
+LEFT: Final = 2
+
 #: Seconds between two looks at what stock clients do without a word: resume a queue, schedule a job.
 UNTOLD_EVERY: Final = 1.0
 
@@ -124,7 +129,7 @@ class Watch:
             if hungry and self._due_at is not None:
                 deadline = min(deadline, self._due_at)
             if any(self._closed) or (hungry and self.among_stock_clients):
-                deadline = min(deadline, monotonic() + UNTOLD_EVERY)
+                deadline = min(deadline, monotonic() + (LEFT_EVERY if LEFT in self._closed else UNTOLD_EVERY))
             self._select(deadline, wake_fd, self._open_peeks() if hungry else [])
         except (BackendUnavailable, *BROKEN):
             self._drop()

@@ -62,7 +62,7 @@ def _retry(tx: Tx, job_id: str) -> bool:
         (n, QUEUED, tx.now, tx.now, old),
     )
     tx.execute("UPDATE blobs SET n = ? WHERE n = ?", (n, old))
-    for table in ("logs", "log_sizes", "needs"):
+    for table in ("logs", "log_sizes", "needs", "refusals"):
         tx.execute(f"DELETE FROM {table} WHERE n = ?", (old,))
     tx.queued[queue] = tx.queued.get(queue, 0) + 1
     if needs:

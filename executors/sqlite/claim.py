@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from executors.sqlite.ends import end_all
+from executors.sqlite.left import not_left
 from executors.sqlite.read import chunks, listed
 from executors.sqlite.schema import FAILED, QUEUED, RUNNING
 from taskq.result import Failure
@@ -56,35 +57,40 @@ def expire(tx: Tx) -> int:
     return len(found)
 
 
-def claim(tx: Tx, worker: str, queues: Sequence[str], want: int) -> list[Claim]:
-    """Take up to `want` jobs in the order of these queues; all queues by name if none are given."""
+def claim(tx: Tx, worker: str, queues: Sequence[str], want: int, *, refuser: str | None = None) -> list[Claim]:
+    """Take up to `want` jobs in the order of these queues; all queues by name if none are given.
+
+    `refuser`: the worker's name once it has refused a job, see `left`.
+    """
     promote(tx)
     paused = {row[0] for row in tx.execute("SELECT queue FROM paused").fetchall()}
     found: list[tuple[Any, ...]] = []
-    for queue in queues or _all_queues(tx):
+    for queue in queues or _all_queues(tx.execute):
         if queue not in paused:
-            found += _waiting(tx, queue, want - len(found))
+            found += _waiting(tx, queue, want - len(found), refuser)
             if len(found) == want:
                 break
     return _take(tx, worker, found)
 
 
-def _all_queues(tx: Tx) -> list[str]:
+def _all_queues(execute: Execute) -> list[str]:
     """Return the queues in which jobs wait, each found by one step into the index."""
     query = "SELECT min(queue) FROM jobs INDEXED BY jobs_line WHERE state = 3 AND queue > ?"
     found: list[str] = []
-    while (name := tx.execute(query, (found[-1] if found else "",)).fetchone()[0]) is not None:
+    while (name := execute(query, (found[-1] if found else "",)).fetchone()[0]) is not None:
         found.append(name)
     return found
 
 
-def _waiting(tx: Tx, queue: str, count: int) -> list[tuple[Any, ...]]:
+def _waiting(tx: Tx, queue: str, count: int, refuser: str | None) -> list[tuple[Any, ...]]:
     """Return the rows of the first jobs of a queue; those that have expired are failed on the way."""
+    mine, values = not_left(tx.execute, queue, refuser)
     query = (
-        f"SELECT {COLUMNS} FROM jobs INDEXED BY jobs_line WHERE state = {QUEUED} AND queue = ? ORDER BY rank, n LIMIT ?"
+        f"SELECT {COLUMNS} FROM jobs INDEXED BY jobs_line WHERE state = {QUEUED} AND queue = ?{mine} "
+        "ORDER BY rank, n LIMIT ?"
     )
     while True:
-        rows = tx.execute(query, (queue, count)).fetchall()
+        rows = tx.execute(query, (queue, *values, count)).fetchall()
         if not any(row[9] is not None and row[9] <= tx.now and not row[5] for row in rows):
             return rows
         expire(tx)
@@ -127,25 +133,29 @@ def _results(tx: Tx, needs: Sequence[str]) -> dict[str, bytes]:
     return found
 
 
-def claim_one(tx: Tx, worker: str, job_id: str) -> Claim | None:
+def claim_one(tx: Tx, worker: str, job_id: str, *, refuser: str | None = None) -> Claim | None:
     """Take this job if it waits for its turn, whatever is before it."""
     promote(tx)
     expire(tx)
-    query = f"SELECT {COLUMNS} FROM jobs WHERE id = ? AND state = {QUEUED}"
-    rows = tx.execute(query, (job_id,)).fetchall()
+    place = tx.execute("SELECT queue FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    mine, values = not_left(tx.execute, place[0], refuser) if place else ("", ())
+    query = f"SELECT {COLUMNS} FROM jobs WHERE id = ? AND state = {QUEUED}{mine}"
+    rows = tx.execute(query, (job_id, *values)).fetchall()
     return _take(tx, worker, rows)[0] if rows else None
 
 
-def is_work(execute: Execute, queues: Sequence[str]) -> bool:
-    """Return whether a job waits for its turn in one of these queues, or in any."""
-    if not queues:
-        query = "SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_line WHERE state = 3)"
-        return bool(execute(query).fetchone()[0])
+def is_work(execute: Execute, queues: Sequence[str], refuser: str | None = None) -> bool:
+    """Return whether a job waits for its turn in one of these queues, or in any; `refuser`: see `claim`."""
+    return any(_is_work(execute, queue, refuser) for queue in queues or _all_queues(execute))
+
+
+def _is_work(execute: Execute, queue: str, refuser: str | None) -> bool:
+    mine, values = not_left(execute, queue, refuser)
     query = (
-        "SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_line WHERE state = 3 AND queue = ?) "
+        f"SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_line WHERE state = 3 AND queue = ?{mine}) "
         "AND NOT EXISTS (SELECT 1 FROM paused WHERE queue = ?)"
     )
-    return any(execute(query, (queue, queue)).fetchone()[0] for queue in queues)
+    return bool(execute(query, (queue, *values, queue)).fetchone()[0])
 
 
 def next_due(execute: Execute) -> float | None:

@@ -20,7 +20,7 @@ from executors.oldest import drop_oldest
 from executors.sqlite.ends import unpack
 from executors.sqlite.page import ANY, AWAKE, OWN
 from executors.sqlite.read import chunks
-from executors.sqlite.schema import RUNNING, STATES
+from executors.sqlite.schema import FAILED, RUNNING, STATES
 from taskq.errors import BackendUnavailable
 from taskq.result import Failure
 from taskq.states import State
@@ -253,7 +253,7 @@ def _ended(row: tuple[Any, ...]) -> Ended:
         id=job_id,
         state=STATES[state],
         result=result,
-        failure=unpack(failure),
+        failure=unpack(failure) if state == FAILED else None,
         attempts=attempts,
         crashes=crashes,
     )

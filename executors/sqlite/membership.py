@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from executors.sqlite.claim import claim, claim_one, claims_of, is_work, next_due
+from executors.sqlite.left import unrefuse
 from executors.sqlite.page import AWAKE, OWN
 from executors.sqlite.remains import remains
 from executors.sqlite.sweep import disown, give_back, is_dead, prune, sweep
@@ -59,6 +60,7 @@ class SQLiteMembership(Membership):
         self._noted: list[Note] = []  # what such a call has written down
         self._renewed = self._trust_from = time.monotonic()
         self._left = False
+        self._refuser: str | None = None  # our name, once we have refused a job
         with file.lock:
             self._slot, self._fifo = wakes.new_worker()
         try:
@@ -73,6 +75,7 @@ class SQLiteMembership(Membership):
             if row[0] != self._slot and not is_dead(self._wakes, row[0], row[1]):
                 raise ConfigError(f"a worker named {self._name!r} is at work here already: choose another --name")
             disown(tx, self._name)
+        unrefuse(tx.execute, self._name)
         tx.execute("DELETE FROM workers WHERE name = ? OR slot = ?", (self._name, self._slot))
         self._write_row(tx, record)
 
@@ -136,11 +139,13 @@ class SQLiteMembership(Membership):
     ) -> tuple[Tx, Exchange, set[tuple[str, int]], float | None]:
         fenced = apply_notes(tx, notes) if notes else []
         if verdicts:
-            fenced += apply_verdicts(tx, verdicts)
+            if self._refuser is None and any(verdict.refused for verdict in verdicts):
+                self._refuser = self._name
+            fenced += apply_verdicts(tx, verdicts, self._name)
             prune(tx, 2 * len(verdicts))
         claims = claims_of(tx, self._name, self._held) if unclear else []
         if want > len(claims):
-            claims += claim(tx, self._name, self._queues, want - len(claims))
+            claims += claim(tx, self._name, self._queues, want - len(claims), refuser=self._refuser)
         due = next_due(tx.execute) if len(claims) < want else None
         fresh = self._wishes(tx.execute)
         wishes = [Wish(job_id=job_id, kill=bool(kill)) for _, kill, job_id in fresh]
@@ -153,7 +158,7 @@ class SQLiteMembership(Membership):
         return [row for row in rows if row[:2] not in self._told]
 
     def claim_one(self, job_id: str) -> Claim | None:
-        found = self._write(lambda tx: claim_one(tx, self._name, job_id), lasting=False)
+        found = self._write(lambda tx: claim_one(tx, self._name, job_id, refuser=self._refuser), lasting=False)
         if found is not None:
             self._held.add(found.token)
         return found
@@ -204,7 +209,7 @@ class SQLiteMembership(Membership):
         return no_longer_held(tx, held)
 
     def remains(self) -> Remains:
-        return self._file.read(lambda connection: remains(connection.execute, self._queues))
+        return self._file.read(lambda connection: remains(connection.execute, self._queues, self._refuser))
 
     def _move(self) -> None:
         """Take a new place where somebody has removed our FIFO."""
@@ -249,7 +254,7 @@ class SQLiteMembership(Membership):
             return True, None
         if not self._hungry:
             return False, None
-        return is_work(connection.execute, self._queues), next_due(connection.execute)
+        return is_work(connection.execute, self._queues, self._refuser), next_due(connection.execute)
 
     def _until_due(self) -> float:
         return LOOK_S if self._due is None else self._due - time.time()
@@ -264,5 +269,6 @@ class SQLiteMembership(Membership):
 
     def _sign_off(self, tx: Tx) -> None:
         give_back(tx, self._name)
+        unrefuse(tx.execute, self._name)
         tx.execute("DELETE FROM workers WHERE name = ?", (self._name,))
         tx.page.change_roster()

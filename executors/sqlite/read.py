@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from executors.sqlite.ends import VISIBLE, unpack
-from executors.sqlite.schema import STATES, code_of
+from executors.sqlite.schema import FAILED, RUNNING, STATES, code_of
 from taskq.store import JobRecord, QueueRecord, WorkerRecord
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ def _record(row: tuple[Any, ...]) -> JobRecord:
         needs=tuple(needs.split(" ")) if needs else (),
         envelope=payload[1] or b"" if payload else b"",
         result=payload[0] if payload else None,
-        failure=unpack(failure),
+        failure=unpack(failure) if state == FAILED else None,
+        refusal=unpack(failure) if state < RUNNING else None,
     )
 
 

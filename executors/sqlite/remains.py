@@ -31,12 +31,13 @@ SELECT EXISTS (
 """
 
 
-def remains(execute: Execute, queues: Sequence[str]) -> Remains:
+def remains(execute: Execute, queues: Sequence[str], refuser: str | None = None) -> Remains:
     """Return what there is yet for these queues, or for any; see `Membership.remains`."""
     served = f"queue IN ({', '.join('?' * len(queues))})" if queues else "1"
     running = f"SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_line WHERE state = {RUNNING} AND {served})"
     waiting = WAITS_FOR_OTHERS.format(served=served)
-    if is_work(execute, queues) or any(execute(query, (*queues,)).fetchone()[0] for query in (running, waiting)):
+    found = (execute(query, (*queues,)).fetchone()[0] for query in (running, waiting))
+    if is_work(execute, queues, refuser) or any(found):
         return Remains(busy=True)
     query = (
         "SELECT count(*), sum(attempts > 0), min(due), min(CASE WHEN attempts > 0 THEN due END), "

@@ -4,6 +4,7 @@
     blobs    envelopes too large to be copied at each change of their row
     needs    dependent ─▶ the job it waits for        wishes  running jobs that somebody wants cancelled
     logs     what jobs have printed, in pieces        workers, paused
+    refusals workers that cannot run a job, which is left to others
     inbox    up to where the inbox has been poured into `jobs`
 
 `n` numbers the jobs in the order of their submits; all tables name a job by it. `PRAGMA user_version` is the schema's
@@ -135,8 +136,13 @@ CREATE TABLE inbox (salt INTEGER NOT NULL, upto INTEGER NOT NULL, chain INTEGER 
 INSERT INTO inbox (salt, upto, chain) VALUES (0, 0, 0);
 """
 
+#: Who has refused which job; why the last one did stands in the job's `failure` until it ends.
+_THIRD = """
+CREATE TABLE refusals (n INTEGER NOT NULL, worker TEXT NOT NULL, PRIMARY KEY (n, worker)) WITHOUT ROWID;
+"""
+
 #: The statements that lead from each version to the next; the first makes the tables in an empty file.
-STEPS: tuple[str, ...] = (_FIRST, _SECOND)
+STEPS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD)
 
 #: The version of a file that this code reads and writes.
 VERSION = len(STEPS)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from executors.sqlite.claim import BATCH, expire, promote
 from executors.sqlite.ends import ENDING, Ending, end_many, ending
+from executors.sqlite.left import unrefuse
 from executors.sqlite.read import chunks
 from executors.sqlite.schema import CANCELLED, FAILED, QUEUED, RUNNING
 from executors.sqlite.wake import is_read
@@ -92,6 +93,7 @@ def _bury(file: StoreFile, wakes: Wakes, name: str) -> int:
         if row is None or not is_dead(wakes, row[0], row[1]):
             return False
         tx.execute("DELETE FROM workers WHERE name = ?", (name,))
+        unrefuse(tx.execute, name)
         tx.page.change_roster()
         tx.page.flag_worker(row[0], 0)
         return True
@@ -176,7 +178,7 @@ def forget(tx: Tx, numbers: Sequence[int]) -> None:
     """Delete jobs with all that belongs to them."""
     for part in chunks(numbers):
         marks = ", ".join("?" * len(part))
-        for table in ("jobs", "blobs", "logs", "log_sizes", "needs", "wishes"):
+        for table in ("jobs", "blobs", "logs", "log_sizes", "needs", "wishes", "refusals"):
             tx.execute(f"DELETE FROM {table} WHERE n IN ({marks})", _values(part))
 
 

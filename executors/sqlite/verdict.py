@@ -7,10 +7,12 @@ verdict ──fence fits?──▶ ended (`ends`), or queued again, now or later
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from executors.sqlite.claim import token_parts
-from executors.sqlite.ends import Ending, end_many
+from executors.sqlite.ends import Ending, end_many, pack
+from executors.sqlite.left import refuse
 from executors.sqlite.read import chunks, listed
 from executors.sqlite.schema import CANCELLED, QUEUED, RUNNING, SCHEDULED, code_of
 from taskq.states import TERMINAL, State
@@ -30,8 +32,8 @@ LOG_LIMIT = 1_048_576
 Row = tuple[int, str, int, int, "int | None", "float | None", "str | None", str]
 
 
-def apply_verdicts(tx: Tx, verdicts: Sequence[Verdict]) -> list[str]:
-    """Do what these verdicts say; return the ids of jobs that are not this worker's any more."""
+def apply_verdicts(tx: Tx, verdicts: Sequence[Verdict], worker: str) -> list[str]:
+    """Do what these verdicts of a worker say; return the ids of jobs that are not this worker's any more."""
     parts = [token_parts(verdict.token) for verdict in verdicts]
     rows = _rows(tx, parts)
     fenced: list[str] = []
@@ -44,6 +46,8 @@ def apply_verdicts(tx: Tx, verdicts: Sequence[Verdict]) -> list[str]:
             rows[n] = (*row[:3], 0, *row[4:])  # a second verdict of the same call has nothing to say
             if verdict.log or verdict.meta is not None or verdict.progress is not None:
                 _tell(tx, n, verdict)
+            if verdict.refused:
+                verdict = _refused(tx, n, row[7], verdict, worker)  # noqa: PLW2901  # what it comes to
             if verdict.state in TERMINAL:
                 endings.append(_ending(row, verdict))
             elif not _cancel_instead(tx, row, verdict, endings):
@@ -94,18 +98,27 @@ def _cancel_instead(tx: Tx, row: Row, verdict: Verdict, endings: list[Ending]) -
     return True
 
 
+def _refused(tx: Tx, n: int, queue: str, verdict: Verdict, worker: str) -> Verdict:
+    """Note that a worker cannot run a job, and why; return what becomes of it: others may run it."""
+    is_left = refuse(tx.execute, n, queue, worker)
+    tx.execute("UPDATE jobs SET failure = ? WHERE n = ?", (pack(verdict.failure), n))
+    return replace(verdict, state=State.QUEUED, delay=0.0) if is_left else verdict
+
+
 def _put_back(tx: Tx, n: int, queue: str, verdict: Verdict) -> None:
     """Queue a job again: at its old place, which is before all that came later."""
     later = verdict.delay > 0
     tx.execute(
         "UPDATE jobs SET state = ?, due = ?, attempts = max(0, attempts + ?), crashes = crashes + ?, "
-        "retries = retries + ?, refused = CASE WHEN ? THEN coalesce(refused, ?) ELSE refused END WHERE n = ?",
+        "retries = retries + ?, refused = CASE WHEN ? THEN NULL WHEN ? THEN coalesce(refused, ?) ELSE refused END "
+        "WHERE n = ?",
         (
             SCHEDULED if later else QUEUED,
             tx.now + verdict.delay if later else None,
             _attempts(verdict),
             verdict.crashes,
             verdict.state is State.SCHEDULED,
+            verdict.refused and not later,
             verdict.refused,
             tx.now,
             n,

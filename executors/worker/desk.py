@@ -108,7 +108,7 @@ class Desk:
         unknown = isinstance(error, UnknownTask)
         failure = Failure.from_exception(error, Reason.UNKNOWN_TASK if unknown else Reason.UNDECODABLE)
         log.warning("job_refused", job=claim.id, queue=claim.queue, error=failure.message)
-        if unknown:
+        if unknown or claim.foreign is not None:
             return refused(claim, failure)
         return Verdict(id=claim.id, token=claim.token, state=State.FAILED, failure=failure, started=False)
 
@@ -161,7 +161,7 @@ class Desk:
             return verdict
         if self._hands.broken is not None:
             verdict, state = given_back(errand.claim), State.QUEUED
-        if state is State.QUEUED:
+        if state is State.QUEUED or verdict.refused:
             self.begun -= 1
         elif state is State.FAILED:
             self.failed += 1
@@ -244,13 +244,13 @@ def _tell(errand: Errand, verdict: Verdict) -> None:
     about = {"job": verdict.id, "queue": errand.claim.queue, "task": errand.task}
     if failure is not None:
         about |= {"reason": str(failure.reason), "error": f"{failure.type}: {failure.message}"}
-    if verdict.state is State.SCHEDULED:
+    if verdict.refused:
+        log.warning("job_refused", **about)
+    elif verdict.state is State.SCHEDULED:
         log.info("job_retried", **about, delay_s=round(verdict.delay, 3), attempt=errand.claim.attempt)
     elif verdict.state is State.FAILED:
         log.warning("job_failed", **about, attempt=errand.claim.attempt)
     elif verdict.state is State.CANCELLED:
         log.info("job_cancelled", **about)
-    elif verdict.refused:
-        log.warning("job_refused", **about)
     else:
         log.info("job_given_back", **about)

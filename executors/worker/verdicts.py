@@ -1,7 +1,7 @@
 """What a worker tells its store of a job that has come to an end in its hands. The rules are taskq's.
 
 bytes                                    succeeded
-failure    unknown task, not yet 10 min  back to the queue, for workers that know it
+failure    unknown task                  left to workers that may know it; failed after 10 min without any
            its policy retries it         scheduled
            else                          failed
 dropped    somebody cancelled it         cancelled
@@ -51,7 +51,7 @@ def verdict_on(errand: Errand) -> Verdict:
 
 def _failed(errand: Errand, failure: Failure) -> Verdict:
     claim = errand.claim
-    if failure.reason is Reason.UNKNOWN_TASK:
+    if failure.reason is Reason.UNKNOWN_TASK or _is_unread(claim, failure):
         return refused(claim, failure)
     delay = after_error(errand.retry, claim.retries, failure, random.random)
     state = State.FAILED if delay is None else State.SCHEDULED
@@ -69,10 +69,15 @@ def _failed(errand: Errand, failure: Failure) -> Verdict:
     )
 
 
+def _is_unread(claim: Claim, failure: Failure) -> bool:
+    """Tell whether it is another's job that this worker cannot read: a stock one may have the serializer for it."""
+    return claim.foreign is not None and failure.reason is Reason.UNDECODABLE
+
+
 def refused(claim: Claim, failure: Failure) -> Verdict:
-    """Hand a job of an unknown task back, or fail it when it has waited long enough for a worker that knows it."""
-    if claim.refused_for >= REFUSED_FOR:
-        return Verdict(id=claim.id, token=claim.token, state=State.FAILED, failure=failure, started=False)
+    """Leave a job to others; where there are none fail it, one of an unknown task after it has waited for some."""
+    if claim.refused_for >= REFUSED_FOR or failure.reason is not Reason.UNKNOWN_TASK:
+        return Verdict(id=claim.id, token=claim.token, state=State.FAILED, failure=failure, refused=True, started=False)
     soonest, latest = LOOK_AGAIN
     return Verdict(
         id=claim.id,

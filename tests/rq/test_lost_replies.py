@@ -32,6 +32,7 @@ SCRIPTS = (
     "look",
     "note",
     "put",
+    "remains",
     "remove",
     "renew",
     "sweep",
@@ -68,6 +69,7 @@ def live(store: RQStore, names: list[str]) -> dict[str, Any]:
     store.cancel([unwanted, late])
     store.remove([late])
     hands.membership.sweep()
+    assert hands.membership.remains().busy
     (last,) = hands.take(5)
     hands.close()
     found = {name: _seen(store, name) for name in names}

@@ -1,11 +1,13 @@
--- needs: moment order rate result ending due start park
--- Take jobs and start them. Argument: {worker, sequence number, token base, want, queues, one id or '', parking or 0}.
+-- needs: moment order rate result ending due start park left
+-- Take jobs and start them. Argument: {worker, sequence number, token base, want, queues, one id or '', parking or 0,
+--   the worker's nonce if it has refused jobs, else ''}.
 -- Returns {'gone'}: this worker is not registered (any more); or {'ok', stamp, next due or '', jobs, closed, parked}; a
 --   job is {id, token, queue, fields}; fields of ours: see claim.py; of another's: {'', all fields and values}.
---   closed: for each queue 1 where nothing is started for now, as it is paused or all are suspended
+--   closed: for each queue 1 where nothing is started for now, as it is paused or all are suspended; 2 where all that
+--   waits was refused by this worker, and is left to others
 --   jobs: those too that were handed over under the base of `parking`; parked: 1 while one may still be
 -- Repeated with the same sequence number it returns the same jobs, those that this worker still holds.
-local worker, sequence, base, want, queues, only, parking = unpack(cmsgpack.unpack(ARGV[1]))
+local worker, sequence, base, want, queues, only, parking, nonce = unpack(cmsgpack.unpack(ARGV[1]))
 local wkey = K_WORKER .. worker
 local executions = wkey .. ':executions'
 local before = call('HGET', wkey, F_claim_seq)
@@ -112,10 +114,36 @@ local function enter(queue)
   members, wip = {}, {}
 end
 
+-- Refused jobs that are looked at before those are put behind the others: they are never more in the way of the rest
+local LOOKS = 5000
+
+-- Take jobs of a queue, passing over those that are left to others; returns whether only such are there
+local function take_between(queue)
+  local list, at = K_QUEUE .. queue, 0
+  while want > #jobs and at < LOOKS do
+    local ids, mine, room = call('LRANGE', list, at, at + 499), {}, want - #jobs
+    if #ids == 0 then return at > 0 end
+    for _, id in ipairs(ids) do
+      if #mine == room then break end
+      if is_left(id, queue, nonce) then at = at + 1 else mine[#mine + 1] = id end
+    end
+    for _, id in ipairs(mine) do call('LREM', list, 1, id) end
+    if #mine > 0 and has_bands(queue) then call('ZREM', K_PRIORITIES .. queue, unpack(mine)) end
+    for _, id in ipairs(mine) do take_or_fail(id, queue) end
+    enter(queue)
+  end
+  if at >= LOOKS and not has_bands(queue) then
+    local ids = call('LPOP', list, LOOKS)
+    for first = 1, #ids, 1000 do call('RPUSH', list, unpack(ids, first, math.min(first + 999, #ids))) end
+  end
+  return false
+end
+
 local paused = {}
 if only ~= '' then
   local j = call('HMGET', K_JOB .. only, F_status, F_origin)
-  if j[1] == S_QUEUED and j[2] and call('LREM', K_QUEUE .. j[2], 1, only) == 1 then
+  local left = nonce ~= '' and is_left(only, j[2] or '', nonce)
+  if not left and j[1] == S_QUEUED and j[2] and call('LREM', K_QUEUE .. j[2], 1, only) == 1 then
     if has_bands(j[2]) then call('ZREM', K_PRIORITIES .. j[2], only) end
     take_or_fail(only, j[2])
     enter(j[2])
@@ -126,7 +154,8 @@ else
   paused = call('SMISMEMBER', K_PAUSED, unpack(queues))
   for i, queue in ipairs(queues) do
     promote(queue)
-    while want > #jobs and paused[i] == 0 do
+    if nonce ~= '' and paused[i] == 0 and want > #jobs and take_between(queue) then paused[i] = 2 end
+    while want > #jobs and paused[i] == 0 and nonce == '' do
       local ids = call('LPOP', K_QUEUE .. queue, math.min(want - #jobs, 500))
       if not ids then break end
       if has_bands(queue) then call('ZREM', K_PRIORITIES .. queue, unpack(ids)) end
@@ -134,7 +163,7 @@ else
       enter(queue)
     end
     local first = call('ZRANGE', K_SCHEDULED .. queue, 0, 0, 'WITHSCORES')[2]
-    if first and paused[i] == 0 and (next_due == '' or tonumber(first) < tonumber(next_due)) then next_due = first end
+    if first and paused[i] ~= 1 and (next_due == '' or tonumber(first) < tonumber(next_due)) then next_due = first end
   end
 end
 if #jobs > 0 then

@@ -1,9 +1,10 @@
--- needs: moment result park single order rate ending
+-- needs: moment result park single order rate ending left
 -- Tell what became of jobs. Argument: {worker, sequence number, verdicts, state, seconds, parking or 0, queues}; a
 --   verdict is
 --   {id, token, queue, kind, ttl, ear, counts, payload, exc_string, since, key, more fields or 0, delay, refused,
 --    foreign or 0, whole, log}
 --   kinds: s succeeded  f failed  x stopped  c cancelled  r again after delay  b back to the front
+--   refused 1: this worker cannot run it; then it stays for others that may, in its place, whatever its kind says
 --   foreign: {retry: 1 or 0, returned Retry: {max, intervals, front} or 0}; whole 1: it has keys that few jobs have
 -- Returns {ids of verdicts that came too late, 1 if the worker is parked now}: it is, where its queues are empty.
 -- Repeated with the same sequence number: the same answer, no effect; 2 if something may have been handed over since.
@@ -125,7 +126,7 @@ local function send_back(v, retry)
     local expires = call('HGET', job, F_expires)
     if expires then call('ZADD', K_EXPIRIES, expires, id) end
     if v[14] == 1 then
-      call('HSETNX', job, F_refused, stamp)
+      if v[13] > 0 then call('HSETNX', job, F_refused, stamp) else call('HDEL', job, F_refused) end
     end
   end
   if j[2] then
@@ -157,6 +158,12 @@ local function text_of(ttl)
   return text
 end
 
+local nonce
+local function is_left_to_others(id, queue)
+  nonce = nonce or call('HGET', wkey, F_nonce) or wkey
+  return leave(id, queue, nonce)
+end
+
 local ended = {}
 for i, v in ipairs(verdicts) do
   if mine[i] then
@@ -165,6 +172,9 @@ for i, v in ipairs(verdicts) do
     if more ~= 0 then try('HSET', job, unpack(more)) end
     if v[17] ~= '' then add_log(id, v[17]) end
     local goes_on = false
+    if v[14] == 1 then
+      if is_left_to_others(id, queue) then kind, v[13] = 'b', 0 elseif kind == 'f' then try('HSET', job, F_failure, v[8]) end
+    end
     if foreign ~= 0 then
       if foreign[2] ~= 0 then
         goes_on = returned_retry(v, foreign[2])

@@ -1,7 +1,7 @@
--- needs: moment
--- What there is yet for a worker whose claim has brought nothing. Argument: {queues}. Returns {busy: 1 or 0, scheduled,
---   of which were started before, due in so many seconds: the first of these, the last}; see Membership.remains.
-local queues = unpack(cmsgpack.unpack(ARGV[1]))
+-- needs: moment left
+-- What there is yet for a worker whose claim has brought nothing. Argument: {queues, its nonce if it has
+--   refused jobs, else ''}. Returns {busy: 1 or 0, scheduled, of which were started before, due in so many seconds: the first of these, the last}; see Membership.remains.
+local queues, nonce = unpack(cmsgpack.unpack(ARGV[1]))
 local idle, looks = {0, 0, 0, '0', '0'}, 20000
 local busy = {1, 0, 0, '0', '0'}
 
@@ -13,6 +13,20 @@ end
 local function members(command, ...)
   local found = redis.pcall(command, ...)
   return found.err and {} or found
+end
+
+-- Whether something waits in a queue that this worker does not leave to others
+local function has_work(queue)
+  local list = K_QUEUE .. queue
+  if nonce == '' then return size('LLEN', list) > 0 end
+  for first = 0, 9500, 500 do
+    local ids = members('LRANGE', list, first, first + 499)
+    for _, id in ipairs(ids) do
+      if not is_left(id, queue, nonce) then return true end
+    end
+    if #ids < 500 then return false end
+  end
+  return true
 end
 
 -- Whether one runs, or is served by a worker, of the jobs that a job waits for, directly or by way of others that wait
@@ -56,7 +70,7 @@ for _, queue in ipairs(queues) do
   local list = K_QUEUE .. queue
   if size('ZCARD', K_WIP .. queue) + size('LLEN', list .. ':intermediate') > 0 then return busy end
   if not suspended and size('SISMEMBER', K_PAUSED, queue) == 0 then
-    if size('LLEN', list) + size('ZCARD', K_READY .. queue) > 0 then return busy end
+    if size('ZCARD', K_READY .. queue) > 0 or has_work(queue) then return busy end
     if size('ZCOUNT', K_SCHEDULED .. queue, '-inf', now) > 0 then return busy end
   end
 end

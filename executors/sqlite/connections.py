@@ -1,6 +1,12 @@
 """The connections of one process to a queue file: opened together, closed under the lock, left behind by forks.
 
 one to write (`birth` makes the file) · some to read · the lock with its page · the inbox · the log, for syncs
+
+Where a file is found deleted, renamed or replaced (`names`), what was open is closed and opened anew:
+
+    the queue file gone          ─▶ an error; all stays open, for the case that it comes back
+    another one in its place     ─▶ that is opened; the jobs of the old one are gone with it
+    a file beside it             ─▶ what is in the old one is brought into the tables first, where that can be
 """
 
 from __future__ import annotations
@@ -9,7 +15,7 @@ import atexit
 import os
 import sqlite3
 import weakref
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from operator import attrgetter
 from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,13 +25,18 @@ from executors.sqlite.errors import from_os, from_sqlite
 from executors.sqlite.fork import gate, immortal, watch
 from executors.sqlite.inbox import Inbox
 from executors.sqlite.lock import PATIENCE, StoreLock
+from executors.sqlite.names import FILE, INBOX, LOCK, LOG, MEMORY, Names
 from executors.sqlite.sync import LogSync
-from taskq.errors import BackendUnavailable
+from taskq.errors import BackendUnavailable, TaskqError
+from taskq.log import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["Connections", "Opened"]
+__all__ = ["Connections", "Opened", "gone"]
+
+log = get_logger("taskq.store")
 
 #: Connections for reading that are kept for the next one.
 IDLE_READERS = 4
@@ -49,6 +60,7 @@ class Opened(NamedTuple):
     lock: StoreLock
     log: LogSync
     inbox: Inbox
+    names: Names
 
 
 class Connections:
@@ -58,6 +70,9 @@ class Connections:
         self.path = path
         self._inherited: list[sqlite3.Connection] = []
         self._closed = False
+        self._found = False  # whether the file was there once: it is not made again
+        #: How often it was opened anew since its files had changed.
+        self.generation = 0
         self._reset()
         watch(self)
         _all.add(self)
@@ -86,15 +101,62 @@ class Connections:
                 self._opened = self._open_anew()
             return self._opened
 
+    def mend(self, opened: Opened) -> bool:
+        """Open anew what stands at the names now, after `names` no longer held; return whether it is another file.
+
+        Not to be called by who is inside the gate, or holds the lock.
+
+        Raises:
+            BackendUnavailable: the queue file is gone.
+            ConfigError, StoreDamaged, StoreFull: see `birth`.
+        """
+        with self._opening:
+            changed = opened.names.changed()
+            if self._opened is not opened or not changed:
+                return False
+            if opened.names.is_missing(FILE):
+                raise gone(self.path)
+            log.warning("queue_file_changed", path=str(self.path), reason=_told(self.path, changed))
+            gate.shut()
+            try:
+                self._retire(opened, changed)
+                self._opened = self._open_anew()
+                self.generation += 1
+            finally:
+                gate.open()
+            return FILE in changed
+
+    def is_gone(self) -> bool:
+        """Return whether the queue file was there and is no longer."""
+        opened = self._opened
+        return opened is not None and opened.names.is_missing(FILE)
+
+    def _retire(self, opened: Opened, changed: Sequence[str]) -> None:
+        """Close what is open; nobody is inside SQLite."""
+        readers = [self._readers.pop() for _ in range(len(self._readers))]
+        if not {FILE, MEMORY} & {*changed}:
+            with suppress(TaskqError, sqlite3.Error, OSError), opened.lock:
+                _bring_in(opened, checkpoints=LOG in changed and opened.names.is_missing(LOG))
+        _close_all([*readers, opened.writer], opened.lock, FAREWELL)
+        for thing in (opened.log, opened.inbox, opened.lock):
+            thing.retire()
+        opened.names.close()
+        self._opened = None
+
     def _open_anew(self) -> Opened:
         try:
-            make_folder(self.path)
+            if not self._found:
+                make_folder(self.path)
+            elif not self.path.exists():
+                raise gone(self.path)
             lock = StoreLock(beside(self.path, "-lock"))
         except OSError as exc:
             raise from_os(self.path, exc, "making its folder and its lock file") from exc
         try:
             with lock:
-                return self._open_under(lock)
+                opened = self._open_under(lock)
+                self._found = True
+                return opened
         except BaseException as exc:
             lock.close()
             if isinstance(exc, OSError) and not isinstance(exc, BackendUnavailable):
@@ -116,9 +178,11 @@ class Connections:
             inbox = Inbox(self.path, lock)
             undo.callback(inbox.close)
             log = os.open(beside(self.path, "-wal"), os.O_RDWR | os.O_CLOEXEC)
+            undo.callback(os.close, log)
+            names = lock.names = Names(self.path, {LOG: log, INBOX: inbox.descriptor, LOCK: lock.descriptor})
             undo.pop_all()
         _held.add(writer)
-        return Opened(writer, lock, LogSync(log, lock, attrgetter("log"), LOG_ROOM), inbox)
+        return Opened(writer, lock, LogSync(log, lock, attrgetter("log"), LOG_ROOM), inbox, names)
 
     # -- reading
 
@@ -156,6 +220,7 @@ class Connections:
                 opened.log.close()
                 opened.inbox.close()
                 opened.lock.close()
+                opened.names.close()
 
     def forsake(self) -> None:
         """Leave to the parent, in a forked copy, what is the parent's; see `fork`."""
@@ -166,6 +231,7 @@ class Connections:
             self._opened.log.close()
             self._opened.inbox.close()
             self._opened.lock.close()
+            self._opened.names.close()
         self._reset()
 
     def __del__(self) -> None:
@@ -173,19 +239,59 @@ class Connections:
             self.close(FAREWELL)
 
 
+def gone(path: Path) -> BackendUnavailable:
+    """Return the error that says that a queue file is there no longer."""
+    return BackendUnavailable(
+        f"{path}: the queue file is gone: it was deleted or moved away, or its folder was, while programs used it; put "
+        "it back, or begin a new queue by starting a worker or submitting a job in a new program"
+    )
+
+
+def _told(path: Path, changed: Sequence[str]) -> str:
+    """Say what has happened to the files of a queue."""
+    if FILE in changed:
+        return "another file stands in its place; it is opened, and the jobs of the one before are gone with that"
+    names = ", ".join(path.name + ending for ending in changed)
+    return f"deleted, renamed or replaced while in use: {names}; opened anew"
+
+
+def _bring_in(opened: Opened, *, checkpoints: bool) -> None:
+    """Bring into the tables what the old inbox has, and into the queue file what a deleted log has."""
+    writer, _, log, inbox, _ = opened
+    writer.execute("BEGIN IMMEDIATE")
+    try:
+        inbox.pour(writer)
+        writer.execute("COMMIT")
+    except BaseException:
+        if writer.in_transaction:
+            writer.execute("ROLLBACK")
+        inbox.not_poured()
+        raise
+    inbox.poured(log)
+    if checkpoints:
+        writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
 def _close_all(connections: list[sqlite3.Connection], lock: StoreLock, patience: float) -> None:
     try:
         lock.acquire(patience)
-    except BackendUnavailable:
-        for connection in connections:
-            immortal(connection)  # closing it without the lock could checkpoint while somebody commits
+    except (BackendUnavailable, OSError):
+        if lock.path.parent.exists():
+            for connection in connections:
+                immortal(connection)  # closing it without the lock could checkpoint while somebody commits
+        else:
+            _close_each(connections)  # the file is gone with its folder: SQLite sees that, and does not checkpoint
         return
     try:
-        for connection in connections:
-            connection.close()
-            _held.discard(connection)
+        _close_each(connections)
     finally:
         lock.release()
+
+
+def _close_each(connections: list[sqlite3.Connection]) -> None:
+    for connection in connections:
+        connection.close()
+        _held.discard(connection)
 
 
 _all: weakref.WeakSet[Connections] = weakref.WeakSet()

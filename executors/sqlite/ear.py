@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from threading import RLock
@@ -21,7 +22,7 @@ from executors.sqlite.ends import unpack
 from executors.sqlite.page import ANY, AWAKE, OWN
 from executors.sqlite.read import chunks
 from executors.sqlite.schema import FAILED, RUNNING, STATES
-from taskq.errors import BackendUnavailable
+from taskq.errors import BackendUnavailable, TaskqError
 from taskq.result import Failure
 from taskq.states import State
 from taskq.store import Ear, Ended
@@ -37,6 +38,9 @@ __all__ = ["SQLiteEar"]
 
 #: Seconds between two looks without a ring: all that a lost one costs.
 LOOK_S = 1.0
+
+#: Seconds for which the queue file may be gone before its jobs are.
+GONE_S = 5.0
 
 #: Jobs of our own that are remembered until they are expected; about 200 bytes each.
 OWN_LIMIT = 10_000
@@ -55,6 +59,7 @@ class SQLiteEar(Ear):
 
     def __init__(self, file: StoreFile, wakes: Wakes) -> None:
         self._file = file
+        self._wakes = wakes
         self._lock = RLock()  # a finalizer may wake it, at any point of its own thread
         self._expected: dict[str, None] = {}  # in the order in which they are asked for
         self._unsure: dict[str, None] = {}  # expected, and may have ended before
@@ -65,6 +70,8 @@ class SQLiteEar(Ear):
         with file.lock:
             self._slot, self._fifo = wakes.new_ear()
         self._last: int = file.read(_last_end)
+        self._generation = file.generation
+        self._gone_since: float | None = None  # when the queue file was first seen to be missing
         self.address = str(self._slot)
 
     @property
@@ -142,7 +149,8 @@ class SQLiteEar(Ear):
 
     def _flag(self, flag: int) -> None:
         if not self._closed:
-            self._file.page.flag_ear(self._slot, flag)
+            with suppress(TaskqError):  # who hears nothing of it looks each second
+                self._file.page.flag_ear(self._slot, flag)
 
     def _poll(self, nap: float) -> None:
         with self._lock:
@@ -160,14 +168,46 @@ class SQLiteEar(Ear):
     def _hear(self, *, ask: bool) -> list[Ended]:
         """Return the ends that are new; a store that cannot be reached has none, for now."""
         try:
+            self._settle()
             self._flag(ANY if self._foreign else OWN)
             found = self._ask(self._take_unsure())
             found += self._read_on()
             if ask and not found:
                 found += self._ask(self._some())
-        except BackendUnavailable:
-            return []
+        except BackendUnavailable as exc:
+            return self._without_file(str(exc))
+        self._gone_since = None
         return found
+
+    def _settle(self) -> None:
+        """Listen where others ring, and in the file that is there now, after either was removed or replaced."""
+        generation = self._file.opened_generation()
+        with self._lock:
+            if not self._closed and not self._fifo.is_there():
+                self._wakes.make_folder()
+                self._fifo.remake()
+            if generation == self._generation:
+                return
+            self._generation = generation
+            self._last = 0
+            self._unsure.update(self._expected)
+            self._foreign.update(self._expected)
+
+    def _without_file(self, why: str) -> list[Ended]:
+        """Return the ends of all that is expected, when the file has been gone for so long that it is no move."""
+        if not self._file.is_gone():
+            self._gone_since = None
+            return []
+        now = time.monotonic()
+        if self._gone_since is None:
+            self._gone_since = now
+        if now - self._gone_since < GONE_S:
+            return []
+        with self._lock:
+            expected = list(self._expected)
+            for job_id in expected:
+                self._drop(job_id)
+        return [Ended(id=job_id, state=State.FAILED, failure=Failure.lost(why)) for job_id in expected]
 
     def _take_unsure(self) -> list[str]:
         with self._lock:

@@ -21,11 +21,12 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from executors.sqlite.birth import BUSY_MS
-from executors.sqlite.connections import Connections
+from executors.sqlite.connections import Connections, gone
 from executors.sqlite.errors import from_os, from_sqlite
 from executors.sqlite.fork import gate, watch
+from executors.sqlite.lock import LockClosed
 from executors.sqlite.room import Room
-from taskq.errors import TaskqError
+from taskq.errors import BackendUnavailable, TaskqError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,6 +48,8 @@ SHORT_FRAMES = 32
 TOO_LONG = 32_000
 #: Milliseconds for which they are.
 READERS_MS = 200
+#: Times that a file which was replaced is opened anew for one transaction.
+REPLACED = 5
 
 
 class Tx:
@@ -159,14 +162,24 @@ class StoreFile:
         """
         while True:
             opened = self._connections.get()
-            with opened.lock:  # and no gate: there is nothing of SQLite's that a fork could find half done
-                try:
-                    number = opened.inbox.append(row)
-                except OSError as exc:
-                    raise from_os(self.path, exc, "writing to its inbox") from exc
-            if number:
+            try:
+                with opened.lock:  # and no gate: there is nothing of SQLite's that a fork could find half done
+                    holds = opened.lock.holds
+                    number = opened.inbox.append(row) if holds else 0
+            except LockClosed:
+                if self._connections.get() is opened:
+                    raise
+                continue
+            except BackendUnavailable:
+                raise
+            except OSError as exc:
+                raise self._from_os(exc, "writing to its inbox") from exc
+            if not holds:
+                self._connections.mend(opened)
+            elif number:
                 return number
-            self._pour()
+            else:
+                self._pour()
 
     def sync_append(self, number: int) -> None:
         """Return when append `number` is on the disk, at full durability.
@@ -200,7 +213,7 @@ class StoreFile:
         except TaskqError as exc:
             self._fail(errands, exc, None)
         except OSError as exc:
-            self._fail(errands, from_os(self.path, exc, "opening it or turning its inbox"), exc)
+            self._fail(errands, self._from_os(exc, "opening it or turning its inbox"), exc)
         except BaseException:
             # Not the file's fault but this thread's, as Ctrl-C: the others do theirs themselves.
             self._errands.extendleft(errand for errand in reversed(errands) if errand is not own and not errand.done)
@@ -221,19 +234,37 @@ class StoreFile:
             self._make_under_lock(errands)
 
     def _make_under_lock(self, errands: list[_Errand[Any]]) -> None:
-        opened = self._connections.get()
-        connection = opened.writer
+        """Make the transaction in the file that stands at the path, however often that is replaced."""
+        for _ in range(REPLACED):
+            opened = self.opened()
+            try:
+                if self._make_in(opened, errands):
+                    return
+            except LockClosed:
+                if self._connections.get() is opened:
+                    raise
+        raise BackendUnavailable(f"{self.path}: its files are deleted or replaced again and again: find out by whom")
+
+    def _make_in(self, opened: Opened, errands: list[_Errand[Any]]) -> bool:
+        """Make the transaction in what is open, if that is what others read; return whether it was made."""
         with gate, opened.lock:
-            changes = connection.total_changes
+            if not opened.lock.holds:
+                return False
+            changes = opened.writer.total_changes
             _run_all(errands, opened)
-            page = opened.lock.page
-            number = page.log.count_commit()
-            for errand in errands:
-                errand.number = number
-                errand.done = True
-                if errand.tx is not None:
-                    errand.tx.number = page.changes
-            self._checkpoint_when_long(connection, page, connection.total_changes - changes)
+            self._made(errands, opened, opened.writer.total_changes - changes)
+            return True
+
+    def _made(self, errands: list[_Errand[Any]], opened: Opened, changes: int) -> None:
+        """Take note of a transaction that was made."""
+        page = opened.lock.page
+        number = page.log.count_commit()
+        for errand in errands:
+            errand.number = number
+            errand.done = True
+            if errand.tx is not None:
+                errand.tx.number = page.changes
+        self._checkpoint_when_long(opened.writer, page, changes)
 
     def _fail(self, errands: list[_Errand[Any]], error: Exception, cause: BaseException | None) -> None:
         for errand in errands:
@@ -276,7 +307,7 @@ class StoreFile:
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` with a connection that only reads."""
-        if self.page.inbox.is_waiting:
+        if self.opened().lock.page.inbox.is_waiting:
             self._pour()
         try:
             with gate:
@@ -294,6 +325,38 @@ class StoreFile:
             lambda c: (c.execute("PRAGMA freelist_count").fetchone()[0], c.execute("PRAGMA page_size").fetchone()[0])
         )
         return int(pages * size)
+
+    # -- the files
+
+    def opened(self) -> Opened:
+        """Return what is open, when it is what stands at the file's path; else open that.
+
+        Raises:
+            BackendUnavailable: the queue file was deleted or moved away.
+        """
+        opened = self._connections.get()
+        if not opened.names.hold():
+            self._connections.mend(opened)
+            opened = self._connections.get()
+        opened.lock.mend()
+        return opened
+
+    @property
+    def generation(self) -> int:
+        """A number that changes when the file was opened anew, and may be another one."""
+        return self._connections.generation
+
+    def opened_generation(self) -> int:
+        """Return that number after a look at the files."""
+        self.opened()
+        return self._connections.generation
+
+    def is_gone(self) -> bool:
+        """Return whether the queue file was deleted or moved away."""
+        return self._connections.is_gone()
+
+    def _from_os(self, exc: OSError, doing: str) -> TaskqError:
+        return gone(self.path) if self.is_gone() else from_os(self.path, exc, doing)
 
     # -- the rest
 
@@ -328,7 +391,7 @@ def _nothing(_: Tx) -> None:
 
 def _run_all(errands: list[_Errand[Any]], opened: Opened) -> None:
     """Run errands in one transaction, behind all that is in the inbox."""
-    connection, lock, log, inbox = opened
+    connection, lock, log, inbox, _ = opened
     pours = lock.page.inbox.is_waiting
     connection.execute("BEGIN IMMEDIATE")
     try:

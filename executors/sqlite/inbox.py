@@ -89,6 +89,15 @@ class Inbox:
         """Give the descriptor back."""
         self._syncs.close()
 
+    def retire(self) -> None:
+        """Give the descriptor back when nobody syncs."""
+        self._syncs.retire()
+
+    @property
+    def descriptor(self) -> int:
+        """The file's descriptor."""
+        return self._descriptor
+
     @property
     def syncs(self) -> int:
         """How often this process has synced it."""
@@ -106,6 +115,8 @@ class Inbox:
         end, chain = page.last
         if not 0 < end < page.poured + POUR_AT:
             return 0
+        if os.lseek(self._descriptor, 0, os.SEEK_END) < end:
+            return self._cut(end)
         payload = self._pack(row)
         check = crc32(payload, chain)
         record = RECORD.pack(len(payload), check) + payload
@@ -113,6 +124,15 @@ class Inbox:
             raise OSError(errno.EIO, "a write was cut short")  # the next record is written over it
         page.last = end + len(record), check
         return page.ledger.count_commit()
+
+    def _cut(self, end: int) -> int:
+        """Have the next pour begin the file anew, which somebody has cut; say so where jobs are gone."""
+        page = self._lock.page.inbox
+        waited = page.is_waiting
+        page.forget()
+        if waited:
+            raise damaged(self._path, f"its inbox was cut: it ended at byte {end:,}, and the jobs in it are gone")
+        return 0
 
     # -- pouring
 
@@ -131,7 +151,10 @@ class Inbox:
         if self._is_of(salt):
             rows, end, chain = self._read(start, chain)
         if page.end not in {0, end}:
-            raise damaged(self._path, f"its inbox ends at byte {end:,} instead of {page.end:,}")
+            expected = page.end
+            if os.lseek(self._descriptor, 0, os.SEEK_END) < expected:
+                page.forget()  # it was cut: what is said once, since nothing can bring it back
+            raise damaged(self._path, f"its inbox ends at byte {end:,} instead of {expected:,}")
         insert(connection.executemany, rows)
         if end > TURN_AT or not self._is_of(salt):
             page.forget()

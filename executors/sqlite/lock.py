@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -22,13 +23,19 @@ from taskq.errors import BackendUnavailable
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["StoreLock"]
+    from executors.sqlite.names import Names
+
+__all__ = ["LockClosed", "StoreLock"]
 
 #: Seconds until a lock that is not given free is somebody's fault, not traffic.
 PATIENCE = 5.0
 
 #: Tries, each after letting others run, before a thread sleeps until it is woken.
 YIELDS = 100
+
+
+class LockClosed(BackendUnavailable):
+    """Say that a lock was closed, perhaps since its file is to be opened anew."""
 
 
 class StoreLock:
@@ -40,6 +47,9 @@ class StoreLock:
         self._descriptor = -1
         self._pid = os.getpid()  # a forked copy opens a lock of its own
         self.page: Page = self._open()
+        #: Tells whether the queue's files are in their places; whether they were when the lock was taken.
+        self.names: Names | None = None
+        self.holds = True
 
     def _open(self) -> Page:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -60,6 +70,24 @@ class StoreLock:
             self._descriptor = -1
             self.page.close()
 
+    def retire(self) -> None:
+        """Give the lock file back, and leave the page to those who may be reading it."""
+        with self._mutex:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+    @property
+    def descriptor(self) -> int:
+        """The lock file's descriptor."""
+        return self._descriptor
+
+    def mend(self) -> None:
+        """Give a lock file that somebody has cut its length back: to touch its page would kill the process."""
+        with suppress(OSError):
+            if os.lseek(self._descriptor, 0, os.SEEK_END) < SIZE:
+                os.ftruncate(self._descriptor, SIZE)
+
     def acquire(self, patience: float = PATIENCE) -> None:
         """Take the lock.
 
@@ -71,10 +99,10 @@ class StoreLock:
         try:
             while True:
                 try:
-                    fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(self._open_descriptor(), fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     self._wait(patience)
-                if os.fstat(self._descriptor).st_nlink:
+                if self._is_whole():
                     break
                 self._move()
             self.page.holder = self._pid
@@ -93,9 +121,27 @@ class StoreLock:
     def __exit__(self, *_: object) -> None:
         self.release()
 
+    def _open_descriptor(self) -> int:
+        if self._descriptor < 0:
+            raise LockClosed(f"{self.path}: this store was closed; open a new one")
+        return self._descriptor
+
+    def _is_whole(self) -> bool:
+        """Return whether this is still the lock file; see on the way whether all the queue's files are in place."""
+        if os.lseek(self._descriptor, 0, os.SEEK_END) < SIZE:
+            return False
+        self.holds = self.names is not None and self.names.hold()
+        return self.holds or os.fstat(self._descriptor).st_nlink > 0
+
     def _move(self) -> None:
-        """Leave a lock file that somebody has deleted: those who come later lock another one. Go where they are."""
+        """Leave a lock file that somebody has deleted: those who come later lock another one. Go where they are.
+
+        One that was cut is deleted first: its numbers are gone, and all are to begin anew.
+        """
         old, descriptor = self.page, self._descriptor
+        if os.fstat(descriptor).st_size < SIZE:
+            os.ftruncate(descriptor, SIZE)
+            self.path.unlink(missing_ok=True)
         self.page = self._open()  # the old page stays mapped: another thread may be reading it
         os.close(descriptor)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from executors.sqlite.file import StoreFile, Tx
     from executors.sqlite.schema import Execute
-    from executors.sqlite.wake import Wakes
+    from executors.sqlite.wake import Fifo, Wakes
     from taskq.store import Claim, Note, Remains, Verdict, WorkerRecord
 
 __all__ = ["SQLiteMembership"]
@@ -61,25 +61,47 @@ class SQLiteMembership(Membership):
         self._renewed = self._trust_from = time.monotonic()
         self._left = False
         self._refuser: str | None = None  # our name, once we have refused a job
-        with file.lock:
-            self._slot, self._fifo = wakes.new_worker()
+        self._record = record
+        self._generation = -1  # of the file in which we have signed on last
+        self._slot = -1
+        self._fifo: Fifo | None = None
         try:
-            file.write(lambda tx: self._sign_on(tx, record))
+            file.write(self._sign_on)
         except BaseException:
-            self._fifo.close()
+            self._close_fifo()
             raise
 
-    def _sign_on(self, tx: Tx, record: WorkerRecord) -> None:
+    def _sign_on(self, tx: Tx) -> None:
         row = tx.execute("SELECT slot, renewed FROM workers WHERE name = ?", (self._name,)).fetchone()
         if row is not None:
-            if row[0] != self._slot and not is_dead(self._wakes, row[0], row[1]):
+            if not is_dead(self._wakes, row[0], row[1]):
                 raise ConfigError(f"a worker named {self._name!r} is at work here already: choose another --name")
             disown(tx, self._name)
+            tx.execute("DELETE FROM workers WHERE name = ?", (self._name,))
         unrefuse(tx.execute, self._name)
-        tx.execute("DELETE FROM workers WHERE name = ? OR slot = ?", (self._name, self._slot))
-        self._write_row(tx, record)
+        self._write_row(tx)
 
-    def _write_row(self, tx: Tx, record: WorkerRecord) -> None:
+    def _take_place(self, tx: Tx) -> None:
+        """Have a FIFO, in a slot that no other worker has who may live."""
+        if self._fifo is not None and self._fifo.is_there():
+            return
+        self._close_fifo()
+        rows = tx.execute("SELECT slot, renewed FROM workers WHERE name <> ?", (self._name,)).fetchall()
+        taken = [slot for slot, renewed in rows if not is_dead(self._wakes, slot, renewed)]
+        self._slot, self._fifo = self._wakes.new_worker(taken)
+
+    def _close_fifo(self) -> None:
+        if self._fifo is not None:
+            self._fifo.close()
+            self._fifo = None
+
+    def _write_row(self, tx: Tx) -> None:
+        """Write down, or again, that we are here."""
+        self._take_place(tx)
+        record = self._record
+        tx.execute("DELETE FROM workers WHERE name = ? OR slot = ?", (self._name, self._slot))
+        self._generation = self._file.generation
+        self._seen = -1
         values = (
             self._slot,
             record.name,
@@ -103,7 +125,7 @@ class SQLiteMembership(Membership):
     # -- verdicts and claims
 
     def exchange(self, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int) -> Exchange:
-        if not (verdicts or notes or want or self._unclear) and self._file.page.changes == self._seen:
+        if not (verdicts or notes or want or self._unclear) and self._has_seen(self._file.page.changes):
             return Exchange()
         fresh = [note for note in notes if not any(note is known for known in self._noted)]
         unclear, self._unclear = self._unclear, True
@@ -137,6 +159,8 @@ class SQLiteMembership(Membership):
     def _exchange(
         self, tx: Tx, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int, *, unclear: bool
     ) -> tuple[Tx, Exchange, set[tuple[str, int]], float | None]:
+        if self._file.generation != self._generation:
+            self._write_row(tx)
         fenced = apply_notes(tx, notes) if notes else []
         if verdicts:
             if self._refuser is None and any(verdict.refused for verdict in verdicts):
@@ -181,14 +205,17 @@ class SQLiteMembership(Membership):
         now = time.monotonic()
         if now - self._renewed > self._wakes.lease / 2:
             self._trust_from = now + self._wakes.lease  # we were frozen ourselves; so may the others have been
-        if not self._fifo.is_there():
-            self._move()
-        lost = self._write(lambda tx: self._renew(tx, record, held), lasting=False)
+        self._record = record
+        lost = self._write(lambda tx: self._renew(tx, held), lasting=False)
         self._renewed = now
         self._held.difference_update([token for job_id, token in held if job_id in lost])
         return lost
 
-    def _renew(self, tx: Tx, record: WorkerRecord, held: Collection[tuple[str, str]]) -> list[str]:
+    def _renew(self, tx: Tx, held: Collection[tuple[str, str]]) -> list[str]:
+        if self._is_displaced():
+            self._write_row(tx)
+            return no_longer_held(tx, held)
+        record = self._record
         found = tx.execute(
             "UPDATE workers SET seen = ?, renewed = ?, processes = ?, running = ?, succeeded = ?, failed = ?, "
             "stopping = ? WHERE slot = ? AND name = ?",
@@ -205,17 +232,16 @@ class SQLiteMembership(Membership):
             ),
         )
         if not found.rowcount:
-            self._write_row(tx, record)  # somebody took us for dead, or our place is new
+            self._write_row(tx)  # somebody took us for dead
         return no_longer_held(tx, held)
 
     def remains(self) -> Remains:
         return self._file.read(lambda connection: remains(connection.execute, self._queues, self._refuser))
 
-    def _move(self) -> None:
-        """Take a new place where somebody has removed our FIFO."""
-        self._fifo.close()
-        with self._file.lock:
-            self._slot, self._fifo = self._wakes.new_worker()
+    def _is_displaced(self) -> bool:
+        """Return whether our FIFO was removed, or the file is another one."""
+        there = self._fifo is not None and self._fifo.is_there()
+        return not there or self._file.generation != self._generation
 
     def sweep(self) -> int:
         try:
@@ -227,22 +253,38 @@ class SQLiteMembership(Membership):
 
     def wait(self, timeout: float, wake_fd: int) -> None:
         deadline = time.monotonic() + timeout
-        page = self._file.page
+        while not self._is_wanted(self._look_around()):
+            now = time.monotonic()
+            nap = min(deadline - now, LOOK_S, self._until_due())
+            if self._sleep(nap, wake_fd) or nap < LOOK_S or is_readable(wake_fd):
+                return
+
+    def _look_around(self) -> int:
+        """Return the number of the newest change; take a new place first, where the old one is no longer there."""
+        self._file.opened()
+        if self._is_displaced():
+            self._write(self._write_row, lasting=False)
+        return self._file.page.changes
+
+    def _sleep(self, nap: float, wake_fd: int) -> bool:
+        """Sleep for so long, unless something has changed since the last look; return whether we were woken."""
+        page, fifo = self._file.page, self._fifo
+        if fifo is None:
+            return True
         page.flag_worker(self._slot, OWN if self._hungry else AWAKE)
         try:
-            while not self._is_wanted(page.changes):
-                now = time.monotonic()
-                nap = min(deadline - now, LOOK_S, self._until_due())
-                if nap > 0:
-                    self._fifo.wait(nap, wake_fd)
-                if self._fifo.drain() or nap < LOOK_S or is_readable(wake_fd):
-                    return
+            if nap > 0 and self._has_seen(page.changes):
+                fifo.wait(nap, wake_fd)
+            return fifo.drain()
         finally:
-            page.flag_worker(self._slot, AWAKE)
+            self._file.page.flag_worker(self._slot, AWAKE)
+
+    def _has_seen(self, changes: int) -> bool:
+        return changes == self._seen and self._file.generation == self._generation
 
     def _is_wanted(self, changes: int) -> bool:
         """Return whether there is work or a wish; looks only when something has changed since the last look."""
-        if changes == self._seen:
+        if self._has_seen(changes):
             return False
         wanted, self._due = self._file.read(self._look)
         if not wanted:
@@ -265,7 +307,7 @@ class SQLiteMembership(Membership):
         self._file.page.flag_worker(self._slot, AWAKE)
         self._write(self._sign_off)
         self._left = True
-        self._fifo.close()
+        self._close_fifo()
 
     def _sign_off(self, tx: Tx) -> None:
         give_back(tx, self._name)

@@ -15,7 +15,7 @@ from executors.sqlite.ends import ENDING, Ending, end_many, ending
 from executors.sqlite.left import unrefuse
 from executors.sqlite.read import chunks
 from executors.sqlite.schema import CANCELLED, FAILED, QUEUED, RUNNING
-from executors.sqlite.wake import is_read
+from executors.sqlite.wake import reader_of
 from taskq.result import Failure
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ def dead_workers(file: StoreFile, wakes: Wakes, *, trust_clock: bool) -> list[st
 
 def is_dead(wakes: Wakes, slot: int, renewed: float, *, trust_clock: bool = True) -> bool:
     """Return whether a worker is dead or frozen; `trust_clock` False: nobody is called frozen."""
-    if not is_read(wakes.worker_path(slot)):
+    if reader_of(wakes.worker_path(slot)) is False:
         return True
-    return trust_clock and time.monotonic() - renewed > wakes.lease
+    return trust_clock and not 0 <= time.monotonic() - renewed <= wakes.lease
 
 
 def _bury(file: StoreFile, wakes: Wakes, name: str) -> int:

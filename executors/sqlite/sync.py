@@ -73,6 +73,16 @@ class LogSync:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def retire(self) -> None:
+        """Give the descriptor back when nobody syncs."""
+        with self._turn:
+            self.close()
+
+    @property
+    def descriptor(self) -> int:
+        """The file's descriptor."""
+        return self._descriptor
+
     def up_to(self, number: int) -> None:
         """Return when commit `number` is on the disk.
 

@@ -19,20 +19,25 @@ import select
 from typing import TYPE_CHECKING
 
 from executors.sqlite.birth import beside
+from executors.sqlite.errors import from_os
 from executors.sqlite.fork import watch
 from executors.sqlite.page import ANY, AWAKE, EARS, WORKERS
 from taskq.errors import BackendUnavailable
 from taskq.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from executors.sqlite.file import StoreFile, Tx
 
-__all__ = ["Fifo", "Wakes", "is_read", "is_readable", "ring"]
+__all__ = ["Fifo", "Wakes", "is_read", "is_readable", "reader_of", "ring"]
 
 #: Bytes read at once; more than anybody writes while one sleeps.
 DRAIN = 65536
+
+#: How a FIFO is opened to wake its reader, and what says that there is none: it, or its folder, was removed.
+RING = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+UNREAD = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 class Wakes:
@@ -49,21 +54,32 @@ class Wakes:
         """Return where the worker of this slot listens."""
         return f"{self._folder}/worker-{slot}"
 
-    def new_worker(self) -> tuple[int, Fifo]:
-        """Return a free slot of workers with its FIFO. Called under the lock."""
-        return self._new("worker", range(WORKERS))
+    def new_worker(self, taken: Collection[int] = ()) -> tuple[int, Fifo]:
+        """Return a free slot of workers with its FIFO, none of those `taken`. Called under the lock."""
+        return self._new("worker", [slot for slot in range(WORKERS) if slot not in taken])
 
     def new_ear(self) -> tuple[int, Fifo]:
         """Return a free slot of ears with its FIFO. Called under the lock."""
         return self._new("ear", range(1, EARS))
 
-    def _new(self, kind: str, slots: Iterable[int]) -> tuple[int, Fifo]:
+    def make_folder(self) -> None:
+        """Make the folder of FIFOs, if it is not there.
+
+        Raises:
+            OSError: something else is in its place, or it cannot be made.
+        """
         with contextlib.suppress(FileExistsError):
             os.mkdir(self._folder, 0o700)  # noqa: PTH102 - the path is text, for speed
-        for slot in slots:
-            path = f"{self._folder}/{kind}-{slot}"
-            if not is_read(path):
-                return slot, Fifo(path)
+
+    def _new(self, kind: str, slots: Iterable[int]) -> tuple[int, Fifo]:
+        try:
+            self.make_folder()
+            for slot in slots:
+                path = f"{self._folder}/{kind}-{slot}"
+                if not is_read(path):
+                    return slot, Fifo(path)
+        except OSError as exc:
+            raise from_os(self._file.path, exc, "making a FIFO in its folder -wake") from exc
         raise BackendUnavailable(f"{self._file.path}: all places for {kind}s are taken; end some of them")
 
     # -- waking
@@ -151,9 +167,19 @@ class Fifo:
             self.writer = os.open(fresh, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             os.rename(fresh, self.path)  # noqa: PTH104 - as above
         except BaseException:
-            os.unlink(fresh)  # noqa: PTH108 - as above
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(fresh)  # noqa: PTH108 - as above
             self._close_ends()
             raise
+
+    def remake(self) -> None:
+        """Take the place again, where somebody has removed the FIFO and nobody has taken it since."""
+        if is_read(self.path):
+            return
+        ends = self.reader, self.writer
+        self._make()
+        for descriptor in ends:
+            os.close(descriptor)
 
     def is_there(self) -> bool:
         """Return whether the file in its place is still this FIFO."""
@@ -203,9 +229,9 @@ class Fifo:
 def ring(path: str) -> bool:
     """Wake whoever reads this FIFO; return whether somebody does."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, RING)
     except OSError as exc:
-        if exc.errno in {errno.ENXIO, errno.ENOENT}:
+        if exc.errno in UNREAD or exc.errno == errno.ENXIO:
             return False
         raise
     try:
@@ -228,10 +254,17 @@ def is_readable(descriptor: int) -> bool:
 
 def is_read(path: str) -> bool:
     """Return whether somebody reads this FIFO."""
+    return bool(reader_of(path))
+
+
+def reader_of(path: str) -> bool | None:
+    """Return whether somebody reads this FIFO; None: it is not there, so that nobody can tell."""
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        os.close(os.open(path, RING))
     except OSError as exc:
-        if exc.errno in {errno.ENXIO, errno.ENOENT}:
+        if exc.errno == errno.ENXIO:
             return False
+        if exc.errno in UNREAD:
+            return None
         raise
     return True

@@ -15,6 +15,8 @@ from taskq.errors import (
     JobCancelled,
     JobNotFound,
     MissingExtra,
+    StoreDamaged,
+    StoreFull,
     TaskRefused,
     UnknownTask,
 )
@@ -33,7 +35,7 @@ class Exit(IntEnum):
     FAILED = 1
     #: The command line, a setting, a task's name or an input file is wrong.
     USAGE = 2
-    #: What the URL names cannot be reached.
+    #: What the URL names cannot be reached, is damaged, or has no room.
     BACKEND = 3
     #: No job has this id.
     NOT_FOUND = 4
@@ -55,6 +57,8 @@ CODES: Mapping[type[BaseException], Exit] = {
     EncodeError: Exit.USAGE,
     MissingExtra: Exit.USAGE,
     BackendUnavailable: Exit.BACKEND,
+    StoreDamaged: Exit.BACKEND,
+    StoreFull: Exit.BACKEND,
     JobNotFound: Exit.NOT_FOUND,
     JobCancelled: Exit.CANCELLED,
     OutputClosed: Exit.OUTPUT_CLOSED,

@@ -304,11 +304,11 @@ def test_older_file(path: Path, open_store: Callable[[], SQLiteStore], monkeypat
 class _NoInbox:
     """What the first schema had in its place."""
 
-    def __init__(self, *_: Any) -> None:
-        pass
+    def __init__(self, path: Path, *_: Any) -> None:
+        self.descriptor = os.open(path.with_name(path.name + "-inbox"), os.O_RDWR | os.O_CREAT, 0o600)
 
     def close(self) -> None:
-        pass
+        os.close(self.descriptor)
 
 
 #: What `test_any_order` does in any order; a put is the most frequent.

@@ -322,11 +322,12 @@ def test_own_freeze(store: SQLiteStore, join: Callable[..., Any]) -> None:
 
 
 def test_removed_fifo(store: SQLiteStore, join: Callable[..., Any]) -> None:
-    """A worker whose FIFO somebody has deleted has a new one with its next renewal."""
+    """A worker whose FIFO somebody has deleted is not taken for dead, and has a new one with its next renewal."""
     member = join("a")
     os.unlink(member._fifo.path)
-    assert store.workers() == []
+    assert [one.name for one in store.workers()] == ["a"]
     member.renew(worker("a"), [])
+    assert os.path.exists(member._fifo.path)
     assert [one.name for one in store.workers()] == ["a"]
     store.put([job("x")])
     assert len(take(member)) == 1

@@ -186,6 +186,9 @@ class LocalExecutor(Executor):
     def progress_of(self, job: LocalJob) -> tuple[int, int | None] | None:
         return self._dispatcher.ask(lambda: self._books.progress_of(job), job.told)
 
+    def delivers_here(self) -> bool:
+        return self._dispatcher.is_this_thread()
+
     def cancel(self, job: LocalJob, *, kill: bool) -> bool:
         if job.done():
             return job.cancelled()

@@ -20,6 +20,7 @@ from threading import RLock
 from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
+from taskq.errors import Deadlock
 from taskq.progress import Progress
 
 if TYPE_CHECKING:
@@ -116,6 +117,10 @@ class MapStream(ABC):
     def _leave(self) -> None:
         """Let go: nobody reads the results any more. Often called by a finalizer."""
 
+    @abstractmethod
+    def _delivers_here(self) -> bool:
+        """Return whether this is the thread that brings the news of chunks: what waits in it, waits for ever."""
+
     # -- results
 
     def _groups(self) -> Iterator[Iterable[Any]]:
@@ -150,6 +155,10 @@ class MapStream(ABC):
         return self._yielded < self._read
 
     def _next_news(self) -> Any:
+        if self._news.empty() and self._delivers_here():
+            raise Deadlock(
+                "a callback reads a map in the thread that would bring its results: read it in a thread of your own"
+            )
         timeout = None if self._deadline is None else max(0.0, self._deadline - monotonic())
         try:
             news = self._news.get(timeout=timeout)

@@ -11,6 +11,7 @@ try:
     from taskq.errors import (
         BackendUnavailable,
         ConfigError,
+        Deadlock,
         DecodeError,
         DependencyFailed,
         EncodeError,
@@ -50,6 +51,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BackendUnavailable",
     "ConfigError",
+    "Deadlock",
     "DecodeError",
     "DependencyFailed",
     "EncodeError",

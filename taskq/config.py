@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, cast
 
+from taskq import context
 from taskq.durations import parse_duration
 from taskq.errors import ConfigError
 from taskq.log import LEVELS, LogFormat
@@ -90,9 +91,13 @@ def trace(
 def default_url(*, environ: Mapping[str, str] | None = None, directory: str | None = None) -> str:
     """Return the URL of a `TaskQueue()` that was given none: TASKQ_URL, a file's, or "local://".
 
+    In a worker's job it is that of the queue that runs the job.
+
     Raises:
         ConfigError: a settings file has an unknown key or a senseless value.
     """
+    if environ is None and directory is None and (home := context.home_url()):
+        return home
     known = os.environ if environ is None else environ
     return known.get(PREFIX + "URL") or load(environ=known, directory=directory).url
 

@@ -98,11 +98,22 @@ def open_store(url: str) -> Store:
     if scheme not in STORES:
         known = ", ".join(f"{name}://" for name in STORES)
         raise ConfigError(f"{safe_url(url)}: {scheme}:// keeps no jobs that workers could take: give one of {known}")
-    url, common = _take_common(url, query)
-    store = cast("Store", _load(STORES[scheme])(url))
+    place, common = _take_common(url, query)
+    store = cast("Store", _load(STORES[scheme])(place))
     for name, value in common.items():
         setattr(store, name, value)
+    store.source = _source(store, url, query)
     return store
+
+
+def _source(store: Store, url: str, query: str) -> str:
+    """Return the URL that opens a store again from any folder."""
+    if not url.lower().startswith("sqlite:"):
+        return url
+    common = [part for part in query.split("&") if part.partition("=")[0] in STORE_READERS]
+    return store.url + "".join(
+        f"{'&' if number or '?' in store.url else '?'}{part}" for number, part in enumerate(common)
+    )
 
 
 def open_worker(store: Store, **settings: Any) -> Any:

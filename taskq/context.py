@@ -16,7 +16,7 @@ from taskq.errors import ConfigError, NotInJob
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["JobContext", "JobMeta", "Reporter", "current_job", "provide"]
+__all__ = ["JobContext", "JobMeta", "Reporter", "current_job", "home_url", "provide", "set_home"]
 
 
 class Reporter(Protocol):
@@ -177,6 +177,20 @@ def _in_forked_process() -> None:
 
 
 os.register_at_fork(after_in_child=_in_forked_process)
+
+
+_home: str = ""
+
+
+def set_home(url: str) -> None:
+    """Set which queue's jobs this process runs, for a worker's children: a `TaskQueue()` in a job means that one."""
+    global _home  # noqa: PLW0603  # said once in the life of a process
+    _home = url
+
+
+def home_url() -> str:
+    """Return the URL of the queue whose jobs this process runs, with its password; empty: it is no worker's child."""
+    return _home
 
 
 def current_job() -> JobContext:

@@ -52,12 +52,15 @@ _trust: trusts.Trust | None = None
 _max_bytes = MAX_BYTES
 
 
-def trust(modules: Iterable[str], commands: bool = False, max_bytes: int = MAX_BYTES) -> None:
+def trust(modules: Iterable[str], commands: bool = False, max_bytes: int = MAX_BYTES, home: str = "") -> None:
     """Import these modules and let this process run their functions, and `commands`; the initializer of a pool.
+
+    `home`: the URL of the store whose jobs it runs, which a `TaskQueue()` of theirs means.
 
     Raises:
         ConfigError: a module cannot be imported.
     """
+    context.set_home(home)
     global _trust, _max_bytes  # noqa: PLW0603  # what a process may run is said once in its life
     _trust = trusts.Trust(modules, commands=commands)
     _max_bytes = max_bytes

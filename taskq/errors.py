@@ -14,6 +14,7 @@
     │   └── StoreFull                        because its disk or memory is full
     ├── JobExists(ValueError)                a job with this key or id is there; .job_id says which
     ├── PoolBroken(BrokenExecutor)           the pool cannot start its processes
+    ├── Deadlock(RuntimeError)               a wait that could never end, because of where it is made
     ├── JobNotFound(LookupError)             no job has this id
     ├── NotInJob(LookupError)                current_job() was called outside a job
     ├── SoftTimeout(TimeoutError)            raised inside a job at its soft_timeout
@@ -38,6 +39,7 @@ from concurrent.futures import BrokenExecutor, CancelledError
 __all__ = [
     "BackendUnavailable",
     "ConfigError",
+    "Deadlock",
     "DecodeError",
     "DependencyFailed",
     "EncodeError",
@@ -135,6 +137,10 @@ class JobExists(TaskqError, ValueError):
 
 class PoolBroken(TaskqError, BrokenExecutor):
     """Say that a pool cannot start its child processes, and why."""
+
+
+class Deadlock(TaskqError, RuntimeError):
+    """Say that a wait could never end: the thread that waits is the one that would bring what it waits for."""
 
 
 class JobNotFound(TaskqError, LookupError):

@@ -23,6 +23,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from threading import Condition
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from taskq.errors import Deadlock
 from taskq.states import State
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ class Job(Future[T]):
 
         Raises:
             TimeoutError: it was not there in time; the job goes on.
+            Deadlock: this is a callback, in the very thread that would bring the result.
             concurrent.futures.CancelledError: the job was cancelled.
             JobCrashed, JobTimeout, JobLost, DependencyFailed, EncodeError: what became of the job.
             Exception: whatever the task raised, of the original class, with the remote traceback as `__cause__`.
@@ -188,6 +190,12 @@ class Job(Future[T]):
     def _wait(self, timeout: float | None) -> None:
         """Return when there is an outcome; raise TimeoutError or CancelledError when there is none to come."""
         super().exception(timeout)
+
+    def _refuse_deadlock(self) -> None:
+        raise Deadlock(
+            f"a callback waits for job {self.id} in the thread that would bring its end: wait in a thread of your own "
+            "(threading.Thread, an executor), or give that job an add_done_callback"
+        )
 
     def _attend(self) -> None:
         """Take note that somebody is going to wait."""

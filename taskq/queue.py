@@ -191,7 +191,9 @@ class TaskQueue(Submitter):
     `loop.run_in_executor` work as documented there. Safe to use from several threads.
 
     - `url`: `local://`, `sqlite:///path/to.db`, `redis://host/0`; None: what `TASKQ_URL` or the configuration file
-      says, else `local://`.
+      says, else `local://`. In a job that a worker runs, None is the queue that runs it. In a job on `local://` it is
+      a pool of its own, of children of the job's process, which ends with the `with` block there: give that one few
+      `processes`, or better have the program submit such jobs.
     - `processes` (also `max_workers`): how many jobs run at once; None: one per CPU that this program may use.
     - `start_method`: "fork", "forkserver" or "spawn"; None: the safest that the platform has (forkserver, else spawn).
     - `initializer(*initargs)`: called in each child process before its first job.

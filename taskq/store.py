@@ -376,6 +376,8 @@ class Store(ABC):
     max_bytes: int = 1_048_576
     #: The URL without secrets.
     url: str
+    #: The URL that opens the same store again from any folder, secrets and settings included; never to be shown.
+    source: str = ""
 
     # -- jobs
 

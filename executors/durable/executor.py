@@ -180,6 +180,9 @@ class DurableExecutor(Executor):
         self._refuse_if_released()
         return self._store.get([job.id], payload=payload)[0]
 
+    def delivers_here(self) -> bool:
+        return self._listener().is_this_thread()
+
     def log_of(self, job: DurableJob) -> bytes:
         self._refuse_if_released()
         return self._store.log(job.id)
@@ -198,7 +201,7 @@ class DurableExecutor(Executor):
 
     def _await_answer(self, job: DurableJob, seconds: float) -> None:
         """Wait for what a worker makes of the wish: one in its hands that it has not started is cancelled, too."""
-        if self._listener().is_this_thread() or _in_event_loop():  # these must not wait
+        if self.delivers_here() or _in_event_loop():  # these must not wait
             return
         try:
             job.exception(timeout=seconds)

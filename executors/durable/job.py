@@ -40,6 +40,9 @@ class Home(Protocol):
     def cancel(self, job: DurableJob, *, kill: bool) -> bool:
         """Do what `Job.cancel` says."""
 
+    def delivers_here(self) -> bool:
+        """Return whether this is the thread that tells jobs of their ends: what waits in it, waits for ever."""
+
     def log_of(self, job: DurableJob) -> bytes:
         """Return what the job has printed and logged."""
 
@@ -138,6 +141,10 @@ class DurableJob(Job[Any]):
         self.__dict__["_lock"] = condition
 
     def _wait(self, timeout: float | None) -> None:
+        if timeout != 0 and self.home.delivers_here():
+            self._refresh()  # it may have ended by now
+            if self._final is None:
+                self._refuse_deadlock()
         if "_lock" not in self.__dict__ and not self.home.is_listening(self):
             started = monotonic()
             self.home.wait_for(self, timeout)

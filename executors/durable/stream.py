@@ -161,6 +161,9 @@ class DurableStream(MapStream):
         except BackendUnavailable:
             pass
 
+    def _delivers_here(self) -> bool:
+        return self._listener.is_this_thread()
+
     def _leave(self) -> None:
         self._exhausted = True
         self._listener.later(self._let_go)  # a finalizer may be the caller

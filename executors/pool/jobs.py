@@ -55,6 +55,9 @@ class Home(Protocol):
     def cancel(self, job: LocalJob, *, kill: bool) -> bool:
         """Do what `Job.cancel` says."""
 
+    def delivers_here(self) -> bool:
+        """Return whether this is the thread that settles jobs: what waits in it, waits for ever."""
+
 
 class Outcome(Undecoded):
     """One job's outcome as bytes."""
@@ -174,6 +177,8 @@ class LocalJob(Job[Any]):
 
     def _wait(self, timeout: float | None) -> None:
         if self.offer is None or not self._look(_PATIENCE if timeout is None else min(_PATIENCE, timeout)):
+            if timeout != 0 and self.home.delivers_here():
+                self._refuse_deadlock()
             super()._wait(timeout)
 
     def _attend(self) -> None:

@@ -99,6 +99,9 @@ class Stream(MapStream):
             return zip(range(first, first + jobs), results, strict=True)
         return results
 
+    def _delivers_here(self) -> bool:
+        return self._dispatcher.is_this_thread()
+
     def _leave(self) -> None:
         self.dropped = True
         self._exhausted = True

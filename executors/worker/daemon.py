@@ -82,7 +82,7 @@ class Worker:
             "max_tasks_per_child": max_tasks_per_child,
             "capture": capture,
             "initializer": envelope.trust,
-            "initargs": (tuple(imports), allow_commands, limit),
+            "initargs": (tuple(imports), allow_commands, limit, store.source),
         }
         self._health = None if health_port is None else (health_host, health_port)
         self._stops = 0

@@ -9,7 +9,7 @@ import pytest
 
 from taskq import State, TaskQueue
 from taskq.errors import ConfigError, EncodeError, JobNotFound, TaskRefused
-from tests.sample_tasks import add, divide, hold, identity, note_item, square, zeros
+from tests.sample_tasks import add, divide, hold, identity, note_item, square, submit_to_own_queue, zeros
 from tests.scripts import Script, run
 from tests.waiting import PATIENCE, eventually
 from tests.worker_process import WorkerProcess
@@ -50,6 +50,13 @@ def test_job_outlives_its_queue(make_queue: Callable[..., TaskQueue], gate: Gate
     assert second.job(job_id).state is State.RUNNING
     gate.open()
     assert second.job(job_id).result(timeout=PATIENCE) == "held"
+
+
+def test_queue_in_a_job(queue: TaskQueue) -> None:
+    """A `TaskQueue()` in a job is the queue that runs the job, though no variable of the worker says so."""
+    mine: Any = queue
+    url, result = queue.submit(submit_to_own_queue, 7).result(timeout=PATIENCE)
+    assert (url, result) == (mine._executor.url, 49)
 
 
 def test_shutdown_does_not_wait_for_what_nobody_holds(make_queue: Callable[..., TaskQueue], gate: Gate) -> None:

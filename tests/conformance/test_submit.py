@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq import Job, State
-from taskq.errors import EncodeError, JobNotFound
+from taskq.errors import Deadlock, EncodeError, JobNotFound
 from tests.sample_errors import Unpicklable
 from tests.sample_tasks import add, capture, divide, hold, hold_then_fail, identity, job_facts, nap, nothing, square
 from tests.waiting import PATIENCE, eventually
@@ -295,6 +295,28 @@ def test_callback_may_submit_and_wait(queue: TaskQueue, gate: Gate) -> None:
     queue.submit(add, 0, 1).add_done_callback(go_on)
     assert ended.wait(PATIENCE), f"the chain of callbacks stopped at {results}"
     assert results == list(range(1, 21))
+
+
+def test_callback_that_waits(queue: TaskQueue, gate: Gate) -> None:
+    """A callback that waits for another job, or reads a map, in the thread that would bring it, is refused at once."""
+    errors: list[BaseException] = []
+    other = queue.submit(hold, gate.path)
+    first = queue.submit(nap, 0.2)
+
+    def wait(_job: object) -> None:
+        for use in (other.result, other.exception, lambda: other.result(PATIENCE), lambda: list(queue.map(abs, [1]))):
+            try:
+                use()
+            except BaseException as error:  # noqa: BLE001
+                errors.append(error)
+
+    first.add_done_callback(wait)
+    eventually(lambda: len(errors) == 4, "the waits to be refused")
+    assert [type(error) for error in errors] == [Deadlock] * 4
+    assert other.id in str(errors[0])
+    gate.open()
+    assert other.result(timeout=PATIENCE) == "held"
+    assert list(queue.map(abs, [-1])) == [1]
 
 
 # --- concurrent.futures

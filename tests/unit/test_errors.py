@@ -25,6 +25,7 @@ BUILTINS = [
     (errors.StoreFull, errors.QueueFull),
     (errors.JobExists, ValueError),
     (errors.PoolBroken, concurrent.futures.BrokenExecutor),
+    (errors.Deadlock, RuntimeError),
     (errors.JobNotFound, LookupError),
     (errors.NotInJob, LookupError),
     (errors.SoftTimeout, TimeoutError),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 import weakref
 from datetime import UTC, datetime
@@ -292,6 +293,11 @@ class LocalExecutor(Executor):
 
 
 def _check(processes: object, start_method: object, initializer: object, max_tasks: object) -> None:
+    if not hasattr(select, "poll"):
+        raise ConfigError(
+            "a library of green threads (eventlet) has taken select.poll out of this program; a local pool needs it: "
+            "patch with select=False, use gevent, or submit to a queue of workers, as sqlite:///path"
+        )
     if processes is not None and (type(processes) is not int or processes < 1):
         raise ConfigError(f"processes={processes!r}: give a whole number from 1, or None for one per usable CPU")
     if start_method is not None and start_method not in get_all_start_methods():

@@ -101,9 +101,14 @@ def run_one(
 @contextmanager
 def _soft_timeout(seconds: float) -> Iterator[None]:
     """Raise SoftTimeout in the block once, after `seconds`. Main thread only; the job must not use SIGALRM itself."""
+    greenlet = sys.modules.get("greenlet")
+    job: Any = None if greenlet is None else greenlet.getcurrent()
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise SoftTimeout(f"the job has run for its soft_timeout of {seconds:g} s")
+        error = SoftTimeout(f"the job has run for its soft_timeout of {seconds:g} s")
+        if greenlet is None or greenlet.getcurrent() is job or "gevent" not in sys.modules:
+            raise error
+        sys.modules["gevent"].get_hub().loop.run_callback(job.throw, error)  # the job waits; this is gevent's own code
 
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -177,7 +177,7 @@ class Rendezvous:
         sock.setblocking(False)
         pidfd = fds[3] if flags & _HAS_PIDFD else None
         output = fds[-1] if flags & _HAS_OUTPUT else None
-        bell = None if pidfd is None else Bell(sock)
+        bell = Bell(sock) if pidfd is not None and hasattr(select, "epoll") else None
         return Line(pid=pid, sock=sock, page=page, pidfd=pidfd, life=fds[2], bell=bell, output=output)
 
     def close(self) -> None:
@@ -218,6 +218,7 @@ def open_line(rendezvous: socket.socket, output: int | None = None) -> OwnEnd:
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER)
+    os.set_blocking(ours.fileno(), True)  # also where a library of green threads has replaced sockets
     memory = create_memory()
     life_read, life_write = os.pipe()
     pidfd = [os.pidfd_open(os.getpid())] if hasattr(os, "pidfd_open") else []

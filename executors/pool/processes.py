@@ -15,7 +15,7 @@ import os
 import threading
 import time
 import weakref
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -216,22 +216,45 @@ class ForkServerTaskqProcess(_Watched, multiprocessing.context.ForkServerProcess
     _is_our_child = False
 
 
+class _Patient(Connection):
+    """A pipe's read end whose reader sleeps in `select`, which gevent replaces, not in `read`, which stops it whole."""
+
+    def recv(self) -> Any:
+        """Return the next object."""
+        wait([self])
+        return super().recv()
+
+
+class _NotSent:
+    """Stand for an end of a queue in a child, which has no use for it."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    poll = close  # SimpleQueue asks for it
+
+
 class _IdleQueue(multiprocessing.queues.SimpleQueue[Any]):
     """A queue of Pool's whose locks are those of this process.
 
     Named semaphores stay in /dev/shm when everything is killed at once, and some systems have none.
     """
 
+    _reader: Any
+    _poll: Any
+
     #: What SimpleQueue asks its context for.
     Lock = threading.Lock
 
     def __init__(self) -> None:
         super().__init__(ctx=self)
+        with self._reader as plain:
+            self._reader = _Patient(os.dup(plain.fileno()), writable=False)
+        self._poll = self._reader.poll
 
     def __getstate__(self) -> Any:
-        """Leave the locks behind when a queue is sent to a child, which takes nothing from it."""
-        state: Any = super().__getstate__()
-        return (*state[:2], None, None)
+        """Leave everything behind when a queue is sent to a child, which takes nothing from it."""
+        return _NotSent(), _NotSent(), None, None
 
 
 _CLASSES: dict[str, Any] = {

@@ -211,6 +211,9 @@ class Foreign(Protocol):
     def after_stop(self) -> Order | None:
         """Return what is to run when it was killed on demand, before that is told; None: nothing."""
 
+    def after_death(self, failure: Failure) -> Order | None:
+        """Return what is to run when its process died, before that is told; None: nothing."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Claim:
@@ -279,11 +282,15 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What somebody wants of this worker: a job cancelled (`kill`: at once), or the worker itself stopped."""
+    """What somebody wants of this worker: a job cancelled (`kill`: at once), or the worker itself stopped.
+
+    `crash`: that the processes which run jobs die, as if they had crashed.
+    """
 
     job_id: str | None = None
     kill: bool = False
     stop: bool = False
+    crash: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

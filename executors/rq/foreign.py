@@ -1,10 +1,11 @@
 """Jobs that stock RQ enqueued, run by our worker.
 
     worker   claim ──▶ ForeignJob.order() ──▶ (run, plain arguments, options) ──▶ the pool
-    child    run: RQ's own Job is restored from the fields that the claim brought, and the function called in it;
-             `rq.get_current_job()`, `job.meta`, `save_meta` work; callbacks and webhooks where they are allowed
+    child    run: RQ's own Job is restored from the fields that the claim brought, and run as its work horse would,
+             see `horse`; callbacks and webhooks where they are allowed
     worker   ◀── Returned, or the error ──▶ the finish script, which knows RQ's rules: retries, repeats, rate limits
              ◀── killed by RQ's stop-job ──▶ ForeignJob.after_stop(): its callback for that, in a child, first
+             ◀── its process died        ──▶ ForeignJob.after_death(): its webhooks, the same way
 
 Only functions run that this worker trusts, as with our own jobs: @task functions and those of --import modules. Data
 is read as JSON or msgpack; pickled data, from which any code can come, only under `?allow_pickle=1`.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -24,21 +25,22 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from executors.rq.address import Address
-from executors.rq.outcome import Held, Returned
+from executors.rq.outcome import Held, Returned, horse_text
 from executors.rq.record import inflate
 from taskq import envelope
-from taskq.errors import DecodeError, EncodeError, UnknownTask
+from taskq.errors import DecodeError, UnknownTask
 from taskq.job import JobOptions
 from taskq.serializer import MsgpackSerializer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from rq.job import Job
 
+    from taskq.result import Failure
     from taskq.store import Order
 
-__all__ = ["ForeignJob", "hold", "run", "run_stopped"]
+__all__ = ["ForeignJob", "hold", "run", "run_stopped", "run_webhooks"]
 
 #: Seconds that RQ keeps results and failures where the job does not say.
 RESULT_TTL: Final = 500
@@ -54,9 +56,6 @@ PICKLES: Final = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 #: Fields that ask for code or requests beside the function.
 CALLBACKS: Final = (b"success_callback_name", b"failure_callback_name", b"stopped_callback_name", b"webhooks")
-
-#: What RQ keeps in place of a value that its serializer cannot write; here only of a returned Retry.
-UNSERIALIZABLE: Final = "Unserializable return value"
 
 
 def hold(job_id: str, token: str, queue: str, since: str, raw: dict[bytes, bytes]) -> Held:
@@ -117,12 +116,19 @@ class ForeignJob:
             return None
         return self._in_child(run_stopped, _number(self.fields, b"stopped_callback_timeout", CALLBACK_TIMEOUT))
 
-    def _in_child(self, call: Callable[..., bytes], timeout: int) -> Order:
+    def after_death(self, failure: Failure) -> Order | None:
+        """Return what sends its webhooks for a job whose process died; None: it has none, or is tried again."""
+        tried_again = _number(self.fields, b"retries_left", 0) > 0
+        if tried_again or not self.fields.get(b"webhooks") or not self.address.allow_callbacks:
+            return None
+        return self._in_child(run_webhooks, CALLBACK_TIMEOUT, horse_text(failure))
+
+    def _in_child(self, call: Callable[..., bytes], timeout: int, *more: str) -> Order:
         address = self.address
         options = JobOptions(timeout=timeout + KILL_AFTER if timeout > 0 else None, max_crashes=1)
         flags = 2 * address.allow_callbacks + address.allow_pickle
         place = (address.secret_url, address.layout.prefix)
-        return call, (*place, self.id, self.worker, msgpack.packb(self.fields), flags), options
+        return call, (*place, self.id, self.worker, msgpack.packb(self.fields), flags, *more), options
 
     def _is_pickled(self) -> bool:
         return inflate_if_packed(self.fields.get(b"data", b"")).startswith(PICKLES)
@@ -153,20 +159,10 @@ def run(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: i
     except (UnknownTask, DecodeError) as error:
         error.before_start = True
         raise
-    with _as_current(job):
-        try:
-            value = _call(job, function)
-            if not isinstance(value, rq_job.Retry):
-                packed_value = _written(job.serializer, value)
-                if flags & 2:
-                    _succeeded(job, value)
-                return Returned(packed_value).pack()
-        except BaseException:
-            if flags & 2:
-                _failed(job)
-            raise
-    retry = [value.max, list(value.intervals), int(value.enqueue_at_front)]
-    return Returned(job.serializer.dumps(UNSERIALIZABLE), retry).pack()
+    job.function = function
+    with _environment(job_id, worker):
+        returned: Returned = _horse(job, worker, flags).run(job)
+        return returned.pack()
 
 
 def run_stopped(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: int) -> bytes:  # noqa: PLR0917  # as `run`
@@ -177,18 +173,45 @@ def run_stopped(url: str, prefix: str, job_id: str, worker: str, packed: bytes, 
         Exception: whatever it raises.
     """
     job = _restored(_rq_job(prefix), url, job_id, worker, packed, flags)
-    callback = _trusted(str(job._stopped_callback_name))  # noqa: SLF001  # its public name would import it unasked
-    _within(job.stopped_callback_timeout, job, lambda: callback(job, job.connection))
+    with _environment(job_id, worker):
+        _horse(job, worker, flags).stopped(job)
     return b""
+
+
+def run_webhooks(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: int, text: str = "") -> bytes:  # noqa: PLR0917  # as `run`
+    """Send the webhooks for failed jobs of one whose process died; return nothing."""
+    job = _restored(_rq_job(prefix), url, job_id, worker, packed, flags)
+    job.send_webhooks("failed", exc_string=text)
+    return b""
+
+
+def _horse(job: Any, worker: str, flags: int) -> Any:
+    from executors.rq.horse import Horse  # noqa: PLC0415  # as in _rq_job
+
+    return Horse(worker, job.connection, job.serializer, calls=bool(flags & 2))
+
+
+@contextmanager
+def _environment(job_id: str, worker: str) -> Iterator[None]:
+    """Tell the job who it is by the variables that RQ's work horse sets."""
+    os.environ["RQ_JOB_ID"], os.environ["RQ_WORKER_ID"] = job_id, worker
+    try:
+        yield
+    finally:
+        for name in ("RQ_JOB_ID", "RQ_WORKER_ID"):
+            os.environ.pop(name, None)
 
 
 def _restored(rq_job: Any, url: str, job_id: str, worker: str, packed: bytes, flags: int) -> Any:  # noqa: PLR0917  # as `run`
     """Return RQ's own object for the job, from the fields that the claim brought."""
+    from executors.rq.horse import GuardedJob  # noqa: PLC0415  # as in _rq_job
+
     raw: dict[bytes, bytes] = msgpack.unpackb(packed, strict_map_key=False)
     serializer = _serializer(inflate_if_packed(raw.get(b"data", b"")), allow_pickle=bool(flags & 1))
-    job = rq_job.Job(job_id, connection=_client(url), serializer=serializer)
+    job = GuardedJob(job_id, connection=_client(url), serializer=serializer)
+    job.look_up = _trusted
     job.restore(raw)
-    job.worker_name = worker
+    job.worker_name, job._status = worker, rq_job.JobStatus.STARTED  # noqa: SLF001  # as RQ's claim does
     return job
 
 
@@ -293,65 +316,6 @@ def _check_callbacks(job: Job) -> None:
     Raises:
         UnknownTask: it has one. One that is nowhere fails when its time comes, as in RQ.
     """
-    for name in (job._success_callback_name, job._failure_callback_name):  # noqa: SLF001  # as in _succeeded
+    for name in (job._success_callback_name, job._failure_callback_name):  # noqa: SLF001  # their public names would import them unasked
         if name and not _is_nowhere(name):
             _trusted(name)
-
-
-class _as_current:  # noqa: N801  # it reads as what it does: with _as_current(job)
-    """Let `rq.get_current_job()` return the job inside the block."""
-
-    def __init__(self, job: Job) -> None:
-        from rq.job import _current_job  # noqa: PLC0415  # as in _rq_job
-
-        self._variable, self._job = _current_job, job
-
-    def __enter__(self) -> None:
-        self._token = self._variable.set(self._job)
-
-    def __exit__(self, *_: object) -> None:
-        self._variable.reset(self._token)
-
-
-def _call(job: Job, function: Callable[..., Any]) -> Any:
-    return _within(int(job.timeout or TIMEOUT), job, lambda: function(*job.args, **job.kwargs))
-
-
-def _within(seconds: int, job: Job, call: Callable[[], Any]) -> Any:
-    """Call under RQ's own timeout, which raises in the job; a negative one is none."""
-    from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty  # noqa: PLC0415  # as in _rq_job
-
-    penalty: Any = UnixSignalDeathPenalty
-    with penalty(seconds, JobTimeoutException, job_id=job.id) if seconds > 0 else nullcontext():
-        return call()
-
-
-def _written(serializer: Any, value: Any) -> bytes | None:
-    """Return a value as its serializer's bytes. RQ would keep another text in place of one that cannot be written."""
-    if value is None:
-        return None
-    try:
-        return bytes(serializer.dumps(value))
-    except EncodeError:
-        raise
-    except Exception as exc:
-        raise EncodeError(f"{type(exc).__name__}: {exc}", "result") from exc
-
-
-def _succeeded(job: Job, value: Any) -> None:
-    name = job._success_callback_name  # noqa: SLF001  # its public name would import it unasked
-    if name:
-        callback = _trusted(name)
-        _within(job.success_callback_timeout, job, lambda: callback(job, job.connection, value))
-    job.send_webhooks("finished")
-
-
-def _failed(job: Job) -> None:
-    """Run the failure callback; its own error takes the place of the job's, as in RQ."""
-    error = sys.exc_info()
-    name = job._failure_callback_name  # noqa: SLF001  # as above
-    if name:
-        callback = _trusted(name)
-        _within(job.failure_callback_timeout, job, lambda: callback(job, job.connection, *error))
-    if not job.should_retry:
-        job.send_webhooks("failed", exc_string=repr(error[1]))

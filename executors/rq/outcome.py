@@ -10,13 +10,13 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from executors.rq.layout import FIELDS, as_exc_string
 from executors.rq.record import NONE, pack_failure
-from taskq.states import State
+from taskq.states import Reason, State
 
 if TYPE_CHECKING:
     from taskq.result import Failure
     from taskq.store import Verdict
 
-__all__ = ["Held", "Returned", "progress_text", "unknown", "verdict_row"]
+__all__ = ["Held", "Returned", "horse_text", "progress_text", "unknown", "verdict_row"]
 
 #: Kinds of the finish script.
 KINDS: Final = {State.SUCCEEDED: "s", State.FAILED: "f", State.CANCELLED: "c", State.SCHEDULED: "r", State.QUEUED: "b"}
@@ -81,7 +81,8 @@ def verdict_row(verdict: Verdict, held: Held, *, stopped: bool) -> list[Any]:
                 ttl = held.failure_ttl
         payload = "" if result is None or (result == NONE and not held.foreign) else b64encode(result).decode("ascii")
     elif verdict.failure is not None and (state is State.FAILED or verdict.refused):
-        payload, text = pack_failure(verdict.failure), as_exc_string(exc_text(verdict.failure))
+        failed_as = horse_text(verdict.failure) if held.foreign else ""
+        payload, text = pack_failure(verdict.failure), as_exc_string(failed_as or exc_text(verdict.failure))
         ttl = held.failure_ttl
     elif state is State.CANCELLED and stopped:
         kind, text, ttl = "x", as_exc_string("Job stopped by user, work-horse terminated."), held.failure_ttl
@@ -139,6 +140,17 @@ def progress_text(progress: tuple[int, int | None]) -> str:
 def unknown(verdict: Verdict) -> Held:
     """Return what is known of a job that is not in this worker's hands; the fence will refuse it."""
     return Held(verdict.id, verdict.token)
+
+
+def horse_text(failure: Failure) -> str:
+    """Return what RQ says of a job whose process died, or was killed for its time; nothing of others."""
+    if failure.reason not in (Reason.CRASHED, Reason.TIMEOUT):
+        return ""
+    code = failure.exitcode
+    if code is None:
+        return "Work-horse terminated unexpectedly; waitpid returned None; "
+    status, signalled = (-code, f" (signal {-code})") if code < 0 else (code << 8, "")
+    return f"Work-horse terminated unexpectedly; waitpid returned {status}{signalled}; "
 
 
 def exc_text(failure: Failure) -> str:

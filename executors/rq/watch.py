@@ -260,7 +260,7 @@ def _wishes_of(command: dict[str, Any], stopped: set[str], held: Mapping[str, He
     if name == "shutdown":
         return [Wish(stop=True)]
     if name == "kill-horse":
-        return _kill({entry.id for entry in held.values()}, stopped)
+        return [Wish(crash=True)] if held else []
     known = isinstance(job_id, str) and any(entry.id == job_id for entry in held.values())
     if not known or (name == "stop-execution" and command.get("execution_id") not in held):
         return []

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from executors.worker.hands import Hands
     from executors.worker.room import Room
-    from taskq.store import Claim, Foreign
+    from taskq.store import Claim, Foreign, Order
 
 __all__ = ["Desk"]
 
@@ -142,9 +142,7 @@ class Desk:
             if not errand.dropped and isinstance(failure := errand.outcome(), Failure):
                 log.warning("callback_failed", job=claim.id, error=f"{failure.type}: {failure.message}")
             return False
-        if claim.foreign is None or verdict.state is not State.CANCELLED or not verdict.started:
-            return False
-        order = claim.foreign.after_stop()
+        order = None if claim.foreign is None else _last_order(claim.foreign, verdict)
         if order is None:
             return False
         run, args, options = order
@@ -209,6 +207,16 @@ class Desk:
     def holdings(self) -> list[tuple[str, str]]:
         """Return the id and token of all that is held."""
         return [(found.claim.id, found.claim.token) for found in self.held.values()]
+
+
+def _last_order(foreign: Foreign, verdict: Verdict) -> Order | None:
+    """Return what a job of another's wants called when its process was killed, or died."""
+    failure = verdict.failure
+    if verdict.state is State.CANCELLED and verdict.started:
+        return foreign.after_stop()
+    if verdict.state is State.FAILED and failure is not None and failure.reason in (Reason.CRASHED, Reason.TIMEOUT):
+        return foreign.after_death(failure)
+    return None
 
 
 def _with_last_words(errand: Errand, verdict: Verdict) -> Verdict:

@@ -156,8 +156,8 @@ class Errand(LocalJob):
 
     @property
     def is_untouched(self) -> bool:
-        """Whether it is a whole job of which nothing was run."""
-        return self.index < 0 and self.attempt == 1
+        """Whether it is a whole job of which nothing was run; what is only to be called before its verdict is none."""
+        return self.index < 0 and self.attempt == 1 and self.verdict is None
 
     def outcome(self) -> bytes | Failure:
         """Return the bytes that its function returned, or why it failed."""

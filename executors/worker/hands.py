@@ -191,6 +191,15 @@ class Hands:
         for errand in errands:
             dispatcher.post(partial(dispatcher.cancel, errand, _nobody, kill=kill))
 
+    def crash(self) -> None:
+        """Kill the processes that run something: for what they run that is a crash."""
+        self.dispatcher.post(self._kill_busy)
+
+    def _kill_busy(self) -> None:
+        for slot in self.dispatcher.books.slots.values():
+            if slot.frames:
+                slot.line.kill()
+
     # -- life
 
     def is_ready(self) -> bool:

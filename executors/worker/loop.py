@@ -179,10 +179,12 @@ class Loop:
 
     def _take(self, found: Exchange, want: int) -> None:
         for job_id in found.fenced:
-            log.warning("outcome_fenced", job=job_id, reason="told too late: another worker has had the job since")
+            log.warning("outcome_fenced", job=job_id, reason="another worker has had it since, or it was removed")
         for wish in found.wishes:
             if wish.stop:
                 self.stop()
+            if wish.crash:
+                self.hands.crash()
             if wish.job_id is not None:
                 self.desk.cancel(wish.job_id, kill=wish.kill)
         if found.claims:

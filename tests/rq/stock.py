@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from typing import Any
 
@@ -12,16 +14,22 @@ from taskq.errors import UnknownTask
 __all__ = [
     "add",
     "boom",
+    "cancel_myself",
+    "die",
     "give",
+    "give_lock",
     "note_and_go",
     "note_failure",
+    "note_status",
     "note_stop",
     "note_success",
     "refuse",
     "retry_later",
+    "run_until",
     "stop_nothing",
     "wait_for_the_end",
     "whoami",
+    "whoami_by_variables",
 ]
 
 
@@ -84,6 +92,41 @@ def wait_for_the_end() -> None:
     job: Any = get_current_job()
     job.connection.rpush("noted", f"began {job.id}")
     time.sleep(600)
+
+
+def give_lock() -> Any:
+    """Return what no serializer of RQ can write."""
+    return threading.Lock()
+
+
+def die() -> None:
+    """End the process that runs this."""
+    os._exit(3)
+
+
+def whoami_by_variables() -> list[str]:
+    """Return what RQ's work horse says by variables."""
+    return [os.environ["RQ_JOB_ID"], os.environ["RQ_WORKER_ID"]]
+
+
+def run_until(key: str) -> str:
+    """Say that it has begun, and run until a list has something."""
+    job: Any = get_current_job()
+    job.connection.rpush("noted", f"began {job.id}")
+    job.connection.blpop(key, timeout=60)
+    return "ran on"
+
+
+def cancel_myself() -> str:
+    """Have the running job cancelled by RQ's client."""
+    job: Any = get_current_job()
+    job.cancel()
+    return "ran on"
+
+
+def note_status(job: Any, connection: Any, *_: Any) -> None:
+    """Be a callback that notes where the job stands, for RQ and for itself."""
+    connection.rpush("noted", job.get_status(refresh=False).value)
 
 
 def stop_nothing(_job: Any, _connection: Any) -> None:

@@ -259,8 +259,8 @@ def test_commands(store: RQStore, join: Callable[..., Hands], client: Any) -> No
     assert (wish.job_id, wish.kill) == (one.id, True)
     (wish,) = wishes_after(hands, lambda: send_stop_job_command(client, two.id, serializer=MsgpackSerializer))
     assert (wish.job_id, wish.kill) == (two.id, True)
-    found = wishes_after(hands, lambda: send_kill_horse_command(client, "w1"))
-    assert {wish.job_id for wish in found} == {one.id, two.id}
+    (wish,) = wishes_after(hands, lambda: send_kill_horse_command(client, "w1"))
+    assert (wish.crash, wish.job_id, wish.kill) == (True, None, False)
     client.publish("rq:pubsub:w1", b"\xff not json")
     client.publish("rq:pubsub:w1", b'{"command": "stop-job", "job_id": "nobody"}')
     assert list(hands.membership.exchange([], [], 0).wishes) == []

@@ -24,12 +24,17 @@ for i, v in ipairs(verdicts) do
   queue[2][#queue[2] + 1] = i
 end
 local members, records = {}, {}
+-- A job of stock RQ that a client of it has cancelled runs on there, and its end is written: only its place in wip went
+local function runs_on(v, composite)
+  return v[15] ~= 0 and call('SISMEMBER', wkey .. ':executions', composite) == 1
+    and call('HGET', K_JOB .. v[1], F_status) == S_CANCELED
+end
 for queue, entries in pairs(by_queue) do
   local scores = call('ZMSCORE', K_WIP .. queue, unpack(entries[1]))
   local held = {}
   for n, score in ipairs(scores) do
     local i, composite = entries[2][n], entries[1][n]
-    if score then
+    if score or runs_on(verdicts[i], composite) then
       held[#held + 1] = composite
       mine[i] = true
       members[#members + 1] = composite

@@ -13,6 +13,11 @@ call('HSET', wkey, F_last_heartbeat, iso, unpack(fields))
 call('EXPIRE', wkey, T_WORKER_ALIVE)
 call('EXPIRE', wkey .. ':executions', T_ALIVE + 60)
 local lost, wishes = {}, {}
+-- See finish: a job of stock RQ that a client of it has cancelled runs on
+local function runs_on(id, composite)
+  local j = call('HMGET', K_JOB .. id, F_status, F_task)
+  return j[1] == S_CANCELED and not j[2] and call('SISMEMBER', wkey .. ':executions', composite) == 1
+end
 for n = 1, #held, 2 do
   local wip, entries = K_WIP .. held[n], held[n + 1]
   for i = 1, #entries, 2 do
@@ -27,7 +32,7 @@ for n = 1, #held, 2 do
       call('HSET', K_JOB .. id, F_last_heartbeat, iso)
       local cancel = call('HGET', K_JOB .. id, F_cancel)
       if cancel then wishes[#wishes + 1] = id wishes[#wishes + 1] = cancel end
-    else
+    elseif not runs_on(id, composite) then
       lost[#lost + 1] = id
     end
   end

@@ -9,7 +9,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 export PYTHON
 
-.PHONY: demo test soak lint format bench bench-redis bench-sqlite clean help
+.PHONY: demo test soak lint format bench bench-redis bench-sqlite bench-payload clean help
 .PHONY: venv venv-dev venv-bench venv-bench-redis venv-bench-sqlite
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -51,6 +51,9 @@ bench-redis: venv-bench-redis  ## taskq and task queues on Redis; needs redis-se
 
 bench-sqlite: venv-bench-sqlite  ## taskq and queues that need no server
 	@$(BIN)/python -m bench sqlite $(ARGS)
+
+bench-payload: venv-bench  ## values of 1 MiB to 1 GiB, in and out, beside ProcessPoolExecutor
+	@$(BIN)/python -m bench.payload $(ARGS)
 
 clean:  ## remove all that make and the tools have made
 	rm -rf $(VENV) $(VENV)-saq build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -100,7 +100,7 @@ class LocalExecutor(Executor):
         number = next(self._job_numbers)
         if len(args) == 1 and type(args[0]) is bytes and not kwargs and options.job_id is None:
             job = LocalJob(self, function, number, args[0])
-            job.raw = True
+            job.lone = values.RAW
             return self._admit(job, options, lambda: self._enqueue(job))
         try:
             payload = values.pack_call(number, args, kwargs, strict=self._strict)
@@ -110,12 +110,16 @@ class LocalExecutor(Executor):
                 raise
             job = LocalJob(self, function, number, b"")
             return self._admit(job, options, lambda: self._wait_for(job, needed, args, kwargs))
-        job = LocalJob(self, function, number, payload)
+        if isinstance(payload, bytes):
+            job = LocalJob(self, function, number, payload)
+        else:
+            job = LocalJob(self, function, number, b"")
+            job.load(payload)
         if options is DEFAULTS:
             self._dispatcher.submit(job)
             return job
         if options.job_id is not None:
-            job.payload = values.pack_call(options.job_id, args, kwargs, strict=self._strict)
+            job.load(values.pack_call(options.job_id, args, kwargs, strict=self._strict))
         return self._admit(job, options, lambda: self._enqueue(job))
 
     def stream(
@@ -267,7 +271,7 @@ class LocalExecutor(Executor):
                 error: BaseException | None = failed_among(needed, job.id)
                 if error is None and not job.done():
                     name = (job.options or DEFAULTS).job_id or job.number
-                    job.payload = values.pack_call(name, *resolved(args, kwargs), strict=self._strict)
+                    job.load(values.pack_call(name, *resolved(args, kwargs), strict=self._strict))
                     self._enqueue(job)
             except Exception as failure:  # noqa: BLE001  # a result that cannot be rebuilt or sent on: the job's failure
                 error = failure

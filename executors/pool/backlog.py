@@ -8,6 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from executors.pool.jobs import DEFAULTS, LocalJob
+from executors.pool.pace import FRAME_BYTES
 from executors.pool.work import Calls, Chunk
 
 if TYPE_CHECKING:
@@ -99,11 +100,13 @@ class Backlog:
         jobs, function = [first], first.function
         if not joinable(first):
             return Calls(function, jobs)
+        size = len(first.payload)
         for _ in range(min(function.pace.share(len(line) + 1, frames) - 1, len(line))):
             following = line[0]
             if not isinstance(following, LocalJob) or following.function is not function or not joinable(following):
                 break
-            if following.options is not first.options:  # a frame has one policy for all its jobs
+            size += len(following.payload)
+            if following.options is not first.options or size > FRAME_BYTES:  # a frame has one policy for all its jobs
                 break
             line.popleft()
             if not following.done():
@@ -121,7 +124,7 @@ class Backlog:
 def joinable(job: LocalJob) -> bool:
     """Tell whether a job may share a frame: it has no time limits, and has killed no process."""
     options = job.options
-    return not (job.alone or job.raw) and (
+    return not (job.alone or job.lone is not None) and (
         options is None or options is DEFAULTS or (options.timeout is None and options.soft_timeout is None)
     )
 

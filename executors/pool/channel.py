@@ -20,7 +20,6 @@ import select
 import signal
 import socket
 import threading
-from typing import BinaryIO
 
 from executors.pool.frames import HELLO, VERSION
 from executors.pool.page import Page, create_memory
@@ -194,7 +193,7 @@ class OwnEnd:
         self.page = page
         self._life = life
         self._input = os.dup(sock.fileno())
-        self.input: BinaryIO = open(self._input, "rb", buffering=_READ_AHEAD, closefd=False)  # noqa: SIM115  # for a whole life
+        self.input: io.BufferedIOBase = io.BufferedReader(io.FileIO(self._input, closefd=False), _READ_AHEAD)
 
     def abandon(self) -> None:
         """Let go of it in a process that this one has forked, without a lock: a thread that is not there may hold it.

@@ -42,6 +42,9 @@ _OWN_REASONS: Final[dict[type[BaseException], Reason]] = {
     UnknownTask: Reason.UNKNOWN_TASK,
     DecodeError: Reason.UNDECODABLE,
 }
+#: Bytes of a payload that are read into memory that is kept, to spare the system the trouble of finding new one.
+_SHORT_PAYLOAD: Final = 64 * 1024
+_KEPT_BUFFER: Final = 32 * 1024 * 1024
 #: Bytes that the meta of a job may take, encoded.
 META_LIMIT: Final = 64 * 1024
 
@@ -129,6 +132,7 @@ class Child:
         self._told: tuple[int, int, int | None] | None = None
         self._meta: tuple[int, dict[str, Any]] = (-1, {})
         self._execution: Execution | None = None
+        self._buffer = bytearray()
 
     # -- life
 
@@ -208,17 +212,34 @@ class Child:
             if order.jobs == 1:
                 self.journal.commit(1, values.FAILURE, self.failure(error, Reason.UNDECODABLE))
             return None
-        if order.kind == frames.CALLS and order.encoding == values.RAW:
-            return [(order.first, items, None)]
+        if order.kind == frames.CALLS and order.encoding in {values.RAW, values.LARGE_CALL}:
+            return [(order.first, *items)]
         return items
 
     def _read_items(self, order: frames.Order) -> Any:
         if order.place == frames.ON_SOCKET:
-            return values.unpack(order.encoding, self._input.read(order.bytes))
+            return self._unpack(order, self._receive(order))
         try:
-            return values.unpack(order.encoding, self._arguments[order.place - 1][: order.bytes])
+            return self._unpack(order, self._arguments[order.place - 1][: order.bytes])
         finally:
             self.words[page.TAKEN] += 1
+
+    def _receive(self, order: frames.Order) -> bytes | memoryview:
+        """Read a payload: into memory of its size, or that of an earlier one where nothing will refer to it."""
+        size = order.bytes
+        if order.encoding == values.RAW or not _SHORT_PAYLOAD < size <= _KEPT_BUFFER:
+            return self._input.read(size)
+        if len(self._buffer) < size:
+            self._buffer = bytearray(size)
+        data = memoryview(self._buffer)[:size]
+        self._input.readinto(data)
+        return data
+
+    def _unpack(self, order: frames.Order, data: bytes | memoryview) -> Any:
+        if order.encoding == values.LARGE_CALL:
+            return values.unpack_call(data, strict=self.strict)
+        items = values.unpack(order.encoding, data)
+        return (items, None) if order.kind == frames.CALLS and order.encoding == values.RAW else items
 
     def _send(self, data: bytes) -> None:
         with self._send_lock:

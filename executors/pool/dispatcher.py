@@ -200,15 +200,8 @@ class Dispatcher:
         events = self._poll.poll(self._timeout_ms())
         if (sent_to := self._offers.end()) is not None:
             self.read(sent_to)
-        for fd, _ in events:
-            if fd in self.books.slots:
-                self.read(self.books.slots[fd])
-            elif fd in self._deaths:
-                self._overseer.bury(self._deaths[fd])
-            elif fd == self._wake_read:
-                self._drain_wakes()
-            else:
-                self.welcome()
+        for fd, event in events:
+            self._attend_to(fd, event)
         self._asleep = False
         self._read_inbox()
         if self._waits_for_time:
@@ -222,6 +215,19 @@ class Dispatcher:
             waiting, self.on_idle = self.on_idle, []
             for call in waiting:
                 call()
+
+    def _attend_to(self, fd: int, event: int) -> None:
+        if (slot := self.books.slots.get(fd)) is not None:
+            if event == select.POLLOUT:
+                self._send_on(slot)
+            else:
+                self.read(slot)
+        elif fd in self._deaths:
+            self._overseer.bury(self._deaths[fd])
+        elif fd == self._wake_read:
+            self._drain_wakes()
+        else:
+            self.welcome()
 
     def _timeout_ms(self) -> float | None:
         """Return how long to sleep. Says `asleep` first and looks at the inbox after: no message is slept over."""
@@ -354,6 +360,10 @@ class Dispatcher:
             batch = self.books.backlog.take(DEPTH * self._processes)
             if batch is None:
                 return
+            if slot.frames and batch.size > page.REGION_BYTES:  # it would be stuck half written behind what runs
+                self.books.backlog.put_back(batch.part(0, len(batch)))
+                self._hungry = False
+                return
             slot.send(batch)
             if slot.has_unsent:
                 self._poll.modify(slot.line.sock, select.POLLIN | select.POLLOUT)
@@ -448,7 +458,7 @@ class Dispatcher:
 
 def _accepts(slot: Slot) -> bool:
     """Tell whether a child can be given another frame now."""
-    if not slot.ready or slot.retiring or slot.stopping is not None or slot.is_unsure:
+    if not slot.ready or slot.retiring or slot.stopping is not None or slot.is_unsure or slot.has_unsent:
         return False
     if not slot.frames:
         return True

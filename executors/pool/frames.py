@@ -63,6 +63,8 @@ class Report(NamedTuple):
 ORDER: Final = struct.Struct("<QBBBBIIIQQd")
 REPORT: Final = struct.Struct("<QBBBQQ")
 RECORD: Final = struct.Struct("<IBI")  # jobs, encoding, bytes
+#: The bytes that a record names at the most: if so many, it is alone in its report, and takes all of it.
+SIZE_MAX: Final = (1 << 32) - 1
 PROGRESS_BODY: Final = struct.Struct("<QQq")  # line number, done, total (-1: unknown)
 NOTE_BODY: Final = struct.Struct("<QBQ")  # line number, what the note is, bytes of all that was printed
 HELLO: Final = struct.Struct("<IQ")  # version, pid

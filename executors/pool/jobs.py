@@ -97,8 +97,8 @@ class LocalJob(Job[Any]):
     #: When, by the monotonic clock, it is no longer to be found; None: as long as somebody holds it.
     over_at: float | None = None
     stop_wanted = False
-    #: Whether the payload is the one argument itself, a bytes object.
-    raw = False
+    #: The encoding of a payload that goes to a child by itself, without the job's number; None: it has one.
+    lone: int | None = None
     #: Whether it must have a frame of its own: it may have killed a process.
     alone = False
     #: By which its submitter has sent it, as long as the dispatcher does not watch; and its number in that child.
@@ -110,6 +110,13 @@ class LocalJob(Job[Any]):
         self.function = function
         self.number = number
         self.payload = payload
+
+    def load(self, payload: bytes | values.LargeCall) -> None:
+        """Take these encoded arguments."""
+        if isinstance(payload, values.LargeCall):
+            self.payload, self.lone = payload.data, values.LARGE_CALL
+        else:
+            self.payload, self.lone = payload, None
 
     @property
     def id(self) -> str:

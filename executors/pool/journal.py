@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from executors.pool.frames import ON_SOCKET, RECORD, REPORT, RESULTS
+from executors.pool.frames import ON_SOCKET, RECORD, REPORT, RESULTS, SIZE_MAX
 from executors.pool.page import COMMIT, COMMIT_SHIFT, CONSUMED, REGION_BYTES
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Journal:
     def _send_alone(self, jobs: int, encoding: int, payload: bytes) -> None:
         """Send a record that no journal half can hold. Until it has arrived, its job counts as running."""
         self.done += jobs
-        record = RECORD.pack(jobs, encoding, len(payload))
+        record = RECORD.pack(jobs, encoding, min(len(payload), SIZE_MAX))
         self._send(REPORT.pack(len(record) + len(payload), RESULTS, 0, ON_SOCKET, self.done, 0) + record)
         self._send(payload)
         self._start_anew()

@@ -249,7 +249,8 @@ class Overseer:
         self._dispatcher.read(slot)
         if slot.dead or not slot.frames or slot.stopping is None or not self._read_early(slot):
             return
-        if slot.line.page.words[page.PHASE] == page.DECODING:
+        being_written = slot.has_unsent and slot not in self._verdicts
+        if being_written or slot.line.page.words[page.PHASE] == page.DECODING:
             boundary = slot.frames[0].first + len(slot.frames[0].batch)
         else:
             boundary = max(slot.claim, slot.done)

@@ -9,15 +9,18 @@ Lines: every job sent to one child has a number, counted on both sides; a frame'
 from __future__ import annotations
 
 from collections import deque
+from io import BytesIO
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
 from executors.pool import frames, page, values
-from executors.pool.frames import ON_SOCKET, ORDER, RECORD, REPORT, Order, Report
+from executors.pool.frames import ON_SOCKET, ORDER, RECORD, REPORT, SIZE_MAX, Order, Report
 from executors.pool.work import Calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from socket import socket
 
     from executors.pool.channel import Line
     from executors.pool.jobs import Function, LocalJob
@@ -37,6 +40,44 @@ _JOINED_MAX = 256
 _COPIED_MAX = 1 << 16
 #: Payload bytes from which shared memory beats the socket.
 _SHARE_FROM = 32 * 1024
+#: Bytes that are sent to one child, or read from it, before others have their turn.
+_TURN = 8 * 1024 * 1024
+#: Buffers of one system call.
+_BUFFERS_MAX = 64
+
+
+class _LargeResult:
+    """A result that comes in a report of its own, received into memory of its size."""
+
+    __slots__ = ("_buffer", "_got", "_view", "record", "report")
+
+    def __init__(self, report: Report, head: bytes | bytearray | memoryview) -> None:
+        """`head` is what is there behind the report's header: a record's header and what was read with it."""
+        self.report = report
+        jobs, encoding, _ = RECORD.unpack_from(head)
+        self.record = jobs, encoding
+        self._buffer = BytesIO()
+        self._buffer.seek(report.bytes - RECORD.size - 1)
+        self._buffer.write(b"\0")
+        self._view = self._buffer.getbuffer()
+        self._got = len(head) - RECORD.size
+        self._view[: self._got] = head[RECORD.size :]
+
+    def receive(self, sock: socket) -> int:
+        """Read what is there; return how many bytes."""
+        count = sock.recv_into(self._view[self._got :])
+        self._got += count
+        return count
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is there."""
+        return self._got == len(self._view)
+
+    def take(self) -> Record:
+        """Return the record."""
+        self._view.release()
+        return *self.record, self._buffer.getvalue()  # no copy: nobody else has the buffer
 
 
 class Frame:
@@ -79,8 +120,10 @@ class Slot:
         self.next_line = 0
         #: The last offer by which submitters sent to it.
         self._offer: Offer | None = None
-        self._unsent = bytearray()
+        #: What did not fit into the socket, in order.
+        self._unsent: deque[memoryview] = deque()
         self._input = bytearray()
+        self._large: _LargeResult | None = None
         self._flushes = 0
         self._half = 0
         self._early = 0
@@ -120,8 +163,11 @@ class Slot:
             self.line.page.arguments[number][:size] = payload
             self._shared_sent += 1
             self._write(ORDER.pack(*order._replace(place=1 + number)))
-        else:
+        elif size <= _SHARE_FROM:
             self._write(ORDER.pack(*order) + payload)
+        else:
+            self._unsent += memoryview(ORDER.pack(*order)), memoryview(payload)
+            self.write_on()
 
     def _tell(self, kind: int, text: bytes) -> None:
         self._write(ORDER.pack(*Order(bytes=len(text), kind=kind)) + text)
@@ -169,7 +215,7 @@ class Slot:
 
     def _write(self, data: bytes) -> None:
         if self._unsent:
-            self._unsent += data
+            self._unsent.append(memoryview(data))
             return
         try:
             sent = self.line.sock.send(data)
@@ -178,50 +224,83 @@ class Slot:
         except OSError:  # the child is dead; its pidfd tells
             return
         if sent < len(data):
-            self._unsent += memoryview(data)[sent:]
+            self._unsent.append(memoryview(data)[sent:])
 
     def write_on(self) -> None:
         """Send more of what did not fit."""
-        data, self._unsent = bytes(self._unsent), bytearray()
-        self._write(data)
+        unsent, left = self._unsent, _TURN
+        try:
+            while unsent and left > 0:
+                sent = self.line.sock.sendmsg(islice(unsent, _BUFFERS_MAX))
+                left -= sent
+                while unsent and sent >= len(unsent[0]):
+                    sent -= len(unsent.popleft())
+                if sent:
+                    unsent[0] = unsent[0][sent:]
+        except BlockingIOError:
+            return
+        except OSError:  # as above
+            unsent.clear()
 
     # -- receiving
 
     def reports(self) -> Iterator[tuple[Report, bytes, list[Record]]]:
         """Read what the child has sent; yield whole reports with their bodies, results without what was read early."""
-        buffer = self._input
-        while True:
+        left = _TURN
+        while left > 0 or self.dead:
             try:
-                data = self.line.sock.recv(_READ)
+                if self._large is None:
+                    data = self.line.sock.recv(_READ)
+                    count = len(data)
+                    self._input += data
+                else:
+                    count = self._large.receive(self.line.sock)
             except BlockingIOError:
                 return
             except OSError:  # the child died with our bytes unread
-                data = b""
-            if not data:
+                count = 0
+            if not count:
                 self.ended = True
                 return
-            buffer += data
-            at = 0
-            while len(buffer) - at >= REPORT.size:
-                report = Report._make(REPORT.unpack_from(buffer, at))
-                end = at + REPORT.size + (report.bytes if report.place == ON_SOCKET else 0)
-                if len(buffer) < end:
-                    break
-                with memoryview(buffer)[at + REPORT.size : end] as body:
-                    if report.kind == frames.RESULTS:
-                        found = report, b"", self._results(report, body)
-                    else:
-                        found = report, bytes(body), []
-                at = end
-                yield found
-            del buffer[:at]
-            if len(data) < _READ:
+            left -= count
+            large = self._large
+            if large is None:
+                yield from self._whole_reports()
+            elif large.complete:
+                self._large, record = None, large.take()
+                yield large.report, b"", [] if self._count_flush() else [record]
+            if large is None and self._large is None and count < _READ:
                 return
+
+    def _whole_reports(self) -> Iterator[tuple[Report, bytes, list[Record]]]:
+        """Yield and forget the reports that have been read to their end."""
+        buffer, at = self._input, 0
+        while len(buffer) - at >= REPORT.size:
+            report = Report._make(REPORT.unpack_from(buffer, at))
+            end = at + REPORT.size + (report.bytes if report.place == ON_SOCKET else 0)
+            if len(buffer) < end:
+                if _is_large(report, buffer, at + REPORT.size):
+                    self._large = _LargeResult(report, buffer[at + REPORT.size :])
+                    at = len(buffer)
+                break
+            with memoryview(buffer)[at + REPORT.size : end] as body:
+                if report.kind == frames.RESULTS:
+                    found = report, b"", self._results(report, body)
+                else:
+                    found = report, bytes(body), []
+            at = end
+            yield found
+        del buffer[:at]
+
+    def _count_flush(self) -> int:
+        """Take note of a flush; return how many of its bytes were read early."""
+        early, self._early = self._early, 0
+        self._flushes += 1
+        return early
 
     def _results(self, report: Report, body: memoryview) -> list[Record]:
         """Return the records of a flush that are new, and tell the child that its half of the journal is free."""
-        early, self._early = self._early, 0
-        self._flushes += 1
+        early = self._count_flush()
         if report.place == ON_SOCKET:
             return _records(body, early, len(body))
         found = _records(self.line.page.journal[self._half], early, report.bytes)
@@ -306,6 +385,14 @@ class Slot:
                 entries += frame.batch.part(start, frame.cut)
                 frame.cut = start
         return entries
+
+
+def _is_large(report: Report, buffer: bytearray, body: int) -> bool:
+    """Tell whether a report that is not all there is one record, and too large for the input buffer."""
+    if report.kind != frames.RESULTS or report.bytes <= _READ or len(buffer) < body + RECORD.size:
+        return False
+    size = RECORD.unpack_from(buffer, body)[2]
+    return size in {report.bytes - RECORD.size, SIZE_MAX}
 
 
 def _records(data: memoryview, at: int, end: int) -> list[Record]:

@@ -11,6 +11,7 @@ import pickle
 from contextlib import suppress
 from importlib import import_module
 from io import BytesIO
+from sys import getsizeof
 from typing import TYPE_CHECKING, Any, Final
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
@@ -20,20 +21,25 @@ from taskq.rebuild import find_class, obstacle, parts_of
 from taskq.result import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import ModuleType
 
-# Encodings of a record or payload. RAW is one bytes object as it is, so that a megabyte is not copied to be wrapped;
-# FAILURE is one Failure instead of values.
-MSGPACK, PICKLE, CODEC, RAW, FAILURE = range(5)
+# Encodings of a record or payload. RAW is one bytes object as it is, and LARGE_CALL the arguments of one call without
+# its number, so that megabytes are not copied to be wrapped; FAILURE is one Failure instead of values.
+MSGPACK, PICKLE, CODEC, RAW, FAILURE, LARGE_CALL = range(6)
 
 #: Types that msgpack carries exactly: equal and of the same type at the other end.
 SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None)})
 are_scalars = SCALARS.issuperset
-#: Those of which msgpack carries every value.
+#: Those of which none is large, and those of which msgpack carries every value besides.
+are_short = frozenset({int, float, bool, type(None)}).issuperset
 _SHORT: Final = frozenset({float, bool, type(None)})
 #: One packer for all threads: packing lists and tuples of exact scalars runs no Python, so nobody enters it twice.
 pack_scalars: Callable[[Any], bytes] = msgpack.Packer().pack
+#: Bytes of a value from which it is pickled: msgpack copies it more often, and the packer keeps the memory for ever.
+LARGE: Final = 256 * 1024
+#: Values up to which each is looked at for its size: a batch of more is a batch of small ones.
+_FEW: Final = 8
 
 _PROTOCOL = 5
 
@@ -51,7 +57,7 @@ def pack(values: Sequence[Any], *, strict: bool, root: str) -> tuple[int, bytes]
     """
     if len(values) == 1 and type(values[0]) is bytes:
         return RAW, values[0]
-    if are_scalars(map(type, values)):
+    if are_scalars(map(type, values)) and (len(values) > _FEW or not has_large(values)):
         try:
             return MSGPACK, pack_scalars(values)
         except (OverflowError, ValueError):  # beyond 64 bits, lone surrogates
@@ -81,24 +87,56 @@ def pack_one(value: Any, *, strict: bool, root: str) -> tuple[int, bytes]:
         raise EncodeError(error.problem, error.path.replace(f"{root}[0]", root, 1)) from error.__cause__
 
 
-def pack_call(number: int | str, args: Sequence[Any], kwargs: Mapping[str, Any], *, strict: bool) -> bytes:
+def has_large(values: Iterable[Any]) -> bool:
+    """Tell whether one of these scalars takes so much memory that it must not be copied more often than needed."""
+    return max(map(getsizeof, values), default=0) > LARGE
+
+
+def pack_call(number: int | str, args: Sequence[Any], kwargs: Mapping[str, Any], *, strict: bool) -> bytes | LargeCall:
     """Encode one call: `[number, args, kwargs]` when all is plain, `[number, bytes of both]` when not.
+
+    A large one comes as the bytes of both alone, unless it has a text for its number.
 
     Raises:
         EncodeError, JobInside: as `pack`.
     """
-    if are_scalars(map(type, args)) and are_scalars(map(type, kwargs.values())):
+    if are_short(map(type, args)) and not kwargs:
+        try:
+            return pack_scalars((number, args, None))
+        except OverflowError:  # beyond 64 bits
+            pass
+    elif _are_small_scalars(args, kwargs):
         try:
             if kwargs:  # to walk a dict may run the garbage collector, and in it anybody's finalizer
                 return bytes(msgpack.packb((number, args, kwargs)))
             return pack_scalars((number, args, None))
         except (OverflowError, ValueError):  # beyond 64 bits, lone surrogates
             pass
-    if strict:
-        blob = _joined(_codec().encode(list(args), root="args"), _codec().encode(dict(kwargs), root="kwargs"))
+    blob = _pack_both(args, kwargs, strict=strict)
+    if len(blob) < LARGE:
         return pack_scalars((number, blob))
+    return LargeCall(blob) if type(number) is int else bytes(msgpack.packb((number, blob)))
+
+
+def _are_small_scalars(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    named = kwargs.values()
+    return are_scalars(map(type, args)) and are_scalars(map(type, named)) and not (has_large(args) or has_large(named))
+
+
+class LargeCall:
+    """The arguments of a call that goes to a child by itself."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+def _pack_both(args: Sequence[Any], kwargs: Mapping[str, Any], *, strict: bool) -> bytes:
+    if strict:
+        return _joined(_codec().encode(list(args), root="args"), _codec().encode(dict(kwargs), root="kwargs"))
     try:
-        return pack_scalars((number, pickle.dumps((args, kwargs), _PROTOCOL)))
+        return pickle.dumps((args, kwargs), _PROTOCOL)
     except JobInside:
         raise
     except Exception as error:
@@ -106,7 +144,7 @@ def pack_call(number: int | str, args: Sequence[Any], kwargs: Mapping[str, Any],
         raise _refusal(args if bad_args else kwargs, "args" if bad_args else "kwargs", error) from error
 
 
-def unpack_call(blob: bytes, *, strict: bool) -> tuple[Sequence[Any], Mapping[str, Any]]:
+def unpack_call(blob: bytes | memoryview, *, strict: bool) -> tuple[Sequence[Any], Mapping[str, Any]]:
     """Decode the bytes of both that `pack_call` made."""
     if not strict:
         args, kwargs = unpack(PICKLE, blob)

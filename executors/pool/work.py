@@ -50,8 +50,8 @@ class Calls:
         """Return the message to a child."""
         jobs = self.jobs
         first, options = jobs[0], self.options
-        if first.raw:
-            encoding, payload = values.RAW, first.payload
+        if first.lone is not None:
+            encoding, payload = first.lone, first.payload
         else:
             encoding = values.MSGPACK
             payload = b"\xdd" + len(jobs).to_bytes(4, "big") + b"".join([job.payload for job in jobs])
@@ -85,6 +85,13 @@ class Calls:
                     job.settle(value)
         elif not self.jobs[at].done():
             self.jobs[at].settle(Outcome(encoding, data))
+        if self.jobs[at].lone is not None:
+            self.jobs[at].payload = b""  # its handle may be held for long
+
+    @property
+    def size(self) -> int:
+        """Bytes of its payload."""
+        return sum([len(job.payload) for job in self.jobs])
 
     def history(self, at: int) -> tuple[int, int]:
         """Return the job's current attempt and its crashes."""
@@ -167,6 +174,11 @@ class Chunk:
     def gone(self) -> bool:
         """Whether nobody waits for it any more."""
         return self.sink.dropped
+
+    @property
+    def size(self) -> int:
+        """Bytes of its payload."""
+        return len(self.payload)
 
     def order(self) -> tuple[frames.Order, bytes]:
         """Return the message to a child."""

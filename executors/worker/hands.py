@@ -95,7 +95,8 @@ class Hands:
         """Return a run of `run(*args)` on behalf of a task; the arguments are plain scalars."""
         function = self._functions.get((run, task)) or self._function(run, task)
         number = next(self._numbers)
-        errand = Errand(self, function, number, values.pack_call(number, args, {}, strict=True), options)
+        errand = Errand(self, function, number, b"", options)
+        errand.load(values.pack_call(number, args, {}, strict=True))
         errand.cost = function.pace.ns or UNKNOWN_NS
         errand.task = task
         return errand

@@ -10,12 +10,15 @@ nothing behind. Never a shell: what an item holds is one argument, whatever char
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import re
 import selectors
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import time
@@ -23,12 +26,15 @@ from functools import cache
 from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, Any
 
+from taskq.captured import HELD, Kept, packed, plain
 from taskq.context import current_job
 from taskq.errors import NotInJob, TaskqError
 from taskq.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from taskq.captured import Stream
 
 __all__ = [
     "NOT_EXECUTABLE",
@@ -44,6 +50,9 @@ __all__ = [
 
 #: Bytes kept of a command's stdout, and of its stderr: half from the start, half from the end.
 OUTPUT_LIMIT = 1 << 20
+
+#: Bytes of the output of a command that failed, of each stream and compressed, that its failure carries.
+FAILURE_LIMIT = 24_576
 
 #: Bytes read from a pipe at once: what a pipe holds.
 READ_SIZE = 1 << 16
@@ -80,11 +89,15 @@ class BadItem(TaskqError, ValueError):
 
 
 class CommandFailed(TaskqError):
-    """Say that a command ended with another exit code than 0; `exit_code` is it."""
+    """Say that a command ended with another exit code than 0: `exit_code`.
 
-    def __init__(self, message: str = "", exit_code: int = 1) -> None:
+    `output` is what it wrote, as far as that has room, in the form of `captured`.
+    """
+
+    def __init__(self, message: str = "", exit_code: int = 1, output: Mapping[str, Any] | None = None) -> None:
         super().__init__(message, exit_code)
         self.exit_code = exit_code
+        self.output = dict(output or {})
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -134,41 +147,66 @@ def _text(value: object) -> str:
 
 
 def run_command(
-    argv: Sequence[str], *, limit: int = OUTPUT_LIMIT, grace: float = GRACE, tee: bool = False, check: bool = False
+    argv: Sequence[str],
+    *,
+    limit: int = OUTPUT_LIMIT,
+    grace: float = GRACE,
+    tee: bool = False,
+    check: bool = False,
+    pack: bool = False,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Run a command to its end, without input; return `exit_code`, `stdout`, `stderr` and `duration_s`.
 
     `tee`: what it writes goes to this process's own stdout and stderr too, as it comes. `check`: an exit code other
-    than 0 is raised as CommandFailed.
+    than 0 is raised as CommandFailed. `cwd`: the folder it runs in. `env`: variables that it gets besides ours.
 
-    A command that a signal ended has exit code 128 + signal, one that is not there 127, as in a shell. Of
-    output longer than `limit` bytes the middle is left out, and `stdout_dropped_bytes` or
-    `stderr_dropped_bytes` say how much. Bytes that are not UTF-8 come as U+FFFD. An exception raised in it
-    (SoftTimeout) ends the command: SIGTERM, after `grace` seconds SIGKILL.
+    A command that a signal ended has exit code 128 + signal, one that is not there 127, as in a shell; where the folder
+    is not there it is 126. Of output longer than `limit` bytes the middle is left out, and `stdout_dropped_bytes` or
+    `stderr_dropped_bytes` say how much. Bytes that are not UTF-8 come as U+FFFD, and beside that as they are in
+    `stdout_base64`; with `pack` they are in `stdout_data`, compressed, and `limit` is for these (`captured`). An
+    exception raised in it (SoftTimeout) ends the command: SIGTERM, after `grace` seconds SIGKILL.
     """
     began = time.monotonic()
-    kept = {name: Kept(limit, TEES[name] if tee else None) for name in TEES}
+    kept = {name: Kept(HELD if pack else limit, _passed_on(name) if tee else None) for name in TEES}
     try:
-        process = _start(argv, subprocess.PIPE)
+        process = _start(argv, subprocess.PIPE, cwd, env)
     except OSError as exc:
-        kept["stderr"].add(_why_not(argv[0], exc).encode(errors="replace"))
+        with contextlib.suppress(_Unread):
+            kept["stderr"].add(_why_not(argv[0], exc, cwd).encode(errors="replace"))
         code = _code_of(exc)
     else:
         with _ended(process, grace):
             _read_all(process, kept)
             code = process.wait()
-    result = _result(code, kept, time.monotonic() - began)
+    duration, code = round(time.monotonic() - began, 6), _as_shell(code)
+    streams = {name: part.stream() for name, part in kept.items()}
     if check and code != 0:
-        raise CommandFailed(describe_failure(argv[0], result), result["exit_code"])
-    return result
+        raise _failed(argv[0], code, streams)
+    result: dict[str, Any] = {"exit_code": code}
+    for name, stream in streams.items():
+        result |= packed(name, stream, limit) if pack else plain(name, stream)
+    return {**result, "duration_s": duration}
 
 
-def run_attached(argv: Sequence[str], *, grace: float = GRACE) -> int:
+def _failed(command: str, code: int, streams: Mapping[str, Stream]) -> CommandFailed:
+    """Return the error of a command, with as much of its output as a failure carries."""
+    message = describe_failure(command, {"exit_code": code, "stderr": streams["stderr"].text()})
+    output: dict[str, Any] = {}
+    for name, stream in streams.items():
+        output |= packed(name, stream, FAILURE_LIMIT)
+    return CommandFailed(message, code, output)
+
+
+def run_attached(
+    argv: Sequence[str], *, grace: float = GRACE, cwd: str | None = None, env: Mapping[str, str] | None = None
+) -> int:
     """Run a command on this process's own stdout and stderr, without input; return its exit code."""
     try:
-        process = _start(argv, None)
+        process = _start(argv, None, cwd, env)
     except OSError as exc:
-        sys.stderr.write(f"taskq: {_why_not(argv[0], exc)}\n")
+        sys.stderr.write(f"taskq: {_why_not(argv[0], exc, cwd)}\n")
         sys.stderr.flush()
         return _code_of(exc)
     with _ended(process, grace):
@@ -190,63 +228,70 @@ def describe_failure(command: str, result: Mapping[str, Any]) -> str:
     return f"{command} {describe_exit_code(result['exit_code'])}{': ' if tail else ''}{tail}"
 
 
-class Kept:
-    """Keep the start and the end of a stream, and count what was between; `tee`: a descriptor that gets all of it."""
-
-    def __init__(self, limit: int, tee: int | None = None) -> None:
-        self._half = limit // 2
-        self._tee = tee
-        self._start = bytearray()
-        self._end = bytearray()
-        self.dropped = 0
-
-    def add(self, data: bytes) -> None:
-        """Take the next bytes of the stream."""
-        if self._tee is not None:
-            _write(self._tee, data)
-        room = self._half - len(self._start)
-        self._start += data[:room]
-        self._end += data[room:] if room < len(data) else b""
-        surplus = len(self._end) - self._half
-        if surplus > 0:
-            del self._end[:surplus]
-            self.dropped += surplus
-
-    def text(self) -> str:
-        """Return what is kept, with a mark where something is missing."""
-        mark = f"\n[... {self.dropped} bytes left out ...]\n" if self.dropped else ""
-        if not mark:
-            return bytes(self._start + self._end).decode(errors="replace")
-        return self._start.decode(errors="replace") + mark + self._end.decode(errors="replace")
+class _NoFolder(OSError):
+    """Say that the folder of a command cannot be entered: Popen's own errors do not tell it from the command."""
 
 
-def _write(descriptor: int, data: bytes) -> None:
-    """Write all of it; where nobody reads, or a disk is full, the command goes on all the same."""
-    rest = memoryview(data)
+class _Unread(Exception):
+    """Say that what the command writes cannot be passed on."""
+
+
+def _passed_on(name: str) -> Callable[[bytes], None]:
+    """Return what writes to this process's own stdout or stderr."""
+
+    def write(data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(TEES[name], rest) :]
+        except OSError as exc:
+            if not isinstance(exc, BrokenPipeError):
+                _tell(f"cannot write {name} of the command: {exc.strerror}")
+            raise _Unread from None
+
+    return write
+
+
+def _tell(text: str) -> None:
     with contextlib.suppress(OSError):
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        os.write(TEES["stderr"], f"taskq: {text}\n".encode(errors="replace"))
 
 
-def _start(argv: Sequence[str], pipe: int | None) -> subprocess.Popen[bytes]:
+def _start(
+    argv: Sequence[str], pipe: int | None, cwd: str | None, env: Mapping[str, str] | None
+) -> subprocess.Popen[bytes]:
+    if cwd is not None:
+        _check_folder(cwd)
     guard = _guard() if _in_pool() else None
     return subprocess.Popen(
         list(argv),
         stdin=subprocess.DEVNULL,
         stdout=pipe,
         stderr=pipe,
-        env=_environment(),
+        cwd=cwd,
+        env=_environment(env or {}),
         pass_fds=() if guard is None else (guard,),
     )
 
 
-def _environment() -> Mapping[str, str] | None:
-    """Tell the command which job it is."""
+def _check_folder(cwd: str) -> None:
+    """Raise _NoFolder where a command could not be run in a folder."""
+    code = 0 if os.access(cwd, os.X_OK) else errno.EACCES
+    try:
+        code = code if stat.S_ISDIR(os.stat(cwd).st_mode) else errno.ENOTDIR  # noqa: PTH116 - see cwd
+    except OSError as exc:
+        code = exc.errno or errno.ENOENT
+    if code:
+        raise _NoFolder(code, os.strerror(code))
+
+
+def _environment(more: Mapping[str, str]) -> Mapping[str, str] | None:
+    """Add what the command was given, and tell it which job it is."""
     try:
         job = current_job()
     except NotInJob:
-        return None
-    return {**os.environ, "TASKQ_JOB_ID": job.id, "TASKQ_ATTEMPT": str(job.attempt)}
+        return {**os.environ, **more} if more else None
+    return {**os.environ, **more, "TASKQ_JOB_ID": job.id, "TASKQ_ATTEMPT": str(job.attempt)}
 
 
 def _in_pool() -> bool:
@@ -301,9 +346,13 @@ def _read_all(process: subprocess.Popen[bytes], kept: Mapping[str, Kept]) -> Non
         while selector.get_map():
             for key, _ in selector.select():
                 data = os.read(key.fd, READ_SIZE)
-                key.data.add(data)
+                try:
+                    key.data.add(data)
+                except _Unread:  # the command is told in the same way, by the next that it writes
+                    data = b""
                 if not data:
                     selector.unregister(key.fileobj)
+                    key.fileobj.close()  # type: ignore[union-attr]  # a file, as was registered
 
 
 @contextlib.contextmanager
@@ -341,12 +390,6 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def _result(code: int, kept: Mapping[str, Kept], duration: float) -> dict[str, Any]:
-    dropped = {f"{name}_dropped_bytes": part.dropped for name, part in kept.items() if part.dropped}
-    texts = {name: part.text() for name, part in kept.items()}
-    return {"exit_code": _as_shell(code), **texts, **dropped, "duration_s": round(duration, 6)}
-
-
 def _as_shell(code: int) -> int:
     return SIGNAL_BASE - code if code < 0 else code
 
@@ -355,7 +398,11 @@ def _code_of(exc: OSError) -> int:
     return NOT_FOUND if isinstance(exc, FileNotFoundError) else NOT_EXECUTABLE
 
 
-def _why_not(command: str, exc: OSError) -> str:
+def _why_not(command: str, exc: OSError, cwd: str | None) -> str:
+    if isinstance(exc, _NoFolder):
+        return (
+            f"{command}: cannot be run in {cwd} on {socket.gethostname()}: {exc.strerror} (--cwd names another folder)"
+        )
     if isinstance(exc, FileNotFoundError):
         return f"{command}: command not found"
     return f"{command}: cannot be run: {exc.strerror}"

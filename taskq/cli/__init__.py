@@ -2,7 +2,8 @@
 
     app, catalog        the group of commands, loaded one by one; how errors end
     submit              submit_here: runs it (local://); submit_far: keeps it in a store. making: jobs of words;
-                        here: --wait; request, job_flags, shell_outcome
+                        here: --wait; request, job_flags; ended: its outcome;
+                        surroundings: --cwd, --env
     map                 mapping, pool: lines to a queue, outcomes to rows; resume, output: where rows go
     lines, far_lines, commands      what runs in child processes, and in workers
     status, inventory, outcome, control, purge, transfer (moving), doctor, settings, completion, worker, top

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["run_attached_command", "run_captured_command", "run_command_line"]
 
 
-def run_command_line(argv: tuple[str, ...], retries: int, line: bytes) -> Outcome:
-    """Run a command for an input line; return its exit code, output and duration as JSON."""
+def run_command_line(argv: tuple[str, ...], retries: int, line: bytes, **how: Any) -> Outcome:
+    """Run a command for an input line; return its row. `how`: keywords of `run_command`."""
     if not line:  # jsonl.PAUSE
         return b""
     try:
-        result = _unless_tried_again(argv, run_command(fill(argv, parse_line(line))), retries)
+        result = _unless_tried_again(argv, run_command(fill(argv, parse_line(line)), **how), retries)
     except (BadLine, BadItem, ValueError) as exc:  # ValueError: an argument with a NUL in it
         return [type(exc).__name__, str(exc)]
     if result["exit_code"] == 0:
@@ -32,14 +32,14 @@ def run_command_line(argv: tuple[str, ...], retries: int, line: bytes) -> Outcom
     return ["CommandFailed", describe_failure(argv[0], result), result]
 
 
-def run_captured_command(argv: tuple[str, ...], retries: int) -> dict[str, Any]:
+def run_captured_command(argv: tuple[str, ...], retries: int, **how: Any) -> dict[str, Any]:
     """Run a command; return its exit code, output and duration."""
-    return _unless_tried_again(argv, run_command(argv), retries)
+    return _unless_tried_again(argv, run_command(argv, **how), retries)
 
 
-def run_attached_command(argv: tuple[str, ...], retries: int) -> dict[str, Any]:
+def run_attached_command(argv: tuple[str, ...], retries: int, **how: Any) -> dict[str, Any]:
     """Run a command on our own stdout and stderr; return its exit code."""
-    return _unless_tried_again(argv, {"exit_code": run_attached(argv), "stderr": ""}, retries)
+    return _unless_tried_again(argv, {"exit_code": run_attached(argv, **how), "stderr": ""}, retries)
 
 
 def _unless_tried_again(argv: tuple[str, ...], result: dict[str, Any], retries: int) -> dict[str, Any]:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.cli.jsontext import to_json
 from taskq.cli.output import need_stdout
-from taskq.cli.screen import stdout_screen
+from taskq.cli.screen import harmless, stdout_screen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from taskq.cli.screen import Line, Screen
 
-__all__ = ["emit", "emit_bytes", "emit_document", "emit_line"]
+__all__ = ["emit", "emit_bytes", "emit_document", "emit_foreign", "emit_line"]
 
 
 def emit(document: Callable[[], Any], lines: Callable[[Screen], Iterable[Line]], *, as_json: bool) -> None:
@@ -34,6 +34,13 @@ def emit_document(document: Any) -> None:
 def emit_line(text: str) -> None:
     """Print one line, at once."""
     emit_bytes(text.encode(errors="replace") + b"\n")
+
+
+def emit_foreign(pieces: Iterable[bytes], *, raw: bool) -> None:
+    """Write what a job has written to stdout, as it comes: on a terminal as printable text, unless `raw`."""
+    need_stdout()
+    for piece in pieces if raw or not sys.stdout.isatty() else harmless(pieces):
+        emit_bytes(piece)
 
 
 def emit_bytes(data: bytes) -> None:

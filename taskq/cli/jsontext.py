@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Unwritable", "to_json", "to_text"]
+
+#: What a terminal obeys, or what turns the order of the signs around it: only its escape is written.
+UNSAFE = r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb]"
 
 #: Characters of a value that are repeated in a message.
 SHOWN = 60
@@ -41,11 +45,16 @@ def to_json(value: Any) -> bytes:
 def to_text(value: Any) -> str:
     """Return a value as one line of JSON text; raises as `to_json`."""
     try:
-        return _encode(value)
+        text = _encode(value)
     except (TypeError, ValueError) as exc:
         raise Unwritable(_why(value, exc)) from None
     except RecursionError:
         raise Unwritable("the result is nested too deeply for JSON") from None
+    return text if text.isprintable() else re.sub(UNSAFE, _escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 def _in_order(values: set[Any] | frozenset[Any]) -> list[Any]:

@@ -23,15 +23,16 @@ from taskq.tasks import name_of
 from taskq.trust import COMMAND
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from taskq.cli.request import Request
     from taskq.config import Settings
 
 __all__ = ["Maker", "maker_of"]
 
-#: Bytes kept in the result of each stream of a command: both together fit a result. `taskq logs` has more.
-KEPT = 1 << 18
+#: The share of a result that the output of a command may take, compressed, for each of its streams; a part of it is
+#: there as text too.
+SHARE = 4
 
 #: Characters of the label of a command.
 LABEL = 100
@@ -103,9 +104,12 @@ class TaskMaker(Maker):
 class CommandMaker(Maker):
     """Make jobs that run a command, which a worker does only when it was allowed to."""
 
-    def __init__(self, command: Sequence[str], options: JobOptions, limit: int) -> None:
+    def __init__(
+        self, command: Sequence[str], options: JobOptions, limit: int, surroundings: Mapping[str, Any]
+    ) -> None:
         super().__init__(COMMAND, options, limit)
         self._command = command
+        self._how = {"limit": limit // SHARE, "tee": True, "check": True, "pack": True, **surroundings}
 
     def from_request(self, request: Request) -> NewJob:
         """Return the job of a whole command line."""
@@ -116,8 +120,7 @@ class CommandMaker(Maker):
         return self._run(fill(self._command, value))
 
     def _run(self, argv: Sequence[str]) -> NewJob:
-        how = {"limit": KEPT, "tee": True, "check": True}
-        return self._make(Arguments(args=(list(argv),), kwargs=how), _command_label(argv))
+        return self._make(Arguments(args=(list(argv),), kwargs=self._how), _command_label(argv))
 
 
 def maker_of(request: Request, settings: Settings, limit: int = MAX_BYTES) -> Maker:
@@ -127,7 +130,7 @@ def maker_of(request: Request, settings: Settings, limit: int = MAX_BYTES) -> Ma
         UnknownTask, TaskRefused, ConfigError: there is no such task, or an option makes no sense.
     """
     if request.target is None:
-        return CommandMaker(request.command, _options(request, settings, None), limit)
+        return CommandMaker(request.command, _options(request, settings, None), limit, request.surroundings)
     with claimed_stdout():  # what a module prints when it is imported is no output of ours
         task, function = _task(request.target, unchecked=request.unchecked)
     return TaskMaker(task, function, _options(request, settings, function), limit)

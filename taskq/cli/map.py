@@ -21,6 +21,7 @@ from taskq.cli.output import claimed_stdout, file_output, refuse_own_input, stdo
 from taskq.cli.resume import nothing_done, read_back
 from taskq.cli.signals import interruptible
 from taskq.cli.stores import served
+from taskq.cli.surroundings import surroundings_flags, take_surroundings
 from taskq.cli.target import find_task
 from taskq.connect import is_durable, open_store
 from taskq.errors import ConfigError
@@ -72,6 +73,7 @@ Examples:
 )
 @click.option("--chunksize", metavar="N", help="Lines handed over at once; default: by measured time.")
 @click.option("--progress/--no-progress", default=None, help="Show how far it is; default: on a terminal.")
+@surroundings_flags
 @pool_flags
 @click.pass_context
 def map_command(
@@ -89,13 +91,16 @@ def map_command(
     **flags: Any,
 ) -> int:
     """Run the command."""
+    said = {name: flags.pop(name) for name in ("cwd", "env")}
     settings = read_settings(flags)
+    surroundings = take_surroundings(said, settings.url, is_command=target is None)
     with interruptible(), contextlib.ExitStack() as stack:
         stdout = stack.enter_context(claimed_stdout())
         plan = _plan(
             target,
             dashed(ctx),
             settings,
+            surroundings,
             unordered=unordered,
             stop=on_error == "stop",
             tracebacks=tracebacks,
@@ -109,7 +114,13 @@ def map_command(
         return run_plan(plan, Lines(source, name, earlier.done), place, earlier)
 
 
-def _plan(target: str | None, command: tuple[str, ...] | None, settings: Settings, **choices: bool) -> Plan:
+def _plan(
+    target: str | None,
+    command: tuple[str, ...] | None,
+    settings: Settings,
+    surroundings: dict[str, Any],
+    **choices: bool,
+) -> Plan:
     """Decide what is run for each line.
 
     Raises:
@@ -127,9 +138,16 @@ def _plan(target: str | None, command: tuple[str, ...] | None, settings: Setting
         raise click.UsageError("give a task, as module:function, or a command after --")
     if "{" not in command[0] and shutil.which(command[0]) is None:
         raise ConfigError(f"{command[0]}: command not found")
-    function = partial(run_command_line, command, settings.retries or 0)
+    how = {"limit": _share(settings.url), **surroundings} if is_durable(settings.url) else surroundings
+    function = partial(run_command_line, command, settings.retries or 0, **how)
     options = job_options(settings, None)
     return Plan(label=command[0], function=function, options=options, settings=settings, **choices)
+
+
+def _share(url: str) -> int:
+    """Return the bytes of each stream of a command whose row fits a result of a store, also as base64 beside a text."""
+    with contextlib.closing(open_store(url)) as store:
+        return store.max_bytes // 16
 
 
 @contextlib.contextmanager

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import sys
 from typing import Any
 
 from taskq import log
+from taskq.cli.jsontext import to_text
+from taskq.cli.screen import harmless, printable
 
-__all__ = ["say", "say_document", "say_text"]
+__all__ = ["ask", "say", "say_document", "say_foreign"]
 
 logger = log.get_logger("taskq.cli")
 
@@ -18,17 +20,28 @@ def say(text: str, *, error: bool = False) -> None:
     if log.chosen_format() == "json":
         (logger.error if error else logger.warning)(text)
     else:
-        _write(f"taskq: {text}\n")
+        _write(f"taskq: {printable(text)}\n")
+
+
+def ask(text: str) -> None:
+    """Write a question, whose answer is typed behind it."""
+    _write(text)
 
 
 def say_document(document: dict[str, Any]) -> None:
     """Tell a program, under `--json`."""
-    _write(json.dumps(document, ensure_ascii=False) + "\n")
+    _write(to_text(document) + "\n")
 
 
-def say_text(text: str) -> None:
-    """Write a text to stderr as it is: a traceback, a job's own words."""
-    _write(text)
+def say_foreign(data: bytes, *, raw: bool = False) -> None:
+    """Write what a job has written to stderr: on a terminal as printable text, unless `raw`."""
+    if sys.stderr is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        for piece in [data] if raw or not sys.stderr.isatty() else harmless([data]):
+            sys.stderr.flush()
+            sys.stderr.buffer.write(piece)
+            sys.stderr.buffer.flush()
 
 
 def _write(text: str) -> None:

@@ -7,28 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taskq.cli.emit import emit_bytes, emit_document, emit_line
+from taskq.captured import Stream, plain
+from taskq.cli.emit import emit_document, emit_foreign, emit_line
+from taskq.cli.ended import print_command_outcome, print_outcome
 from taskq.cli.exits import Exit
-from taskq.cli.failures import describe, in_words, traceback_of
-from taskq.cli.jsontext import to_json
-from taskq.cli.messages import say, say_text
+from taskq.cli.messages import say
 from taskq.cli.stores import jobs_of, opened_store, store_flags
 from taskq.cli.waiting import ends, exit_of, exit_of_all
-from taskq.codec import decode
 from taskq.durations import parse_duration
 from taskq.states import TERMINAL, State
+from taskq.trust import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from taskq.store import JobRecord, Store
+    from taskq.store import Store
 
-__all__ = ["logs", "print_outcome", "result", "wait"]
+__all__ = ["logs", "result", "wait"]
 
 #: Seconds between two looks of `logs -f`: quick to the eye, and next to nothing for a store.
 LOG_EVERY = 0.2
 
 RESULT_HELP = """Print a job's result as JSON; of a failed one say why, and exit with 1.
+
+That of a command is its exit code and its output, also when it failed; --raw passes its output on, byte for byte.
 
 Exit codes: 0 it succeeded, 1 it failed, 5 it was cancelled, 124 it has not ended, 4 there is no such job.
 
@@ -52,6 +54,8 @@ Examples:
 
 LOGS_HELP = """Print what a job has written to stdout and stderr, and logged; the first MiB of it is kept.
 
+On a terminal control characters are shown as signs, unless --raw is given; to files and pipes bytes go as they are.
+
 \b
 Examples:
   taskq logs 01KB2Z7XSGD0MB3V6RYA4F0001
@@ -66,7 +70,7 @@ Examples:
 @click.argument("job_id", metavar="ID")
 @click.option("--wait", is_flag=True, help="Wait for its end.")
 @click.option("--timeout", metavar="TIME", help="Wait no longer than this: 90, 1.5s, 10m, 1h.")
-@click.option("--raw", is_flag=True, help="Print a result that is a text without quotes.")
+@click.option("--raw", is_flag=True, help="Print a text without quotes, and of a command its output as it is.")
 @click.option("--tracebacks", is_flag=True, help="Show where in the task an error was raised.")
 @store_flags
 def result(job_id: str, timeout: str | None, *, wait: bool, raw: bool, tracebacks: bool, **flags: Any) -> int:
@@ -78,43 +82,9 @@ def result(job_id: str, timeout: str | None, *, wait: bool, raw: bool, traceback
             for _ in ends(store, [record.id], patience):
                 pass
             (record,) = jobs_of(store, [record.id], payload=True)
+        if record.task == COMMAND:
+            return print_command_outcome(record, store.log, raw=raw, tracebacks=tracebacks, as_json=flags["as_json"])
         return print_outcome(record, raw=raw, tracebacks=tracebacks, as_json=flags["as_json"])
-
-
-def print_outcome(record: JobRecord, *, raw: bool = False, tracebacks: bool = False, as_json: bool = False) -> int:
-    """Print what a job came to, or say why there is nothing; return the exit code."""
-    failure = record.failure
-    error = None if failure is None or record.state is not State.FAILED else failure.to_exception(record.id)
-    if as_json:
-        emit_document(_outcome_document(record, error))
-    elif record.state is State.SUCCEEDED:
-        value = value_of(record)
-        emit_bytes((value.encode(errors="replace") if raw and isinstance(value, str) else to_json(value)) + b"\n")
-    elif record.state not in TERMINAL:
-        say(f"{record.id} has not ended, it is {record.state}: taskq wait {record.id} waits for it", error=True)
-    else:
-        say(f"{record.task} {_how_it_ended(record, error)}", error=True)
-    if tracebacks and error is not None and (trace := traceback_of(error)):
-        say_text(trace.rstrip() + "\n")
-    return exit_of(record.state)
-
-
-def value_of(record: JobRecord) -> Any:
-    """Return the value of a job that succeeded."""
-    return None if record.result is None else decode(record.result, max_depth=None)
-
-
-def _outcome_document(record: JobRecord, error: BaseException | None) -> dict[str, Any]:
-    outcome: dict[str, Any] = {"result": value_of(record)} if record.state is State.SUCCEEDED else {}
-    if error is not None:
-        outcome = {"error": describe(error)}
-    return {"id": record.id, "state": str(record.state), "attempts": record.attempts, **outcome}
-
-
-def _how_it_ended(record: JobRecord, error: BaseException | None) -> str:
-    if error is not None:
-        return f"failed: {in_words(error)}"
-    return "was cancelled" if record.state is State.CANCELLED else "failed"
 
 
 # --- wait
@@ -161,18 +131,17 @@ def _as_they_end(store: Store, states: dict[str, State], patience: float | None)
 @click.command("logs", help=LOGS_HELP, short_help="Print what a job has written.")
 @click.argument("job_id", metavar="ID")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended.")
+@click.option("--raw", is_flag=True, help="On a terminal too, print control characters as they are.")
 @store_flags
-def logs(job_id: str, *, follow: bool, **flags: Any) -> int:
+def logs(job_id: str, *, follow: bool, raw: bool, **flags: Any) -> int:
     """Run the command."""
     with opened_store(flags) as store:
         (record,) = jobs_of(store, [job_id])
         pieces = _pieces(store, record.id, follow=follow)
         if flags["as_json"]:
-            text = b"".join(pieces).decode(errors="replace")
-            emit_document({"id": record.id, "log": text})
+            emit_document({"id": record.id, **plain("log", Stream(b"".join(pieces), 0, b""))})
             return Exit.OK
-        for piece in pieces:
-            emit_bytes(piece)
+        emit_foreign(pieces, raw=raw)
         return Exit.OK
 
 

@@ -11,7 +11,7 @@ import click
 from taskq.cli.control import PAGE, in_pages
 from taskq.cli.emit import emit_document, emit_line
 from taskq.cli.exits import Exit
-from taskq.cli.messages import say, say_text
+from taskq.cli.messages import ask, say
 from taskq.cli.stores import opened_store, store_flags
 from taskq.cli.times import parse_older
 from taskq.states import TERMINAL, State
@@ -80,5 +80,5 @@ def _confirmed(found: Sequence[JobRecord], store: Store) -> bool:
     told = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
     if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError(f"this would forget {told} in {store.url}, and there is no terminal to ask: add --yes")
-    say_text(f"Forget {told} in {store.url}? [y/N] ")
+    ask(f"Forget {told} in {store.url}? [y/N] ")
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,6 +28,7 @@ class Request:
     tracebacks: bool = False
     as_json: bool = False
     verbose: bool = False
+    surroundings: dict[str, Any] = field(default_factory=dict)
     options: JobOptionFields
 
     @property

@@ -9,15 +9,18 @@ rich is loaded only where there is colour to show.
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import sys
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["CLEAR", "PLAIN", "Line", "Part", "Screen", "Signs", "printable", "stdout_screen"]
+__all__ = ["CLEAR", "PLAIN", "Line", "Part", "Screen", "Signs", "harmless", "printable", "stdout_screen"]
 
 #: A piece of a line: its text, and its style as rich names it ("" for none).
 Part: TypeAlias = tuple[str, str]
@@ -25,6 +28,9 @@ Line: TypeAlias = "Sequence[Part]"
 
 #: What puts the cursor home and clears all below it.
 CLEAR = "\x1b[H\x1b[J"
+
+#: What colours the text behind it.
+COLOUR = r"\x1b\[[0-9;:]{0,64}m"
 
 #: stdout by number.
 STDOUT = 1
@@ -108,3 +114,20 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else " " if sign.isspace() else "�" for sign in text)
+
+
+def harmless(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield a job's words as UTF-8 that a terminal only shows: lines and tabs stay, other control is a sign."""
+    decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+    for piece in chain(pieces, [None]):
+        text = decode(piece or b"", final=piece is None)
+        yield (text if text.isprintable() else "".join(map(_shown, _plain(text)))).encode()
+
+
+def _plain(text: str) -> str:
+    """Leave colours out, and have a new line where a terminal would go back to the start of the same one."""
+    return re.sub(COLOUR, "", text).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _shown(sign: str) -> str:
+    return sign if sign.isprintable() or sign in "\n\t" else "�"

@@ -19,6 +19,7 @@ from taskq.cli.signals import interruptible
 from taskq.cli.stores import settle_url
 from taskq.cli.submit_far import submit_far
 from taskq.cli.submit_here import submit_here
+from taskq.cli.surroundings import surroundings_flags, take_surroundings
 
 if TYPE_CHECKING:
     from taskq.config import Settings
@@ -32,9 +33,10 @@ ARGS after a task (= is text, := is JSON, @ reads a file):
   text   key=text   :=json   key:=json   @file   key=@file   :=@file   key:=@file
 
 A task is named module:function and found as `python -m` would find it. A command stands after --; workers run
-it when they were started with --allow-commands. With --wait the job is run here when no worker is about, prints
-of a task go to stderr, a command's output passes through, and its exit code is the exit code. --url local://
-needs no store: the job runs here at once.
+it when they were started with --allow-commands, in the folder where it was submitted (on Redis: where the worker
+was started, or in --cwd), with the worker's environment and what --env adds. With --wait the job is run here when
+no worker is about, prints of a task go to stderr, a command's output passes through, and its exit code is the exit
+code. --url local:// needs no store: the job runs here at once.
 
 \b
 Examples:
@@ -63,6 +65,7 @@ class SubmitCommand(CommandAfterDashes):
 @click.option("--wait", is_flag=True, help="Wait for the result; local:// always does.")
 @click.option("--raw", is_flag=True, help="Print a result that is a text without quotes.")
 @click.option("--unchecked", is_flag=True, help="Submit by name a task that is not installed here.")
+@surroundings_flags
 @job_flags
 @pool_flags
 @click.pass_context
@@ -81,11 +84,12 @@ def submit(
 ) -> int:
     """Run the command."""
     url = settle_url(flags["url"])
-    options = read_job_flags(flags)
-    settings = read_settings(flags)
     after = dashed(ctx) or ()
     if target is None and not after:
         raise click.UsageError("give a task, as module:function, or a command after --")
+    surroundings = take_surroundings(flags, url, is_command=target is None)
+    options = read_job_flags(flags)
+    settings = read_settings(flags)
     request = Request(
         target=target,
         words=words + after if target is not None else (),
@@ -99,6 +103,7 @@ def submit(
         as_json=flags["as_json"],
         verbose=flags["log_level"] is not None,
         options=options,
+        surroundings=surroundings,
     )
     request.check()
     with interruptible():

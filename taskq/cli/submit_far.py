@@ -12,17 +12,16 @@ import os
 from typing import TYPE_CHECKING
 
 from taskq.cli.emit import emit_document, emit_line
+from taskq.cli.ended import print_outcome, print_waited_command
 from taskq.cli.exits import Exit
 from taskq.cli.here import outcome_of
 from taskq.cli.jsonl import Lines, open_input
 from taskq.cli.lines import BadLine, parse_line
 from taskq.cli.making import maker_of
 from taskq.cli.messages import say
-from taskq.cli.outcome import print_outcome
 from taskq.cli.output import CannotWrite, OutputClosed, need_stdout
 from taskq.cli.records import job_document
 from taskq.cli.resume import nothing_done
-from taskq.cli.shell_outcome import print_command_outcome
 from taskq.cli.stores import opened_store, served
 from taskq.envelope import MAX_BYTES
 from taskq.errors import ConfigError, EncodeError
@@ -94,7 +93,7 @@ def _advise(store: Store, job_id: str) -> None:
 def _wait(request: Request, store: Store, job_id: str) -> int:
     record, shown = outcome_of(store, job_id, request)
     if request.command:
-        return print_command_outcome(record, request, shown=shown)
+        return print_waited_command(record, store.log, request, shown=shown)
     return print_outcome(record, raw=request.raw, tracebacks=request.tracebacks, as_json=request.as_json)
 
 

@@ -10,7 +10,7 @@ from taskq.cli.commands import run_attached_command, run_captured_command
 from taskq.cli.exits import Exit
 from taskq.cli.failures import describe, in_words, traceback_of
 from taskq.cli.jsontext import to_json
-from taskq.cli.messages import say, say_text
+from taskq.cli.messages import say, say_foreign
 from taskq.cli.options import job_options
 from taskq.cli.output import claimed_stdout, need_stdout, write_all
 from taskq.cli.pool import opened
@@ -58,7 +58,8 @@ def _submit_task(request: Request, target: str, settings: Settings, url: str) ->
 def _submit_command(request: Request, settings: Settings, url: str) -> int:
     run = run_captured_command if request.as_json else run_attached_command
     options = job_options(settings, None, request.options)
-    job, error = _run(settings, url, options, run, request.command, settings.retries or 0)
+    retries = settings.retries or 0
+    job, error = _run(settings, url, options, run, request.command, retries, **request.surroundings)
     if request.as_json:
         _print(STDOUT, _document(job, error))
     if error is None:
@@ -84,7 +85,7 @@ def _tell(request: Request, error: BaseException) -> Exit:
     """Say on stderr how a job failed; return the exit code."""
     say(f"{request.label} failed: {in_words(error)}", error=True)
     if request.tracebacks and (trace := traceback_of(error)):
-        say_text(trace.rstrip() + "\n")
+        say_foreign(trace.rstrip().encode(errors="replace") + b"\n")
     return Exit.CANCELLED if isinstance(error, CancelledError) else Exit.FAILED
 
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskq.captured import Kept
 from taskq.errors import SoftTimeout
 from taskq.runner import run_one
-from taskq.shell import BadItem, Kept, describe_exit_code, fill, run_attached, run_command
+from taskq.shell import BadItem, describe_exit_code, fill, run_attached, run_command
 
 if TYPE_CHECKING:
     from pathlib import Path

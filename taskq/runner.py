@@ -25,6 +25,7 @@ from functools import partial
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from taskq import clock
 from taskq.errors import SoftTimeout
 
 if TYPE_CHECKING:
@@ -113,10 +114,25 @@ def _soft_timeout(seconds: float) -> Iterator[None]:
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        yield
+        with clock.known(_Alarm()):
+            yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+class _Alarm:
+    """The clock of a soft timeout."""
+
+    _left = 0.0
+
+    def stop(self) -> None:
+        """Count no longer."""
+        self._left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def go_on(self) -> None:
+        """Count on, unless the time was over before."""
+        signal.setitimer(signal.ITIMER_REAL, self._left)
 
 
 # --- processes that jobs fork

@@ -66,6 +66,11 @@ class Books:
         return any(slot.frames for slot in self.slots.values())
 
     @property
+    def awaits_start(self) -> bool:
+        """Whether work waits for a child that has begun and is not ready."""
+        return bool(self.backlog) and any(not slot.ready for slot in self.slots.values())
+
+    @property
     def empty(self) -> bool:
         """Whether every job has its outcome."""
         return not (len(self.backlog) or self.blocked or self.busy or self.timers.has_open_work())

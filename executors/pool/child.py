@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import threading
-from time import perf_counter_ns
+from time import monotonic_ns, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from executors.pool import frames, page, values
@@ -24,7 +24,7 @@ from executors.pool.execution import Execution
 from executors.pool.journal import Journal
 from executors.pool.naming import find_function
 from executors.pool.output import OUTPUT_LIMIT, Spool
-from taskq import context, runner
+from taskq import clock, context, runner
 from taskq.errors import DecodeError, UnknownTask
 from taskq.record import Record
 from taskq.result import Failure
@@ -110,6 +110,30 @@ def _flush_prints() -> None:
             continue
 
 
+class _Clock:
+    """The clock of the running job: its time does not count while something is imported, and the parent sees that."""
+
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+        self._ran = 0
+
+    def stop(self) -> None:
+        """Count no longer."""
+        words = self._words
+        now = words[page.IMPORTING] = monotonic_ns()
+        if words[page.START]:
+            self._ran = now - words[page.START]
+            words[page.START] = 0
+        else:
+            self._ran = -1
+
+    def go_on(self) -> None:
+        """Count on from where it was stopped, if a job with a time limit ran."""
+        self._words[page.IMPORTING] = 0
+        if self._ran >= 0:
+            self._words[page.START] = monotonic_ns() - self._ran
+
+
 class Child:
     """The state of one child process. Also the Reporter of the job that runs."""
 
@@ -133,6 +157,7 @@ class Child:
         self._meta: tuple[int, dict[str, Any]] = (-1, {})
         self._execution: Execution | None = None
         self._buffer = bytearray()
+        self.clock = _Clock(self.words)
 
     # -- life
 
@@ -144,7 +169,8 @@ class Child:
         signal.signal(RELEASE, self._release)
         if settings.initializer is not None:
             try:
-                settings.initializer(*settings.initargs)
+                with clock.known(self.clock), clock.paused():
+                    settings.initializer(*settings.initargs)
             except BaseException as error:  # noqa: BLE001  # even SystemExit: the parent must hear why
                 self._report_failed_start(error)
         if self.spool is not None:
@@ -168,7 +194,7 @@ class Child:
                 return
             order = frames.Order._make(frames.ORDER.unpack(header))
             if order.kind == frames.DEFINE:
-                self.functions[order.function] = _define(self._input.read(order.bytes))
+                self.functions[order.function] = self._define(order)
             elif order.kind == frames.FORGET:
                 self.functions.pop(order.function, None)
                 self.run_lengths.pop(order.function, None)
@@ -178,6 +204,15 @@ class Child:
                 self._meta = self.line, _decoded(self._input.read(order.bytes))
             elif not self._serve(order):
                 return
+
+    def _define(self, order: frames.Order) -> Callable[..., Any] | Exception:
+        """Return the function of a definition ready to run, or the reason why there is none."""
+        definition = self._input.read(order.bytes)
+        try:
+            with clock.known(self.clock):
+                return runner.prepare(find_function(definition))
+        except Exception as error:  # noqa: BLE001  # importing a user's module may raise anything
+            return error
 
     def _serve(self, order: frames.Order) -> bool:
         """Run one frame and report its end; return whether there is life after it."""
@@ -317,11 +352,3 @@ def _decoded(meta: bytes) -> dict[str, Any]:
 
     found: dict[str, Any] = codec.decode(meta)
     return found
-
-
-def _define(definition: bytes) -> Callable[..., Any] | Exception:
-    """Return the function of a definition ready to run, or the reason why there is none."""
-    try:
-        return runner.prepare(find_function(definition))
-    except Exception as error:  # noqa: BLE001  # importing a user's module may raise anything
-        return error

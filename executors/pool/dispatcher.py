@@ -243,7 +243,7 @@ class Dispatcher:
         return max(0.0, due - monotonic()) * 1000 + 0.5
 
     def _needs_ticks(self) -> bool:
-        return self._overseer.mourns or self.books.busy
+        return self._overseer.mourns or self.books.busy or self.books.awaits_start
 
     def _is_idle(self) -> bool:
         return self.books.empty and not self._inbox and not self._overseer.mourns

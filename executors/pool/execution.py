@@ -15,7 +15,7 @@ from time import monotonic_ns, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from executors.pool import frames, page, values
-from taskq import context, runner
+from taskq import clock, context, runner
 from taskq.context import JobContext
 from taskq.states import Reason
 
@@ -66,6 +66,11 @@ class Execution:
             self._refuse_all(function)
             return
         context.provide(self._context)
+        with clock.known(child.clock):
+            self._run_all(function)
+
+    def _run_all(self, function: Callable[..., Any]) -> None:
+        child, order = self._child, self._order
         last = self._journal.done + order.jobs
         length = 1 if self._exact else child.run_lengths.get(order.function, 1)
         while length and self._journal.done < last:

@@ -50,6 +50,8 @@ _WORTH_TAKING: Final = 4_000_000
 _RELEASE_TICKS: Final = 2
 #: Seconds to wait for Pool to tell a dead child's exit code before its job is failed without.
 _MOURN: Final = 0.5
+#: Nanoseconds for which a child imports, or runs its initializer, until that is worth a warning.
+_IMPORTS_LONG_NS: Final = 10 * 10**9
 #: Children in a row that may die before they are ready; deaths by an outside SIGKILL or SIGTERM weigh less.
 _START_FAILURES: Final = 3.0
 _WEIGHT_OF_OUTSIDE_KILL: Final = 0.1
@@ -175,11 +177,20 @@ class Overseer:
         """Look at every busy child."""
         now = monotonic()
         for slot in list(self._books.slots.values()):
+            self._warn_of_import(slot)
             if slot.frames:
                 self._look_at(slot, now)
                 trim(slot.line.output)
         for pid in [pid for pid, mourning in self._mourning.items() if mourning.until <= now]:
             self._bury_job(pid, None)
+
+    def _warn_of_import(self, slot: Slot) -> None:
+        """Say that a child does not come to work, since no time limit counts what it imports."""
+        began = slot.line.page.words[page.IMPORTING]
+        warned, slot.warned = slot.warned, began > 0 and monotonic_ns() - began > _IMPORTS_LONG_NS
+        if slot.warned and not warned:
+            task = slot.frames[0].batch.function.name if slot.frames else None
+            log.warning("import_hangs", pid=slot.line.pid, task=task, seconds=_IMPORTS_LONG_NS // 10**9)
 
     def _look_at(self, slot: Slot, now: float) -> None:
         commit = slot.line.page.words[page.COMMIT]

@@ -13,6 +13,7 @@
     DONE                  numbers of it, TOTAL being one more than the total, 0 for unknown
     TOTAL
     NOTES    child        reports of what jobs said (PROGRESS, NOTE) that it has sent
+    IMPORTING child       monotonic ns at which it began to import something, or its initializer, 0 otherwise
 
     | words (4 KiB) | journal half 0 | journal half 1 | arguments 0 | arguments 1 |
 
@@ -34,7 +35,9 @@ ARGUMENT_REGIONS: Final = 2
 PAGE_BYTES: Final = WORDS_BYTES + (JOURNAL_HALVES + ARGUMENT_REGIONS) * REGION_BYTES
 
 _LINE = 8  # words per cache line
-COMMIT, CLAIM, PHASE, START, TAKEN, STOP, CANCEL, CONSUMED, TOLD, DONE, TOTAL, NOTES = (_LINE * n for n in range(12))
+COMMIT, CLAIM, PHASE, START, TAKEN, STOP, CANCEL, CONSUMED, TOLD, DONE, TOTAL, NOTES, IMPORTING = (
+    _LINE * n for n in range(13)
+)
 
 IDLE, DECODING, RUNNING = range(3)
 

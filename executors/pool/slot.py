@@ -98,6 +98,8 @@ class Slot:
     def __init__(self, line: Line) -> None:
         self.line = line
         self.ready = False
+        #: Whether it was said that it imports for long.
+        self.warned = False
         #: Whether it gets no more work, and whether Pool has lost sight of it besides.
         self.retiring = False
         self.orphan = False

@@ -13,13 +13,15 @@ import os
 import signal
 import socket
 from contextlib import ExitStack, closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 
 from executors.worker.hands import Hands
 from executors.worker.health import Health
 from executors.worker.loop import CLEAN, Loop, Plan
 from taskq import envelope
 from taskq.errors import ConfigError
+from taskq.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +29,12 @@ if TYPE_CHECKING:
     from taskq.store import Store
 
 __all__ = ["Worker"]
+
+
+log = get_logger("taskq.worker")
+
+#: Seconds that the first child may take to be ready, with its imports, until that is worth a warning.
+_START_LONG: Final = 10.0
 
 
 class Worker:
@@ -116,7 +124,11 @@ class Worker:
 
     def _wait_for(self, hands: Hands) -> bool:
         """Return whether a process is ready for work, once one is or a stop was asked for."""
+        began, told = monotonic(), False
         while not hands.is_ready():
+            if not told and monotonic() - began > _START_LONG:
+                told = True
+                log.warning("worker_not_ready", name=self.name, seconds=_START_LONG, imports=self._pool["initargs"][0])
             if self._stops:
                 return False
             if hands.broken is not None:

@@ -111,6 +111,14 @@ def test_a_line_that_hangs_fails_alone(project: Path, task: str, flags: tuple[st
     assert error["error"]["type"] == ("SoftTimeout" if "--soft-timeout" in flags else "JobTimeout")
 
 
+def test_time_limits_do_not_count_the_import(project: Path) -> None:
+    """A line's time begins when its task does, not when a process imports the task's module for its first line."""
+    write(project / "in.jsonl", *range(4))
+    flags = ("--timeout", "0.6", "--soft-timeout", "0.5")
+    done = taskq(project, "map", "slow_import:same", "--jsonl", "in.jsonl", "-j", 2, *flags)
+    assert (done.code, rows(done.out)) == (0, [0, 1, 2, 3])
+
+
 def test_retries_by_the_task_and_by_the_flag(project: Path) -> None:
     """The task's own options hold; a flag goes over them."""
     write(project / "in.jsonl", 1, 2)

@@ -1,0 +1,53 @@
+"""The clocks of the running job: its time limits count what the task does, not what is imported for it.
+
+who sets a limit  with known(clock): run the task
+who imports       with paused(): import_module(...)
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Clock", "known", "paused"]
+
+
+class Clock(Protocol):
+    """A time limit that runs."""
+
+    def stop(self) -> None:
+        """Count no longer."""
+
+    def go_on(self) -> None:
+        """Count on from where it was stopped."""
+
+
+_clocks: list[Clock] = []
+
+
+@contextmanager
+def known(clock: Clock) -> Iterator[None]:
+    """Have a clock stopped while something is imported in the block."""
+    _clocks.append(clock)
+    try:
+        yield
+    finally:
+        _clocks.remove(clock)
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Stop all clocks for the block; inside of another such block, do nothing."""
+    clocks = list(_clocks)
+    _clocks.clear()
+    for clock in clocks:
+        clock.stop()
+    try:
+        yield
+    finally:
+        _clocks[:] = clocks
+        for clock in clocks:
+            clock.go_on()

@@ -1,0 +1,71 @@
+"""Children that import for long: no time limit counts it, so it is said."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from executors.pool import overseer
+from taskq import TaskQueue, clock
+from taskq.tasks import resolve
+from tests.conftest import close
+from tests.sample_tasks import hold, square
+from tests.waiting import PATIENCE, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Gate
+
+
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Give what is said, soon."""
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(overseer, "_IMPORTS_LONG_NS", 50_000_000)
+
+    class Listener:
+        info = error = staticmethod(lambda *_, **__: None)
+
+        @staticmethod
+        def warning(event: str, **fields: object) -> None:
+            found.append({"event": event, **fields})
+
+    monkeypatch.setattr(overseer, "log", Listener)
+    return found
+
+
+@pytest.fixture
+def held_queue(gate: Gate) -> Iterator[TaskQueue]:
+    """Give a queue whose child is not ready before the gate is open."""
+    queue = TaskQueue(processes=1, initializer=hold, initargs=(gate.path,))
+    yield queue
+    gate.open()
+    close(queue)
+
+
+def test_a_hanging_start_is_said(held_queue: TaskQueue, gate: Gate, warnings: list[dict[str, Any]]) -> None:
+    """A child that does not come to work, with work waiting for it, is told of in the log, once."""
+    job = held_queue.submit(square, 3)
+    eventually(lambda: warnings, "a warning")
+    gate.open()
+    assert job.result(timeout=PATIENCE) == 9
+    assert [warning["event"] for warning in warnings] == ["import_hangs"]
+
+
+def test_clocks_stop_once() -> None:
+    """An import inside of an import stops no clock twice, and starts none early."""
+    said: list[str] = []
+
+    class Clock:
+        def stop(self) -> None:
+            said.append("stop")
+
+        def go_on(self) -> None:
+            said.append("go on")
+
+    with clock.known(Clock()), clock.paused():
+        resolve("math:sqrt")  # which imports, too
+        said.append("imported")
+    assert said == ["stop", "imported", "go on"]

@@ -39,6 +39,7 @@ __all__ = [
     "Verdict",
     "Wish",
     "WorkerRecord",
+    "ends_by_a_crash",
 ]
 
 
@@ -318,6 +319,11 @@ class Remains:
     last: float = 0.0
 
 
+def ends_by_a_crash(crashes: int, max_crashes: int) -> bool:
+    """Tell whether a job's next crash is its last."""
+    return crashes >= max_crashes - 1
+
+
 class Membership(ABC):
     """A worker's place in a store, from `Store.join` to `leave`. One thread uses it, except for `wake`.
 
@@ -339,6 +345,13 @@ class Membership(ABC):
         """Take this one job, whatever is before it; None when it does not wait (any more)."""
 
     @abstractmethod
+    def begin(self, claims: Sequence[tuple[str, str]]) -> list[str]:
+        """Note that these (id, token) begin now; return the ids of those that are not this worker's any more.
+
+        For jobs whose next crash is their last: without this a worker's death counts nothing for them.
+        """
+
+    @abstractmethod
     def renew(self, record: WorkerRecord, held: Collection[tuple[str, str]]) -> list[str]:
         """Say that this worker lives and still holds these (id, token); return the ids that it holds no longer.
 
@@ -353,8 +366,9 @@ class Membership(ABC):
     def sweep(self) -> int:
         """Put back the jobs of dead workers, promote what is due, fail what has expired, drop what is too old.
 
-        Any worker may; returns how many jobs were put back. A job whose worker died counts one crash more, and fails
-        as crashed when those are `max_crashes`.
+        Any worker may; returns how many jobs were put back. A job whose worker died may have been running, and counts
+        one crash more. One whose next crash is its last (`ends_by_a_crash`) counts it only after a `begin`, and fails
+        then; it is claimed alone if it has crashed before, so that no other one can be to blame.
         """
 
     @abstractmethod

@@ -160,6 +160,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "execution_started_at": "execution_started_at",
     "execution_ended_at": "execution_ended_at",
     "concurrency": "concurrency",
+    # ours, in execution hashes
+    "begun": "tq_begun",  # its worker has said that it begins now, see Membership.begin
 }
 
 #: RQ's words for where a job stands.

@@ -246,6 +246,11 @@ class RQMembership(Membership):
         jobs = reply[3]
         return self._claim(jobs[0], reply[1].decode()) if jobs else None
 
+    def begin(self, claims: Sequence[tuple[str, str]]) -> list[str]:
+        known = [(job_id, token, self._held[token].queue) for job_id, token in claims if token in self._held]
+        lost = names(self._line.call(self._scripts.begin, [[part for row in known for part in row]]))
+        return lost + [job_id for job_id, token in claims if token not in self._held]
+
     # -- staying alive
 
     def renew(self, record: WorkerRecord, held: Collection[tuple[str, str]]) -> list[str]:

@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     from executors.sqlite.file import Tx
     from executors.sqlite.schema import Execute
 
-__all__ = ["claim", "claim_one", "claims_of", "expire", "is_work", "next_due", "promote", "token_parts"]
+__all__ = [
+    "BATCH",
+    "LAST_CRASH",
+    "claim",
+    "claim_one",
+    "claims_of",
+    "expire",
+    "is_work",
+    "next_due",
+    "promote",
+    "token_parts",
+]
 
 #: Jobs that one transaction promotes or fails at most, so that nobody waits long behind it.
 BATCH = 1000
@@ -29,6 +40,9 @@ BATCH = 1000
 COLUMNS = "n, id, fence, jobs.envelope, queue, attempts, crashes, retries, refused, expires, needs, meta"
 #: The results that most jobs need.
 NOTHING: Mapping[str, bytes] = MappingProxyType({})
+
+#: Whether the next crash of a job is its last.
+LAST_CRASH = "crashes >= max_crashes - 1"
 
 TAKE = (
     f"UPDATE jobs SET state = {RUNNING}, fence = fence + 1, attempts = attempts + 1, started = ?, worker = ? "
@@ -63,14 +77,32 @@ def claim(tx: Tx, worker: str, queues: Sequence[str], want: int, *, refuser: str
     `refuser`: the worker's name once it has refused a job, see `left`.
     """
     promote(tx)
+    suspects = _suspects(tx)
     paused = {row[0] for row in tx.execute("SELECT queue FROM paused").fetchall()}
     found: list[tuple[Any, ...]] = []
     for queue in queues or _all_queues(tx.execute):
         if queue not in paused:
             found += _waiting(tx, queue, want - len(found), refuser)
+            if suspects and (first := next((n for n, row in enumerate(found) if row[0] in suspects), None)) is not None:
+                found = found[: max(first, int(not first and _holds_nothing(tx, worker)))]
+                break
             if len(found) == want:
                 break
     return _take(tx, worker, found)
+
+
+def _suspects(tx: Tx) -> set[int]:
+    """Return the waiting jobs whose next crash is their last: each runs by itself, so that it alone can be to blame.
+
+    A worker takes one when it holds nothing, alone; until it holds nothing it takes no job that is behind one.
+    """
+    query = f"SELECT n FROM jobs INDEXED BY jobs_crashed WHERE crashes > 0 AND state = {QUEUED} AND {LAST_CRASH}"
+    return {row[0] for row in tx.execute(query).fetchall()}
+
+
+def _holds_nothing(tx: Tx, worker: str) -> bool:
+    query = f"SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_line WHERE state = {RUNNING} AND worker = ?)"
+    return not tx.execute(query, (worker,)).fetchone()[0]
 
 
 def _all_queues(execute: Execute) -> list[str]:

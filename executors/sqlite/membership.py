@@ -15,7 +15,7 @@ from executors.sqlite.left import unrefuse
 from executors.sqlite.page import AWAKE, OWN
 from executors.sqlite.remains import remains
 from executors.sqlite.sweep import disown, give_back, is_dead, prune, sweep
-from executors.sqlite.verdict import apply_notes, apply_verdicts, no_longer_held
+from executors.sqlite.verdict import apply_notes, apply_verdicts, begin, no_longer_held
 from executors.sqlite.wake import is_readable
 from taskq.errors import BackendUnavailable, ConfigError, StoreFull
 from taskq.store import Exchange, Membership, Wish
@@ -186,6 +186,9 @@ class SQLiteMembership(Membership):
         if found is not None:
             self._held.add(found.token)
         return found
+
+    def begin(self, claims: Sequence[tuple[str, str]]) -> list[str]:
+        return self._write(lambda tx: begin(tx, claims))
 
     def _write(self, work: Callable[[Tx], T], *, lasting: bool = True, after: Callable[[Tx], None] = _nothing) -> T:
         """Write; a full disk is one more way in which the store cannot be reached now."""

@@ -141,8 +141,14 @@ _THIRD = """
 CREATE TABLE refusals (n INTEGER NOT NULL, worker TEXT NOT NULL, PRIMARY KEY (n, worker)) WITHOUT ROWID;
 """
 
+#: Jobs whose worker has said that they begin, see `Membership.begin`; and an index of those that have crashed.
+_FOURTH = """
+CREATE TABLE begun (n INTEGER PRIMARY KEY, fence INTEGER NOT NULL);
+CREATE INDEX jobs_crashed ON jobs (queue) WHERE crashes > 0 AND state = 3;
+"""
+
 #: The statements that lead from each version to the next; the first makes the tables in an empty file.
-STEPS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD)
+STEPS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH)
 
 #: The version of a file that this code reads and writes.
 VERSION = len(STEPS)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from executors.sqlite.claim import BATCH, expire, promote
+from executors.sqlite.claim import BATCH, LAST_CRASH, expire, promote
 from executors.sqlite.ends import ENDING, Ending, end_many, ending
 from executors.sqlite.left import unrefuse
 from executors.sqlite.read import chunks
@@ -104,25 +104,30 @@ def _bury(file: StoreFile, wakes: Wakes, name: str) -> int:
 
 
 def _reap(tx: Tx, whose: str, values: tuple[str, ...]) -> int:
-    """Put back the running jobs of workers that are gone, with one crash more; end those that had enough."""
+    """Put back the running jobs of workers that are gone, with one crash more; end those that had enough.
+
+    A job whose next crash is its last has begun for certain, or has not: then nothing is counted.
+    """
     rows = tx.execute(
-        f"SELECT {ENDING}, crashes + 1, max_crashes, queue, EXISTS (SELECT 1 FROM wishes WHERE n = jobs.n) "
+        f"SELECT {ENDING}, crashes + 1, max_crashes, queue, EXISTS (SELECT 1 FROM wishes WHERE n = jobs.n), "
+        f"NOT ({LAST_CRASH}) OR EXISTS (SELECT 1 FROM begun WHERE n = jobs.n AND fence = jobs.fence) "
         f"FROM jobs INDEXED BY jobs_line WHERE state = {RUNNING} AND worker {whose} LIMIT {BATCH}",
         values,
     ).fetchall()
     endings: list[Ending] = []
-    again: list[tuple[int]] = []
+    again: list[tuple[int, int, int]] = []
     for row in rows:
-        crashes, limit, queue, unwanted = row[5:]
+        crashes, limit, queue, unwanted, counts = row[5:]
         if unwanted:
-            endings.append(ending(row, CANCELLED, crashes=1))
-        elif crashes >= limit:
+            endings.append(ending(row, CANCELLED, crashes=counts))
+        elif crashes >= limit and counts:
             endings.append(ending(row, FAILED, failure=Failure.crashed(None, crashes), crashes=1))
         else:
-            again.append((row[0],))
+            again.append((counts, counts, row[0]))
             tx.queued[queue] = tx.queued.get(queue, 0) + 1
     tx.executemany(
-        f"UPDATE jobs SET state = {QUEUED}, due = NULL, fence = fence + 1, crashes = crashes + 1 WHERE n = ?",
+        f"UPDATE jobs SET state = {QUEUED}, due = NULL, fence = fence + 1, crashes = crashes + ?, "
+        "attempts = attempts - 1 + ? WHERE n = ?",
         again,
     )
     if endings:
@@ -178,7 +183,7 @@ def forget(tx: Tx, numbers: Sequence[int]) -> None:
     """Delete jobs with all that belongs to them."""
     for part in chunks(numbers):
         marks = ", ".join("?" * len(part))
-        for table in ("jobs", "blobs", "logs", "log_sizes", "needs", "wishes", "refusals"):
+        for table in ("jobs", "blobs", "logs", "log_sizes", "needs", "wishes", "refusals", "begun"):
             tx.execute(f"DELETE FROM {table} WHERE n IN ({marks})", _values(part))
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from executors.sqlite.file import Tx
     from taskq.store import Note, Verdict
 
-__all__ = ["LOG_LIMIT", "add_log", "apply_notes", "apply_verdicts", "no_longer_held"]
+__all__ = ["LOG_LIMIT", "add_log", "apply_notes", "apply_verdicts", "begin", "no_longer_held"]
 
 #: Bytes kept of what a job prints.
 LOG_LIMIT = 1_048_576
@@ -162,4 +162,12 @@ def no_longer_held(tx: Tx, claims: Collection[tuple[str, str]]) -> list[str]:
         row = rows.get(n)
         if row is None or row[1] != job_id or row[2] != fence or row[3] != RUNNING:
             lost.append(job_id)
+    return lost
+
+
+def begin(tx: Tx, claims: Sequence[tuple[str, str]]) -> list[str]:
+    """Note that jobs begin; return the ids of those that are not running under their token any more."""
+    lost = no_longer_held(tx, claims)
+    rows = [token_parts(token) for job_id, token in claims if job_id not in lost]
+    tx.executemany("INSERT OR REPLACE INTO begun (n, fence) VALUES (?, ?)", rows)
     return lost

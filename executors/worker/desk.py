@@ -1,13 +1,16 @@
 """What a worker holds: claims on their way through the pool, each until its verdict.
 
 accept(claims) ──▶ errands, or a chunk's ──▶ Hands ──▶ collect() ──▶ verdicts
+a job whose next crash is its last waits for a free process, and for `begin`: then it has been running if we die
 cancel, give_back, forget, recall                       what ends without an outcome comes out of `collect` too
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from executors.pool.jobs import DEFAULTS
@@ -20,7 +23,7 @@ from taskq.job import JobOptions
 from taskq.log import get_logger
 from taskq.result import Failure
 from taskq.states import Reason, State
-from taskq.store import Verdict
+from taskq.store import Verdict, ends_by_a_crash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,6 +39,9 @@ log = get_logger("taskq.worker")
 #: Unknown tasks that are told by name at the most.
 _UNKNOWN_MAX: Final = 1_000
 
+#: What jobs of stock RQ say of crashes.
+NO_OPTIONS: Final = JobOptions()
+
 Held: TypeAlias = "Errand | ChunkRun"
 
 
@@ -48,6 +54,9 @@ class Desk:
         self.failed = 0
         #: Jobs that were taken and not given back.
         self.begun = 0
+        #: Jobs that begin only when the store knows it, with what runs them.
+        self._careful: deque[tuple[Claim, list[Errand]]] = deque()
+        self._alone = ""
         self._unknown: set[str] = set()
         self._hands = hands
         self._room = room
@@ -62,10 +71,12 @@ class Desk:
             if claim.id in self.held:  # it was lost to a lapse of ours, and came back
                 self.forget([claim.id])
             try:
-                if claim.foreign is None:
-                    self._accept(claim, errands)
+                mine: list[Errand] = []
+                limit = self._accept(claim, mine)
+                if ends_by_a_crash(claim.crashes, limit):
+                    self._put_off(claim, mine)
                 else:
-                    self._accept_foreign(claim, claim.foreign, errands)
+                    errands += mine
             except Exception as error:  # noqa: BLE001  # whatever its bytes make go wrong is this job's failure alone
                 refusals.append(self._refuse(claim, error))
         self.begun += len(claims) - len(refusals)
@@ -73,23 +84,60 @@ class Desk:
         self._hands.start(errands)
         return refusals
 
-    def _accept(self, claim: Claim, errands: list[Errand]) -> None:
+    def _put_off(self, claim: Claim, errands: list[Errand]) -> None:
+        self._careful.append((claim, errands))
+        self._hands.ahead_ns += sum(errand.cost for errand in errands)
+        if claim.crashes:
+            self._alone = claim.id
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether a job is held beside which no other one may run."""
+        return self._alone in self.held
+
+    def ready(self) -> list[tuple[str, str]]:
+        """Return the id and token of those that could begin now, if the store knew it."""
+        if not self._careful:
+            return []
+        free = self._hands.processes - (len(self.held) - len(self._careful))
+        return [(claim.id, claim.token) for claim, _ in islice(self._careful, max(0, free))]
+
+    def begin(self, ready: Sequence[tuple[str, str]], lost: Sequence[str]) -> None:
+        """Have those run that are `ready`, as the store knows it now, but for those that it has `lost`."""
+        begun = [self._careful.popleft() for _ in ready]
+        self.forget(lost)
+        for _, errands in begun:
+            self._hands.ahead_ns -= sum(errand.cost for errand in errands)
+        self._hands.start([errand for claim, errands in begun if claim.id in self.held for errand in errands])
+
+    def give_back(self, *, everything: bool) -> None:
+        """Give back what has not begun. Not `everything`: only what never began."""
+        while self._careful:
+            _drop(self._careful.popleft()[1])
+        self._hands.give_back(everything=everything)
+
+    def _accept(self, claim: Claim, errands: list[Errand]) -> int:
+        """Hold a claim; return how many crashes it may have."""
+        if claim.foreign is not None:
+            return self._accept_foreign(claim, claim.foreign, errands)
         found = head(claim.envelope)
         if found.kind == CHUNK:
             chunk = ChunkRun(self._hands, claim, found)
             errands += chunk.begin()
             self.held[claim.id] = chunk
-            return
+            return found.options.max_crashes
         options = found.options
         args = (claim.envelope, claim.id, claim.attempt, pack_results(claim.results))
         self._add(
             claim, self._hands.errand(perform_call, found.task, args, _limits(options, claim.queue)), options, errands
         )
+        return options.max_crashes
 
-    def _accept_foreign(self, claim: Claim, foreign: Foreign, errands: list[Errand]) -> None:
+    def _accept_foreign(self, claim: Claim, foreign: Foreign, errands: list[Errand]) -> int:
         run, args, options = foreign.order()
         errand = self._hands.errand(run, foreign.task, args, _limits(options, claim.queue))
         self._add(claim, errand, options, errands)
+        return NO_OPTIONS.max_crashes
 
     def _add(self, claim: Claim, errand: Errand, options: JobOptions, errands: list[Errand]) -> None:
         errand.claim = claim
@@ -183,12 +231,22 @@ class Desk:
             found.unwanted = True
             for errand in _errands_of(found):
                 errand.unwanted = True
+            self._take_out(job_id)
             self._hands.cancel(_errands_of(found), kill=kill)
+
+    def _take_out(self, job_id: str) -> None:
+        """Drop a job that has not begun because the store does not know it yet."""
+        for entry in self._careful:
+            if entry[0].id == job_id:
+                self._careful.remove(entry)
+                _drop(entry[1])
+                return
 
     def forget(self, job_ids: Iterable[str]) -> None:
         """End jobs that are not ours any more, without a word about them."""
         for job_id in job_ids:
             found = self.held.pop(job_id, None)
+            self._take_out(job_id)
             if found is not None:
                 log.warning("job_lost", job=job_id, reason="the lease ran out; another worker has it")
                 self._hands.cancel(_errands_of(found), kill=True)
@@ -202,6 +260,7 @@ class Desk:
         """Return the verdicts on everything that is still held: it goes back, unless its end was only to be told."""
         verdicts = [_verdict_of(found) or given_back(found.claim) for found in self.held.values()]
         self.held.clear()
+        self._careful.clear()
         return verdicts
 
     def holdings(self) -> list[tuple[str, str]]:
@@ -217,6 +276,11 @@ def _last_order(foreign: Foreign, verdict: Verdict) -> Order | None:
     if verdict.state is State.FAILED and failure is not None and failure.reason in (Reason.CRASHED, Reason.TIMEOUT):
         return foreign.after_death(failure)
     return None
+
+
+def _drop(errands: Iterable[Errand]) -> None:
+    for errand in errands:
+        errand.drop()
 
 
 def _with_last_words(errand: Errand, verdict: Verdict) -> Verdict:

@@ -105,6 +105,14 @@ class Link:
         self._back()
         return gone
 
+    def begin(self, claims: Sequence[tuple[str, str]]) -> list[str] | None:
+        """Note that these begin; return the ids of those that are not ours any more; None: the store is away."""
+        try:
+            return self.membership.begin(claims)
+        except BackendUnavailable as error:
+            self._lost(error)
+            return None
+
     def claim_one(self, job_id: str) -> Exchange | None:
         """Take this one job, or nothing; None: the store is away."""
         try:

@@ -137,11 +137,19 @@ class Loop:
             self._forced = self.closing = True
         elif now - self._worked_at > _STALL and len(self.desk.held) > self.hands.processes and not self._stalled:
             self._stalled = True
-            self.hands.give_back(everything=False)
+            self.desk.give_back(everything=False)
         if self.link.may_try():
             self.desk.forget(self.link.keep_up(self.record, self.desk.holdings))
         if self.link.may_try():
             self._exchange(monotonic())
+        while not self._stops and self.link.may_try() and (ready := self.desk.ready()):
+            self._begin(ready)
+
+    def _begin(self, ready: list[tuple[str, str]]) -> None:
+        """Have those begin of which the store must know it first."""
+        lost = self.link.begin(ready)
+        if lost is not None:
+            self.desk.begin(ready, lost)
 
     def _linger(self, now: float) -> None:
         """Let more come to an end before all is told at once, while nobody is short of work."""
@@ -152,7 +160,7 @@ class Loop:
 
     def _want(self) -> int:
         self._stalled = self._stalled and bool(self.desk.held)  # what stood in the way may have been taken from us
-        if self.closing or self._stalled or self.link.away:
+        if self.closing or self._stalled or self.link.away or self.desk.is_alone:
             return 0
         want = self.room.want(len(self.desk.held), self.hands.ahead_ns)
         if self.plan.max_jobs is None:
@@ -260,7 +268,7 @@ class Loop:
             self._kill_at = now + self.plan.grace
             self.hands.wind_down()
         if self.desk.held:
-            self.hands.give_back(everything=True)
+            self.desk.give_back(everything=True)
         if self._give_up_at is None and (now >= self._kill_at or self._stops > 1):
             self._give_up_at = now + _KILL_WAIT
             if self.desk.held:

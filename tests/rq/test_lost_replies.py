@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 #: Every script that is called, by its name.
 SCRIPTS = (
     "again",
+    "begin",
     "cancel",
     "claim",
     "finish",
@@ -62,6 +63,7 @@ def live(store: RQStore, names: list[str]) -> dict[str, Any]:
     hands.membership.exchange(
         [], [Note(id=first, token=claims[first].token, progress=(1, 2), meta=b"\x80", log=b"once")], 0
     )
+    assert hands.membership.begin([(first, claims[first].token)]) == []
     assert hands.membership.renew(hands.record, [(claim.id, claim.token) for claim in claims.values()]) == []
     assert hands.tell(succeeded(claims[first]), again(claims[flaky], delay=3600.0)).fenced == []
     store.cancel([unwanted])

@@ -222,7 +222,9 @@ def test_three_dead_workers_fail_a_job(store: RQStore, join: Callable[..., Hands
     sweeper = join("sweeper")
     for number in range(3):
         hands = join(f"w{number}")
-        assert hands.take()
+        claims = hands.take()
+        assert claims
+        assert hands.membership.begin([(claim.id, claim.token) for claim in claims]) == []
         hands.die()
         sweeper.sweep()
     records = [record for record in store.get([job.id, brief.id]) if record]
@@ -230,6 +232,39 @@ def test_three_dead_workers_fail_a_job(store: RQStore, join: Callable[..., Hands
         (State.FAILED, Reason.CRASHED, 3),
         (State.FAILED, Reason.CRASHED, 1),
     ]
+
+
+def test_the_last_crash_is_nobody_elses(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A job whose next crash is its last is taken alone, by a worker that holds nothing, and before what is behind."""
+    first, sweeper = join("first"), join("sweeper", queues=("none",))
+    ids = ["a", "b", "c", "d"]
+    store.put([new_job(job_id=name, max_crashes=2) for name in ids[:2]])
+    assert len(first.take()) == 2
+    first.die()
+    assert sweeper.sweep() == 2
+    second, third = join("second"), join("third")
+    store.put([new_job(job_id="c"), new_job(job_id="d", priority=1)])
+    (urgent,) = second.take()
+    assert (urgent.id, second.take()) == ("d", [])
+    (alone,) = third.take()
+    assert (alone.id, third.take()) == ("a", [])
+    second.tell(succeeded(urgent))
+    third.tell(succeeded(alone))
+    assert [claim.id for claim in second.take()] == ["b"]
+    assert [claim.id for claim in third.take()] == ["c"]
+
+
+def test_death_before_the_begin(store: RQStore, join: Callable[..., Hands]) -> None:
+    """A worker's death counts nothing for a job whose next crash is its last, and which had not begun."""
+    store.put([new_job(job_id="a", max_crashes=2), new_job(job_id="b", max_crashes=1)])
+    sweeper = join("sweeper", queues=("none",))
+    for name in ("w1", "w2", "w3"):
+        hands = join(name)
+        assert hands.take()
+        hands.die()
+        sweeper.sweep()
+    records = [record for record in store.get(["a", "b"]) if record]
+    assert [(one.state, one.attempts, one.crashes) for one in records] == [(State.QUEUED, 1, 1), (State.QUEUED, 0, 0)]
 
 
 def test_nothing_is_reaped_after_a_restart(store: RQStore, join: Callable[..., Hands]) -> None:

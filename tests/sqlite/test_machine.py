@@ -41,6 +41,7 @@ class Model:
     state: State = State.QUEUED
     attempts: int = 0
     crashes: int = 0
+    begun: bool = False
     retries: int = 0
     holder: str | None = None
     wished: bool = False
@@ -148,22 +149,32 @@ class QueueFile(RuleBasedStateMachine):
     # -- what workers do
 
     @precondition(lambda self: any(model.state is State.QUEUED for model in self.jobs.values()))
-    @rule(name=st.sampled_from(WORKERS), want=st.integers(1, 4))
-    def claim(self, name: str, want: int) -> None:
-        """Take jobs: in the order of the queues, of priority, of submits."""
+    @rule(name=st.sampled_from(WORKERS), want=st.integers(1, 4), begins=st.booleans())
+    def claim(self, name: str, want: int, begins: bool) -> None:
+        """Take jobs: in the order of the queues, of priority, of submits; one that has crashed twice alone."""
         waiting = [one for one in self.jobs if self.jobs[one].state is State.QUEUED]
         ready = [one for one in waiting if self.jobs[one].queue not in self.paused]
         ready.sort(
             key=lambda one: (QUEUES.index(self.jobs[one].queue), -self.jobs[one].priority, self.jobs[one].number)
         )
         claims = take(self.members[name], want)
-        assert [one.id for one in claims] == ready[:want]
+        assert [one.id for one in claims] == self._takeable(name, ready[:want])
         for one in claims:
             model = self.jobs[one.id]
             model.state, model.holder = State.RUNNING, name
             model.attempts += 1
             model.claims.append(one)
+            model.begun = begins
+            if begins:
+                assert self.members[name].begin([(one.id, one.token)]) == []
             assert (one.attempt, one.crashes, one.retries) == (model.attempts, model.crashes, model.retries)
+
+    def _takeable(self, name: str, ready: list[str]) -> list[str]:
+        at = next((n for n, one in enumerate(ready) if self.jobs[one].crashes == 2), None)
+        if at is None:
+            return ready
+        busy = any(model.holder == name and model.state is State.RUNNING for model in self.jobs.values())
+        return ready[:at] if at or busy else ready[:1]
 
     @precondition(lambda self: any(model.claims for model in self.jobs.values()))
     @rule(
@@ -209,14 +220,16 @@ class QueueFile(RuleBasedStateMachine):
             self.leave(name)
 
     def die(self, name: str) -> None:
-        """Let a worker die with its jobs: each counts one crash, and the third one ends it."""
+        """Let a worker die with its jobs: each counts one crash, and the third one ends it, if it had begun."""
         self.members[name]._fifo.forsake()  # type: ignore[attr-defined]
         held = [one for one in self.jobs if self.jobs[one].holder == name and self.jobs[one].state is State.RUNNING]
         other = self.members[next(one for one in WORKERS if one != name)]
         assert other.sweep() == len(held)
         for one in held:
             model = self.jobs[one]
-            model.crashes += 1
+            counts = model.begun or model.crashes < 2
+            model.crashes += counts
+            model.attempts -= not counts
             model.state = State.QUEUED
             if model.wished:
                 self._end(one, State.CANCELLED)

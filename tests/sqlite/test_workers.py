@@ -255,16 +255,38 @@ def test_dead_worker(store: SQLiteStore, join: Callable[..., Membership]) -> Non
 
 
 def test_poison(store: SQLiteStore, join: Callable[..., Membership]) -> None:
-    """A job whose workers die `max_crashes` times fails as crashed."""
+    """A job whose workers die `max_crashes` times fails as crashed; the last time it must have begun."""
     keeper = join("keeper", queues=("none",))
     store.put([job("a", max_crashes=2)])
-    for number in range(2):
+    for number in range(3):
         dead = join(f"dead{number}")
-        assert len(take(dead)) == 1
+        (claim,) = take(dead)
+        assert claim.crashes == min(number, 1)
+        if number != 1:
+            assert dead.begin([("a", claim.token), ("b", "0.0")]) == ["b"]
         die(dead)
         assert keeper.sweep() == 1
     record = see(store, "a")
     assert (record.state, record.reason, record.crashes) == (State.FAILED, Reason.CRASHED, 2)
+
+
+def test_the_last_crash_is_nobody_elses(store: SQLiteStore, join: Callable[..., Membership]) -> None:
+    """A job whose next crash is its last is taken alone, by a worker that holds nothing, and before what is behind."""
+    first, keeper = join("first"), join("keeper", queues=("none",))
+    store.put([job("a", max_crashes=2), job("b", max_crashes=2)])
+    assert len(take(first)) == 2
+    die(first)
+    assert keeper.sweep() == 2
+    second, third = join("second"), join("third")
+    store.put([job("c"), job("d", priority=1)])
+    (urgent,) = take(second)
+    assert (urgent.id, take(second)) == ("d", [])
+    (alone,) = take(third)
+    assert (alone.id, take(third)) == ("a", [])
+    tell(second, said(urgent))
+    tell(third, said(alone))
+    assert [one.id for one in take(second)] == ["b"]
+    assert [one.id for one in take(third)] == ["c"]
 
 
 def test_dead_worker_of_a_cancelled_job(store: SQLiteStore, join: Callable[..., Membership]) -> None:

@@ -39,6 +39,7 @@ class StoreDouble:
         self.held: dict[str, str] = {}
         self.wishes: list[Wish] = []
         self.lost: list[str] = []
+        self.begun: list[str] = []
         self.records: list[WorkerRecord] = []
         self.away = False
         self.left = False
@@ -180,6 +181,11 @@ class MembershipDouble(Membership):
             busy = bool(store.waiting or store.held)
             first, last = (min(again), max(again)) if again else (0.0, 0.0)
             return Remains(busy=busy, scheduled=len(store.due), again=len(again), first=first, last=last)
+
+    def begin(self, claims: Sequence[tuple[str, str]]) -> list[str]:
+        self.store.check()
+        self.store.begun += [job_id for job_id, _ in claims]
+        return []
 
     def sweep(self) -> int:
         self.store.check()

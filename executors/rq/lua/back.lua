@@ -1,15 +1,18 @@
 -- Part: jobs of a worker that is gone return to the front of their queues.
---   counted: it is a crash, and the attempt counts; else the attempt is taken back
+--   counted: its worker died, which is a crash, and the attempt counts; else the attempt is taken back. A job whose next
+--   crash is its last has begun for certain (see begin), or has not: then nothing is counted.
 local function put_back_one(composite, counted)
   local id, token = string.match(composite, '^([^:]*):(.*)$')
   local j = call('HMGET', K_JOB .. id, F_origin, F_task, F_attempts, F_crashes, F_max_crashes, F_priority,
     F_retries_left, F_rate_limit_key)
   if call('ZREM', K_WIP .. (j[1] or ''), composite) == 0 then return 0 end
-  local returned = 0
+  local returned, limit, died = 0, tonumber(j[5] or 3) or 3, counted
+  local begun = call('HGET', K_EXECUTION .. composite, F_begun)
   call('DEL', K_EXECUTION .. composite, K_EXECUTIONS .. id)
-  local crashes = num(j[4]) + (counted and 1 or 0)
-  call('HSET', K_JOB .. id, F_attempts, num(j[3] or 1) - (counted and 0 or 1), F_crashes, crashes, F_rare, 1)
-  if counted and crashes >= (tonumber(j[5] or 3) or 3) then
+  if counted and not begun and (limit <= 1 or (num(j[4]) > 0 and num(j[4]) >= limit - 1)) then died = false end
+  local crashes = num(j[4]) + (died and 1 or 0)
+  call('HSET', K_JOB .. id, F_attempts, num(j[3] or 1) - (died and 0 or 1), F_crashes, crashes, F_rare, 1)
+  if died and crashes >= limit then
     close(id, 'C' .. crashes, T_CRASHED)
   elseif counted and call('HEXISTS', K_JOB .. id, F_cancel) == 1 then
     close(id, '', '')

@@ -6,6 +6,8 @@
 --   closed: for each queue 1 where nothing is started for now, as it is paused or all are suspended; 2 where all that
 --   waits was refused by this worker, and is left to others
 --   jobs: those too that were handed over under the base of `parking`; parked: 1 while one may still be
+-- A job that must run by itself is taken by a worker that holds nothing, alone; until it holds nothing it takes no other
+--   one that is behind it.
 -- Repeated with the same sequence number it returns the same jobs, those that this worker still holds.
 local worker, sequence, base, want, queues, only, parking, nonce = unpack(cmsgpack.unpack(ARGV[1]))
 local wkey = K_WORKER .. worker
@@ -76,7 +78,8 @@ local function start(id, queue, f)
   jobs[#jobs + 1] = answer(id, token, queue, f)
 end
 
--- Start this job unless it is broken or has expired
+-- Start this job unless it is broken or has expired. Returns whether it must wait until this worker holds nothing.
+local alone, waits = false, false
 local function take(id, queue)
   local f = fields_of(id)
   if f.err then return end
@@ -88,11 +91,15 @@ local function take(id, queue)
     return
   end
   if f[6] then
-    local e = call('HMGET', K_JOB .. id, F_expires, F_attempts)
+    local e = call('HMGET', K_JOB .. id, F_expires, F_attempts, F_crashes, F_max_crashes)
     local expires = e[1]
     if expires and num(expires) <= now and num(e[2]) == 0 then
       close(id, 'E' .. (call('HGET', K_JOB .. id, F_expires_in) or ''), T_EXPIRED)
       return
+    end
+    if is_suspect(num(e[3]), e[4]) then
+      if #jobs > 0 or call('SCARD', executions) > 0 then return true end
+      alone = true
     end
     if expires then call('ZREM', K_EXPIRIES, id) end
   end
@@ -101,10 +108,30 @@ end
 
 -- Whatever a record looks like, it must cost only its own job: the others are popped already
 local function take_or_fail(id, queue)
-  if pcall(take, id, queue) then return end
+  local fine, found = pcall(take, id, queue)
+  waits = fine and found or false
+  if fine then return end
   redis.pcall('HSET', K_JOB .. id, F_status, S_FAILED, F_ended_at, iso, F_failure, 'Q')
   redis.pcall('ZADD', K_FAILED .. queue, now + 604800, id)
   redis.pcall('EXPIRE', K_JOB .. id, 604800)
+end
+
+-- Take popped jobs in their order; those that this worker may not take now go back to the front
+local function take_all(ids, queue)
+  for n, id in ipairs(ids) do
+    take_or_fail(id, queue)
+    if waits or alone then
+      for back = #ids, waits and n or n + 1, -1 do
+        local priority = num(redis.pcall('HGET', K_JOB .. ids[back], F_priority))
+        if priority ~= 0 or has_bands(queue) then
+          place(queue, ids[back], priority, true)
+        else
+          call('LPUSH', K_QUEUE .. queue, ids[back])
+        end
+      end
+      return
+    end
+  end
 end
 
 local function enter(queue)
@@ -120,7 +147,7 @@ local LOOKS = 5000
 -- Take jobs of a queue, passing over those that are left to others; returns whether only such are there
 local function take_between(queue)
   local list, at = K_QUEUE .. queue, 0
-  while want > #jobs and at < LOOKS do
+  while want > #jobs and at < LOOKS and not (waits or alone) do
     local ids, mine, room = call('LRANGE', list, at, at + 499), {}, want - #jobs
     if #ids == 0 then return at > 0 end
     for _, id in ipairs(ids) do
@@ -129,7 +156,7 @@ local function take_between(queue)
     end
     for _, id in ipairs(mine) do call('LREM', list, 1, id) end
     if #mine > 0 and has_bands(queue) then call('ZREM', K_PRIORITIES .. queue, unpack(mine)) end
-    for _, id in ipairs(mine) do take_or_fail(id, queue) end
+    take_all(mine, queue)
     enter(queue)
   end
   if at >= LOOKS and not has_bands(queue) then
@@ -145,7 +172,7 @@ if only ~= '' then
   local left = nonce ~= '' and is_left(only, j[2] or '', nonce)
   if not left and j[1] == S_QUEUED and j[2] and call('LREM', K_QUEUE .. j[2], 1, only) == 1 then
     if has_bands(j[2]) then call('ZREM', K_PRIORITIES .. j[2], only) end
-    take_or_fail(only, j[2])
+    take_all({only}, j[2])
     enter(j[2])
   end
 elseif call('EXISTS', K_SUSPENDED) == 1 then
@@ -154,14 +181,17 @@ else
   paused = call('SMISMEMBER', K_PAUSED, unpack(queues))
   for i, queue in ipairs(queues) do
     promote(queue)
+    if waits or alone then break end
     if nonce ~= '' and paused[i] == 0 and want > #jobs and take_between(queue) then paused[i] = 2 end
     while want > #jobs and paused[i] == 0 and nonce == '' do
       local ids = call('LPOP', K_QUEUE .. queue, math.min(want - #jobs, 500))
       if not ids then break end
       if has_bands(queue) then call('ZREM', K_PRIORITIES .. queue, unpack(ids)) end
-      for _, id in ipairs(ids) do take_or_fail(id, queue) end
+      take_all(ids, queue)
       enter(queue)
+      if waits or alone then break end
     end
+    if waits then paused[i] = 2 end
     local first = call('ZRANGE', K_SCHEDULED .. queue, 0, 0, 'WITHSCORES')[2]
     if first and paused[i] ~= 1 and (next_due == '' or tonumber(first) < tonumber(next_due)) then next_due = first end
   end
@@ -170,7 +200,7 @@ if #jobs > 0 then
   call('EXPIRE', executions, T_ALIVE + 60)
   call('HSET', wkey, F_state, 'busy')
 end
-if parking ~= 0 and not handed and #jobs < math.min(want, parking[3]) then
+if parking ~= 0 and not handed and not alone and not waits and #jobs < math.min(want, parking[3]) then
   park(worker, parking[1], parking[2], queues)
   parked = true
 elseif parked then

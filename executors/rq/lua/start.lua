@@ -22,3 +22,6 @@ local function execution(id, token, worker)
   return composite
 end
 
+-- Whether a job must run by itself, as its next crash is its last one: then it alone can be to blame for it
+local function is_suspect(crashes, limit) return crashes > 0 and crashes >= (tonumber(limit or 3) or 3) - 1 end
+

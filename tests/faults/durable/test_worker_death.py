@@ -12,7 +12,7 @@ from taskq import State
 from taskq.errors import JobCrashed
 from tests.faults.durable.fleet import PATIENCE, check, total_starts, wait_for_starts
 from tests.processes import is_frozen
-from tests.sample_tasks import hold, hold_and_sign, nap, note_and_die, square
+from tests.sample_tasks import hold, hold_and_sign, kill_worker, nap, note_and_die, note_and_nap, square
 from tests.scripts import Script
 from tests.waiting import eventually
 
@@ -88,6 +88,25 @@ def test_poison_job(fleet: Fleet, ledger: Ledger) -> None:
     assert error.crashes == 3
     check(jobs, ledger)
     assert ledger.counts()["start"] == 3
+
+
+def test_job_that_kills_its_worker(fleet: Fleet, ledger: Ledger) -> None:
+    """Only the job that kills its worker again and again fails as crashed, not those that died with it each time."""
+    jobs = fleet.submit(ledger, 12, 0.0)
+    poison = fleet.queue.submit(kill_worker, ledger.path)
+    jobs += [fleet.queue.submit(note_and_nap, ledger.path, 12 + number, 0.0) for number in range(12)]
+    for _ in range(3):
+        worker = fleet.prepare(processes=1, arguments=("--start-method", "fork"))
+        worker.start()
+        assert worker.wait(PATIENCE) == -signal.SIGKILL, worker.log()
+    fleet.start()
+    error = poison.exception(timeout=PATIENCE)
+    assert isinstance(error, JobCrashed)
+    assert error.crashes == 3
+    assert [job.result(timeout=PATIENCE) for job in jobs] == list(range(24))
+    counts = ledger.counts()
+    assert counts["poison"] == 3
+    assert max(counts[f"start {number}"] for number in range(12, 24)) == 1
 
 
 @pytest.mark.parametrize("what", ["daemon", "machine"])

@@ -28,6 +28,7 @@ class StoreDouble:
     lease = 1.0
     renew_every = 0.2
     url = "double://"
+    source = "double://"
 
     def __init__(self) -> None:
         self.waiting: deque[str] = deque()

@@ -17,6 +17,7 @@ from taskq.durations import parse_duration
 from taskq.errors import ConfigError
 from taskq.log import LEVELS, LogFormat
 from taskq.record import Record
+from taskq.redact import safe_text, safe_url
 from taskq.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -181,7 +182,14 @@ def _read(place: str, key: str, value: object) -> object:
     try:
         return READERS[key](value)
     except ConfigError as exc:
-        raise ConfigError(f"{_named(place, key)}: {exc}") from None
+        raise ConfigError(f"{_named(place, key)}: {_without_secrets(str(exc), value)}") from None
+
+
+def _without_secrets(message: str, value: object) -> str:
+    """Mask what a setting's value tells: any of them may hold a URL by mistake."""
+    if isinstance(value, str):
+        message = message.replace(repr(value), repr(safe_url(value)))
+    return safe_text(message)
 
 
 def _named(place: str, key: str) -> str:

@@ -19,7 +19,7 @@ from executors.rq.sentinel import Sentinels, has_several_hosts, hosts_of
 from executors.rq.url import lease, part, truth
 from executors.rq.wire import Wire
 from taskq.errors import BackendUnavailable, ConfigError
-from taskq.redact import safe_url
+from taskq.redact import safe_text, safe_url
 
 __all__ = ["ANSWER_TIMEOUT", "PASSING", "Address"]
 
@@ -71,7 +71,7 @@ class Address:
         try:
             options: dict[str, Any] = parse_url(redis_url)  # type: ignore[no-untyped-call]  # redis-py's own gap
         except ValueError as exc:
-            raise ConfigError(f"{self.url}: {safe_url(str(exc))}") from None
+            raise ConfigError(f"{self.url}: {safe_text(str(exc))}") from None
         self._class = options.pop("connection_class", Connection)
         self._options = options
         self._sentinels = Sentinels(hosts, own["sentinel"], self._to_sentinels(own)) if hosts else None
@@ -109,7 +109,7 @@ class Address:
 
     def unavailable(self, exc: BaseException) -> BackendUnavailable:
         """Return the error that says why this Redis cannot be used now, and what to do."""
-        text = safe_url(str(exc)) or type(exc).__name__
+        text = safe_text(str(exc)) or type(exc).__name__
         cure = PASSING.get(text.partition(" ")[0])
         if cure:
             return BackendUnavailable(f"{self.url} cannot be used now: {cure} ({text})")

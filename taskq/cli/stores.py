@@ -19,6 +19,7 @@ from taskq import config, log
 from taskq.cli.signals import interruptible
 from taskq.connect import open_store
 from taskq.errors import ConfigError, JobNotFound
+from taskq.redact import safe_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -77,7 +78,7 @@ def opened_store(flags: dict[str, Any], url: str | None = None) -> Iterator[Stor
     chosen = settle_url(flags.get("url")) if url is None else url
     if chosen.partition("://")[0].lower() == "local":
         raise ConfigError(
-            f"{chosen} keeps no jobs that another command could see: give --url sqlite:///PATH or --url redis://HOST"
+            f"{safe_url(chosen)} keeps no jobs that another command could see: give --url sqlite:///PATH or --url redis://HOST"
         )
     with interruptible(), contextlib.closing(open_store(chosen)) as store:
         yield store

@@ -13,6 +13,8 @@ from multiprocessing import forkserver, process, resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from executors.pool import processes as pool_processes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -96,7 +98,8 @@ def singleton_descriptors() -> set[int]:
     """Return the descriptors by which this process holds those helpers."""
     alive = getattr(forkserver._forkserver, "_forkserver_alive_fd", None)
     tracker = getattr(resource_tracker._resource_tracker, "_fd", None)
-    return {fd for fd in (alive, tracker) if fd is not None}
+    way = getattr(pool_processes, "_way_to_server", None)
+    return {fd for fd in (alive, tracker, way) if fd is not None}
 
 
 def singleton_folder() -> str | None:

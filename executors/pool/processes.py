@@ -15,6 +15,7 @@ import os
 import threading
 import time
 import weakref
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -214,6 +215,51 @@ class ForkServerTaskqProcess(_Watched, multiprocessing.context.ForkServerProcess
     """A child made by forkserver."""
 
     _is_our_child = False
+
+    def start(self) -> None:
+        with _one_at_a_time:
+            with contextlib.suppress(Exception):  # the start itself will say what is wrong
+                _start_server()
+            super().start()
+
+
+_one_at_a_time = threading.Lock()
+#: A descriptor that leads to the fork server's socket.
+_way_to_server: int | None = None
+
+
+def _start_server() -> None:
+    """Start the fork server if it does not run, and leave no trace of it among the temporary files.
+
+    multiprocessing makes a folder for its socket, which would stay when this program is killed. The socket needs no
+    name once there is a descriptor to connect by; Linux only.
+    """
+    global _way_to_server  # one fork server for each program
+    forkserver.ensure_running()
+    server: Any = forkserver._forkserver  # type: ignore[attr-defined]  # noqa: SLF001  # it has no public way to its address
+    address = server._forkserver_address  # noqa: SLF001  # as above
+    if not hasattr(os, "O_PATH") or not isinstance(address, str) or address.startswith(("/proc/", "\0")):
+        return
+    way = os.open(address, os.O_PATH)
+    if not os.path.exists(f"/proc/self/fd/{way}"):  # noqa: PTH110  # no /proc here
+        os.close(way)
+        return
+    server._forkserver_address = f"/proc/self/fd/{way}"  # noqa: SLF001  # as above
+    old, _way_to_server = _way_to_server, way
+    if old is not None:
+        os.close(old)
+    _remove(address)
+
+
+def _remove(address: str) -> None:
+    """Remove the socket's name, and its folder unless something else is in it."""
+    os.unlink(address)  # noqa: PTH108  # a text, as multiprocessing has it
+    folder = os.path.dirname(address)  # noqa: PTH120  # as above
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)  # noqa: PTH106  # as above
+        config = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001
+        if config.get("tempdir") == folder:
+            config["tempdir"] = None  # the next who needs one makes one
 
 
 class _Patient(Connection):

@@ -60,16 +60,18 @@ def test_parent_killed(tmp_path: Path, variant: Variant, ledger: Ledger, work: s
         os.kill(script.pid, signal.SIGKILL)
         assert script.wait() == -signal.SIGKILL
         script.assert_gone(within=10.0)
+    assert not list(tmp_path.glob("pymp-*")), "multiprocessing's temporary folder was left behind"
 
 
 def test_all_killed_at_once(tmp_path: Path, variant: Variant) -> None:
-    """A program all of whose processes are killed at once leaves no named semaphore, which nobody would remove."""
+    """A program all of whose processes are killed at once leaves no named semaphore and no folder."""
     source = program(f"{WORK['idle']}\nprint('ready', flush=True)\ntime.sleep(100)", first="leaks.mark_semaphores()")
     with Script(tmp_path, source, *variant.for_script()) as script:
         script.wait_for_line("ready")
         processes.end(script.left())
         script.assert_gone(within=10.0)
         assert list(leaks.SHARED_MEMORY.glob(f"*mp-t{script.pid}*")) == []
+    assert not list(tmp_path.glob("pymp-*")), "multiprocessing's temporary folder was left behind"
 
 
 @pytest.mark.needs("start_methods", why="its jobs run in workers, which outlive it: tests/faults/durable")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.codec import MAX_DEPTH, decode, encode
-from taskq.errors import DecodeError, EncodeError
+from taskq.errors import DecodeError, EncodeError, SoftTimeout
 from taskq.result import Failure
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def record_of(value: Any, limit: int | None = None) -> Record:
     """Return a value as a record, or as the failure that it cannot travel."""
     try:
         return encode(value, limit=limit, root="result")
+    except SoftTimeout:
+        raise
     except Exception as error:  # noqa: BLE001  # a registered class may refuse in any way
         return Failure.from_exception(error)
 

@@ -17,7 +17,7 @@
     ├── Deadlock(RuntimeError)               a wait that could never end, because of where it is made
     ├── JobNotFound(LookupError)             no job has this id
     ├── NotInJob(LookupError)                current_job() was called outside a job
-    ├── SoftTimeout(TimeoutError)            raised inside a job at its soft_timeout
+    ├── SoftTimeout                          raised inside a job at its soft_timeout: no OSError
     ├── RemoteError                          the __cause__ that shows a job's own traceback
     └── JobError                             how a job ended; .job_id says which
         ├── JobFailed                        it raised an error whose class is not known here
@@ -151,8 +151,12 @@ class NotInJob(TaskqError, LookupError):
     """Say that `current_job()` was called where no job is running."""
 
 
-class SoftTimeout(TaskqError, TimeoutError):
-    """Interrupt a job inside its process at its `soft_timeout`, so that it can still tidy up."""
+class SoftTimeout(TaskqError):
+    """Interrupt a job inside its process at its `soft_timeout`, so that it can still tidy up.
+
+    It comes from a signal handler, in whatever code the job is in. A TimeoutError, which is an OSError, would be taken
+    for one of a file or a connection.
+    """
 
 
 class RemoteError(TaskqError):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from taskq.errors import ConfigError, DecodeError, UnknownTask
+from taskq.errors import ConfigError, DecodeError, SoftTimeout, UnknownTask
 from taskq.job import JobOptions
 from taskq.names import qualified_name
 from taskq.retry import Retry
@@ -128,6 +128,8 @@ def parts(envelope: bytes) -> Parts:
         version, *rest = msgpack.unpackb(
             envelope, max_array_len=FRAME_LIMIT, max_map_len=FRAME_LIMIT, max_ext_len=0, strict_map_key=True
         )
+    except SoftTimeout:
+        raise
     except Exception as error:
         raise DecodeError(f"{len(envelope):,} bytes are no envelope of a job: {error}") from error
     if type(version) is int and version > VERSION:

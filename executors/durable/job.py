@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from taskq.codec import decode
-from taskq.errors import JobCancelled
+from taskq.errors import JobCancelled, SoftTimeout
 from taskq.future import Job, Undecoded
 from taskq.result import Failure
 from taskq.states import TERMINAL, State
@@ -62,6 +62,8 @@ class StoredOutcome(Undecoded):
             return None, self._failure.to_exception(job_id)
         try:
             return decode(self._value or b""), None
+        except SoftTimeout:
+            raise
         except Exception as error:  # noqa: BLE001  # a registered class may fail to be rebuilt here in any way
             return None, error
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from taskq.errors import DecodeError, EncodeError
+from taskq.errors import DecodeError, EncodeError, SoftTimeout
 from taskq.rebuild import find_class, obstacle, parts_of
 from taskq.result import Failure
 
@@ -67,6 +67,8 @@ def pack(values: Sequence[Any], *, strict: bool, root: str) -> tuple[int, bytes]
     try:
         return PICKLE, pickle.dumps(values, _PROTOCOL)
     except JobInside:
+        raise
+    except SoftTimeout:
         raise
     except Exception as error:
         raise _refusal(values, root, error) from error
@@ -139,6 +141,8 @@ def _pack_both(args: Sequence[Any], kwargs: Mapping[str, Any], *, strict: bool) 
         return pickle.dumps((args, kwargs), _PROTOCOL)
     except JobInside:
         raise
+    except SoftTimeout:
+        raise
     except Exception as error:
         bad_args = not _picklable(args)
         raise _refusal(args if bad_args else kwargs, "args" if bad_args else "kwargs", error) from error
@@ -164,6 +168,8 @@ def _joined(first: bytes, second: bytes) -> bytes:
 def _picklable(value: Any) -> bool:
     try:
         pickle.dumps(value, _PROTOCOL)
+    except SoftTimeout:
+        raise
     except Exception:  # noqa: BLE001  # whatever the class raises means no
         return False
     return True
@@ -183,6 +189,8 @@ def unpack(encoding: int, data: bytes | memoryview) -> Any:
         if encoding == PICKLE:
             return pickle.loads(data)  # noqa: S301  # from our own child or parent, over a private socket
         return _codec().decode(data, max_depth=None)
+    except SoftTimeout:
+        raise
     except Exception as error:
         message = f"the value arrived but could not be rebuilt: {type(error).__name__}: {error}"
         raise DecodeError(message) from error
@@ -290,6 +298,8 @@ def _blame(value: Any, path: str, error: Exception, depth: int) -> tuple[str, An
         for step, part in _parts(value):
             try:
                 pickle.dumps(part, _PROTOCOL)
+            except SoftTimeout:
+                raise
             except Exception as inner:  # noqa: BLE001  # whatever the class raises is the reason we report
                 return _blame(part, path + step, inner, depth + 1)
     return path, value, f"{type(error).__name__}: {error}"

@@ -22,7 +22,7 @@ from executors.sqlite.ends import unpack
 from executors.sqlite.page import ANY, AWAKE, OWN
 from executors.sqlite.read import chunks
 from executors.sqlite.schema import FAILED, RUNNING, STATES
-from taskq.errors import BackendUnavailable, TaskqError
+from taskq.errors import BackendUnavailable, QueueClosed, StoreDamaged, StoreFull
 from taskq.result import Failure
 from taskq.states import State
 from taskq.store import Ear, Ended
@@ -149,7 +149,9 @@ class SQLiteEar(Ear):
 
     def _flag(self, flag: int) -> None:
         if not self._closed:
-            with suppress(TaskqError):  # who hears nothing of it looks each second
+            with suppress(
+                BackendUnavailable, QueueClosed, StoreDamaged, StoreFull
+            ):  # who hears nothing of it looks each second
                 self._file.page.flag_ear(self._slot, flag)
 
     def _poll(self, nap: float) -> None:

@@ -26,7 +26,7 @@ from executors.sqlite.errors import from_os, from_sqlite
 from executors.sqlite.fork import gate, watch
 from executors.sqlite.lock import LockClosed
 from executors.sqlite.room import Room
-from taskq.errors import BackendUnavailable, TaskqError
+from taskq.errors import BackendUnavailable, SoftTimeout, TaskqError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -210,14 +210,20 @@ class StoreFile:
             self._make_or_make_room(errands)
         except sqlite3.Error as exc:
             self._fail(errands, from_sqlite(self.path, exc), exc)
+        except SoftTimeout:
+            self._hand_back(errands, own)
+            raise
         except TaskqError as exc:
             self._fail(errands, exc, None)
         except OSError as exc:
             self._fail(errands, self._from_os(exc, "opening it or turning its inbox"), exc)
         except BaseException:
-            # Not the file's fault but this thread's, as Ctrl-C: the others do theirs themselves.
-            self._errands.extendleft(errand for errand in reversed(errands) if errand is not own and not errand.done)
+            self._hand_back(errands, own)
             raise
+
+    def _hand_back(self, errands: list[_Errand[Any]], own: _Errand[Any]) -> None:
+        """Let the others do their errands themselves: what went wrong is not the file's fault but this thread's."""
+        self._errands.extendleft(errand for errand in reversed(errands) if errand is not own and not errand.done)
 
     def _make_or_make_room(self, errands: list[_Errand[Any]]) -> None:
         """Make the transaction; where the disk is full, once more in a log that begins anew."""
@@ -420,6 +426,8 @@ def _run(errand: _Errand[Any], connection: sqlite3.Connection, page: Page, *, al
         errand.value = errand.work(tx)
     except sqlite3.OperationalError:
         raise  # the file's affair: a full disk, an error of reading
+    except SoftTimeout:
+        raise
     except Exception as exc:  # noqa: BLE001 - whatever it is, it is for who called, in another thread perhaps
         connection.execute("ROLLBACK TO errand")
         errand.error = exc

@@ -27,7 +27,7 @@ from msgpack import (  # type: ignore[import-untyped]
 from taskq.codec.extensions import LEAVES, PLAIN_HEADS, Head, head_of_registered
 from taskq.codec.survey import survey
 from taskq.codec.wire import FIRST_RESERVED, MAX_DEPTH, Code
-from taskq.errors import DecodeError
+from taskq.errors import DecodeError, SoftTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +105,8 @@ def decode(
     try:
         return _read(data, resolve) if max_depth is None else _read_foreign(data, max_depth, resolve)
     except MemoryError:
+        raise
+    except SoftTimeout:
         raise
     except Exception as exc:  # noqa: BLE001 - msgpack, the types and users' functions may raise anything
         reason = PLAIN_WORDS.get(type(exc)) or f"{exc}" or type(exc).__name__

@@ -15,7 +15,7 @@ from taskq.codec.extensions import object_packer_of, packer_of, reference
 from taskq.codec.lowering import form_of, lower
 from taskq.codec.survey import TooDeep, survey
 from taskq.codec.wire import MAX_DEPTH
-from taskq.errors import DecodeError, EncodeError
+from taskq.errors import DecodeError, EncodeError, SoftTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +103,8 @@ def encode(
     session.refer = refer
     try:
         data: bytes | None = session.pack(value)
+    except SoftTimeout:
+        raise
     except Exception:  # noqa: BLE001 - hooks run users' functions; whatever it was, lowering will name it
         data = None
     if data is None or (

@@ -15,7 +15,7 @@ from msgpack import ExtType  # type: ignore[import-untyped]
 from taskq.codec.extensions import NATIVE, object_packer_of, packer_of, reference
 from taskq.codec.survey import CONTAINERS
 from taskq.codec.wire import FIRST_RESERVED
-from taskq.errors import EncodeError
+from taskq.errors import EncodeError, SoftTimeout
 from taskq.names import qualified_name
 
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ class _Lowering:
             raise self.refusal(_why_not(value), path)
         try:
             return packer(value)
+        except SoftTimeout:
+            raise
         except Exception as exc:
             name = qualified_name(type(value))
             raise self.refusal(f"this {name} cannot be packed: {_reason(exc)}", path) from exc

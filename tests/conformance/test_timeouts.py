@@ -147,7 +147,7 @@ def test_soft_timeout_that_is_not_caught(queue: TaskQueue) -> None:
     job = queue.options(soft_timeout=0.2).submit(nap, 60)
     error = job.exception(timeout=PATIENCE)
     assert isinstance(error, SoftTimeout)
-    assert isinstance(error, TimeoutError)
+    assert not isinstance(error, OSError)  # which a job takes for a broken connection or file
     assert {queue.submit(pid).result(timeout=PATIENCE) for _ in range(30)} & pids
     assert all(is_running(found) for found in pids)
 

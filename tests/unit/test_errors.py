@@ -28,7 +28,6 @@ BUILTINS = [
     (errors.Deadlock, RuntimeError),
     (errors.JobNotFound, LookupError),
     (errors.NotInJob, LookupError),
-    (errors.SoftTimeout, TimeoutError),
     (errors.JobTimeout, TimeoutError),
     (errors.JobCancelled, concurrent.futures.CancelledError),
 ]

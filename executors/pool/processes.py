@@ -236,7 +236,7 @@ def _start_server() -> None:
     """
     global _way_to_server  # one fork server for each program
     forkserver.ensure_running()
-    server: Any = forkserver._forkserver  # type: ignore[attr-defined]  # noqa: SLF001  # it has no public way to its address
+    server: Any = forkserver._forkserver  # noqa: SLF001  # it has no public way to its address
     address = server._forkserver_address  # noqa: SLF001  # as above
     if not hasattr(os, "O_PATH") or not isinstance(address, str) or address.startswith(("/proc/", "\0")):
         return

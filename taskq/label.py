@@ -38,6 +38,8 @@ def label_of(task: str, parameters: Sequence[str], args: Sequence[Any], kwargs: 
     if len(args) > _SHOWN:
         shown.append("...")
     text = f"{task.partition(':')[2]}({', '.join(shown)})"
+    if not text.isascii():  # names of keyword arguments may be no valid Unicode
+        text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= _LABEL else f"{text[: _LABEL - 3]}..."
 
 

@@ -571,3 +571,24 @@ def submit_to_own_queue(number: int) -> tuple[str, int]:
     job = queue.submit(square, number)
     result: int = job.result(timeout=20)
     return queue._executor.url, result  # type: ignore[attr-defined]
+
+
+def say_odd_texts(text: str, **named: str) -> dict[str, Any]:
+    """Use texts with lone surrogates in every way that a job has."""
+    job = current_job()
+    job.meta[text] = text
+    job.log(f"log {text}")
+    job.progress(1, 2)
+    return {text: [text, (text,), {text}, named]}
+
+
+def raise_odd_text(text: str) -> None:
+    """Raise an exception with such a text."""
+    raise ValueError(text, {text: 1})
+
+
+def sum_here(array: Any) -> Any:
+    """Import numpy where it is needed, as tasks do."""
+    import numpy as np  # noqa: PLC0415
+
+    return np.asarray(array).sum()

@@ -104,6 +104,8 @@ PORTABLE: list[Any] = [
     timedelta.max,
     UUID(int=5),
     PurePosixPath("/etc/hosts"),
+    "lone surrogate \ud800",
+    {"caf\udce9": ["caf\udce9", ("\udce9",), {"\udcff"}], ("\udce9", 1): {"\udc80": None}},
 ]
 
 #: What only an executor that pickles carries besides.
@@ -122,7 +124,6 @@ PICKLED: list[Any] = [
     len,
     memoryview,
     {"deep": [Point(1), {"colour": Colour.BLUE}]},
-    "lone surrogate \ud800",
 ]
 
 

@@ -1,13 +1,13 @@
 """numpy arrays and scalars as bytes and back; the layouts stand in `wire.py`.
 
-numpy is never imported here: a value of its types can only exist, and a message with one is only read,
-in a program that has imported it.
+numpy is imported when the first array comes, and for nothing else: a task may well import it in its function only.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from importlib import import_module
 from typing import Any
 
 __all__ = ["is_array_type", "is_scalar_type", "pack_array", "pack_scalar", "unpack_array", "unpack_scalar"]
@@ -58,9 +58,10 @@ def _dtype_text(dtype: Any) -> str:
 
 
 def _read(text: str, shape: tuple[int, ...], data: bytes) -> Any:
-    numpy = sys.modules.get("numpy")
-    if numpy is None:
-        raise ValueError("it holds a numpy array and this process has not imported numpy: import numpy first")
+    try:
+        numpy: Any = import_module("numpy")
+    except ImportError as exc:
+        raise ValueError(f"it holds a numpy array, and numpy cannot be imported here: {exc}") from exc
     if not PLAIN_DTYPE.fullmatch(text):
         raise ValueError(f"{text[:40]!r} is not a dtype that travels")
     array = numpy.ndarray(shape, text, data)

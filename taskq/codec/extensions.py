@@ -33,6 +33,7 @@ __all__ = [
     "Head",
     "head_of_registered",
     "object_packer_of",
+    "odd_text",
     "packer_of",
     "reference",
     "register",
@@ -127,6 +128,11 @@ def reference(job_id: str) -> Any:
     return ExtType(Code.JOB_REF, job_id.encode("ascii"))
 
 
+def odd_text(value: str) -> Any:
+    """Return what stands for a text with lone surrogates, as names of files have that are not UTF-8."""
+    return ExtType(Code.ODD_TEXT, value.encode("utf-8", "surrogatepass"))
+
+
 def packer_of(cls: type) -> Packer | None:
     """Return the function that packs values of exactly this built-in type, or None when there is none."""
     found = _packers.get(cls)
@@ -175,6 +181,10 @@ def _unpack_uuid(data: bytes) -> Any:
     return _late_type("uuid", "UUID")(bytes=data)
 
 
+def _unpack_odd_text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")
+
+
 def _unpack_path(data: bytes) -> Any:
     return _late_type("pathlib", PATH_TYPES[data[0]])(data[1:].decode("utf-8", "surrogateescape"))
 
@@ -191,6 +201,7 @@ LEAVES: Final[dict[int, Callable[[bytes], Any]]] = {
     Code.DATE: moments.unpack_date,
     Code.TIME: moments.unpack_time,
     Code.TIMEDELTA: moments.unpack_timedelta,
+    Code.ODD_TEXT: _unpack_odd_text,
 }
 
 #: The head of each array that is not an object's.

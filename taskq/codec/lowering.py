@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgpack import ExtType  # type: ignore[import-untyped]
 
-from taskq.codec.extensions import NATIVE, object_packer_of, packer_of, reference
+from taskq.codec.extensions import NATIVE, object_packer_of, odd_text, packer_of, reference
 from taskq.codec.survey import CONTAINERS
 from taskq.codec.wire import FIRST_RESERVED
 from taskq.errors import EncodeError, SoftTimeout
@@ -31,8 +31,6 @@ SHOWN = 40
 
 #: Types whose `repr` is short, or cheap to cut, and their own.
 SHOWN_TYPES = frozenset({type(None), bool, int, float, str, bytes})
-
-SURROGATE_CURE = "for a file name pass a Path, for raw bytes bytes"
 
 #: Steps of a path shown at either end of a long one.
 SHOWN_STEPS = 8
@@ -80,7 +78,7 @@ class _Lowering:
             return lowered
         if kind in NATIVE and kind is not bytearray and (kind is not int or _fits(value)):
             self.check_native(value, path)
-            return value
+            return odd_text(value) if kind is str and not _is_unicode(value) else value
         packed = self.packed(value, path)
         return packed if type(packed) is ExtType else self.headed(value, packed, path, depth)
 
@@ -134,17 +132,9 @@ class _Lowering:
 
     def check_native(self, value: Any, path: Path) -> None:
         """Refuse the few values that msgpack would pack wrongly, or fail at."""
-        if type(value) is str:
-            try:
-                value.encode()
-            except UnicodeEncodeError as exc:
-                bad = value[exc.start]
-                raise self.refusal(
-                    f"text with {bad!r} at {exc.start} is not valid Unicode: {SURROGATE_CURE}", path
-                ) from None
-        elif type(value) is memoryview:
+        if type(value) is memoryview:
             raise self.refusal("a memoryview has memory of its own process only: pass bytes(view)", path)
-        elif type(value) is ExtType and value.code >= FIRST_RESERVED:
+        if type(value) is ExtType and value.code >= FIRST_RESERVED:
             raise self.refusal(f"the codes of a msgpack.ExtType end at {FIRST_RESERVED - 1} here", path)
 
     def refusal(self, problem: str, path: Path) -> EncodeError:
@@ -156,6 +146,14 @@ class _Lowering:
         if len(steps) > 2 * SHOWN_STEPS:
             steps[SHOWN_STEPS:-SHOWN_STEPS] = ["..."]
         return EncodeError(problem, self.root + "".join(steps))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _fits(value: int) -> bool:

@@ -1,4 +1,4 @@
-"""The extension types of taskq's messages: their numbers, stable for ever, version 2.
+"""The extension types of taskq's messages: their numbers, stable for ever, version 3.
 
 A message is msgpack. What msgpack has no type for travels as one of these extension types:
 
@@ -23,6 +23,7 @@ A message is msgpack. What msgpack has no type for travels as one of these exten
     110   empty; [ext, dtype text, [length, ...], bytes]      numpy array, C order
     111   empty; [ext, dtype text, bytes]                     numpy scalar
     112   the job's id, ASCII                                 the result of another job (version 2)
+    113   UTF-8, surrogates as three bytes                    text that is not valid Unicode (version 3)
 
     zone: one byte, fold + 2 * kind. Kind 0: naive. Kind 1: a fixed offset in microseconds, i64; kind 2:
     the same, then its name in UTF-8. Kind 3: the key of a ZoneInfo in UTF-8.
@@ -42,7 +43,7 @@ from enum import IntEnum
 __all__ = ["FIRST_RESERVED", "MAX_DEPTH", "WIRE_VERSION", "Code"]
 
 #: Version of the table above; grows when a code is added.
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 
 #: Lowest extension code that belongs to taskq.
 FIRST_RESERVED = 96
@@ -72,3 +73,4 @@ class Code(IntEnum):
     ARRAY = 110
     ARRAY_SCALAR = 111
     JOB_REF = 112
+    ODD_TEXT = 113

@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from taskq.errors import EncodeError
 from tests.conftest import close, warm_up
 from tests.sample_errors import return_cycle
-from tests.sample_tasks import add, capture, identity, make_thing, size_of, square, zeros
+from tests.sample_tasks import (
+    add,
+    capture,
+    identity,
+    make_thing,
+    raise_odd_text,
+    say_odd_texts,
+    size_of,
+    square,
+    sum_here,
+    zeros,
+)
 from tests.sample_values import PICKLED, PORTABLE, same
 from tests.strategies import picklable, portable
 from tests.waiting import PATIENCE
@@ -53,6 +64,28 @@ def test_portable_values(either_queue: TaskQueue) -> None:
         assert same(value, got), f"{value!r} came back as {got!r}"
     for value, got in zip(PORTABLE, either_queue.map(identity, PORTABLE), strict=True):
         assert same(value, got), f"{value!r} came back from map as {got!r}"
+
+
+def test_texts_that_are_not_unicode(queue: TaskQueue) -> None:
+    """Names of files that are not UTF-8 travel in arguments, their names, results, keys, notes and exceptions."""
+    text = os.fsdecode(b"caf\xe9")
+    job = queue.submit(say_odd_texts, text, **{text: text})
+    assert job.result(timeout=PATIENCE) == {text: [text, (text,), {text}, {text: text}]}
+    assert job.meta == {text: text}
+    assert "log caf" in job.logs()
+    assert job.progress == (1, 2)
+    error = queue.submit(raise_odd_text, text).exception(timeout=PATIENCE)
+    assert isinstance(error, ValueError)
+    assert error.args == (text, {text: 1})
+    assert list(queue.map(identity, [text, {text: text}])) == [text, {text: text}]
+
+
+def test_numpy_imported_by_the_task_only(variant: Variant, cleared: None) -> None:
+    """An array goes to a task that imports numpy in its function, in a process that has not imported it before."""
+    numpy = pytest.importorskip("numpy")
+    with variant.open(strict=True) as queue:
+        jobs = [queue.submit(sum_here, numpy.arange(number)) for number in range(4)]
+        assert [job.result(timeout=PATIENCE) for job in jobs] == [0, 0, 1, 3]
 
 
 @pytest.mark.needs("pickle", why="no message between machines may name a type to build")

@@ -243,7 +243,7 @@ def test_errors_say_what_is_wrong() -> None:
 
 
 def test_nothing_is_imported_because_a_message_names_it() -> None:
-    """A message cannot make its reader import a module: not by a class, an error, or an array."""
+    """A message cannot make its reader import a module that it names; an array of numpy's makes it import numpy."""
     program = """
 import sys
 from taskq.codec import decode
@@ -251,11 +251,11 @@ from taskq.errors import DecodeError
 for line in sys.stdin:
     before = set(sys.modules)
     try:
-        decode(bytes.fromhex(line))
+        print("value", decode(bytes.fromhex(line)))
     except DecodeError as exc:
-        print("refused", *sorted(set(sys.modules) - before), "import numpy first" in str(exc))
+        print("refused", *sorted(set(sys.modules) - before))
 """
-    numpy_array = array([extension(Code.ARRAY, b""), packb("<f8"), packb([1]), packb(b"x" * 8)])
+    numpy_array = array([extension(Code.ARRAY, b""), packb("<f8"), packb([1]), packb(bytes(8))])
     unknown = array([extension(Code.REGISTERED, b"wave.Error"), b"\x01"])
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -265,4 +265,4 @@ for line in sys.stdin:
         check=True,
         timeout=60,
     )
-    assert done.stdout.splitlines() == ["refused False", "refused True"]
+    assert done.stdout.splitlines() == ["refused", "value [0.]"]

@@ -30,7 +30,7 @@ def from_sqlite(path: Path, exc: sqlite3.Error) -> TaskqError:
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return damaged(path, str(exc))
     if code == sqlite3.SQLITE_FULL or (code in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN} and _is_full(path)):
-        return StoreFull(f"{path}: no room on the disk ({name}): free some, then submit again; nothing was kept")
+        return StoreFull(f"{path}: no room on the disk ({name}): free some, then try again; nothing was written")
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return BackendUnavailable(
             f"{path}: another program holds the file ({name}): end its transaction, or try again later"

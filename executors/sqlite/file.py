@@ -99,7 +99,7 @@ class StoreFile:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.path = place.path
-        self.room = Room(place.path, self._unused)
+        self.room = Room(place.path, self._unused, self._unfinished)
         self._connections = Connections(place.path)
         self._connections.get()
         self.forsake()
@@ -331,6 +331,11 @@ class StoreFile:
             lambda c: (c.execute("PRAGMA freelist_count").fetchone()[0], c.execute("PRAGMA page_size").fetchone()[0])
         )
         return int(pages * size)
+
+    def _unfinished(self) -> int:
+        """Return how many jobs have not ended."""
+        query = "SELECT count(*) FROM jobs INDEXED BY jobs_line WHERE state < 5"
+        return int(self.read(lambda c: c.execute(query).fetchone()[0]))
 
     # -- the files
 

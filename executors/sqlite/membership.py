@@ -8,16 +8,18 @@ hungry (the last exchange brought less than was wanted): a submit wakes it      
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from executors.sqlite.claim import claim, claim_one, claims_of, is_work, next_due
 from executors.sqlite.left import unrefuse
 from executors.sqlite.page import AWAKE, OWN
 from executors.sqlite.remains import remains
+from executors.sqlite.scarce import SMALL, bare, envelope_size, give_up_arguments, quiet, weight
 from executors.sqlite.sweep import disown, give_back, is_dead, prune, sweep
 from executors.sqlite.verdict import apply_notes, apply_verdicts, begin, no_longer_held
 from executors.sqlite.wake import is_readable
 from taskq.errors import BackendUnavailable, ConfigError, StoreFull
+from taskq.log import get_logger
 from taskq.store import Exchange, Membership, Wish
 
 if TYPE_CHECKING:
@@ -32,6 +34,11 @@ if TYPE_CHECKING:
 __all__ = ["SQLiteMembership"]
 
 T = TypeVar("T")
+
+#: What an exchange brings: its transaction, what is found, which wishes were told, when the next job is due.
+Exchanged: TypeAlias = "tuple[Tx, Exchange, set[tuple[str, int]], float | None]"
+
+log = get_logger("taskq.worker")
 
 WISHES = "SELECT wishes.n || '.' || fence, kill, id FROM wishes JOIN jobs ON jobs.n = wishes.n WHERE wishes.worker = ?"
 
@@ -129,14 +136,7 @@ class SQLiteMembership(Membership):
             return Exchange()
         fresh = [note for note in notes if not any(note is known for known in self._noted)]
         unclear, self._unclear = self._unclear, True
-
-        try:
-            tx, found, told, due = self._exchanged(verdicts, fresh, want, unclear=unclear)
-        except BackendUnavailable as exc:
-            if not (want and isinstance(exc.__cause__, StoreFull)):
-                raise
-            # Claims would need room; what gives room back are ends.
-            tx, found, told, due = self._exchanged(verdicts, fresh, 0, unclear=unclear)
+        tx, found, told, due = self._exchanged_in_room(verdicts, fresh, want, unclear=unclear)
         self._unclear = False
         self._noted.clear()
         self._seen, self._due = tx.number, due
@@ -147,9 +147,52 @@ class SQLiteMembership(Membership):
         self._wakes.wake_ears(tx)
         return found
 
-    def _exchanged(
+    def _exchanged_in_room(
         self, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int, *, unclear: bool
-    ) -> tuple[Tx, Exchange, set[tuple[str, int]], float | None]:
+    ) -> Exchanged:
+        """Exchange; where there is little room, tell the verdicts one by one first, each as it fits."""
+        size = weight(verdicts, notes)
+        if not size or self._file.room.fits(size):
+            try:
+                return self._exchanged(verdicts, notes, want, unclear=unclear)
+            except BackendUnavailable as exc:
+                if not isinstance(exc.__cause__, StoreFull) or not verdicts:
+                    raise
+        fenced = [job_id for verdict in verdicts for job_id in self._tell_scarcely(verdict)]
+        notes = [quiet(note) for note in notes]
+        try:
+            found = self._exchanged((), notes, want, unclear=unclear)
+        except BackendUnavailable as exc:
+            if not (want and verdicts and isinstance(exc.__cause__, StoreFull)):
+                raise
+            # Claims would need room; what gives room back are ends, and those have been told.
+            found = self._exchanged((), notes, 0, unclear=unclear)
+        found[1].fenced = [*fenced, *found[1].fenced]
+        return found
+
+    def _tell_scarcely(self, verdict: Verdict) -> list[str]:
+        """Tell one verdict, with its result where that fits; return its job if it came too late."""
+        size = weight([quiet(verdict)], ())
+        if size > SMALL:
+            size -= self._file.read(lambda connection: envelope_size(connection, verdict.token))
+        if size <= SMALL or self._file.room.fits(size):
+            try:
+                return self._write(lambda tx: self._apply_scarcely(tx, quiet(verdict)), told=True)
+            except BackendUnavailable as exc:
+                if not isinstance(exc.__cause__, StoreFull):
+                    raise
+        told = bare(verdict)
+        if told.state is not verdict.state:
+            log.warning(
+                "result_dropped", job=verdict.id, bytes=len(verdict.result or b""), reason="no room on the disk"
+            )
+        return self._write(lambda tx: self._apply_scarcely(tx, told), told=True)
+
+    def _apply_scarcely(self, tx: Tx, verdict: Verdict) -> list[str]:
+        give_up_arguments(tx, verdict)
+        return apply_verdicts(tx, [verdict], self._name)
+
+    def _exchanged(self, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int, *, unclear: bool) -> Exchanged:
         return self._write(
             lambda tx: self._exchange(tx, verdicts, notes, want, unclear=unclear),
             lasting=bool(verdicts),
@@ -158,7 +201,7 @@ class SQLiteMembership(Membership):
 
     def _exchange(
         self, tx: Tx, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int, *, unclear: bool
-    ) -> tuple[Tx, Exchange, set[tuple[str, int]], float | None]:
+    ) -> Exchanged:
         if self._file.generation != self._generation:
             self._write_row(tx)
         fenced = apply_notes(tx, notes) if notes else []
@@ -190,15 +233,23 @@ class SQLiteMembership(Membership):
     def begin(self, claims: Sequence[tuple[str, str]]) -> list[str]:
         return self._write(lambda tx: begin(tx, claims))
 
-    def _write(self, work: Callable[[Tx], T], *, lasting: bool = True, after: Callable[[Tx], None] = _nothing) -> T:
-        """Write; a full disk is one more way in which the store cannot be reached now."""
+    def _write(
+        self,
+        work: Callable[[Tx], T],
+        *,
+        lasting: bool = True,
+        after: Callable[[Tx], None] = _nothing,
+        told: bool = False,
+    ) -> T:
+        """Write; a full disk is one more way in which the store cannot be reached now. `told`: wake who hears of it."""
 
         def committed(tx: Tx) -> None:
             after(tx)
             self._wakes.after(tx)
 
         try:
-            return self._file.write(work, lasting=lasting, after=committed)
+            kept = self._wakes.wake_ears if told else None
+            return self._file.write(work, lasting=lasting, after=committed, kept=kept)
         except StoreFull as exc:
             raise BackendUnavailable(str(exc)) from exc
 

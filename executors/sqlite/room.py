@@ -1,6 +1,9 @@
 """Room on the disk that is kept for those who have jobs already: the last of it is not for new ones.
 
-Verdicts, and the checkpoints that give room back, need some too.
+    reserve + some for the outcome of each job that has not ended     new jobs leave it free
+    half of the reserve                                               results leave it free, for outcomes without them
+
+The checkpoints that give room back need some too.
 """
 
 from __future__ import annotations
@@ -21,6 +24,11 @@ __all__ = ["Room"]
 #: Bytes, and the part of the file system, that new jobs leave free: the smaller one.
 RESERVE, RESERVE_PART = 16 * 1024 * 1024, 0.1
 
+#: Bytes that the outcome of a job takes without its result: in its row, in the indexes, in pages that are split.
+OUTCOME = 700
+#: Seconds for which a count of the jobs that have not ended is good.
+COUNTED_S = 1.0
+
 #: Bytes above the reserve from which a look is good for these seconds and these bytes of jobs.
 PLENTY = 256 * 1024 * 1024
 FRESH_S, FRESH_BYTES = 0.1, 1024 * 1024
@@ -29,10 +37,16 @@ FRESH_S, FRESH_BYTES = 0.1, 1024 * 1024
 class Room:
     """Know whether there is room on a file's disk; safe from threads."""
 
-    def __init__(self, path: Path, unused: Callable[[], int]) -> None:
-        """Look after a file; `unused` tells how many bytes in it are free for new jobs."""
+    def __init__(self, path: Path, unused: Callable[[], int], unfinished: Callable[[], int]) -> None:
+        """Look after a file.
+
+        `unused` tells how many bytes in it are free for new jobs, `unfinished` how many jobs in it have not ended.
+        """
         self._path = path
         self._unused = unused
+        self._unfinished = unfinished
+        self._counted = -math.inf
+        self._count = 0
         self._looked = -math.inf
         self._put = 0
         self._is_short = False
@@ -43,8 +57,22 @@ class Room:
             self._look()
         return self._is_short
 
-    def check(self, size: int) -> bool:
-        """See whether so many bytes of new jobs may come; return whether there is little more room than that.
+    def fits(self, size: int) -> bool:
+        """Return whether results of so many bytes leave the room that is for outcomes without any."""
+        if not self.is_short():
+            return True
+        free, reserve = self._look()
+        return free + self._unused() - 2 * size >= reserve / 2 + self._for_outcomes(0)
+
+    def _for_outcomes(self, count: int) -> int:
+        """Return how many bytes the outcomes of all jobs take at most, with `count` new ones."""
+        if time.monotonic() - self._counted > COUNTED_S:
+            self._counted, self._count = time.monotonic(), self._unfinished()
+        self._count += count
+        return OUTCOME * self._count
+
+    def check(self, size: int, count: int = 1) -> bool:
+        """See whether so many bytes of `count` new jobs may come; return whether there is little more room than that.
 
         Raises:
             StoreFull: less than the reserve would stay free.
@@ -53,6 +81,8 @@ class Room:
         if not self._is_short and self._put < FRESH_BYTES and time.monotonic() - self._looked < FRESH_S:
             return False
         free, reserve = self._look()
+        if self._is_short:
+            reserve += self._for_outcomes(count)
         # An envelope is written to the log and then to the database.
         if free - 2 * size < reserve and free + self._unused() - 2 * size < reserve:
             raise StoreFull(

@@ -90,7 +90,7 @@ class SQLiteStore(Store):
     def put(self, jobs: Sequence[NewJob], *, reply_to: str = "") -> builtins.list[str]:
         if not jobs:
             return []
-        short = self._file.room.check(sum([len(job.envelope) for job in jobs]))
+        short = self._file.room.check(sum([len(job.envelope) for job in jobs]), len(jobs))
         address = int(reply_to or 0)
         ear = self._ears.get(reply_to)
         if ear is not None:

@@ -32,7 +32,7 @@ class Killed(BaseException):
 @pytest.fixture(autouse=True)
 def plenty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the disk have room, whatever it has: else nothing would go through the inbox."""
-    monkeypatch.setattr(Room, "check", lambda _, __: False)
+    monkeypatch.setattr(Room, "check", lambda *_: False)
 
 
 @pytest.fixture
@@ -266,7 +266,7 @@ def test_damage_is_said(path: Path, store: SQLiteStore, open_store: Callable[[],
 
 def test_full_disk(store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is little room a job goes to the tables at once: one in the inbox would need room to be poured."""
-    monkeypatch.setattr(Room, "check", lambda _, __: True)
+    monkeypatch.setattr(Room, "check", lambda *_: True)
     store.put([job("a")])
     assert in_tables(path) == ["a"]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def plenty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the disk have room, whatever it has: else nothing would go through the inbox."""
-    monkeypatch.setattr(Room, "check", lambda _, __: False)
+    monkeypatch.setattr(Room, "check", lambda *_: False)
 
 
 def delete(path: Path) -> None:

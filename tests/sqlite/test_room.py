@@ -13,6 +13,7 @@ import pytest
 from executors.sqlite.store import SQLiteStore
 from taskq.errors import BackendUnavailable, StoreFull
 from taskq.states import State
+from tests.cli.command import taskq
 from tests.sqlite.workshop import job, said, see, state_of, take, tell, worker
 
 if TYPE_CHECKING:
@@ -98,3 +99,50 @@ def _try_verdicts(member: Any, claims: list[Any]) -> list[Any]:
             tell(member, said(claim, result=b"r" * 60_000))
             told += 1
     return claims[told:]
+
+
+@pytest.mark.parametrize("result", [2, 500, 30_000])
+def test_what_is_kept_is_worked_off(small_disk: Path, result: int) -> None:
+    """A disk that jobs have filled is worked off to the last; results that do not fit fail their jobs as StoreFull."""
+    store = SQLiteStore(f"sqlite://{small_disk}/queue.db?durability=normal")
+    kept: list[str] = []
+    with pytest.raises(StoreFull, match=r"no room on the disk|bytes are free"):
+        while True:
+            kept += store.put([job(f"j{len(kept)}", envelope=b"e" * 50)])
+    member = store.join(worker())
+    while claims := take(member, 50):
+        assert tell(member, *(said(one, result=b"r" * result, log=b"o" * 100) for one in claims)) == []
+    records = store.get(kept)
+    states = {record and record.state for record in records}
+    assert states <= {State.SUCCEEDED, State.FAILED}
+    failures = [record.failure.type for record in records if record and record.failure]
+    assert set(failures) <= {"taskq.errors.StoreFull"}
+    assert bool(failures) == (result > 2)
+    assert store._file.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
+    member.leave()
+    store.close()
+
+
+def test_result_without_room(store: SQLiteStore, member: Any) -> None:
+    """A result that the file cannot take fails its job as StoreFull, and the next ones are told and taken."""
+    store.put([job("big"), job("small"), job("next")])
+    big, small = take(member, 2)
+    writer = store._file._connections.get().writer
+    pages = writer.execute("PRAGMA page_count").fetchone()[0]
+    writer.execute(f"PRAGMA max_page_count = {pages + 2}")
+    found = member.exchange([said(big, result=b"r" * 100_000), said(small)], [], 1)
+    assert [one.id for one in found.claims] == ["next"]
+    ended = see(store, "big")
+    assert (ended.state, ended.failure and ended.failure.type) == (State.FAILED, "taskq.errors.StoreFull")
+    assert "its result of 100,000 bytes" in str(ended.failure)
+    assert state_of(store, "small") is State.SUCCEEDED
+
+
+def test_no_room_for_a_worker(small_disk: Path) -> None:
+    """A worker that begins on a disk without a byte left ends with code 3, and says that there is no room."""
+    SQLiteStore(f"sqlite://{small_disk}/queue.db").close()
+    with contextlib.suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 512)
+    done = taskq(small_disk, "worker", "--url", f"sqlite://{small_disk}/queue.db", "--burst", "-j", 1)
+    assert (done.code, "no room on the disk" in done.err) == (3, True), done.err

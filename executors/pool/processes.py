@@ -12,6 +12,7 @@ import multiprocessing
 import multiprocessing.context
 import multiprocessing.queues
 import os
+import tempfile
 import threading
 import time
 import weakref
@@ -224,6 +225,17 @@ class ForkServerTaskqProcess(_Watched, multiprocessing.context.ForkServerProcess
 
 
 _one_at_a_time = threading.Lock()
+
+
+def _in_forked_process() -> None:
+    """Have a lock of our own: the thread that may hold the old one is not here."""
+    global _one_at_a_time  # noqa: PLW0603  # as said
+    _one_at_a_time = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_process)
+
 #: A descriptor that leads to the fork server's socket.
 _way_to_server: int | None = None
 
@@ -231,35 +243,31 @@ _way_to_server: int | None = None
 def _start_server() -> None:
     """Start the fork server if it does not run, and leave no trace of it among the temporary files.
 
-    multiprocessing makes a folder for its socket, which would stay when this program is killed. The socket needs no
-    name once there is a descriptor to connect by; Linux only.
+    multiprocessing makes a folder for the server's socket, which would stay when this program is killed. Here it is
+    given one, which goes at once: the socket needs no name once there is a descriptor to connect by. Linux only.
     """
+    config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001
+    if not hasattr(os, "O_PATH") or not os.path.isdir("/proc/self/fd") or config.get("tempdir"):  # noqa: PTH112
+        return
+    with tempfile.TemporaryDirectory(prefix="pymp-") as folder:
+        config["tempdir"] = folder
+        try:
+            forkserver.ensure_running()
+            _connect_by_descriptor(folder)
+        finally:
+            config["tempdir"] = None
+
+
+def _connect_by_descriptor(folder: str) -> None:
     global _way_to_server  # one fork server for each program
-    forkserver.ensure_running()
     server: Any = forkserver._forkserver  # noqa: SLF001  # it has no public way to its address
     address = server._forkserver_address  # noqa: SLF001  # as above
-    if not hasattr(os, "O_PATH") or not isinstance(address, str) or address.startswith(("/proc/", "\0")):
+    if not address.startswith(f"{folder}/"):  # it ran before
         return
-    way = os.open(address, os.O_PATH)
-    if not os.path.exists(f"/proc/self/fd/{way}"):  # noqa: PTH110  # no /proc here
-        os.close(way)
-        return
-    server._forkserver_address = f"/proc/self/fd/{way}"  # noqa: SLF001  # as above
-    old, _way_to_server = _way_to_server, way
+    old, _way_to_server = _way_to_server, os.open(address, os.O_PATH)
+    server._forkserver_address = f"/proc/self/fd/{_way_to_server}"  # noqa: SLF001  # as above
     if old is not None:
         os.close(old)
-    _remove(address)
-
-
-def _remove(address: str) -> None:
-    """Remove the socket's name, and its folder unless something else is in it."""
-    os.unlink(address)  # noqa: PTH108  # a text, as multiprocessing has it
-    folder = os.path.dirname(address)  # noqa: PTH120  # as above
-    with contextlib.suppress(OSError):
-        os.rmdir(folder)  # noqa: PTH106  # as above
-        config = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001
-        if config.get("tempdir") == folder:
-            config["tempdir"] = None  # the next who needs one makes one
 
 
 class _Patient(Connection):

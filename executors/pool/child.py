@@ -154,7 +154,7 @@ class Child:
         self.queue = "default"
         self.spool = spool
         self._told: tuple[int, int, int | None] | None = None
-        self._meta: tuple[int, dict[str, Any]] = (-1, {})
+        self._meta: tuple[int, dict[str, Any] | bytes] = (-1, {})
         self._execution: Execution | None = None
         self._buffer = bytearray()
         self.clock = _Clock(self.words)
@@ -194,6 +194,7 @@ class Child:
                 return
             order = frames.Order._make(frames.ORDER.unpack(header))
             if order.kind == frames.DEFINE:
+                self.words[page.PHASE] = page.DEFINING
                 self.functions[order.function] = self._define(order)
             elif order.kind == frames.FORGET:
                 self.functions.pop(order.function, None)
@@ -201,7 +202,7 @@ class Child:
             elif order.kind == frames.QUEUE:
                 self.queue = self._input.read(order.bytes).decode()
             elif order.kind == frames.RECALL:
-                self._meta = self.line, _decoded(self._input.read(order.bytes))
+                self._meta = self.line, self._input.read(order.bytes)
             elif not self._serve(order):
                 return
 
@@ -318,9 +319,11 @@ class Child:
             self._say(frames.NOTE, frames.NOTE_BODY.pack(number, frames.LOGGED, 0) + data[:OUTPUT_LIMIT])
 
     def meta(self, number: int) -> dict[str, Any]:
-        if self._meta[0] != number:
-            self._meta = number, {}
-        return self._meta[1]
+        known = self._meta[1] if self._meta[0] == number else {}
+        if isinstance(known, bytes):  # decoded in the job that wants it: what cannot be read is its error, not our end
+            known = _decoded(known)
+        self._meta = number, known
+        return known
 
     def tell_meta(self, number: int, changed: dict[str, Any]) -> None:
         from taskq import codec  # noqa: PLC0415  # 10 ms that only jobs with a meta pay
@@ -350,5 +353,7 @@ class Child:
 def _decoded(meta: bytes) -> dict[str, Any]:
     from taskq import codec  # noqa: PLC0415  # see Child.tell_meta
 
-    found: dict[str, Any] = codec.decode(meta)
+    found = codec.decode(meta)
+    if type(found) is not dict:
+        raise DecodeError(f"the meta of this job is no dict but a {type(found).__name__}")
     return found

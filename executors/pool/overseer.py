@@ -229,7 +229,7 @@ class Overseer:
         if not slot.still or slot.has_unsent:
             return False
         words = slot.line.page.words
-        running = words[page.PHASE] == page.DECODING or slot.claim > slot.done
+        running = words[page.PHASE] in (page.DECODING, page.DEFINING) or slot.claim > slot.done
         return slot.line_end > slot.done + running
 
     def _can_share(self, slot: Slot) -> bool:
@@ -264,7 +264,7 @@ class Overseer:
         if being_written or slot.line.page.words[page.PHASE] == page.DECODING:
             boundary = slot.frames[0].first + len(slot.frames[0].batch)
         else:
-            boundary = max(slot.claim, slot.done)
+            boundary = max(slot.claim, slot.done + (slot.line.page.words[page.PHASE] == page.DEFINING))
         self._books.backlog.put_back(_in_halves(slot.take_back(boundary)))
         if slot.is_unsure and slot.line_end == slot.done:
             slot.line.kill()  # it was never sent anything, and nobody can tell whether it still will be
@@ -325,8 +325,11 @@ class Overseer:
         if slot.ready and not self.ending:
             log.info("child_died", pid=slot.line.pid, jobs=slot.busy_jobs)
         if slot.frames:
-            decoding = len(slot.frames[0].batch) if phase == page.DECODING else 0
-            running = claim - done if phase == page.RUNNING else decoding
+            running = {
+                page.RUNNING: claim - done,
+                page.DECODING: len(slot.frames[0].batch),
+                page.DEFINING: 1,  # what kills the process while its function is imported is its first job's doing
+            }.get(phase, 0)
             if printed is not None and running == 1 and isinstance(slot.frames[0].batch, Calls):
                 said_by(slot.frames[0].batch.jobs[slot.frames[0].settled]).take(frames.PRINTED, *printed)
             self._requeue(slot, running, verdicts)

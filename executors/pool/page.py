@@ -3,7 +3,7 @@
     word     written by   meaning
     COMMIT   child        flushes sent << 32 | bytes of complete records in the current journal half
     CLAIM    child        end of the run of jobs it may have started; everything at or above is untouched
-    PHASE    child        IDLE, DECODING a frame, or RUNNING it
+    PHASE    child        IDLE, DEFINING the function of the next frame, DECODING a frame, or RUNNING it
     START    child        monotonic ns at which the running timed job began, 0 otherwise
     TAKEN    child        argument payloads it has read out of the argument regions
     STOP     parent       start nothing more
@@ -39,7 +39,7 @@ COMMIT, CLAIM, PHASE, START, TAKEN, STOP, CANCEL, CONSUMED, TOLD, DONE, TOTAL, N
     _LINE * n for n in range(13)
 )
 
-IDLE, DECODING, RUNNING = range(3)
+IDLE, DECODING, RUNNING, DEFINING = range(4)
 
 #: COMMIT holds the count of flushes above this many bits and the journal's length below.
 COMMIT_SHIFT: Final = 32

@@ -1,4 +1,4 @@
-"""Children that import for long: no time limit counts it, so it is said."""
+"""What children import before a job: it may take long, which no time limit counts and so is said, or kill them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import pytest
 
 from executors.pool import overseer
 from taskq import TaskQueue, clock
+from taskq.errors import JobCrashed
 from taskq.tasks import resolve
+from tests import sample_deadly
 from tests.conftest import close
 from tests.sample_tasks import hold, square
 from tests.waiting import PATIENCE, eventually
@@ -52,6 +54,19 @@ def test_a_hanging_start_is_said(held_queue: TaskQueue, gate: Gate, warnings: li
     gate.open()
     assert job.result(timeout=PATIENCE) == 9
     assert [warning["event"] for warning in warnings] == ["import_hangs"]
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_a_deadly_import_is_counted(start_method: str) -> None:
+    """A job whose module's import kills the process fails as any that kills it; others go on."""
+    with TaskQueue(processes=1, start_method=start_method) as queue:
+        job = queue.options(max_crashes=2).submit(sample_deadly.nothing)
+        others = [queue.submit(square, number) for number in range(20)]
+        error = job.exception(timeout=PATIENCE)
+        assert isinstance(error, JobCrashed)
+        assert (error.crashes, error.exitcode) == (2, 3)
+        assert [other.result(timeout=PATIENCE) for other in others] == [number * number for number in range(20)]
+        assert {other.crashes for other in others} == {0}
 
 
 def test_clocks_stop_once() -> None:

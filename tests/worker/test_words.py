@@ -9,6 +9,7 @@ import pytest
 
 from taskq.codec import decode
 from taskq.states import State
+from taskq.store import Note
 from tests.waiting import eventually
 from tests.worker.conftest import SAMPLE
 
@@ -122,3 +123,16 @@ def test_big_notes(store: StoreDouble, serve: Serve) -> None:
     meta = store.last(job_id).meta
     assert meta is not None
     assert decode(meta) == {"small": 1}
+
+
+def test_unreadable_meta(store: StoreDouble, serve: Serve) -> None:
+    """A meta that cannot be read is the error of a job that reads it, and nothing to others; no process dies of it."""
+    reads, ignores = store.call(f"{SAMPLE}:meta_of_attempts"), store.call(f"{SAMPLE}:quiet", 2)
+    for job_id in (reads, ignores):
+        store.notes.append(Note(id=job_id, token="", meta=b"\x91" * 3000 + b"\x01"))
+    assert serve(burst=True).wait() == 0
+    failure = store.last(reads).failure
+    assert failure is not None
+    assert failure.type == "taskq.errors.DecodeError"
+    assert store.last(reads).crashes == 0
+    assert store.value(ignores) == 2

@@ -62,6 +62,13 @@ class Line:
         """Run one command of Redis and return its reply."""
         return self.exchange([(None, pack(*words))])[0]
 
+    def own_address(self) -> str:
+        """Return where this connection comes from, as Redis sees it: "host:port", or "unknown"."""
+        (reply,) = self.exchange([(None, pack("CLIENT", "INFO"))], partial=True)
+        words = () if isinstance(reply, RedisError) else reply.split()
+        found = [word[5:].decode() for word in words if word.startswith(b"addr=")]
+        return found[0] if found else "unknown"
+
     def commands(self, lists: list[tuple[Any, ...]]) -> list[Any]:
         """Run several commands in one round trip and return their replies."""
         return self.exchange([(None, pack(*words)) for words in lists])

@@ -44,6 +44,9 @@ log = get_logger("taskq.redis")
 #: How many times the time between two renewals a worker may be handed jobs after the last one.
 PARKED: Final = 1.5
 
+#: What a claim says of each queue while `rq suspend` holds.
+SUSPENDED: Final = 3
+
 #: Seconds by which a renewal may come late. Beyond them Redis may have been away, and others could not renew either:
 #: then nobody is taken for dead for one lease more.
 GRACE: Final = 3.0
@@ -67,6 +70,7 @@ class RQMembership(Membership):
         self._stopped: set[str] = set()
         self._outbox = Outbox(store, record, self._held, self._stopped, self._sequence)
         self._hungry = False
+        self._suspended = False
         self._at_once = False
         self._gap = store.renew_every + GRACE
         self._trusted_at = monotonic() + self._gap
@@ -99,7 +103,7 @@ class RQMembership(Membership):
         )
 
     def _fields(self, record: WorkerRecord, *, birth: bool = False) -> list[Any]:
-        state = "busy" if self._held else "idle"
+        state = "busy" if self._held else "suspended" if self._suspended else "idle"
         fields = [
             FIELDS["state"],
             state,
@@ -110,7 +114,14 @@ class RQMembership(Membership):
         ]
         if birth:
             fields += [
-                *(FIELDS["pid"], record.pid, FIELDS["hostname"], record.host, FIELDS["ip_address"], "unknown"),
+                *(
+                    FIELDS["pid"],
+                    record.pid,
+                    FIELDS["hostname"],
+                    record.host,
+                    FIELDS["ip_address"],
+                    self._line.own_address(),
+                ),
                 *(FIELDS["version"], f"taskq {record.version}".strip()),
                 *(FIELDS["python_version"], platform.python_version()),
             ]
@@ -225,6 +236,7 @@ class RQMembership(Membership):
             return []
         _, stamp, due, jobs, closed, parked = reply
         self._watch.learn(stamp, due, closed)
+        self._suspended = SUSPENDED in closed
         self._parking.answered(parked=parked == 1)
         self._hungry = len(jobs) < wanted
         return [self._claim(entry, stamp.decode()) for entry in jobs]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from executors.pool.jobs import DEFAULTS
 from executors.worker.chunks import ChunkRun
+from executors.worker.echo import echo, printable
 from executors.worker.errand import Errand
 from executors.worker.verdicts import given_back, refused, verdict_on
 from taskq.envelope import CHUNK, head, pack_results, perform_call
@@ -169,6 +170,7 @@ class Desk:
         while ended:
             errand = self._hands.take()
             worked += not errand.dropped
+            echo(errand, ended=True)
             job_id = errand.claim.id
             if errand.chunk is None:
                 if held.get(job_id) is errand:
@@ -314,14 +316,17 @@ def _tell(errand: Errand, verdict: Verdict) -> None:
     """Log an end that somebody may want to look into."""
     failure = verdict.failure
     about = {"job": verdict.id, "queue": errand.claim.queue, "task": errand.task}
+    trace = {}
+    if failure is not None and failure.traceback and errand.claim.foreign is None:  # RQ's own code has printed it
+        trace["exception"] = printable(failure.traceback.rstrip())
     if failure is not None:
         about |= {"reason": str(failure.reason), "error": f"{failure.type}: {failure.message}"}
     if verdict.refused:
         log.warning("job_refused", **about)
     elif verdict.state is State.SCHEDULED:
-        log.info("job_retried", **about, delay_s=round(verdict.delay, 3), attempt=errand.claim.attempt)
+        log.info("job_retried", **about, **trace, delay_s=round(verdict.delay, 3), attempt=errand.claim.attempt)
     elif verdict.state is State.FAILED:
-        log.warning("job_failed", **about, attempt=errand.claim.attempt)
+        log.warning("job_failed", **about, **trace, attempt=errand.claim.attempt)
     elif verdict.state is State.CANCELLED:
         log.info("job_cancelled", **about)
     else:

@@ -72,6 +72,8 @@ class Errand(LocalJob):
     _progress_told: tuple[int, int | None] | None = None
     _meta_told: bytes | None = None
     _log_told = 0
+    #: How many bytes of what it printed stand in the worker's log.
+    echoed = 0
     #: Nanoseconds that it was thought to take when it was handed over.
     cost = 0.0
     #: Nanoseconds that it took.

@@ -34,7 +34,9 @@ __all__ = ["BACKEND", "CLEAN", "FORCED", "Loop", "Plan"]
 log = get_logger("taskq.worker")
 
 #: Seconds without any outcome after which what has not begun is given back, for workers that are free.
-_STALL: Final = 0.5
+_STALL: Final = 0.1
+#: Seconds by which a timed wake may come early.
+_TICK: Final = 0.002
 #: Seconds between two looks at wishes while there is no room for work.
 _WISHES_EVERY: Final = 0.25
 #: Seconds that outcomes may wait for more to come while the pool has plenty to do.
@@ -135,7 +137,7 @@ class Loop:
         elif self.hands.broken is not None:
             log.error("pool_broken", error=self.hands.broken)
             self._forced = self.closing = True
-        elif now - self._worked_at > _STALL and len(self.desk.held) > self.hands.processes and not self._stalled:
+        elif self._may_stall and now - self._worked_at > _STALL:
             self._stalled = True
             self.desk.give_back(everything=False)
         if self.link.may_try():
@@ -151,6 +153,11 @@ class Loop:
         if lost is not None:
             self.desk.begin(ready, lost)
 
+    @property
+    def _may_stall(self) -> bool:
+        """Whether there is something in hand that could go back, and has not."""
+        return not self._stalled and len(self.desk.held) > self.hands.processes
+
     def _linger(self, now: float) -> None:
         """Let more come to an end before all is told at once, while nobody is short of work."""
         spent = now - self._exchanged_at
@@ -160,9 +167,11 @@ class Loop:
 
     def _want(self) -> int:
         self._stalled = self._stalled and bool(self.desk.held)  # what stood in the way may have been taken from us
-        if self.closing or self._stalled or self.link.away or self.desk.is_alone:
+        if self.closing or self.link.away or self.desk.is_alone:
             return 0
-        want = self.room.want(len(self.desk.held), self.hands.ahead_ns)
+        held = len(self.desk.held)
+        idle = max(0, self.hands.processes - held)
+        want = idle if self._stalled else self.room.want(held, self.hands.ahead_ns)
         if self.plan.max_jobs is None:
             return want
         left = self.plan.max_jobs - self.desk.begun
@@ -237,6 +246,8 @@ class Loop:
             times += [self._wishes_at, self.notes.next_at]
         if self._kill_at is not None:
             times.append(monotonic() + _ENDING_LOOK)
+        if self._may_stall:
+            times.append(self._worked_at + _STALL + _TICK)
         if self.plan.only is not None:
             times.append(self._only_at)
         if self._burst is not None and not self.desk.held:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from executors.pool.output import peek, said_by
 from executors.pool.work import Calls
+from executors.worker.echo import echo
 from executors.worker.errand import Errand
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Notes:
         self.next_at = now + _EVERY
         nobody: list[Errand] = []
         running = self._hands.dispatcher.ask(self._look, nobody)
+        for errand in running:
+            echo(errand, ended=False)
         return [note for errand in running if (note := errand.news()) is not None]
 
     def _look(self) -> list[Errand]:

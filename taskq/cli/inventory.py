@@ -13,6 +13,7 @@ from taskq.cli.messages import say
 from taskq.cli.records import (
     QUEUE_COLUMNS,
     WORKER_COLUMNS,
+    as_it_runs,
     queue_document,
     queue_row,
     worker_document,
@@ -50,7 +51,8 @@ Examples:
 def queues(**flags: Any) -> int:
     """Run the command."""
     with opened_store(flags) as store:
-        records, serving, now = store.queues(), store.workers(), time.time()
+        serving, now = store.workers(), time.time()
+        records = as_it_runs(store.queues(), serving)
 
         def lines(screen: Screen) -> Sequence[Line]:
             return table(QUEUE_COLUMNS, [queue_row(record, serving, now) for record in records], screen)

@@ -5,6 +5,7 @@ The names in the documents are stable: programs read them. Times are ISO 8601 in
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from taskq.cli.jsontext import Unwritable, to_json
@@ -24,6 +25,7 @@ __all__ = [
     "JOB_COLUMNS",
     "QUEUE_COLUMNS",
     "WORKER_COLUMNS",
+    "as_it_runs",
     "brief_error",
     "finding_document",
     "job_document",
@@ -188,6 +190,23 @@ def _since(instant: float | None, now: float) -> float | None:
 
 
 # --- queues, workers, findings
+
+
+def as_it_runs(queues: Sequence[QueueRecord], workers: Sequence[WorkerRecord]) -> list[QueueRecord]:
+    """Return queues with no more running jobs than there are processes: workers hold some that have not begun yet."""
+    return [_capped(record, _processes(record, workers)) for record in queues]
+
+
+def _processes(record: QueueRecord, workers: Sequence[WorkerRecord]) -> int:
+    return sum(max(1, worker.processes) for worker in workers if record.name in worker.queues)
+
+
+def _capped(record: QueueRecord, processes: int) -> QueueRecord:
+    ahead = record.counts.get(State.RUNNING, 0) - processes
+    if ahead <= 0 or not processes:
+        return record
+    queued = record.counts.get(State.QUEUED, 0) + ahead
+    return replace(record, counts={**record.counts, State.RUNNING: processes, State.QUEUED: queued})
 
 
 def queue_document(record: QueueRecord, workers: Sequence[WorkerRecord]) -> dict[str, Any]:

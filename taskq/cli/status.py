@@ -14,7 +14,7 @@ from taskq.cli.emit import emit, emit_document
 from taskq.cli.exits import Exit
 from taskq.cli.facts import fact_lines
 from taskq.cli.messages import say
-from taskq.cli.records import JOB_COLUMNS, QUEUE_COLUMNS, job_document, job_row, queue_document, queue_row
+from taskq.cli.records import JOB_COLUMNS, QUEUE_COLUMNS, as_it_runs, job_document, job_row, queue_document, queue_row
 from taskq.cli.screen import CLEAR, stdout_screen
 from taskq.cli.stores import find_jobs, opened_store, store_flags
 from taskq.cli.tables import table
@@ -127,8 +127,9 @@ def look(store: Store, wanted: Wanted) -> JobsOrQueues:
         missing = [word for word, record in zip(wanted.words, found, strict=True) if record is None]
         return JobsOrQueues(now=time.time(), jobs=[record for record in found if record is not None], missing=missing)
     jobs = store.list(states=wanted.states, queue=wanted.queue, limit=wanted.limit) if wanted.limit else []
-    queues = [record for record in store.queues() if wanted.queue in (None, record.name)]
-    return JobsOrQueues(now=time.time(), jobs=jobs, queues=queues, workers=store.workers())
+    workers = store.workers()
+    queues = [record for record in as_it_runs(store.queues(), workers) if wanted.queue in (None, record.name)]
+    return JobsOrQueues(now=time.time(), jobs=jobs, queues=queues, workers=workers)
 
 
 def _watch(store: Store, wanted: Wanted, seen: JobsOrQueues, every: float, *, as_json: bool) -> JobsOrQueues:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import threading
 import time
 from typing import Any
@@ -27,6 +29,7 @@ __all__ = [
     "retry_later",
     "run_until",
     "stop_nothing",
+    "talk_until",
     "wait_for_the_end",
     "whoami",
     "whoami_by_variables",
@@ -115,6 +118,18 @@ def run_until(key: str) -> str:
     job.connection.rpush("noted", f"began {job.id}")
     job.connection.blpop(key, timeout=60)
     return "ran on"
+
+
+def talk_until(key: str) -> None:
+    """Say something in every way, wait until a list has something, say more and fail."""
+    print("printed by a job")
+    sys.stderr.write("said on stderr\n")
+    logging.getLogger("shop").warning("logged by a job")
+    logging.getLogger("rq.worker").info("a note for rq")
+    run_until(key)
+    print("\x1b[31m")
+    sys.stdout.write("the rest")
+    raise ValueError("no good")
 
 
 def cancel_myself() -> str:

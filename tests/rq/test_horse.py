@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rq import Callback, Queue, Retry, Webhook
 from rq.command import send_kill_horse_command
+from rq.group import Group
 from rq.job import JobStatus
 from rq.serializers import DefaultSerializer, JSONSerializer
 
@@ -135,3 +136,59 @@ def test_what_patches_rq(worker: WorkerProcess, client: Any) -> None:
         *(f"run {bad.id} default", f"error {bad.id} ValueError failed", f"done {bad.id} False"),
     ]
     assert worker.is_running
+
+
+def test_what_waits_is_shown_as_waiting(worker: WorkerProcess, client: Any) -> None:
+    """Jobs that a worker has taken ahead go back behind a long one: RQ counts them as queued, and one as started."""
+    queue = Queue("default", connection=client)
+    short = [queue.enqueue(F + "add", 1, 2) for _ in range(8)]
+    eventually(lambda: all(map(ended, short)), "the worker to learn that they are short")
+    long, *rest = [queue.enqueue(F + name, *args) for name, args in [("run_until", ("go",)), *[("add", (1, 2))] * 5]]
+    eventually(lambda: (queue.count, queue.started_job_registry.count) == (5, 1), "those that wait to be shown so")
+    assert {job.get_status() for job in rest} == {JobStatus.QUEUED}
+    client.rpush("go", 1)
+    eventually(lambda: all(map(ended, [long, *rest])), "all to end")
+    assert worker.is_running
+
+
+def test_worker_in_rqs_eyes(worker: WorkerProcess, client: Any) -> None:
+    """RQ sees where a worker connects from, and that it is suspended as long as it is."""
+    at = f"rq:worker:{worker.name}"
+    host, _, port = client.hget(at, "ip_address").decode().rpartition(":")
+    assert (host, port.isdecimal()) == ("127.0.0.1", True)
+    client.set("rq:suspended", 1)
+    job = Queue("default", connection=client).enqueue(F + "add", 1, 2)
+    eventually(lambda: client.hget(at, "state") == b"suspended", "the worker to be suspended")
+    assert job.get_status() == JobStatus.QUEUED
+    client.delete("rq:suspended")
+    eventually(lambda: ended(job), "the job to end")
+    eventually(lambda: client.hget(at, "state") == b"idle", "the worker to be idle")
+
+
+def test_what_stock_keeps_of_odd_ends(worker: WorkerProcess, client: Any) -> None:
+    """A returned Retry is kept as it was, a death as RQ tells it, and a group lets go of what is not kept."""
+    queue = Queue("default", connection=client)
+    again, dead = queue.enqueue(F + "retry_later", 1), queue.enqueue(F + "die")
+    group = Group.create(connection=client, name="crowd")
+    group.enqueue_many(queue, [Queue.prepare_data(F + "add", (1, 2), job_id="of", result_ttl=0)])
+    eventually(lambda: ended(again) and ended(dead) and not client.exists("rq:job:of"), "all to end")
+    first, second = again.results()
+    assert (first.return_value.max, second.return_value.max) == (1, 1)
+    latest: Any = dead.latest_result()
+    assert latest.exc_string == "Work-horse terminated unexpectedly; waitpid returned 768; "
+    assert client.exists("rq:group:crowd") == 0
+    assert worker.is_running
+
+
+def test_output_in_the_workers_log(worker: WorkerProcess, client: Any) -> None:
+    """What a job prints and logs stands in the worker's log, line by line, while it runs, and so does the traceback."""
+    queue = Queue("default", connection=client)
+    job = queue.enqueue(F + "talk_until", "go")
+    wanted = ("text='printed by a job'", "text='said on stderr'", "text='logged by a job'", "a note for rq")
+    eventually(lambda: all(word in worker.log() for word in wanted), "the log to have it")
+    assert not ended(job)
+    client.rpush("go", 1)
+    eventually(lambda: ended(job), "the job to fail")
+    eventually(lambda: "text='the rest'" in worker.log(), "the log to have the rest")
+    assert "Traceback (most recent call last)" in worker.log()
+    assert "\x1b[31m" not in worker.log()

@@ -108,7 +108,7 @@ def test_whole_life_sent_twice(store: RQStore, doubled: RQStore, client: Any, jo
         client.flushdb()
         for fields in state.values():
             if isinstance(fields, dict):
-                for name in (b"tq_claim", b"tq_note", b"tq_finish", b"tq_nonce", b"total_working_time"):
+                for name in (b"tq_claim", b"tq_note", b"tq_finish", b"tq_nonce", b"total_working_time", b"ip_address"):
                     fields.pop(name, None)
         return {"found": found, "state": state}
 

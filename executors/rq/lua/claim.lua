@@ -3,8 +3,8 @@
 --   the worker's nonce if it has refused jobs, else ''}.
 -- Returns {'gone'}: this worker is not registered (any more); or {'ok', stamp, next due or '', jobs, closed, parked}; a
 --   job is {id, token, queue, fields}; fields of ours: see claim.py; of another's: {'', all fields and values}.
---   closed: for each queue 1 where nothing is started for now, as it is paused or all are suspended; 2 where all that
---   waits was refused by this worker, and is left to others
+--   closed: for each queue 1 where nothing is started for now, as it is paused; 2 where all that
+--   waits was refused by this worker, and is left to others; 3 where all are suspended, as by `rq suspend`
 --   jobs: those too that were handed over under the base of `parking`; parked: 1 while one may still be
 -- A job that must run by itself is taken by a worker that holds nothing, alone; until it holds nothing it takes no other
 --   one that is behind it.
@@ -12,7 +12,7 @@
 local worker, sequence, base, want, queues, only, parking, nonce = unpack(cmsgpack.unpack(ARGV[1]))
 local wkey = K_WORKER .. worker
 local executions = wkey .. ':executions'
-local before = call('HGET', wkey, F_claim_seq)
+local before, state = unpack(call('HMGET', wkey, F_claim_seq, F_state))
 if not before then return {'gone'} end
 
 -- What few jobs have: {key, refused for, needs and their results, meta, starts before, crashes, retries}
@@ -176,7 +176,8 @@ if only ~= '' then
     enter(j[2])
   end
 elseif call('EXISTS', K_SUSPENDED) == 1 then
-  for i = 1, #queues do paused[i] = 1 end
+  for i = 1, #queues do paused[i] = 3 end
+  if state == 'idle' then call('HSET', wkey, F_state, 'suspended') end
 else
   paused = call('SMISMEMBER', K_PAUSED, unpack(queues))
   for i, queue in ipairs(queues) do
@@ -199,6 +200,8 @@ end
 if #jobs > 0 then
   call('EXPIRE', executions, T_ALIVE + 60)
   call('HSET', wkey, F_state, 'busy')
+elseif state == 'suspended' and paused[1] ~= 3 then
+  call('HSET', wkey, F_state, 'idle')
 end
 if parking ~= 0 and not handed and not alone and not waits and #jobs < math.min(want, parking[3]) then
   park(worker, parking[1], parking[2], queues)

@@ -247,6 +247,8 @@ for _, v in ipairs(ended) do
   end
   if ttl == 0 then
     call('ZREM', K_FAILED .. v[3], v[1])
+    local group = v[15] ~= 0 and call('HGET', K_JOB .. v[1], F_group_id)
+    if group then call('SREM', K_GROUP .. group, v[1]) end
     keep(v[1], 0)
   elseif ttl > 0 and (extras or v[4] ~= 's' or v[16] == 1) then
     keep(v[1], ttl)

@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from taskq.cli.records import as_it_runs
 from taskq.states import TERMINAL, State
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Snapshot:
 
 def look(store: Store, throughput: Throughput, detail: Detail | None = None) -> Snapshot:
     """Return what there is now."""
-    queues, workers, now = store.queues(), store.workers(), time.time()
+    workers, now = store.workers(), time.time()
+    queues = as_it_runs(store.queues(), workers)
     return Snapshot(
         url=store.url,
         now=now,

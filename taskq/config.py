@@ -2,9 +2,10 @@
 
     flag  >  TASKQ_* in the environment  >  taskq.toml  >  [tool.taskq] in pyproject.toml  >  default
 
-Both files are looked for in the working directory and upwards, the nearest of each name counts; TASKQ_CONFIG
-names one file to read instead. Every value goes through the same reader wherever it comes from, so that
-`timeout = "10m"` means the same in a file, a variable and a flag.
+Both files are looked for in the working directory and upwards, as far as the home folder or the file system goes; the
+nearest of each name counts. One that belongs to others, or that others may write, is passed over with a word on stderr
+(`found`). TASKQ_CONFIG names one file to read instead, whosever it is. Every value goes through the same reader, so
+that `timeout = "10m"` means the same in a file, a variable and a flag.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from taskq import context
 from taskq.durations import parse_duration
 from taskq.errors import ConfigError
+from taskq.found import read_found, upwards
 from taskq.log import LEVELS, LogFormat
 from taskq.record import Record
 from taskq.redact import safe_text, safe_url
@@ -85,6 +87,8 @@ def trace(
             if key not in READERS:
                 raise ConfigError(_unknown(place, key))
             read = _read(place, key, value)
+            if key == "url" and type(values) is Found:
+                _refuse_permissions(place, str(read))
             chosen.setdefault(key, (read, _named(place, key)))
     return chosen
 
@@ -105,6 +109,24 @@ def default_url(*, environ: Mapping[str, str] | None = None, directory: str | No
 
 # --- where values come from
 
+
+class Found(dict[str, object]):
+    """The settings of a file that was found by searching."""
+
+
+#: What lets strangers run code in workers: nobody shall get it from a file that lies about.
+PERMISSIONS = ("allow_pickle", "allow_callbacks", "allow_commands")
+
+
+def _refuse_permissions(place: str, url: str) -> None:
+    names = [part.partition("=")[0] for part in url.partition("?")[2].split("&")]
+    said = next((name for name in names if name in PERMISSIONS), None)
+    if said is not None:
+        raise ConfigError(
+            f"{place}url has {said} in it, which no file that was found by searching may give: use --url or TASKQ_URL"
+        )
+
+
 #: A place in words, as "taskq.toml:", and the values found there.
 Place = tuple[str, "Mapping[str, object]"]
 
@@ -118,10 +140,11 @@ def _places(flags: Mapping[str, object], environ: Mapping[str, str], directory: 
         return
     start = directory or _working_directory()
     for name in ("taskq.toml", "pyproject.toml"):
-        for folder in _upwards(start) if start else ():
-            table = _found(path := os.path.join(folder, name), whole=name == "taskq.toml")  # noqa: PTH118
-            if table is not None:
-                yield f"{path}: ", table
+        for folder in upwards(start) if start else ():
+            path = os.path.join(folder, name)  # noqa: PTH118 - see _working_directory
+            data = read_found(path, mentioning=b"" if name == "taskq.toml" else b"tool.taskq")
+            if data is not None:
+                yield f"{path}: ", Found(_parsed(data, path, name != "taskq.toml"))
                 break
 
 
@@ -133,45 +156,26 @@ def _working_directory() -> str | None:
         return None
 
 
-def _upwards(folder: str) -> Iterator[str]:
-    while True:
-        yield folder
-        above = os.path.dirname(folder)  # noqa: PTH120 - see _working_directory
-        if above == folder:
-            return
-        folder = above
-
-
-def _found(path: str, *, whole: bool) -> Mapping[str, object] | None:
-    """Return the settings in a file; None when there is none, or a pyproject.toml without our table."""
-    if not os.path.isfile(path):  # noqa: PTH113 - see _working_directory
-        return None
-    return _table(path, not whole) if whole or _mentions_us(path) else None
-
-
-def _mentions_us(path: str) -> bool:
-    """Look before parsing: other people's pyproject.toml need not concern us, valid or not."""
+def _table(path: str, pyproject: bool) -> Mapping[str, object]:
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - see _working_directory
-            return b"tool.taskq" in file.read()
-    except OSError:
-        return False
+            data = file.read()
+    except OSError as exc:
+        raise ConfigError(f"cannot read the settings in {path}: {exc.strerror}") from exc
+    return _parsed(data, path, pyproject)
 
 
-def _table(path: str, pyproject: bool) -> Mapping[str, object]:
+def _parsed(data: bytes, path: str, pyproject: bool) -> Mapping[str, object]:
     import tomllib  # noqa: PLC0415 - only when there is a file
 
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - see _working_directory
-            table: object = tomllib.load(file)
-    except OSError as exc:
-        raise ConfigError(f"cannot read the settings in {path}: {exc.strerror}") from exc
+        table: object = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"the settings in {path} are not valid TOML: {exc}") from exc
     for step in ("tool", "taskq") if pyproject else ():
         table = table.get(step, {}) if isinstance(table, dict) else {}
     if not isinstance(table, dict):
-        raise ConfigError(f"{path}: tool.taskq is {table!r}: make it a table, [tool.taskq]")
+        raise ConfigError(f"{path}: tool.taskq is {safe_text(repr(table))}: make it a table, [tool.taskq]")
     return table
 
 

@@ -87,7 +87,7 @@ def open_store(url: str) -> Store:
     """Return the store of a durable URL, for clients and workers.
 
     `?max_bytes=` in the URL is how large an envelope and a result may be, `?lease=` after how many seconds without
-    a word a worker is taken for dead; all else in it is the store's own.
+    a word a worker is taken for dead, `?labels=` what labels show; all else in it is the store's own.
 
     Raises:
         ConfigError: the URL has no scheme of a store, or a setting is unknown or senseless; passwords are masked.
@@ -121,9 +121,9 @@ def open_worker(store: Store, **settings: Any) -> Any:
     return _load(WORKER)(store, **settings)
 
 
-def _take_common(url: str, query: str) -> tuple[str, dict[str, float]]:
+def _take_common(url: str, query: str) -> tuple[str, dict[str, Any]]:
     """Take what every store understands out of a URL, as attributes of `Store`."""
-    common: dict[str, float] = {}
+    common: dict[str, Any] = {}
     rest: list[str] = []
     for part in filter(None, query.split("&")):
         name, _, text = part.partition("=")
@@ -251,6 +251,12 @@ def _lease(name: str, text: str) -> float:
     return seconds
 
 
+def _labels(name: str, text: str) -> str:
+    if text not in ("full", "types"):
+        raise ConfigError(f"{name}={text!r} in the URL: give full or types")
+    return text
+
+
 #: Seconds that a lease may last. Shorter, and a busy machine is taken for a dead one.
 SHORTEST_LEASE = 3.0
 LONGEST_LEASE = 86_400.0
@@ -259,7 +265,7 @@ LONGEST_LEASE = 86_400.0
 RENEWALS = 3
 
 #: What may stand in the query of every store's URL: an attribute of `Store`, and what makes a value of it.
-STORE_READERS: dict[str, Callable[[str, str], float]] = {"max_bytes": _count, "lease": _lease}
+STORE_READERS: dict[str, Callable[[str, str], Any]] = {"max_bytes": _count, "lease": _lease, "labels": _labels}
 
 #: What may stand in the query of a local:// URL, and what makes a value of it.
 QUERY_READERS: dict[str, Callable[[str, str], object]] = {

@@ -30,6 +30,7 @@ MAX_PRIORITY = 2**31 - 1
 
 #: Characters of a key or of a queue's name; both become parts of keys in the stores.
 MAX_KEY = 512
+MAX_LABEL = 200
 MAX_QUEUE = 128
 
 #: What an id may be: it becomes a part of keys, file names and command lines.
@@ -55,6 +56,7 @@ class JobOptions(Record):
     - `if_exists`: what a `key` or `job_id` that is taken does: "return" gives a handle to the job that
       has it, "reject" raises `JobExists`.
     - `result_ttl`: seconds for which the ended job is kept. None: a failed one 7 days, others 1 day.
+    - `label`: how lists show it. None: its call; on Redis, where others read it, with the types of its arguments.
 
     Raises:
         ConfigError: an option has a value that makes no sense.
@@ -73,6 +75,7 @@ class JobOptions(Record):
     job_id: str | None = None
     if_exists: Literal["return", "reject"] = "return"
     result_ttl: float | None = None
+    label: str | None = None
 
     def check(self) -> None:
         """Refuse what makes no sense; take a number of retries for a policy."""
@@ -88,6 +91,8 @@ class JobOptions(Record):
             _check_key(self.key)
         if self.job_id is not None:
             _check_job_id(self.job_id)
+        if self.label is not None:
+            _check_label(self.label)
         if self.if_exists not in IF_EXISTS:
             raise ConfigError(f'if_exists={self.if_exists!r}: write "return" or "reject"')
         self.__dict__["retry"] = _checked_retry(self.retry)
@@ -171,6 +176,11 @@ def _check_name(name: str, value: object, limit: int) -> None:
 def _check_key(value: object) -> None:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_KEY or not value.isprintable():
         raise ConfigError(f"key={value!r}: give 1 to {MAX_KEY} printable characters, or None")
+
+
+def _check_label(value: object) -> None:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_LABEL or not value.isprintable():
+        raise ConfigError(f"label={value!r}: give 1 to {MAX_LABEL} printable characters, or None")
 
 
 def _check_job_id(value: object) -> None:

@@ -28,3 +28,4 @@ class JobOptionFields(TypedDict, total=False):
     job_id: str | None
     if_exists: Literal["return", "reject"]
     result_ttl: float | None
+    label: str | None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["is_secret", "redacted", "safe_text", "safe_url", "safe_words"]
+__all__ = ["MASK", "is_secret", "redacted", "safe_text", "safe_url", "safe_words"]
 
 #: What stands in the place of a secret.
 MASK = "***"

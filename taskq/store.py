@@ -395,6 +395,9 @@ class Store(ABC):
     renew_every: float = 5.0
     #: Bytes that an envelope, and a result, may measure; `?max_bytes=` in the URL sets it.
     max_bytes: int = 1_048_576
+    #: What labels show of arguments: "full", what tells no secret; "types", as where others read them too.
+    #: `?labels=` in the URL sets it.
+    labels: str = "full"
     #: The URL without secrets.
     url: str
     #: The URL that opens the same store again from any folder, secrets and settings included; never to be shown.

@@ -236,7 +236,8 @@ class DurableExecutor(Executor):
             envelope=envelope,
             options=options,
             needs=needs,
-            label=label_of(task.name, task.parameters, args, kwargs),
+            label=options.label
+            or label_of(task.name, task.parameters, args, kwargs, full=self._store.labels == "full"),
         )
 
     def _encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bytes, bytes, tuple[str, ...]]:

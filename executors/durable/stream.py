@@ -232,7 +232,8 @@ class DurableStream(MapStream):
         if error is None:
             self._pace.observe_bytes(len(items), len(envelope))
             chunk = _Chunk(first, len(items), len(envelope), self._news)
-            label = f"{self._task.partition(':')[2]} items {first} to {first + len(items) - 1}"
+            name = self._options.label or self._task.partition(":")[2]
+            label = f"{name} items {first} to {first + len(items) - 1}"
             job = NewJob(id=chunk.id, task=self._task, envelope=envelope, options=self._options, label=label)
             self._unsent.append((chunk, job))
         elif len(items) > 1:

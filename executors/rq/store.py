@@ -71,6 +71,9 @@ class RQStore(Store):
         ConfigError: the URL has something unknown or senseless in it.
     """
 
+    #: RQ's tools show labels, as `description`, to whoever may look.
+    labels = "types"
+
     def __init__(self, url: str) -> None:
         self.address = Address(url)
         self.url = self.address.url

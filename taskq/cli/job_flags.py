@@ -31,6 +31,7 @@ FLAGS = (
         "--if-exists", type=click.Choice(["return", "reject"]), help="What a taken key or id does; default: return."
     ),
     click.option("--result-ttl", metavar="TIME", help="Keep it so long after its end; default: a day, failed 7."),
+    click.option("--label", metavar="TEXT", help="How lists show it; default: its call, without secrets."),
 )
 
 
@@ -79,4 +80,5 @@ READERS: dict[str, Callable[[Any], object]] = {
     "job_id": _as_it_is,
     "if_exists": _as_it_is,
     "result_ttl": _length,
+    "label": _as_it_is,
 }

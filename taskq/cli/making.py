@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from typing import TYPE_CHECKING, Any
 
 from taskq.cli.arguments import Arguments, parse_arguments, spread
@@ -15,8 +14,7 @@ from taskq.envelope import CALL, MAX_BYTES, Template
 from taskq.errors import ConfigError, UnknownTask
 from taskq.ids import new_id
 from taskq.job import JobOptions
-from taskq.label import label_of, parameters_of
-from taskq.redact import safe_url
+from taskq.label import command_label, label_of, parameters_of
 from taskq.shell import fill
 from taskq.store import NewJob
 from taskq.tasks import name_of
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
 
     from taskq.cli.request import Request
     from taskq.config import Settings
+    from taskq.store import Store
 
 __all__ = ["Maker", "maker_of"]
 
@@ -34,23 +33,18 @@ __all__ = ["Maker", "maker_of"]
 #: there as text too.
 SHARE = 4
 
-#: Characters of the label of a command.
-LABEL = 100
-
-#: A word of a command that says a secret, as --password=x.
-SECRET = re.compile(r"(?i)^([\w-]*(?:passw(?:or)?d|secret|token|api[-_]?key|credential)[\w-]*=).+")
-
 #: How a task is named that is not looked for here.
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 class Maker:
-    """Make jobs of one task with the same options. `limit`: the bytes that a job may have."""
+    """Make jobs of one task with the same options. `store`: what they are for; None: no store."""
 
-    def __init__(self, task: str, options: JobOptions, limit: int) -> None:
+    def __init__(self, task: str, options: JobOptions, store: Store | None) -> None:
         self._task = task
         self._options = options
-        self._limit = limit
+        self._limit = MAX_BYTES if store is None else store.max_bytes
+        self._full = store is None or store.labels == "full"
         self._template = Template(CALL, task, options)
 
     def from_request(self, request: Request) -> NewJob:
@@ -74,15 +68,17 @@ class Maker:
                 encode(arguments.kwargs, limit=self._limit, root="kwargs"),
             ),
             options=self._options,
-            label=label,
+            label=self._options.label or label,
         )
 
 
 class TaskMaker(Maker):
     """Make jobs that call a function; `function` None: it is not known here, and nothing is checked."""
 
-    def __init__(self, task: str, function: Callable[..., Any] | None, options: JobOptions, limit: int) -> None:
-        super().__init__(task, options, limit)
+    def __init__(
+        self, task: str, function: Callable[..., Any] | None, options: JobOptions, store: Store | None
+    ) -> None:
+        super().__init__(task, options, store)
         self._function = function
         self._parameters = () if function is None else parameters_of(function)
 
@@ -97,7 +93,7 @@ class TaskMaker(Maker):
     def _call(self, arguments: Arguments) -> NewJob:
         if self._function is not None:
             check_call(self._task, self._function, arguments)
-        label = label_of(self._task, self._parameters, arguments.args, arguments.kwargs)
+        label = label_of(self._task, self._parameters, arguments.args, arguments.kwargs, full=self._full)
         return self._make(arguments, label)
 
 
@@ -105,11 +101,11 @@ class CommandMaker(Maker):
     """Make jobs that run a command, which a worker does only when it was allowed to."""
 
     def __init__(
-        self, command: Sequence[str], options: JobOptions, limit: int, surroundings: Mapping[str, Any]
+        self, command: Sequence[str], options: JobOptions, store: Store | None, surroundings: Mapping[str, Any]
     ) -> None:
-        super().__init__(COMMAND, options, limit)
+        super().__init__(COMMAND, options, store)
         self._command = command
-        self._how = {"limit": limit // SHARE, "tee": True, "check": True, "pack": True, **surroundings}
+        self._how = {"limit": self._limit // SHARE, "tee": True, "check": True, "pack": True, **surroundings}
 
     def from_request(self, request: Request) -> NewJob:
         """Return the job of a whole command line."""
@@ -120,20 +116,20 @@ class CommandMaker(Maker):
         return self._run(fill(self._command, value))
 
     def _run(self, argv: Sequence[str]) -> NewJob:
-        return self._make(Arguments(args=(list(argv),), kwargs=self._how), _command_label(argv))
+        return self._make(Arguments(args=(list(argv),), kwargs=self._how), command_label(argv, full=self._full))
 
 
-def maker_of(request: Request, settings: Settings, limit: int = MAX_BYTES) -> Maker:
+def maker_of(request: Request, settings: Settings, store: Store | None = None) -> Maker:
     """Return what makes the jobs that a command line asks for.
 
     Raises:
         UnknownTask, TaskRefused, ConfigError: there is no such task, or an option makes no sense.
     """
     if request.target is None:
-        return CommandMaker(request.command, _options(request, settings, None), limit, request.surroundings)
+        return CommandMaker(request.command, _options(request, settings, None), store, request.surroundings)
     with claimed_stdout():  # what a module prints when it is imported is no output of ours
         task, function = _task(request.target, unchecked=request.unchecked)
-    return TaskMaker(task, function, _options(request, settings, function), limit)
+    return TaskMaker(task, function, _options(request, settings, function), store)
 
 
 def _options(request: Request, settings: Settings, function: Callable[..., Any] | None) -> JobOptions:
@@ -151,9 +147,3 @@ def _task(target: str, *, unchecked: bool) -> tuple[str, Callable[..., Any] | No
             raise ConfigError(f"{target!r} does not name a task: write module:function") from None
         return target, None
     return name_of(function), function
-
-
-def _command_label(argv: Sequence[str]) -> str:
-    """Return a command as one would type it, without what looks like a secret."""
-    shown = shlex.join(SECRET.sub(r"\1***", safe_url(word)) for word in argv)
-    return shown if len(shown) <= LABEL else shown[: LABEL - 3] + "..."

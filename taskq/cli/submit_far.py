@@ -23,7 +23,6 @@ from taskq.cli.output import CannotWrite, OutputClosed, need_stdout
 from taskq.cli.records import job_document
 from taskq.cli.resume import nothing_done
 from taskq.cli.stores import opened_store, served
-from taskq.envelope import MAX_BYTES
 from taskq.errors import ConfigError, EncodeError
 from taskq.shell import BadItem
 
@@ -48,7 +47,7 @@ def submit_far(request: Request, settings: Settings, url: str) -> int:
     """Keep what is asked for in the store; return the exit code."""
     need_stdout()
     with opened_store({"log_format": settings.log_format, "log_level": settings.log_level}, url) as store:
-        maker = maker_of(request, settings, getattr(store, "max_bytes", MAX_BYTES))
+        maker = maker_of(request, settings, store)
         if request.jsonl is not None:
             return _submit_lines(request, maker, store)
         (job_id,) = store.put([maker.from_request(request)])

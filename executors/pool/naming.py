@@ -1,9 +1,11 @@
 """How a function is named to the children: by its importable name, never by its code.
 
-parent   target(fn)      a function with a name, and the arguments that a partial, a method's object or a callable
-object puts in front
-definition()    name, bound arguments and for __main__ a digest, as bytes
-child    find_function() imports it
+    parent   target(fn)      a function with a name, and the arguments that a partial, a method's object or a callable
+                             object puts in front
+             definition()    name, bound arguments and for __main__ a digest, as bytes
+    child    find_function() imports it
+
+The parts of a definition are packed by msgpack.
 """
 
 from __future__ import annotations

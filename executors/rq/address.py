@@ -1,7 +1,9 @@
 """Where a Redis is: redis-py opens connections to it (TLS, passwords, sockets).
 
-Address(url) ──connect──▶ Wire
-──client───▶ redis-py's own client
+    Address(url) ──connect──▶ Wire
+                 ──client───▶ redis-py's own client
+
+What stands in the URL is read by `url`.
 """
 
 from __future__ import annotations

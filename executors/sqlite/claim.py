@@ -1,6 +1,8 @@
 """Take jobs out of a queue file for a worker.
 
-scheduled and due ──promote──▶ queued ──in order──▶ expired? failed : running, with a new fence
+    scheduled and due ──promote──▶ queued ──in order──▶ expired? failed : running, with a new fence
+
+Tables and columns are those of `schema`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Hears of jobs that end in a queue file.
 
-put(reply_to=ear) ─▶ its jobs are `own`: whoever ends one rings this ear's FIFO
-expect(others)    ─▶ `foreign`: every end rings it, as long as there are some; a look tells whether they ended before
+    put(reply_to=ear) ─▶ its jobs are `own`: whoever ends one rings this ear's FIFO
+    expect(others)    ─▶ `foreign`: every end rings it, as long as there are some; a look tells if they ended before
 
-wait: flag ─▶ what ended after the last number seen? ─▶ the expected ones are told
-└▶ none: poll the FIFO; look again after a second without a ring
+    wait: flag ─▶ what ended after the last number seen? ─▶ the expected ones are told
+                  └▶ none: poll the FIFO; look again after a second without a ring
+
+The FIFOs are those of `wake`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """A worker's place in a queue file.
 
-join ─▶ a slot, a FIFO, a row ─▶ exchange · renew · sweep · wait ... ─▶ leave: all three are gone
-│
-hungry (the last exchange brought less than was wanted): a submit wakes it        full: only a wish does
+    join ─▶ a slot, a FIFO, a row ─▶ exchange · renew · sweep · wait ... ─▶ leave: all three are gone
+                                     │
+            hungry (the last exchange brought less than was wanted): a submit wakes it        full: only a wish does
+
+The FIFOs are those of `wake`, the rows those of `schema`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Keep new jobs in a queue file: all or none, and safe to repeat.
 
-id is there already  ──▶ that job stands, whatever its state
-key is taken         ──▶ the job that has it stands for this one
-needs others         ──▶ blocked until they have succeeded, or failed at once when one has not
+    id is there already  ──▶ that job stands, whatever its state
+    key is taken         ──▶ the job that has it stands for this one
+    needs others         ──▶ blocked until they have succeeded, or failed at once when one has not
+
+Tables and columns are those of `schema`.
 """
 
 from __future__ import annotations

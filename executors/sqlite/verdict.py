@@ -1,8 +1,10 @@
 """What a worker tells of its jobs, applied to a queue file.
 
-verdict ──fence fits?──▶ ended (`ends`), or queued again, now or later
-│ no: it came too late, another has the job by now ──▶ fenced
-└ it fits, but the job does not run: the same verdict came before ──▶ nothing to do
+    verdict ──fence fits?──▶ ended (`ends`), or queued again, now or later
+              │ no: it came too late, another has the job by now ──▶ fenced
+              └ it fits, but the job does not run: the same verdict came before ──▶ nothing to do
+
+Tables and columns are those of `schema`.
 """
 
 from __future__ import annotations

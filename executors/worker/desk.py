@@ -1,8 +1,10 @@
 """What a worker holds: claims on their way through the pool, each until its verdict.
 
-accept(claims) ──▶ errands, or a chunk's ──▶ Hands ──▶ collect() ──▶ verdicts
-a job whose next crash is its last waits for a free process, and for `begin`: then it has been running if we die
-cancel, give_back, forget, recall                       what ends without an outcome comes out of `collect` too
+    accept(claims) ──▶ errands, or a chunk's ──▶ Hands ──▶ collect() ──▶ verdicts
+    a job whose next crash is its last waits for a free process, and for `begin`: then it has been running if we die
+    cancel, give_back, forget, recall                       what ends without an outcome comes out of `collect` too
+
+It is for the thread of the loop alone.
 """
 
 from __future__ import annotations

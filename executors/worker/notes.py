@@ -1,7 +1,9 @@
 """What running jobs say of themselves, gathered now and then for the store.
 
-child's page, socket, output file ──▶ dispatcher: `told` and `said` of each job ──▶ Note, what is new
-what is new when a job has ended goes with its verdict
+    child's page, socket, output file ──▶ dispatcher: `told` and `said` of each job ──▶ Note, what is new
+    what is new when a job has ended goes with its verdict
+
+The same for every store.
 """
 
 from __future__ import annotations

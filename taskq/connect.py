@@ -14,6 +14,7 @@ is called as `cls(url, **settings)`: its URL says where; ours for `local://` nee
 from __future__ import annotations
 
 import gc
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,7 +48,7 @@ DURABLE = "executors.durable.executor:DurableExecutor"
 WORKER = "executors.worker.daemon:Worker"
 
 #: Libraries of an extra: the module that may be missing -> how to install it.
-EXTRAS = dict.fromkeys(("redis", "rq"), "pip install 'taskq[redis]'")
+EXTRAS = dict.fromkeys(("redis", "rq"), "pip install 'redis[hiredis]>=6' 'rq>=3.0,<3.1'")
 
 #: Settings of a pool, which on a durable queue each worker has for itself.
 WORKER_SETTINGS = ("processes", "start_method", "initializer", "initargs", "max_tasks_per_child", "queues")
@@ -66,7 +67,7 @@ def open_executor(url: str, settings: Mapping[str, object]) -> Executor:
     scheme, place, query = _split(url)
     given = {name: value for name, value in settings.items() if value is not None}
     if scheme in STORES:
-        _refuse_pool_settings(given, url)
+        _pass_over_pool_settings(given, url)
         return cast("Executor", _load(DURABLE)(open_store(url)))
     if scheme not in BUILT_IN:
         cls = _from_entry_point(scheme, url)
@@ -97,6 +98,9 @@ def open_store(url: str) -> Store:
     scheme, _, query = _split(url)
     if scheme not in STORES:
         known = ", ".join(f"{name}://" for name in STORES)
+        hint = did_you_mean(scheme, (*STORES, *BUILT_IN))
+        if hint and scheme not in BUILT_IN:
+            raise ConfigError(f"{safe_url(url)}: there is no {scheme}://{hint}")
         raise ConfigError(f"{safe_url(url)}: {scheme}:// keeps no jobs that workers could take: give one of {known}")
     place, common = _take_common(url, query)
     store = cast("Store", _load(STORES[scheme])(place))
@@ -137,26 +141,40 @@ def _take_common(url: str, query: str) -> tuple[str, dict[str, Any]]:
     return ("?".join((place, "&".join(rest))) if rest else place), common
 
 
-def _refuse_pool_settings(given: dict[str, object], url: str) -> None:
-    """Refuse what a queue without processes of its own cannot do; `strict` it is anyway."""
-    for name, value in given.items():
-        if name in WORKER_SETTINGS:
-            raise ConfigError(
-                f"{safe_url(url)}: {name} is a setting of the workers that run its jobs: give it to `taskq worker`"
-            )
-        if name != "strict":
-            _refuse_unknown([name], ("strict",), url)
-        elif value is False:
-            raise ConfigError(f"{safe_url(url)}: strict=False: nothing is ever pickled on this queue")
+def _pass_over_pool_settings(given: Mapping[str, object], url: str) -> None:
+    """Say once that the settings of a pool belong to the workers here; refuse others, and `strict=False`."""
+    _refuse_unknown(given, (*WORKER_SETTINGS, "strict"), url)
+    if given.get("strict") is False:
+        raise ConfigError(f"{safe_url(url)}: strict=False: nothing is ever pickled on this queue")
+    unused = [name for name in given if name in WORKER_SETTINGS]
+    if unused and not _told_unused:
+        _told_unused.append(True)
+        logging.getLogger("taskq").warning(
+            "%s: %s %s for the workers that run its jobs: not used here, say it to `taskq worker`",
+            safe_url(url),
+            ", ".join(unused),
+            "is" if len(unused) == 1 else "are",
+        )
+
+
+#: Whether it was said in this process already.
+_told_unused: list[bool] = []
 
 
 def _split(url: str) -> tuple[str, str, str]:
     """Part a URL into scheme, place and query; urllib would double the time that `TaskQueue()` takes."""
     scheme, mark, rest = url.partition("://")
     if not mark or not scheme:
-        raise ConfigError(f"{safe_url(url)!r} is not the URL of a queue: write local://")
+        raise ConfigError(f"{safe_url(url)!r} is not the URL of a queue: {_written(url)}")
     place, _, query = rest.partition("?")
     return scheme.lower(), place.strip("/"), query
+
+
+def _written(url: str) -> str:
+    """Return how a URL is written that has no `://`."""
+    ways = {"sqlite": "sqlite:///path/to.db", "redis": "redis://host/0", "rediss": "rediss://host/0"}
+    scheme = url.partition(":")[0].partition("/")[0].lower()
+    return f"write {ways.get(scheme, 'local://, sqlite:///path/to.db or redis://host/0')}"
 
 
 def _load(name: str) -> Callable[..., Any]:

@@ -20,7 +20,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.errors import ConfigError, DecodeError, SoftTimeout, UnknownTask
 from taskq.job import JobOptions
-from taskq.names import qualified_name
+from taskq.names import portable_name
 from taskq.retry import Retry
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _pack_options(options: JobOptions) -> bytes:
 
 
 def _retry_to_data(retry: Retry) -> list[Any]:
-    on = [entry if isinstance(entry, str) else qualified_name(entry) for entry in retry.on]
+    on = [entry if isinstance(entry, str) else portable_name(entry) for entry in retry.on]
     return [retry.max_retries, retry.delay, retry.backoff, retry.max_delay, retry.jitter, on]
 
 

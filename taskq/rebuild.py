@@ -15,7 +15,7 @@ import sys
 from types import GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from taskq.names import qualified_name
+from taskq.names import main_module, qualified_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -162,12 +162,21 @@ def find_class(name: str) -> type[BaseException] | None:
     candidates = [("builtins", parts)] if len(parts) == 1 else []
     candidates += [(".".join(parts[:cut]), parts[cut:]) for cut in range(len(parts) - 1, 0, -1)]
     for module, path in candidates:
-        found: Any = sys.modules.get(module)
+        found: Any = sys.modules.get(module) or _main_as(module)
         for part in path:
             found = _names_in(found).get(part)
         if isinstance(found, type) and BaseException in _MRO.__get__(found):
             return found
     return None
+
+
+def _main_as(module: str) -> object:
+    """Return the main program if others, which cannot have it as such, import it by this name."""
+    main = sys.modules.get("__main__")
+    named = getattr(main, "__file__", None) or ""
+    stem = named.replace("\\", "/").rpartition("/")[2].removesuffix(".py")
+    likely = module.rpartition(".")[2] in {stem, "__main__"}
+    return main if likely and module == main_module() else None
 
 
 def _names_in(place: object) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from executors.pool.naming import target
 from taskq.envelope import CALL, Template
 from taskq.errors import TaskRefused
 from taskq.label import parameters_of
+from taskq.names import main_module
 from taskq.tasks import name_of, options_of
 
 if TYPE_CHECKING:
@@ -27,10 +28,7 @@ class Task:
         plain, self.args, self.kwargs = target(fn)
         self.name = name_of(plain)
         if self.name.startswith("__main__:"):
-            raise TaskRefused(
-                f"{self.name} lives in the program that was started, which workers cannot import: move it to a module "
-                "and import it from there"
-            )
+            self.name = _imported_name(self.name)
         self.options = options_of(plain)
         self.parameters = parameters_of(plain)
         self._last: JobOptions | None = None
@@ -41,3 +39,18 @@ class Task:
         if self._template is None or options is not self._last:
             self._last, self._template = options, Template(CALL, self.name, options)
         return self._template
+
+
+def _imported_name(name: str) -> str:
+    """Return the name that a function of the main program has in workers, which import that file as a module.
+
+    Raises:
+        TaskRefused: no import would find it.
+    """
+    module = main_module()
+    if not module:
+        raise TaskRefused(
+            f"{name} lives in the program that was started, and no `import` here finds that file: move it to a module "
+            "and import it from there"
+        )
+    return f"{module}:{name.partition(':')[2]}"

@@ -18,7 +18,7 @@ from redis.retry import Retry
 from executors.rq.layout import Layout, default_prefix
 from executors.rq.scripts import Scripts
 from executors.rq.sentinel import Sentinels, has_several_hosts, hosts_of
-from executors.rq.url import lease, part, truth
+from executors.rq.url import check_database, lease, part, truth
 from executors.rq.wire import Wire
 from taskq.errors import BackendUnavailable, ConfigError
 from taskq.redact import safe_text, safe_url
@@ -48,6 +48,43 @@ PASSING: Final = {
     "NOPERM": "the user may not run the commands that taskq needs",
 }
 
+#: What stands in the errors of a Redis that is there, but not for us as the URL has it; what to do, in their order.
+CAUSES: Final = (
+    ("without any password configured", "it has no password: leave the one in the URL out"),
+    ("no password is set", "it has no password: leave the one in the URL out"),
+    ("invalid username-password pair", "it refuses the user or the password in the URL"),
+    ("invalid password", "it refuses the password in the URL"),
+    ("authentication required", "it asks for a password: write redis://:PASSWORD@host"),
+    ("db index", "it has no database of that number (its setting `databases`): give a smaller one, as redis://host/0"),
+    ("certificate is not valid for", "its certificate is for another name: write the host as the certificate has it"),
+    ("certificate verify failed", "its certificate is signed by nobody known here: add ?ssl_ca_certs=FILE"),
+    ("max number of clients", "it has as many clients as its `maxclients` allows"),
+    ("wrong_version_number", "that port does not speak TLS: write redis://"),
+    ("record layer failure", "that port does not speak TLS: write redis://"),
+    ("name or service not known", "is the host's name right?"),
+    ("name resolution", "can names of hosts be looked up here?"),
+    ("nodename nor servname", "is the host's name right?"),
+    ("refused", "is redis-server running there?"),
+    ("protocol error", "what answers there is no Redis: is the port right?"),
+)
+#: The same, where it depends on whether TLS was wanted.
+TLS_CAUSES: Final = (
+    ("no such file or directory", "is the path of the certificates in the URL right?"),
+    ("timeout", "does that port speak TLS? If not, write redis://"),
+    ("reset by peer", "does that port speak TLS? If not, write redis://"),
+    ("closed", "does that port speak TLS? If not, write redis://"),
+)
+PLAIN_CAUSES: Final = (
+    ("no such file or directory", "is redis-server running there, with this `unixsocket`?"),
+    ("permission denied", "may this user open the socket?"),
+    (
+        "timeout",
+        "something takes the connection there, or its packets are dropped: is it redis-server, and not frozen?",
+    ),
+    ("reset by peer", "is redis-server running there? If that port wants TLS, write rediss://"),
+    ("closed", "is redis-server running there? If that port wants TLS, write rediss://"),
+)
+
 
 class Address:
     """Where a Redis is, and under which names jobs live there. With `?sentinel=NAME`, Sentinels tell which one it is.
@@ -70,6 +107,7 @@ class Address:
             hosts, redis_url = hosts_of(redis_url, self.url)
         elif has_several_hosts(redis_url):
             raise ConfigError(f"{self.url}: several hosts are Sentinels: add ?sentinel=NAME, the name of the master")
+        check_database(redis_url, self.url)
         try:
             options: dict[str, Any] = parse_url(redis_url)  # type: ignore[no-untyped-call]  # redis-py's own gap
         except ValueError as exc:
@@ -115,7 +153,10 @@ class Address:
         cure = PASSING.get(text.partition(" ")[0])
         if cure:
             return BackendUnavailable(f"{self.url} cannot be used now: {cure} ({text})")
-        return BackendUnavailable(f"{self.url} cannot be reached: {text}: is redis-server running there?")
+        causes = (*CAUSES, *(TLS_CAUSES if issubclass(self._class, SSLConnection) else PLAIN_CAUSES))
+        low = text.lower()
+        hint = next((cure for word, cure in causes if word in low), "is redis-server running there?")
+        return BackendUnavailable(f"{self.url} cannot be reached: {text}: {hint}")
 
     def client(self) -> Any:
         """Return redis-py's own client, for what needs RQ's own classes."""

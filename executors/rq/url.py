@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, unquote, urlencode
 
 from taskq.config import parse_truth
 from taskq.errors import ConfigError
 from taskq.suggest import did_you_mean
 
-__all__ = ["lease", "part", "truth"]
+__all__ = ["check_database", "lease", "part", "truth"]
 
 #: Seconds that a lease may be set to: shorter ones run out by chance, after longer ones nobody waits.
 LEASE_MIN, LEASE_MAX = 3.0, 3600.0
@@ -60,6 +60,24 @@ def part(url: str, shown: str) -> tuple[dict[str, str], str]:
     if not mark:
         return own, url
     return own, f"{place}?{urlencode(rest)}" if rest else place
+
+
+def check_database(url: str, shown: str) -> None:
+    """Refuse a database that is no number, or two of them: redis-py would take another one without a word.
+
+    Raises:
+        ConfigError: it is one of these.
+    """
+    place, _, query = url.partition("?")
+    scheme, _, rest = place.partition("://")
+    path = "" if scheme.lower() == "unix" else unquote(rest.partition("/")[2])
+    said = [path.rstrip("/"), *(text for name, text in parse_qsl(query, keep_blank_values=True) if name == "db")]
+    numbers = [text for text in said[:1] if text] + said[1:]
+    for text in numbers:
+        if not (text.isascii() and text.isdecimal()):
+            raise ConfigError(f"{shown}: {text[:40]!r} is no database of Redis: give its number, as redis://host/0")
+    if len({int(text) for text in numbers}) > 1:
+        raise ConfigError(f"{shown}: it names two databases, {' and '.join(numbers)}: give one")
 
 
 def lease(text: str | None, shown: str) -> float | None:

@@ -205,34 +205,48 @@ queue.shutdown()
 
 MAIN = """
 import json, sys
-from taskq import TaskQueue
+from taskq import Retry, TaskQueue
+
+class Two(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first}-{second}")
+        self.first = first
 
 def double(number):
     return 2 * number
 
+def fail():
+    raise Two(1, 2)
+
 if __name__ == "__main__":
-    with TaskQueue(sys.argv[1], **json.loads(sys.argv[2])) as queue:
-        queue.submit(double, 21)
+    with TaskQueue(sys.argv[1], processes=2, initializer=print) as queue:
+        print(queue.submit(double, 21).result(timeout=30), list(queue.map(double, range(3))))
+        failing = queue.options(retry=Retry(2, delay=0.01, on=(Two,))).submit(fail)
+        try:
+            failing.result(timeout=30)
+        except Two as error:
+            print(error.first, failing.attempts)
 """
 
 
-def test_functions_of_the_main_module(tmp_path: Path, variant: Variant) -> None:
-    """Functions of the program's own main file are refused at once, with the cure: no worker could import them."""
-    script = run(tmp_path, MAIN, *variant.for_script(), code=1)
+@pytest.mark.parametrize("main", ["file", "-m"])
+def test_functions_of_the_main_module(lonely_url: str, tmp_path: Path, main: str) -> None:
+    """Functions and exceptions of the program's own file work where workers import that file by its name."""
+    with (
+        Script(tmp_path, MAIN, lonely_url, name="prog.py", main=main) as script,
+        WorkerProcess(lonely_url, tmp_path, imports=["prog"]),
+    ):
+        assert script.wait() == 0, script.stderr
+        assert script.stdout == "42 [0, 2, 4]\n1 3\n"
+        assert script.stderr.count("processes, initializer are for the workers that run its jobs") == 1
+
+
+def test_functions_of_a_main_without_a_file(tmp_path: Path, variant: Variant) -> None:
+    """Functions of a program that no import finds are refused at once, with the cure."""
+    script = run(tmp_path, MAIN, *variant.for_script(), main="-c", code=1)
     assert TaskRefused.__name__ in script.stderr
     assert "__main__:double" in script.stderr
     assert "module" in script.stderr
-
-
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [("processes", 2), ("max_workers", 2), ("start_method", "spawn"), ("max_tasks_per_child", 3), ("initializer", abs)],
-)
-def test_settings_of_pools(variant: Variant, setting: str, value: Any) -> None:
-    """A setting that only the owner of processes has is refused: it belongs to the worker."""
-    with pytest.raises(ConfigError, match="worker") as raised:
-        TaskQueue(variant.url, **{setting: value})
-    assert {"max_workers": "processes"}.get(setting, setting) in str(raised.value)
 
 
 @pytest.mark.parametrize("query", ["?leese=5", "?lease=1", "?lease=soon", "?max_bytes=many"])

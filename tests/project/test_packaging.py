@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
+import tomllib
 import venv
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 
+from taskq.connect import EXTRAS
 from tests.project.commands import ROOT, output_of
 
 if TYPE_CHECKING:
@@ -36,6 +40,21 @@ if __name__ == "__main__":
     with taskq.TaskQueue(processes=2) as queue:
         print(taskq.__version__, queue.submit(double, 21).result(), list(queue.map(double, range(3))))
 """
+
+
+def test_the_cure_names_the_libraries() -> None:
+    """What a program says to install are the libraries of the extra themselves, and no text sends to a stranger's name.
+
+    On public indexes `taskq` is another project.
+    """
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = pyproject["project"]["optional-dependencies"]["redis"]
+    for module in ("redis", "rq"):
+        assert shlex.split(EXTRAS[module]) == ["pip", "install", *wanted]
+    names = output_of(["git", "ls-files", "*.py", "*.md", "*.toml", "*.yml", "Dockerfile", "contrib"], ROOT).split()
+    for name in names:
+        text = (ROOT / name).read_text()
+        assert not re.search(r"(?:pip3?|uv(?: pip)?) (?:install|add) (?:-\S+ )*['\"]?taskq\b", text), name
 
 
 def pip(command: list[str], folder: Path) -> None:

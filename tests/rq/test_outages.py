@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from executors.rq.store import RQStore
-from taskq.errors import BackendUnavailable, QueueFull
+from taskq.errors import BackendUnavailable, ConfigError, QueueFull
 from taskq.states import Reason, State
 from taskq.store import Note
 from tests.proxy import Proxy
@@ -46,6 +46,34 @@ def test_nobody_there() -> None:
     assert "ann:***@127.0.0.1" in str(caught.value)
     assert "is redis-server running" in str(caught.value)
     assert "s3cret" not in repr(caught.value) + repr(store) + repr(store.address)
+
+
+def test_what_stands_in_the_way_is_said(server: RedisServer) -> None:
+    """A Redis that is there is not told to be missing: what the URL has wrong is named."""
+    here = f"127.0.0.1:{server.port}"
+    for url, cure in (
+        (f"redis://:needless@{here}/0", "it has no password"),
+        (f"redis://somebody:wrong@{here}/0", "refuses the user or the password"),
+        (f"redis://{here}/99999999", "no database of that number"),
+        (f"unix:///no/such/socket{server.port}", "unixsocket"),
+        ("redis://no-such-host.invalid/0", "host"),
+    ):
+        with pytest.raises(BackendUnavailable, match=cure) as caught:
+            RQStore(url).queues()
+        assert "is redis-server running" not in str(caught.value) or "unixsocket" in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["/staging", "/1/2", "/-1", "/1x", "?db=x", "/1?db=2", "/%31a"])
+def test_a_database_is_a_number(place: str) -> None:
+    """A database that is no number, or two, are refused: redis-py would take another one."""
+    with pytest.raises(ConfigError, match="database"):
+        RQStore(f"redis://127.0.0.1:1{place}")
+
+
+@pytest.mark.parametrize("place", ["", "/", "/0", "/15/", "/3?db=3", "?db=7"])
+def test_databases_by_number(place: str) -> None:
+    """All ways to name one by its number are taken."""
+    RQStore(f"redis://127.0.0.1:1{place}").close()
 
 
 def test_wrong_password(server: RedisServer, place: RQStore) -> None:

@@ -153,11 +153,30 @@ def test_the_limit_of_bytes_is_every_stores() -> None:
     assert (open_store("redis://h?max_bytes=5").url, open_store("redis://h").max_bytes) == ("redis://h", 1_048_576)
 
 
-@pytest.mark.parametrize("name", ["processes", "start_method", "initializer", "initargs", "queues"])
-def test_settings_of_a_pool_are_the_workers(name: str) -> None:
-    """On a durable queue the settings of a pool are refused, with the place where they belong."""
-    with pytest.raises(ConfigError, match=f"{name} is a setting of the workers.*taskq worker"):
-        open_executor("redis://ann:s3cret@h/0", {name: 2})
+def test_settings_of_a_pool_are_the_workers(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """On a durable queue the settings of a pool are taken and not used, which is said once, without a password."""
+    monkeypatch.setattr(connect, "_told_unused", [])
+    for settings in ({"processes": 2, "queues": ["a"]}, {"start_method": "spawn"}, {"initializer": print}):
+        assert isinstance(opened("redis://ann:s3cret@h/0", settings).args[0], RecordedStore)
+    (said,) = caplog.messages
+    assert "processes, queues are for the workers" in said
+    assert "s3cret" not in said
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("sqlit:///q.db", "did you mean sqlite"),
+        ("rediss//host", "write rediss://host/0"),
+        ("sqlite:/q.db", "write sqlite:///path"),
+        ("rdis://host", "did you mean redis"),
+    ],
+)
+def test_a_mistyped_scheme_is_guessed(url: str, hint: str) -> None:
+    """A scheme that is nearly one of ours gets the right one offered, wherever a store is wanted."""
+    for use in (open_store, lambda url: open_executor(url, {})):
+        with pytest.raises(ConfigError, match=hint):
+            use(url)
 
 
 def test_a_durable_queue_is_strict() -> None:
@@ -177,7 +196,7 @@ def test_only_stores_are_opened_as_stores(url: str) -> None:
 
 
 def test_a_missing_library_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the redis extra is not installed, the error says how to install it."""
+    """Where the libraries of the redis extra are not installed, the error says how to install them, by their names."""
 
     class Missing(ModuleType):
         def __getattr__(self, name: str) -> Any:
@@ -185,5 +204,5 @@ def test_a_missing_library_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setitem(sys.modules, "needs_rq", Missing("needs_rq"))
     monkeypatch.setitem(connect.STORES, "redis", "needs_rq:Store")
-    with pytest.raises(MissingExtra, match=r"library rq: pip install 'taskq\[redis\]'"):
+    with pytest.raises(MissingExtra, match=r"library rq: pip install 'redis\[hiredis\]>=6' 'rq>="):
         open_store("redis://h")

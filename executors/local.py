@@ -23,7 +23,7 @@ from executors.pool.naming import definition, target
 from executors.pool.processes import default_start_method
 from executors.register import Register
 from taskq.errors import ConfigError, EncodeError, JobNotFound, PoolBroken, QueueClosed
-from taskq.executor import Executor
+from taskq.executor import LEAVING_GRACE, Executor
 from taskq.job import JobOptions
 from taskq.states import State
 from taskq.tasks import name_of, options_of
@@ -161,6 +161,14 @@ class LocalExecutor(Executor):
     def close(self, *, wait: bool = True, cancel: bool = False, grace: float | None = None) -> None:
         if self._crew.is_foreign():
             return
+        first = self._take_no_more(cancel=cancel)
+        if wait and not self._dispatcher.is_this_thread():
+            self._crew.finish(grace)
+        elif first:
+            self._crew.finish_in_background()
+
+    def _take_no_more(self, *, cancel: bool) -> bool:
+        """Close the queue for further work, and drop what waits if told to; return whether it was open."""
         with self._lock:
             first, self._crew.accepting = self._crew.accepting, False
         if cancel:
@@ -169,10 +177,14 @@ class LocalExecutor(Executor):
             self._dispatcher.post(lambda: self._dispatcher.resume(None))
             for stream in list(self._streams):
                 stream.close(cancel=cancel)
-        if wait and not self._dispatcher.is_this_thread():
-            self._crew.finish(grace)
-        elif first:
-            self._crew.finish_in_background()
+        return first
+
+    def leave(self, error: BaseException | None) -> None:
+        if isinstance(error, KeyboardInterrupt) and not self._crew.is_foreign():
+            self._take_no_more(cancel=True)
+            self._crew.finish_at_once(LEAVING_GRACE)
+        else:
+            super().leave(error)
 
     def pause(self, queue: str) -> None:
         self._dispatcher.ask(lambda: self._dispatcher.pause(queue), None)

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from time import monotonic_ns, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -72,7 +73,8 @@ def serve(rendezvous: socket.socket, settings: ChildSettings) -> NoReturn:
     rendezvous.close()
     _serving = child = Child(end, settings, spool)
     child.start(settings)
-    child.work()
+    with suppress(KeyboardInterrupt):  # meant for a job that had just ended
+        child.work()
     raise SystemExit(0)
 
 
@@ -183,8 +185,12 @@ class Child:
         raise SystemExit(1)
 
     def _release(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._execution is not None and not self._send_lock.locked():  # locked: perhaps by what was interrupted
-            self._execution.release()
+        if self._execution is None or self._send_lock.locked():  # locked: perhaps by what was interrupted
+            return
+        if self.words[page.INTERRUPT] == page.ASKED:
+            self.words[page.INTERRUPT] = page.RAISED
+            raise KeyboardInterrupt
+        self._execution.release()
 
     def work(self) -> None:
         """Serve orders until the parent closes the line, or the share of tasks is done."""

@@ -11,9 +11,11 @@ from __future__ import annotations
 import atexit
 import multiprocessing.util  # noqa: F401  # registers its own exit handler, which must come after ours
 import os
+import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 from executors.pool.channel import Rendezvous
 from executors.pool.children import Children
@@ -21,6 +23,10 @@ from executors.pool.dispatcher import Dispatcher
 
 if TYPE_CHECKING:
     from executors.pool.child import ChildSettings
+
+
+#: Seconds that interrupted jobs get before a word is said of them.
+_MOMENT: Final = 0.3
 
 
 class Crew:
@@ -76,6 +82,21 @@ class Crew:
                 raise
             self._end()
 
+    def finish_at_once(self, grace: float) -> None:
+        """Raise KeyboardInterrupt in what runs, kill what has not ended after `grace` seconds, and end everything."""
+        if self.is_foreign() or self.ended.is_set():
+            return
+        dispatcher = self.dispatcher
+        try:
+            dispatcher.post(dispatcher.interrupt)
+            if not self._wait_until_idle(_MOMENT):
+                running = dispatcher.ask(dispatcher.busy_children, 0)
+                _say(f"interrupted, and with it {_jobs(running)}; what runs on for {grace:g} s is killed")
+                if not self._wait_until_idle(grace - _MOMENT):
+                    _say(f"killed {_jobs(dispatcher.ask(dispatcher.busy_children, 0))}")
+        finally:
+            self.finish(0)
+
     def finish_in_background(self) -> None:
         """Do as `finish` in a thread; the interpreter does not end before it."""
         if not self.ended.is_set() and not self.is_foreign():
@@ -104,6 +125,16 @@ class Crew:
         """Take no work in a forked copy of the process, and close its copies of the descriptors."""
         self.accepting = False
         self.dispatcher.release_in_fork()
+
+
+def _jobs(count: int) -> str:
+    return f"{count} running job{'s' if count > 1 else ''}"
+
+
+def _say(text: str) -> None:
+    with suppress(AttributeError, OSError, ValueError):  # no stream, a closed one: no reason to fail
+        sys.stderr.write(f"taskq: {text}\n")
+        sys.stderr.flush()
 
 
 _open: weakref.WeakSet[Crew] = weakref.WeakSet()

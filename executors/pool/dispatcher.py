@@ -84,6 +84,8 @@ class Dispatcher:
         #: Whether the last sleep was to end at a time: for a tick, or for work that is due.
         self._waits_for_time = False
         self._given_up = False
+        #: Whether the program was: then what waits is dropped, also what comes back from children.
+        self._interrupted = False
         self._running = True
         self._over = False
         self._thread = threading.Thread(target=self._run, name="taskq-dispatcher", daemon=True)
@@ -210,6 +212,8 @@ class Dispatcher:
             if now >= self._next_tick and self._needs_ticks():
                 self._next_tick = now + TICK
                 self._overseer.tick()
+        if self._interrupted:
+            self.books.drop_waiting()
         self._feed()
         if self.on_idle and self._is_idle():
             waiting, self.on_idle = self.on_idle, []
@@ -449,6 +453,20 @@ class Dispatcher:
         self._given_up = True
         for slot in self.books.slots.values():
             self._overseer.stop(slot)
+
+    def interrupt(self) -> None:
+        """Start nothing more, drop what waits, and raise KeyboardInterrupt in the jobs that run."""
+        self._interrupted = True
+        self.wind_down()
+        for slot in self.books.slots.values():
+            if slot.frames:
+                slot.frames[0].batch.ask_to_stop()
+                slot.line.page.words[page.INTERRUPT] = page.ASKED
+                slot.line.ask_to_release()
+
+    def busy_children(self) -> int:
+        """Return how many children have work."""
+        return sum(bool(slot.frames) for slot in self.books.slots.values())
 
     def kill_children(self) -> None:
         """Kill every child that there still is."""

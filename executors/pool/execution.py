@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from executors.pool import frames, page, values
 from taskq import clock, context, runner
 from taskq.context import JobContext
+from taskq.errors import JobCancelled
 from taskq.states import Reason
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Execution:
         """Run items of a map."""
         star = bool(self._order.flags & frames.STAR)
         end = self._journal.done + jobs
-        while self._journal.done < end and not self._released:
+        while self._journal.done < end and not self._released and not self._child.words[page.INTERRUPT]:
             self._results, self._committed = [], 0
             self._left = length_hint(self._items)
             items = islice(self._items, end - self._journal.done)
@@ -172,7 +173,7 @@ class Execution:
             if error is None and self._journal.done < end and not complete:
                 error = StopIteration()  # raised by a job, it ends a C loop without a word
             if error is not None:
-                self._journal.commit(1, values.FAILURE, self._child.failure(error))
+                self._commit_failure(error)
 
     def _run_calls(self, function: Callable[..., Any], jobs: int) -> None:
         """Run single calls."""
@@ -192,11 +193,15 @@ class Execution:
                 self._tell_printed(line)
             if error is not None:
                 self._commit_failure(error)
+                if self._child.words[page.INTERRUPT]:
+                    break
         self._commit_results()
 
     def _commit_failure(self, error: BaseException, reason: Reason = Reason.ERROR) -> None:
         self._commit_results()
         self._results, self._committed = [], 0
+        if isinstance(error, KeyboardInterrupt) and self._child.words[page.INTERRUPT]:
+            error = JobCancelled("it was interrupted, as its program was")
         self._journal.commit(1, values.FAILURE, self._child.failure(error, reason))
 
     @property

@@ -178,6 +178,8 @@ class Overseer:
         now = monotonic()
         for slot in list(self._books.slots.values()):
             self._warn_of_import(slot)
+            if slot.line.page.words[page.INTERRUPT] == page.ASKED:
+                slot.line.ask_to_release()
             if slot.frames:
                 self._look_at(slot, now)
                 trim(slot.line.output)

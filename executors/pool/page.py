@@ -14,6 +14,7 @@
     TOTAL
     NOTES    child        reports of what jobs said (PROGRESS, NOTE) that it has sent
     IMPORTING child       monotonic ns at which it began to import something, or its initializer, 0 otherwise
+    INTERRUPT both        ASKED by the parent: raise KeyboardInterrupt in the running job; RAISED by the child
 
     | words (4 KiB) | journal half 0 | journal half 1 | arguments 0 | arguments 1 |
 
@@ -35,11 +36,12 @@ ARGUMENT_REGIONS: Final = 2
 PAGE_BYTES: Final = WORDS_BYTES + (JOURNAL_HALVES + ARGUMENT_REGIONS) * REGION_BYTES
 
 _LINE = 8  # words per cache line
-COMMIT, CLAIM, PHASE, START, TAKEN, STOP, CANCEL, CONSUMED, TOLD, DONE, TOTAL, NOTES, IMPORTING = (
-    _LINE * n for n in range(13)
+COMMIT, CLAIM, PHASE, START, TAKEN, STOP, CANCEL, CONSUMED, TOLD, DONE, TOTAL, NOTES, IMPORTING, INTERRUPT = (
+    _LINE * n for n in range(14)
 )
 
 IDLE, DECODING, RUNNING, DEFINING = range(4)
+ASKED, RAISED = 1, 2
 
 #: COMMIT holds the count of flushes above this many bits and the journal's length below.
 COMMIT_SHIFT: Final = 32

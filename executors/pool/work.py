@@ -110,6 +110,11 @@ class Calls:
         self.jobs[at].crashes += 1
         return self.jobs[at].crashes
 
+    def ask_to_stop(self) -> None:
+        """Take note that all of them are to end."""
+        for job in self.jobs:
+            job.stop_wanted = True
+
     def is_asked_to_stop(self, at: int) -> bool:
         """Tell whether somebody cancelled the job while it ran."""
         return self.jobs[at].stop_wanted
@@ -221,6 +226,9 @@ class Chunk:
         """Take note of one more crash; return how many there are."""
         self.crashes += 1
         return self.crashes
+
+    def ask_to_stop(self) -> None:
+        """Do nothing: its map tells."""
 
     def is_asked_to_stop(self, at: int) -> bool:  # noqa: ARG002
         """Tell whether the map was given up."""

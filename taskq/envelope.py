@@ -24,7 +24,7 @@ from taskq.context import JobContext
 from taskq.errors import DecodeError, UnknownTask
 from taskq.layout import CALL, CHUNK, MAX_BYTES, Head, Parts, Template, head, pack_results, parts
 from taskq.result import Failure
-from taskq.runner import run_many
+from taskq.runner import run_many, run_one
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -78,8 +78,10 @@ def find(task: str) -> Callable[..., Any]:
     return _trust.find(task)
 
 
-def perform(envelope: bytes, job_id: str = "", attempt: int = 1) -> Any:
+def perform(envelope: bytes, job_id: str = "", attempt: int = 1, results: bytes = b"") -> Any:
     """Run an envelope in a stock `rq worker` and return the value; of a chunk, the bytes of its records.
+
+    `results`: those of the jobs that it needs, see `pack_results`.
 
     It runs @task functions of modules that the worker has imported, and what the modules named in TASKQ_IMPORT define.
 
@@ -92,8 +94,15 @@ def perform(envelope: bytes, job_id: str = "", attempt: int = 1) -> Any:
         return perform_chunk(envelope, job_id, attempt)
     before = _act_as(job_id, attempt)
     try:
-        function, args, kwargs = _ready(found, b"")
-        return function(*args, **kwargs)
+        function, args, kwargs = _ready(found, results)
+        soft = found.head.options.soft_timeout
+        if not soft:
+            return function(*args, **kwargs)
+        values: list[Any] = []
+        error = run_one(function, args, kwargs, values, soft)
+        if error is not None:
+            raise error
+        return values[0]
     finally:
         context.provide(before)
 

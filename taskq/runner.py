@@ -23,6 +23,7 @@ from collections import deque
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import starmap
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from taskq import clock
@@ -37,6 +38,9 @@ __all__ = ["begin_process", "disown", "prepare", "run_many", "run_one"]
 
 #: The flag of an `async def` in its code object: `inspect.CO_COROUTINE`, without the 5 ms that importing inspect takes.
 _CO_COROUTINE: Final = 0x80
+
+#: Seconds until an alarm that is put back comes whose time is over.
+_SOON: Final = 0.001
 
 
 def prepare(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,24 +105,35 @@ def run_one(
 
 @contextmanager
 def _soft_timeout(seconds: float) -> Iterator[None]:
-    """Raise SoftTimeout in the block once, after `seconds`. Main thread only; the job must not use SIGALRM itself."""
+    """Raise SoftTimeout in the block once, after `seconds`. Main thread only; the job must not use SIGALRM itself.
+
+    An alarm that was set before, as by a stock `rq worker` for the job's timeout, still comes at its time.
+    """
     greenlet = sys.modules.get("greenlet")
     job: Any = None if greenlet is None else greenlet.getcurrent()
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if later:
+            put_back()
         error = SoftTimeout(f"the job has run for its soft_timeout of {seconds:g} s")
         if greenlet is None or greenlet.getcurrent() is job or "gevent" not in sys.modules:
             raise error
         sys.modules["gevent"].get_hub().loop.run_callback(job.throw, error)  # the job waits; this is gevent's own code
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    began, (later, _) = monotonic(), signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def put_back() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        if later:
+            signal.setitimer(signal.ITIMER_REAL, max(later - (monotonic() - began), _SOON))
+
     try:
         with clock.known(_Alarm()):
             yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        put_back()
 
 
 class _Alarm:

@@ -19,13 +19,16 @@ from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.registry import CanceledJobRegistry, DeferredJobRegistry, ScheduledJobRegistry
 
+from taskq import TaskQueue
 from taskq.codec import decode
+from taskq.errors import SoftTimeout
 from taskq.result import Failure
 from taskq.retry import Retry
 from taskq.serializer import MsgpackSerializer
 from taskq.states import Reason, State
 from taskq.store import Verdict
 from tests.rq.hands import again, failed, new_job, succeeded
+from tests.sample_tasks import add, ignore_soft_timeout, nap, total
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -327,3 +330,17 @@ def test_record_of_a_foreign_job(store: RQStore, join: Callable[..., Hands], cli
     (record,) = store.get([job.id])
     assert record is not None
     assert (record.state, record.attempts) == (State.FAILED, 1)
+
+
+def test_what_jobs_of_ours_find_there(url: str) -> None:
+    """A stock worker gives a job of ours the results of its arguments that are jobs, and keeps its soft timeout."""
+    with TaskQueue(url) as queue:
+        part = queue.submit(add, 1, 2)
+        whole = queue.submit(total, [part, 4])
+        soft = queue.options(soft_timeout=0.2, timeout=20).submit(nap, 30.0)
+        swallowed = queue.options(soft_timeout=0.2, timeout=1).submit(ignore_soft_timeout)
+        serializer = "taskq.serializer.MsgpackSerializer"
+        rq("worker", "--burst", "--quiet", "--serializer", serializer, url=url, TASKQ_IMPORT="tests.sample_tasks")
+        assert whole.result(timeout=10) == 7
+        assert isinstance(soft.exception(timeout=10), SoftTimeout)
+        assert "maximum timeout" in str(swallowed.exception(timeout=10))

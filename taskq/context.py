@@ -9,14 +9,26 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from taskq.errors import ConfigError, NotInJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["JobContext", "JobMeta", "Reporter", "current_job", "home_url", "provide", "set_home"]
+__all__ = [
+    "WAITED",
+    "WAITS",
+    "JobContext",
+    "JobMeta",
+    "Reporter",
+    "awaited_in",
+    "current_job",
+    "home_url",
+    "provide",
+    "running_job",
+    "set_home",
+]
 
 
 class Reporter(Protocol):
@@ -177,6 +189,24 @@ def _in_forked_process() -> None:
 
 
 os.register_at_fork(after_in_child=_in_forked_process)
+
+
+#: The lines that a job gets into its log when it has waited for another one for a second, and when that is over.
+WAITS: Final = "taskq: this job waits for job "
+WAITED: Final = "taskq: this job waits no longer for job "
+
+
+def awaited_in(log: bytes) -> str:
+    """Return the id of the job for which a job waits, by its log; empty: for none."""
+    since = log.rfind(WAITS.encode())
+    if since < 0 or log.rfind(WAITED.encode()) > since:
+        return ""
+    return log[since + len(WAITS) :].partition(b"\n")[0].decode("utf-8", "replace")
+
+
+def running_job() -> JobContext | None:
+    """Return the context of the job that this process is running; None: it is running none."""
+    return None if _provider is None else _provider()
 
 
 _home: str = ""

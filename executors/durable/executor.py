@@ -339,6 +339,7 @@ class DurableExecutor(Executor):
                 self._kill_expected(listener)
             elif parting.look(sorted(listener.expected())):
                 return False
+        parting.end()
         return True
 
     def _kill_expected(self, listener: Listener) -> None:

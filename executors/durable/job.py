@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures._base import FINISHED
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from taskq.codec import decode
+from taskq.context import WAITED, WAITS, running_job
 from taskq.errors import JobCancelled, SoftTimeout
 from taskq.future import Job, Undecoded
 from taskq.result import Failure
@@ -16,8 +17,12 @@ from taskq.store import Ended
 if TYPE_CHECKING:
     from threading import Condition
 
+    from taskq.context import JobContext
     from taskq.states import Reason
     from taskq.store import JobRecord
+
+#: Seconds that a job has waited for another one when its log says so.
+_WORD_AFTER: Final = 1.0
 
 __all__ = ["DurableJob", "Home", "StoredOutcome", "ended_of", "failure_of"]
 
@@ -147,6 +152,27 @@ class DurableJob(Job[Any]):
             self._refresh()  # it may have ended by now
             if self._final is None:
                 self._refuse_deadlock()
+        job = running_job()
+        if job is None:
+            self._wait_here(timeout)
+        else:
+            self._wait_within(job, timeout)
+
+    def _wait_within(self, job: JobContext, timeout: float | None) -> None:
+        """Wait in a job: after a second its log says so, by which a worker full of such jobs is known."""
+        first = _WORD_AFTER if timeout is None else min(_WORD_AFTER, timeout)
+        try:
+            return self._wait_here(first)
+        except TimeoutError:
+            if timeout is not None and timeout <= first:
+                raise
+        job.log(WAITS + self._id)
+        try:
+            self._wait_here(None if timeout is None else timeout - first)
+        finally:
+            job.log(WAITED + self._id)
+
+    def _wait_here(self, timeout: float | None) -> None:
         if "_lock" not in self.__dict__ and not self.home.is_listening(self):
             started = monotonic()
             self.home.wait_for(self, timeout)

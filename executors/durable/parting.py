@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from taskq.context import WAITED, WAITS, running_job
 from taskq.errors import BackendUnavailable
 from taskq.redact import safe_url
 from taskq.states import TERMINAL
@@ -54,18 +55,18 @@ class Parting:
         try:
             seen = self._see(ids)
         except BackendUnavailable:
-            self._say(f"{_jobs(ids)} in {self._url}, which cannot be reached now", "unreachable")
+            self._say(f"{_jobs(ids)} in {self._url}, which cannot be reached now", "unreachable", ids[0])
             self._unserved_since = None
             return False
         if seen.served:
             self._unserved_since = None
-            self._say(_served(ids, self._url, seen), f"served {seen.paused}")
+            self._say(_served(ids, self._url, seen), f"served {seen.paused}", ids[0])
             return False
         self._unserved_since = self._unserved_since or monotonic()
         if self._leaves and monotonic() - self._unserved_since >= _PATIENCE:
             _write(_left(ids, self._url, seen))
             return True
-        self._say(self._unserved(ids, seen), "unserved")
+        self._say(self._unserved(ids, seen), "unserved", ids[0])
         return False
 
     @property
@@ -100,10 +101,17 @@ class Parting:
             wait = "left soon"
         return f"{_jobs(ids)} in {self._url}: no worker serves {_names(seen)}; {wait}"
 
-    def _say(self, text: str, kind: str) -> None:
+    def end(self) -> None:
+        """Take note that the wait is over."""
+        if self._said and (job := running_job()) is not None:
+            job.log(f"{WAITED}all of them")
+
+    def _say(self, text: str, kind: str, first: str) -> None:
         """Say it once for each kind of hindrance."""
         if kind != self._said:
             self._said = kind
+            if (job := running_job()) is not None:  # by which a worker full of such jobs is known
+                job.log(f"{WAITS}{first}")
             _write(f"taskq: waiting for {text}")
 
 

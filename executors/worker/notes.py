@@ -14,6 +14,8 @@ from executors.pool.output import peek, said_by
 from executors.pool.work import Calls
 from executors.worker.echo import echo
 from executors.worker.errand import Errand
+from taskq.context import awaited_in
+from taskq.log import get_logger
 
 if TYPE_CHECKING:
     from executors.pool.slot import Slot
@@ -24,6 +26,10 @@ __all__ = ["Notes"]
 
 #: Seconds between two looks at running jobs.
 _EVERY: Final = 0.25
+#: Jobs named in a warning.
+_NAMED: Final = 10
+
+log = get_logger("taskq.worker")
 
 
 class Notes:
@@ -33,6 +39,8 @@ class Notes:
         self._hands = hands
         #: When to look next, by the monotonic clock.
         self.next_at = 0.0
+        #: Of the last warning: which job waits for which.
+        self._waits: dict[str, str] = {}
 
     def gather(self, now: float) -> list[Note]:
         """Return what jobs have said since they were asked last; nothing when that was just now."""
@@ -43,7 +51,26 @@ class Notes:
         running = self._hands.dispatcher.ask(self._look, nobody)
         for errand in running:
             echo(errand, ended=False)
+        self._judge(running)
         return [note for errand in running if (note := errand.news()) is not None]
+
+    def _judge(self, running: list[Errand]) -> None:
+        """Say it when every process is taken by a job that waits for another: perhaps none of them can ever end."""
+        waits = {
+            errand.claim.id: awaited
+            for errand in running
+            if errand.said is not None and (awaited := awaited_in(errand.said.all()))
+        }
+        if len(waits) < self._hands.processes or waits == self._waits:
+            return
+        self._waits = waits
+        log.warning(
+            "jobs_wait_for_jobs",
+            waits={job: waits[job] for job in sorted(waits)[:_NAMED]},
+            processes=self._hands.processes,
+            cure="every process is taken by a job that waits for another one: give that one as an argument instead, "
+            "or a queue with workers of its own",
+        )
 
     def _look(self) -> list[Errand]:
         """Bring what is known of running jobs up to date; in the dispatcher's thread."""

@@ -15,6 +15,7 @@ from taskq.cli.screen import printable
 from taskq.cli.stores import opened_store, store_flags
 from taskq.cli.tables import STATE_STYLES
 from taskq.cli.times import age
+from taskq.context import awaited_in
 from taskq.states import State
 from taskq.store import Finding
 
@@ -44,6 +45,11 @@ FAILED_SEEN = 200
 
 #: Columns of the level in front of each line.
 LEVEL = 9
+
+
+#: Running jobs whose logs are read, and pairs of jobs that are named.
+RUNNING_SEEN = 100
+PAIRS = 5
 
 
 @click.command("doctor", help=HELP, short_help="Look for problems, and tell the cures.")
@@ -99,7 +105,27 @@ def _of_work(store: Store, told: Collection[str]) -> Iterator[Finding]:
             )
     for queue in queues:
         yield from _about_queue(queue, workers)
+    yield from _about_waits(store, workers)
     yield from _about_failures(store.list(states=(State.FAILED,), limit=FAILED_SEEN))
+
+
+def _about_waits(store: Store, workers: Sequence[WorkerRecord]) -> Iterator[Finding]:
+    """Yield the workers whose processes are all taken by jobs that wait for other jobs."""
+    waits: dict[str, list[str]] = {}
+    for job in store.list(states=(State.RUNNING,), limit=RUNNING_SEEN):
+        awaited = awaited_in(store.log(job.id))
+        if awaited and job.worker:
+            waits.setdefault(job.worker, []).append(f"{job.id} for {awaited}")
+    for worker in workers:
+        pairs = waits.get(worker.name, [])
+        if len(pairs) >= worker.processes:
+            yield Finding(
+                topic=f"worker {worker.name}",
+                level="problem",
+                text=f"all its processes are taken by jobs that wait for other jobs: {', '.join(pairs[:PAIRS])}",
+                cure="give such jobs as arguments instead of waiting for them, or a queue with workers of its own; for "
+                "now start one more worker",
+            )
 
 
 def _about_workers(workers: Sequence[WorkerRecord]) -> Finding:

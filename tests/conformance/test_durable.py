@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq import State, TaskQueue
+from taskq.cli.doctor import _of_work
+from taskq.connect import open_store
 from taskq.errors import ConfigError, EncodeError, JobNotFound, TaskRefused
 from tests.sample_tasks import add, divide, hold, identity, note_item, square, submit_to_own_queue, zeros
 from tests.scripts import Script, run
@@ -57,6 +59,24 @@ def test_queue_in_a_job(queue: TaskQueue) -> None:
     mine: Any = queue
     url, result = queue.submit(submit_to_own_queue, 7).result(timeout=PATIENCE)
     assert (url, result) == (mine._executor.url, 49)
+
+
+def test_jobs_that_wait_for_their_own_queue(lonely_url: str, tmp_path: Path) -> None:
+    """A worker whose processes are all taken by jobs that wait for others says so, in its log and to the doctor."""
+    with TaskQueue(lonely_url) as queue, WorkerProcess(lonely_url, tmp_path, processes=1) as full:
+        job = queue.submit(submit_to_own_queue, 7)
+        eventually(lambda: "jobs_wait_for_jobs" in full.log(), "a word in the worker's log")
+        store = open_store(lonely_url)
+        eventually(
+            lambda: [
+                found for found in _of_work(store, ()) if "wait for other jobs" in found.text and job.id in found.text
+            ],
+            "the doctor's word",
+        )
+        with WorkerProcess(lonely_url, tmp_path, processes=1):
+            assert job.result(timeout=PATIENCE)[1] == 49
+        assert not [found for found in _of_work(store, ()) if "wait for other jobs" in found.text]
+        store.close()
 
 
 def test_shutdown_does_not_wait_for_what_nobody_holds(make_queue: Callable[..., TaskQueue], gate: Gate) -> None:

@@ -121,6 +121,7 @@ def _configured(format: LogFormat) -> ModuleType:  # noqa: A002 - the flag's nam
                 structlog.contextvars.merge_contextvars,
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.format_exc_info,  # before the mask: a traceback tells what an error does
                 _mask,
                 *_renderers(structlog, format),
             ],
@@ -134,7 +135,7 @@ def _configured(format: LogFormat) -> ModuleType:  # noqa: A002 - the flag's nam
 
 def _renderers(structlog: Any, format: LogFormat) -> list[Any]:  # noqa: A002 - the flag's name
     if format == "json":
-        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+        return [structlog.processors.JSONRenderer(default=str)]
     colors = sys.stderr is not None and sys.stderr.isatty()
     plain = structlog.dev.plain_traceback  # boxes and local variables belong in a debugger
     return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]

@@ -16,12 +16,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["MASK", "is_secret", "redacted", "safe_text", "safe_url", "safe_words"]
+__all__ = ["MASK", "URL_VARIABLE", "is_secret", "redacted", "safe_text", "safe_url", "safe_words", "without_password"]
 
 #: What stands in the place of a secret.
 MASK = "***"
+
+#: The variable that names the queue.
+URL_VARIABLE = "TASKQ_URL"
 
 #: Levels of dicts and lists that are searched; log fields are shallow, and a cycle must end.
 MAX_DEPTH = 6
@@ -122,6 +125,14 @@ def _safe_query(text: str) -> str:
         if value and (is_secret(name) or name.lower() in IN_QUERY):
             parts[at] = name + mark + MASK
     return "".join(parts)
+
+
+def without_password(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return variables without the queue's URL, where that has a password: commands and jobs need not know it."""
+    url = environ.get(URL_VARIABLE, "")
+    if safe_url(url) == url:
+        return environ
+    return {name: value for name, value in environ.items() if name != URL_VARIABLE}
 
 
 # --- texts

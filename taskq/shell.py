@@ -29,6 +29,7 @@ from typing import IO, TYPE_CHECKING, Any
 from taskq.captured import HELD, Kept, packed, plain
 from taskq.context import current_job
 from taskq.errors import NotInJob, TaskqError
+from taskq.redact import without_password
 from taskq.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -287,11 +288,12 @@ def _check_folder(cwd: str) -> None:
 
 def _environment(more: Mapping[str, str]) -> Mapping[str, str] | None:
     """Add what the command was given, and tell it which job it is."""
+    around = without_password(os.environ)
     try:
         job = current_job()
     except NotInJob:
-        return {**os.environ, **more} if more else None
-    return {**os.environ, **more, "TASKQ_JOB_ID": job.id, "TASKQ_ATTEMPT": str(job.attempt)}
+        return {**around, **more} if more or around is not os.environ else None
+    return {**around, **more, "TASKQ_JOB_ID": job.id, "TASKQ_ATTEMPT": str(job.attempt)}
 
 
 def _in_pool() -> bool:

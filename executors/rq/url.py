@@ -55,6 +55,8 @@ def part(url: str, shown: str) -> tuple[dict[str, str], str]:
         elif name in REDIS_WORDS:
             rest.append((name, text))
         else:
+            if "@" in query:  # a password with a "?" in it: what is behind that is no setting, and not to be shown
+                raise ConfigError(f"{shown}: write what stands before the @ with %3F for ?, %23 for #, %2F for /")
             hint = did_you_mean(name, (*WORDS, *REDIS_WORDS)) or f"; there is {', '.join(WORDS)}"
             raise ConfigError(f"{shown}: there is no setting {name!r}{hint}")
     if not mark:

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote
 
 from taskq.errors import ConfigError
+from taskq.redact import safe_url
 from taskq.suggest import did_you_mean
 
 __all__ = ["Place", "parse"]
@@ -46,26 +47,26 @@ def parse(url: str) -> Place:
     scheme, mark, rest = url.partition("://")
     place, _, query = rest.partition("?")
     if scheme.lower() != "sqlite" or not mark:
-        raise ConfigError(f"{url!r} is not the URL of a queue file: {CURE}")
+        raise ConfigError(f"{safe_url(url)!r} is not the URL of a queue file: {CURE}")
     if not place.startswith("/"):
-        raise ConfigError(f"{url}: {_complaint(place)}: {CURE}")
+        raise ConfigError(f"{safe_url(url)}: {_complaint(place)}: {CURE}")
     return Place(path=_path(url, unquote(place)), full=_is_full(url, query))
 
 
 def _complaint(place: str) -> str:
     if not place:
         return "it names no file"
-    return f"a queue file is on no host, and {place.partition('/')[0]!r} stands where a host would"
+    return f"a queue file is on no host, and {safe_url(place.partition('/')[0])!r} stands where a host would"
 
 
 def _path(url: str, text: str) -> Path:
     inner = text.lstrip("/")
     if inner.startswith(":memory:"):
-        raise ConfigError(f"{url}: a queue in memory is local://")
+        raise ConfigError(f"{safe_url(url)}: a queue in memory is local://")
     if not inner or text.endswith("/"):
-        raise ConfigError(f"{url}: it names a folder, not a file: {CURE}")
+        raise ConfigError(f"{safe_url(url)}: it names a folder, not a file: {CURE}")
     if "\0" in inner:
-        raise ConfigError(f"{url}: a path cannot have a zero byte in it")
+        raise ConfigError(f"{safe_url(url)}: a path cannot have a zero byte in it")
     first = inner.partition("/")[0]
     if first in {".", ".."}:
         return (Path.cwd() / inner).resolve()
@@ -77,8 +78,8 @@ def _is_full(url: str, query: str) -> bool:
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in SETTINGS:
             hint = did_you_mean(name, SETTINGS) or f"; the settings are {', '.join(SETTINGS)}"
-            raise ConfigError(f"{url}: there is no setting {name!r}{hint}")
+            raise ConfigError(f"{safe_url(url)}: there is no setting {name!r}{hint}")
         if value not in DURABILITIES:
-            raise ConfigError(f"{url}: durability={value!r}: give one of {', '.join(DURABILITIES)}")
+            raise ConfigError(f"{safe_url(url)}: durability={value!r}: give one of {', '.join(DURABILITIES)}")
         chosen = value
     return chosen == "full"

@@ -1,12 +1,18 @@
 """What a worker tells monitors over HTTP: /health for load balancers and orchestrators, /metrics for Prometheus.
 
-A thread of its own serves it, so that it answers while the loop waits for an absent store; it only reads.
+A thread of its own serves it, so that it answers while the loop waits for an absent store; it only reads. Clients are
+bounded in number and in time. On a loopback address only requests that name such a host are answered: a web page could
+send others, by a name of its own that leads there.
 """
 
 from __future__ import annotations
 
+import io
+import ipaddress
 import json
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,8 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Health"]
 
-#: Seconds that a client gets to say what it wants.
+#: Seconds that a client gets from its connection to the end of its answer.
 _CLIENT_TIMEOUT: Final = 5.0
+
+#: Clients that are served at a time; what comes beyond is closed.
+_CLIENTS: Final = 16
 
 #: Metrics by name: what they count, and whether that only grows.
 _METRICS: Final = {
@@ -44,7 +53,7 @@ class Health:
         #: What is told; set when there is something to tell.
         self.source: Callable[[], dict[str, Any]] = dict
         try:
-            self._server = ThreadingHTTPServer((host, port), _handler(lambda: {"status": "starting", **self.source()}))
+            self._server = _Server((host, port), _handler(lambda: {"status": "starting", **self.source()}))
         except OSError as error:
             raise ConfigError(f"--health-port {port} on {host}: {error.strerror}: give another port") from error
         self._server.daemon_threads = True
@@ -63,6 +72,71 @@ class Health:
         self._server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    """Serve so many clients at a time, each in a thread."""
+
+    def __init__(self, *args: Any) -> None:
+        self._room = threading.BoundedSemaphore(_CLIENTS)
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start a thread for a client, if there is room."""
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._room.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a client; make room for another."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Write no traceback for a client that went away."""
+
+
+class _Reader(io.RawIOBase):
+    """Read from a client until its time is over, however little it sends at a time."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__()
+        self._connection = connection
+        self._deadline = time.monotonic() + _CLIENT_TIMEOUT
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        rest = self._deadline - time.monotonic()
+        if rest <= 0:
+            raise TimeoutError
+        self._connection.settimeout(rest)
+        return self._connection.recv_into(buffer)
+
+
+def _is_address(name: str) -> bool:
+    """Tell whether a host is named by its address, which no name of somebody else's can be."""
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _is_meant(host: str | None, bound: str) -> bool:
+    """Tell whether a request's Host may name us, who are bound to an address."""
+    if not host or not ipaddress.ip_address(bound).is_loopback:
+        return True
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    return name.lower() in ("localhost", socket.gethostname().lower()) or _is_address(name)
+
+
 def _handler(state: Callable[[], dict[str, Any]]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         """Answer the two paths."""
@@ -71,9 +145,15 @@ def _handler(state: Callable[[], dict[str, Any]]) -> type[BaseHTTPRequestHandler
         server_version = "taskq"
         sys_version = ""
 
+        def setup(self) -> None:
+            super().setup()
+            self.rfile = io.BufferedReader(_Reader(self.connection))
+
         def do_GET(self) -> None:  # the name that http.server calls
             found = state()
-            if self.path == "/health":
+            if not _is_meant(self.headers.get("Host"), self.connection.getsockname()[0]):
+                self._answer(421, "text/plain", "this is another host\n")
+            elif self.path == "/health":
                 self._answer(200 if found["status"] == "ok" else 503, "application/json", json.dumps(found) + "\n")
             elif self.path == "/metrics":
                 self._answer(200, "text/plain; version=0.0.4", _metrics(found))

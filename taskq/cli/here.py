@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from taskq import log
 from taskq.cli.messages import say
 from taskq.cli.output import claimed_stdout
-from taskq.cli.stores import served
+from taskq.cli.stores import keep_password, served
 from taskq.cli.target import import_from_here
 from taskq.cli.waiting import LOOK, ends
 from taskq.connect import open_worker
@@ -102,6 +102,7 @@ def _take_from_the_dead(store: Store) -> None:
 def _run_here(store: Store, record: JobRecord, request: Request) -> None:
     """Be the worker for this one job until it has ended; what a task prints goes to stderr, a command's where it is."""
     import_from_here()
+    keep_password()
     if not request.verbose:  # the outcome tells what became of the job, no log of a worker
         log.configure(log.chosen_format() or "console", "critical")
     task = head(record.envelope).task

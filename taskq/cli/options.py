@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from taskq import config, log
+from taskq.cli.url_file import url_file
 from taskq.job import JobOptions
 from taskq.tasks import options_of
 
@@ -70,7 +71,7 @@ def dashed(ctx: click.Context) -> tuple[str, ...] | None:
 
 def pool_flags(command: F) -> F:
     """Add the shared flags to a command, in their order."""
-    for flag in reversed(FLAGS):
+    for flag in reversed((*FLAGS, url_file)):
         command = flag(command)
     return command
 

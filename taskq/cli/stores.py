@@ -17,16 +17,26 @@ import click
 
 from taskq import config, log
 from taskq.cli.signals import interruptible
+from taskq.cli.url_file import url_file
 from taskq.connect import open_store
 from taskq.errors import ConfigError, JobNotFound
-from taskq.redact import safe_url
+from taskq.redact import URL_VARIABLE, safe_url, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from taskq.store import JobRecord, Store
 
-__all__ = ["default_store_url", "find_jobs", "jobs_of", "opened_store", "served", "settle_url", "store_flags"]
+__all__ = [
+    "default_store_url",
+    "find_jobs",
+    "jobs_of",
+    "keep_password",
+    "opened_store",
+    "served",
+    "settle_url",
+    "store_flags",
+]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -46,7 +56,7 @@ NAMED = 5
 
 def store_flags(command: F) -> F:
     """Add the flags that all commands on a store share."""
-    for flag in reversed(FLAGS):
+    for flag in reversed((*FLAGS, url_file)):
         command = flag(command)
     return command
 
@@ -63,6 +73,12 @@ def settle_url(flag: str | None) -> str:
     """Return the URL that a flag, the environment or a settings file names, else that of the user's queue file."""
     said = config.trace({"url": flag}).get("url")
     return default_store_url() if said is None else str(said[0])
+
+
+def keep_password() -> None:
+    """Take the queue's password out of the environment, which the processes of a worker inherit, and their jobs."""
+    if without_password(os.environ) is not os.environ:
+        del os.environ[URL_VARIABLE]
 
 
 @contextlib.contextmanager

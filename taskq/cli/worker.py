@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskq import config, log
+from taskq.cli.messages import say
 from taskq.cli.signals import ECHO, STOPPING
-from taskq.cli.stores import settle_url
+from taskq.cli.stores import keep_password, settle_url
 from taskq.cli.target import import_from_here
+from taskq.cli.url_file import url_file
 from taskq.connect import open_store, open_worker
 from taskq.durations import parse_duration
 from taskq.errors import ConfigError
@@ -53,6 +55,7 @@ LEVEL = "info"
 
 
 @click.command("worker", help=HELP, short_help="Run the jobs of a queue, as a daemon.")
+@url_file
 @click.option("--url", metavar="URL", help="The queue; default: a file of yours, see taskq config show.")
 @click.option("--queues", metavar="NAMES", default="default", show_default=True, help="Which, in order: high,default.")
 @click.option("--processes", "-j", metavar="N", help="Jobs run at once; default: one per CPU.")
@@ -77,7 +80,10 @@ def worker(*, url: str | None, queues: str, imports: tuple[str, ...], grace: str
     settings = _read_settings(flags)
     if chosen.partition("://")[0].lower() == "local":
         raise ConfigError(f"{safe_url(chosen)} has no workers: its jobs run in the program that submits them")
+    if url is not None and safe_url(url) != url:
+        say("the password in --url can be seen in the list of processes: give the URL by TASKQ_URL or --url-file")
     import_from_here()
+    keep_password()
     with contextlib.closing(open_store(chosen)) as store:
         daemon = open_worker(
             store,

@@ -148,3 +148,36 @@ def test_a_command_ends_when_nobody_reads_it(file_queue: Queue) -> None:
         assert os.read(reader, 2) == b"y\n"
         os.close(reader)
         assert command.wait() == 141
+
+
+@pytest.mark.parametrize("where", ["a worker", "here", "local"])
+def test_no_command_gets_the_queue_s_password(file_queue: Queue, where: str) -> None:
+    """Nor a job of a worker; a URL without one is there."""
+    secret = f"{file_queue.url}?durability=normal#pwd=s3cret"
+    plain_url = f"{file_queue.url}?durability=normal"
+    words = ("--url", "local://" if where == "local" else plain_url, "--", "printenv", "TASKQ_URL")
+    for url, code, out in ((plain_url, 0, f"{plain_url}\n"), (secret, 1, "")):
+        if where == "a worker":
+            job_id = taskq(file_queue.project, "submit", *words, TASKQ_URL=url).out.strip()
+            worker = ("worker", "--allow-commands", "--burst", "--url", plain_url)
+            assert taskq(file_queue.project, *worker, TASKQ_URL=url).code == 0
+            assert taskq(file_queue.project, "result", "--raw", "--url", plain_url, job_id).out == out
+        else:
+            done = taskq(file_queue.project, "submit", "--wait", *words, TASKQ_URL=url)
+            assert (done.code, done.out) == (code, out)
+
+
+def test_the_url_may_stand_in_a_file(file_queue: Queue) -> None:
+    """Of any command; a file that has something else in it is refused without showing it."""
+    project = file_queue.project
+    (project / "url").write_text(f"{file_queue.url}\n", encoding="utf-8")
+    (project / "bad").write_text("s3cret words\n", encoding="utf-8")
+    assert taskq(project, "submit", "math:sqrt", ":=4", "--url-file", "url").code == 0
+    assert file_queue.waiting() == 1
+    assert taskq(project, "worker", "--import", "math:sqrt", "--burst", "--url-file", "url").code == 0
+    assert file_queue.waiting() == 0
+    for name in ("bad", "nosuch"):
+        done = taskq(project, "status", "--url-file", name)
+        assert done.code == 2
+        assert f"--url-file {name}:" in done.err
+        assert "s3cret" not in done.err

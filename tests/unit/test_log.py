@@ -113,6 +113,19 @@ def test_an_exception_is_logged_with_its_traceback(capsys: pytest.CaptureFixture
     assert "ZeroDivisionError" in line["exception"]
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_tells_no_secret(form: log.LogFormat, capsys: pytest.CaptureFixture[str]) -> None:
+    """What an error says stands in its traceback too."""
+    log.configure(form)
+    try:
+        int("cannot reach redis://ann:s3cret@host, password=s3cret")
+    except ValueError:
+        log.get_logger("test").exception("failed")
+    told = capsys.readouterr().err
+    assert "redis://ann:***@host, password=***" in told
+    assert "s3cret" not in told
+
+
 def test_configure_again_takes_over(capsys: pytest.CaptureFixture[str]) -> None:
     """The last word counts; `silence` ends it."""
     log.configure("json", "info")

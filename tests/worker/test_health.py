@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import socket
+import threading
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from executors.worker import health as health_module
 from executors.worker.health import Health
 from executors.worker.notify import Notifier
 from taskq.errors import ConfigError
@@ -17,7 +21,7 @@ from tests.waiting import eventually
 from tests.worker.conftest import SAMPLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.worker.conftest import Running
@@ -77,6 +81,68 @@ def test_health_while_the_store_is_away(store: StoreDouble, serve: Serve, port: 
     assert health(port)[0] == 503
     store.away = False
     eventually(lambda: health(port)[0] == 200, "the worker to be well again")
+
+
+@pytest.fixture
+def served() -> Iterator[int]:
+    """Give a port on which it is served."""
+    server = Health("127.0.0.1", 0)
+    yield server.port
+    server.close()
+
+
+def connected(port: int) -> socket.socket:
+    """Return a connection that has asked for something, but not all of it."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=30)
+    client.sendall(b"GET /health HT")
+    return client
+
+
+def test_clients_are_bounded(served: int) -> None:
+    """So many threads and no more, however many there are; who is beyond them is closed."""
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connected(served)) for _ in range(40)]
+        eventually(lambda: sum(is_closed(client) for client in clients) >= 24, "those beyond the bound to be closed")
+        assert threading.active_count() - before <= 16
+    eventually(lambda: health(served)[0] == 503, "it to serve again")
+
+
+def is_closed(client: socket.socket) -> bool:
+    """Tell whether the server has closed a connection."""
+    client.setblocking(False)
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    except BlockingIOError:
+        return False
+
+
+def test_a_request_is_cut_off_as_a_whole(served: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then keeps nobody connected."""
+    monkeypatch.setattr(health_module, "_CLIENT_TIMEOUT", 0.3)
+    with connected(served) as client:
+
+        def send() -> bool:
+            try:
+                client.sendall(b"X")
+            except OSError:
+                return True
+            return is_closed(client)
+
+        eventually(send, "the connection to be closed")
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [("evil.example", 421), ("evil.example:80", 421), ("localhost:1", 503), ("127.0.0.1", 503), ("[::1]:80", 503)],
+)
+def test_another_host_is_not_answered(served: int, host: str, code: int) -> None:
+    """A web page may reach it by a name of its own, but learns nothing."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", served, timeout=30)) as client:
+        client.request("GET", "/health", headers={"Host": host})
+        assert client.getresponse().status == code
 
 
 def test_port_that_is_taken(port: int) -> None:

@@ -58,6 +58,12 @@ FAILURE_LIMIT = 24_576
 #: Bytes read from a pipe at once: what a pipe holds.
 READ_SIZE = 1 << 16
 
+#: Bytes that a pipe holds at the most, where a command has made it as large as it may.
+PIPES_HOLD = 1 << 20
+
+#: Seconds between two looks at whether a command has ended that has not closed its streams.
+LOOK = 0.05
+
 #: Seconds between SIGTERM and SIGKILL for a command whose job is told to stop.
 GRACE = 5.0
 
@@ -339,22 +345,44 @@ os.register_at_fork(after_in_child=_in_forked_process)
 
 
 def _read_all(process: subprocess.Popen[bytes], kept: Mapping[str, Kept]) -> None:
-    """Read both streams until both are closed, so that neither can fill up and stop the command."""
+    """Read both streams, so that neither can fill up and stop the command, until both are closed or it has ended.
+
+    What it leaves running in the background may hold them open for as long as it likes.
+    """
     with selectors.DefaultSelector() as selector:
         streams: dict[str, IO[bytes] | None] = {"stdout": process.stdout, "stderr": process.stderr}
         for name, stream in streams.items():
             if stream is not None:
                 selector.register(stream, selectors.EVENT_READ, kept[name])
         while selector.get_map():
-            for key, _ in selector.select():
-                data = os.read(key.fd, READ_SIZE)
-                try:
-                    key.data.add(data)
-                except _Unread:  # the command is told in the same way, by the next that it writes
-                    data = b""
-                if not data:
-                    selector.unregister(key.fileobj)
-                    key.fileobj.close()  # type: ignore[union-attr]  # a file, as was registered
+            ended = process.poll() is not None
+            ready = [key for key, _ in selector.select(0 if ended else LOOK)]
+            for key in ready:
+                _read(selector, key)
+            if ended:
+                _read_the_rest(selector)
+                return
+
+
+def _read_the_rest(selector: selectors.BaseSelector) -> None:
+    """Read what is in the pipes of a command that has ended, and no more than they hold."""
+    for _ in range(PIPES_HOLD // READ_SIZE):
+        ready = [key for key, _ in selector.select(0)]
+        if not ready:
+            return
+        for key in ready:
+            _read(selector, key)
+
+
+def _read(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
+    data = os.read(key.fd, READ_SIZE)
+    try:
+        key.data.add(data)
+    except _Unread:  # the command is told in the same way, by the next that it writes
+        data = b""
+    if not data:
+        selector.unregister(key.fileobj)
+        key.fileobj.close()  # type: ignore[union-attr]  # a file, as was registered
 
 
 @contextlib.contextmanager

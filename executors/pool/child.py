@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
-from time import monotonic_ns, perf_counter_ns
+from time import monotonic, monotonic_ns, perf_counter_ns, sleep
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from executors.pool import frames, page, values
@@ -46,6 +46,10 @@ _OWN_REASONS: Final[dict[type[BaseException], Reason]] = {
 #: Bytes of a payload that are read into memory that is kept, to spare the system the trouble of finding new one.
 _SHORT_PAYLOAD: Final = 64 * 1024
 _KEPT_BUFFER: Final = 32 * 1024 * 1024
+#: Signals by which a program is told to stop; Ctrl-C is ignored by its children anyway.
+STOPS: Final = (signal.SIGTERM, signal.SIGHUP)
+#: Seconds within which the program says that it was told to stop, too, and seconds between two looks at that.
+_STOP_WITHIN, _LOOK = 1.0, 0.01
 #: Bytes that the meta of a job may take, encoded.
 META_LIMIT: Final = 64 * 1024
 
@@ -60,6 +64,8 @@ class ChildSettings(Record):
     initargs: tuple[Any, ...] = ()
     #: Whether what jobs print is kept with them; else it goes where the parent's output goes.
     capture: bool = False
+    #: Whether the program may let jobs go on when it is told to stop: then its signals, sent to all, do not end them.
+    outlasts_stop: bool = False
 
 
 def serve(rendezvous: socket.socket, settings: ChildSettings) -> NoReturn:
@@ -89,6 +95,9 @@ def _in_forked_process() -> None:
     if child is not None:
         runner.disown()
         child.abandon()
+        for number in STOPS:
+            if getattr(signal.getsignal(number), "__self__", None) is child:
+                signal.signal(number, signal.SIG_DFL)
 
 
 os.register_at_fork(after_in_child=_in_forked_process)
@@ -169,6 +178,10 @@ class Child:
 
         multiprocessing.current_process().daemon = False
         signal.signal(RELEASE, self._release)
+        if settings.outlasts_stop:
+            for number in STOPS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, self._told_to_stop)
         if settings.initializer is not None:
             try:
                 with clock.known(self.clock), clock.paused():
@@ -191,6 +204,19 @@ class Child:
             self.words[page.INTERRUPT] = page.RAISED
             raise KeyboardInterrupt
         self._execution.release()
+
+    def _told_to_stop(self, number: int, _frame: FrameType | None) -> None:
+        """Leave a signal to the program if it was sent to all of its processes; die of it if it was for this one.
+
+        A handler, not SIG_IGN: programs that a job starts would inherit that.
+        """
+        deadline = monotonic() + _STOP_WITHIN
+        while not self.words[page.LEAVING]:
+            if monotonic() > deadline:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+                return
+            sleep(_LOOK)
 
     def work(self) -> None:
         """Serve orders until the parent closes the line, or the share of tasks is done."""

@@ -445,13 +445,14 @@ class Dispatcher:
 
     def give_up(self) -> None:
         """Start nothing more and kill what runs."""
-        self._given_up = True
+        self._given_up = self._overseer.ending = True
         self.kill_children()
 
     def wind_down(self) -> None:
         """Start nothing more; what children have in store comes back to the backlog, what runs goes on."""
         self._given_up = True
         for slot in self.books.slots.values():
+            slot.line.page.words[page.LEAVING] = 1
             self._overseer.stop(slot)
 
     def interrupt(self) -> None:

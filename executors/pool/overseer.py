@@ -324,7 +324,7 @@ class Overseer:
         verdicts = self._verdicts.pop(slot, [])
         printed = last_words(slot.line.output)
         dispatcher.forget(slot)
-        if slot.ready and not self.ending:
+        if slot.ready and not slot.retiring and not self.ending:
             log.info("child_died", pid=slot.line.pid, jobs=slot.busy_jobs)
         if slot.frames:
             running = {

@@ -14,6 +14,7 @@
     TOTAL
     NOTES    child        reports of what jobs said (PROGRESS, NOTE) that it has sent
     IMPORTING child       monotonic ns at which it began to import something, or its initializer, 0 otherwise
+    LEAVING  parent       1 when the program was told to stop, and lets what runs go on
     INTERRUPT both        ASKED by the parent: raise KeyboardInterrupt in the running job; RAISED by the child
 
     | words (4 KiB) | journal half 0 | journal half 1 | arguments 0 | arguments 1 |
@@ -36,8 +37,8 @@ ARGUMENT_REGIONS: Final = 2
 PAGE_BYTES: Final = WORDS_BYTES + (JOURNAL_HALVES + ARGUMENT_REGIONS) * REGION_BYTES
 
 _LINE = 8  # words per cache line
-COMMIT, CLAIM, PHASE, START, TAKEN, STOP, CANCEL, CONSUMED, TOLD, DONE, TOTAL, NOTES, IMPORTING, INTERRUPT = (
-    _LINE * n for n in range(14)
+COMMIT, CLAIM, PHASE, START, TAKEN, STOP, CANCEL, CONSUMED, TOLD, DONE, TOTAL, NOTES, IMPORTING, INTERRUPT, LEAVING = (
+    _LINE * n for n in range(15)
 )
 
 IDLE, DECODING, RUNNING, DEFINING = range(4)

@@ -84,6 +84,7 @@ class Hands:
             initializer=initializer,
             initargs=initargs,
             capture=capture,
+            outlasts_stop=True,
         )
         self._crew = Crew(self.processes, self._start_method, settings)
         self.dispatcher = self._crew.dispatcher

@@ -224,6 +224,7 @@ def test_children_ignore_ctrl_c(queue: TaskQueue) -> None:
     assert queue.submit(signal_oneself, int(signal.SIGINT)).result(timeout=PATIENCE) == "undisturbed"
 
 
+@pytest.mark.needs("start_methods", why="a worker's processes leave its signals to it: tests/faults/durable")
 def test_parent_handlers_are_not_inherited(queue: TaskQueue) -> None:
     """A signal handler of the parent program does not run in its children."""
     assert queue.submit(handler_of, int(signal.SIGTERM)).result(timeout=PATIENCE) == int(signal.SIG_DFL)

@@ -179,3 +179,11 @@ def test_no_descriptor_is_left_to_the_command() -> None:
     os.close(writer)
     assert int(listing) <= 4
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_background_process_holds_nobody() -> None:
+    """A command is done when it has ended, with all that it had printed, whatever it leaves running on its streams."""
+    result = run_command(["sh", "-c", f"sleep 1000 & echo $!; {sys.executable} -c \"print('x' * 60000)\""])
+    pid, text = result["stdout"].split()
+    os.kill(int(pid), signal.SIGKILL)  # fails where it has ended
+    assert (result["exit_code"], len(text)) == (0, 60000)

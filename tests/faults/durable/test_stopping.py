@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
 from taskq import State
+from tests import processes
 from tests.faults.durable.fleet import PATIENCE, check, wait_for_starts
 from tests.sample_tasks import hold, note_item
 from tests.waiting import eventually
@@ -38,6 +40,22 @@ def test_warm_stop(fleet: Fleet, ledger: Ledger, gate: Gate, number: int) -> Non
     fleet.start(processes=1)
     assert [job.result(timeout=PATIENCE) for job in waiting] == list(range(30))
     assert ledger.texts()[2:] == [str(item) for item in range(30)], "what was given back has lost its place"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signal_to_all_processes(fleet: Fleet, ledger: Ledger, gate: Gate, number: int) -> None:
+    """A signal that a process manager sends to all of a worker's processes leaves what runs its grace, too."""
+    worker = fleet.start()
+    running = [fleet.queue.submit(hold, gate.path, ledger.path, f"running {item}") for item in range(2)]
+    eventually(lambda: len(ledger.texts()) == 2, "both jobs to start")
+    for seen in processes.of_session(worker.pid):
+        os.kill(seen.pid, number)
+    eventually(lambda: (found := worker.record()) is None or found.stopping, "the worker to be stopping")
+    gate.open()
+    assert worker.wait(PATIENCE) == 0, worker.log()
+    assert [job.result(timeout=PATIENCE) for job in running] == ["running 0", "running 1"]
+    assert "child_died" not in worker.log()
+    assert len(ledger.texts()) == 2
 
 
 def test_grace_that_is_over(fleet: Fleet, ledger: Ledger, gate: Gate) -> None:

@@ -65,6 +65,7 @@ KEYS: Final[Mapping[str, str]] = {
     "RATE_KEYS": "{p}:rl-keys",  # set of rate limit keys
     "RATE": "{p}:rl:",  # <key>: hash; <key>:allowed, <key>:rate_limited: zsets of ids
     "GROUP": "{p}:group:",  # <name>: set of ids
+    "GROUPS": "{p}:groups",  # set of the groups' names
     # ours
     "LEASES": "{p}:tq:leases",  # zset of our workers' names, by when they are taken for dead
     "PAUSED": "{p}:tq:paused",  # set of queue names
@@ -237,6 +238,7 @@ class Layout:
     RATE_KEYS: str
     RATE: str
     GROUP: str
+    GROUPS: str
     LEASES: str
     PAUSED: str
     PRIORITIES: str

@@ -107,6 +107,11 @@ release = function(first)
       if verdict == 'met' then
         call('ZREM', K_DEFERRED .. j[2], waiting)
         call('SREM', K_JOB .. id .. ':dependents', waiting)
+        for _, need in ipairs(call('SMEMBERS', K_DEPENDENCIES .. waiting .. ':dependencies')) do
+          local key = K_JOB .. need .. ':dependents' -- made anew where the one that is needed had ended before
+          local left = call('TTL', key) == -1 and call('TTL', K_JOB .. need) or -1
+          if left > 0 then call('EXPIRE', key, left) elseif left == -2 then call('DEL', key) end
+        end
         if num(j[5]) > now then
           call('HSET', K_JOB .. waiting, F_status, S_SCHEDULED)
           call('ZADD', K_SCHEDULED .. j[2], j[5], waiting)

@@ -18,6 +18,7 @@ local function give(id, queue, fields, worker, base)
   local composite = execution(id, token, worker)
   call('ZADD', K_WIP .. queue, alive, composite)
   call('SADD', wkey .. ':executions', composite)
+  call('EXPIRE', wkey .. ':executions', T_ALIVE + 60)
   call('HSET', wkey, F_state, 'busy', F_parked, '')
   call('PUBLISH', K_HAND .. worker, cmsgpack.pack({base, stamp, entry_of(id, token, queue, told, 0)}))
 end

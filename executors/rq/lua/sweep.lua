@@ -87,6 +87,13 @@ local function settled(queue)
   end
 end
 
+-- A part of a sorted set, another one each time where it is large
+local function some_of(key, count)
+  local first = math.max(0, call('ZCARD', key) - count)
+  if first > 0 then first = math.floor(now * 1000) % (first + 1) end
+  return call('ZRANGE', key, first, first + count - 1)
+end
+
 local function tidy(queue)
   promote(queue)
   if reap == 1 then
@@ -106,13 +113,29 @@ local function tidy(queue)
   if call('EXISTS', K_QUEUE .. queue) == 0 then call('DEL', K_PRIORITIES .. queue) end
   call('ZREMRANGEBYSCORE', K_FINISHED .. queue, 0, now)
   call('ZREMRANGEBYSCORE', K_FAILED .. queue, 0, now)
-  for _, id in ipairs(call('ZRANGE', K_CANCELED .. queue, 0, 49)) do
-    if call('EXISTS', K_JOB .. id) == 0 then call('ZREM', K_CANCELED .. queue, id) end
+  for _, id in ipairs(some_of(K_CANCELED .. queue, 50)) do
+    local left = call('TTL', K_JOB .. id)
+    if left == -2 then
+      call('ZREM', K_CANCELED .. queue, id)
+    elseif left == -1 then -- a stock client has cancelled it, and would keep it for ever
+      keep(id, tonumber(call('HGET', K_JOB .. id, F_result_ttl) or 604800) or 604800)
+    end
+  end
+end
+
+-- RQ's groups forget jobs that are not kept any more, and go with the last of them. Source: rq 3.0.0 group.py cleanup.
+local function tidy_groups()
+  for _, name in ipairs(call('SRANDMEMBER', K_GROUPS, 10)) do
+    for _, id in ipairs(call('SRANDMEMBER', K_GROUP .. name, 100)) do
+      if call('EXISTS', K_JOB .. id) == 0 then call('SREM', K_GROUP .. name, id) end
+    end
+    if call('EXISTS', K_GROUP .. name) == 0 then call('SREM', K_GROUPS, name) end
   end
 end
 
 -- A damaged key of one queue must not keep the others from being swept
 for _, key in ipairs(call('SMEMBERS', K_QUEUES)) do pcall(tidy, string.sub(key, #K_QUEUE + 1)) end
+pcall(tidy_groups)
 for _, wkey in ipairs(call('SMEMBERS', K_WORKERS)) do
   if call('EXISTS', wkey) == 0 then call('SREM', K_WORKERS, wkey) end
 end

@@ -443,6 +443,15 @@ class Store(ABC):
     def queues(self) -> list[QueueRecord]:
         """Return all queues that have jobs, workers or a pause, by name."""
 
+    def some_queues(self, most: int, first: Collection[str] = ()) -> tuple[list[QueueRecord], int]:
+        """Return what `queues` does, but of no more than `most` names, and how many names were left out.
+
+        Those of `first` come before others. It is for those who only look: names cost whoever makes them nothing.
+        """
+        found = self.queues()
+        chosen = sorted(found, key=lambda record: (record.name not in first, record.name))[:most]
+        return sorted(chosen, key=lambda record: record.name), len(found) - len(chosen)
+
     @abstractmethod
     def workers(self) -> list[WorkerRecord]:
         """Return the workers that are alive."""

@@ -10,21 +10,35 @@ from taskq.states import State
 from taskq.store import QueueRecord, WorkerRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from executors.rq.home import Home
     from taskq.store import JobRecord
 
-__all__ = ["find_jobs", "queues", "workers"]
+__all__ = ["find_jobs", "queues", "some_queues", "workers"]
 
 #: Ids read from one registry at most, when a filter has to look at many jobs to find few.
 DEPTH: Final = 20_000
 
+#: Queues that are read in one round trip; and those that are looked at for jobs of any queue.
+TOGETHER: Final = 1_000
 
-def queue_names(store: Home) -> list[str]:
-    """Return the names of all queues that RQ knows."""
-    start = len(store.layout.QUEUE)
-    return sorted(key.decode()[start:] for key in store.line.command("SMEMBERS", store.layout.QUEUES))
+#: The states whose jobs are counted, in the order of the commands.
+COUNTED: Final = (
+    State.QUEUED,
+    State.RUNNING,
+    State.SCHEDULED,
+    State.BLOCKED,
+    State.SUCCEEDED,
+    State.FAILED,
+    State.CANCELLED,
+)
+
+
+def _looked_at(store: Home) -> list[str]:
+    """Return the names of the queues in which jobs of any queue are looked for: all, unless there are very many."""
+    paused, served, others = _names_of(store, TOGETHER)
+    return list(dict.fromkeys((*sorted(paused), *sorted(served), *sorted(others))))[:TOGETHER]
 
 
 # --- jobs
@@ -34,7 +48,7 @@ def find_jobs(
     store: Home, states: Collection[State], *, queue: str | None, task: str | None, limit: int, offset: int
 ) -> list[JobRecord]:
     """Return jobs without payloads, newest first."""
-    names = [queue] if queue is not None else queue_names(store)
+    names = [queue] if queue is not None else _looked_at(store)
     wanted = frozenset(states) or frozenset(State)
     depth = min(DEPTH, max(offset + limit, 100) if task is None else DEPTH)
     ids = _ids(store, names, wanted, depth)
@@ -74,50 +88,74 @@ def _reads(store: Home, name: str, states: frozenset[State], depth: int) -> list
 
 def queues(store: Home) -> list[QueueRecord]:
     """Return all queues that have jobs, workers or a pause, by name."""
+    paused, served, others = _names_of(store)
+    return _records(store, sorted({*paused, *served, *others}), paused)
+
+
+def some_queues(store: Home, most: int, first: Collection[str]) -> tuple[list[QueueRecord], int]:
+    """Return the queues of no more than `most` names, and how many names were left out."""
+    paused, served, others = _names_of(store, most)
+    names = list(dict.fromkeys((*first, *sorted(paused), *sorted(served), *sorted(others))))[:most]
+    known = store.line.command("SCARD", store.layout.QUEUES)
+    return _records(store, sorted(names), paused), max(0, known - len(names))
+
+
+def _names_of(store: Home, most: int | None = None) -> tuple[set[str], set[str], set[str]]:
+    """Return the names of queues that are paused, that workers serve, and that RQ knows; not many more than `most`."""
     layout = store.layout
     start = len(layout.QUEUE)
-    members, paused_bytes, worker_keys = store.line.commands(
-        [("SMEMBERS", layout.QUEUES), ("SMEMBERS", layout.PAUSED), ("SMEMBERS", layout.WORKERS)]
-    )
-    paused = {name.decode() for name in paused_bytes}
-    names = {key.decode()[start:] for key in members} | paused
-    if worker_keys:
-        lists = store.line.commands([("HGET", key, FIELDS["queues"]) for key in worker_keys])
-        names |= {name for entry in lists if entry for name in entry.decode().split(",")}
-    return [record for name in sorted(names) if (record := _queue(store, name, paused=name in paused)) is not None]
+    reads = [_members(store, key, most) for key in (layout.QUEUES, layout.PAUSED, layout.WORKERS)]
+    members, paused, worker_keys = reads
+    lists = store.line.commands([("HGET", key, FIELDS["queues"]) for key in worker_keys]) if worker_keys else []
+    served = {name for entry in lists if entry for name in entry.decode().split(",")}
+    return {name.decode() for name in paused}, served, {key.decode()[start:] for key in members}
 
 
-def _queue(store: Home, name: str, *, paused: bool) -> QueueRecord | None:
-    layout = store.layout
-    counts = store.line.commands(
-        [
-            ("LLEN", layout.QUEUE + name),
-            ("ZCARD", layout.WIP + name),
-            ("ZCARD", layout.SCHEDULED + name),
-            ("ZCARD", layout.DEFERRED + name),
-            ("ZCOUNT", layout.FINISHED + name, "(0", "+inf"),
-            ("ZCARD", layout.FAILED + name),
-            ("ZCARD", layout.CANCELED + name),
-            ("LINDEX", layout.QUEUE + name, 0),
-            ("SCARD", layout.WORKERS_OF + name),
+def _members(store: Home, key: str, most: int | None) -> list[bytes]:
+    """Return the members of a set: all, or where there are far more than `most`, about so many."""
+    if most is None or store.line.command("SCARD", key) <= most * 2:
+        return list(store.line.command("SMEMBERS", key))
+    return list(store.line.command("SSCAN", key, 0, "COUNT", most)[1])
+
+
+def _records(store: Home, names: Sequence[str], paused: Collection[str]) -> list[QueueRecord]:
+    """Return the queues of these names, but those that have nothing; read in few round trips."""
+    found: list[QueueRecord] = []
+    for at in range(0, len(names), TOGETHER):
+        part = names[at : at + TOGETHER]
+        replies = store.line.commands([command for name in part for command in _counts(store, name)])
+        size = len(replies) // len(part)
+        rows = [replies[index * size : (index + 1) * size] for index in range(len(part))]
+        oldest = {name: row[-2].decode() for name, row in zip(part, rows, strict=True) if row[-2]}
+        reads = [("HGET", store.layout.JOB + job_id, FIELDS["created_at"]) for job_id in oldest.values()]
+        instants = dict(zip(oldest, store.line.commands(reads) if reads else [], strict=True))
+        found += [
+            QueueRecord(
+                name=name,
+                counts=dict(zip(COUNTED, row, strict=False)),
+                oldest_at=moment_of(instants.get(name)),
+                paused=name in paused,
+            )
+            for name, row in zip(part, rows, strict=True)
+            if any(row[: len(COUNTED)]) or row[-1] or name in paused
         ]
-    )
-    states = (
-        State.QUEUED,
-        State.RUNNING,
-        State.SCHEDULED,
-        State.BLOCKED,
-        State.SUCCEEDED,
-        State.FAILED,
-        State.CANCELLED,
-    )
-    oldest, crew = counts[7], counts[8]
-    if not any(counts[:7]) and not crew and not paused:
-        return None
-    at = store.line.command("HGET", layout.JOB + oldest.decode(), FIELDS["created_at"]) if oldest else None
-    return QueueRecord(
-        name=name, counts=dict(zip(states, counts, strict=False)), oldest_at=moment_of(at), paused=paused
-    )
+    return found
+
+
+def _counts(store: Home, name: str) -> list[tuple[Any, ...]]:
+    """Return the commands for a queue: how many jobs in each state of COUNTED, the oldest, how many workers."""
+    layout = store.layout
+    return [
+        ("LLEN", layout.QUEUE + name),
+        ("ZCARD", layout.WIP + name),
+        ("ZCARD", layout.SCHEDULED + name),
+        ("ZCARD", layout.DEFERRED + name),
+        ("ZCOUNT", layout.FINISHED + name, "(0", "+inf"),
+        ("ZCARD", layout.FAILED + name),
+        ("ZCARD", layout.CANCELED + name),
+        ("LINDEX", layout.QUEUE + name, 0),
+        ("SCARD", layout.WORKERS_OF + name),
+    ]
 
 
 # --- workers

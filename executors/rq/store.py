@@ -203,6 +203,9 @@ class RQStore(Store):
     def queues(self) -> list[QueueRecord]:
         return inventory.queues(self)
 
+    def some_queues(self, most: int, first: Collection[str] = ()) -> tuple[list[QueueRecord], int]:
+        return inventory.some_queues(self, most, first)
+
     def workers(self) -> list[WorkerRecord]:
         return inventory.workers(self)
 

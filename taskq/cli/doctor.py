@@ -37,6 +37,9 @@ Examples:
   taskq doctor --url redis://queue-host/0 --json
 """
 
+#: Queues that are looked at, and findings about them that are told.
+QUEUES, TROUBLES = 500, 20
+
 #: Seconds that a job may wait until that is worth a warning, when workers are there.
 LONG_WAIT = 60.0
 
@@ -92,7 +95,8 @@ def _wrapped(text: str, screen: Screen) -> list[str]:
 
 def _of_work(store: Store, told: Collection[str]) -> Iterator[Finding]:
     """Yield what the queues and workers show, whatever the store; `told`: topics of which it has spoken."""
-    queues, workers = store.queues(), store.workers()
+    workers = store.workers()
+    queues, more = store.some_queues(QUEUES)
     if "workers" not in told:
         yield _about_workers(workers)
     for worker in workers:
@@ -103,8 +107,7 @@ def _of_work(store: Store, told: Collection[str]) -> Iterator[Finding]:
                 text=f"worker {worker.name} is taskq {worker.version}, this is {__version__}",
                 cure="install the same version everywhere, then restart the worker",
             )
-    for queue in queues:
-        yield from _about_queue(queue, workers)
+    yield from _about_queues(queues, more, workers)
     yield from _about_waits(store, workers)
     yield from _about_failures(store.list(states=(State.FAILED,), limit=FAILED_SEEN))
 
@@ -135,6 +138,16 @@ def _about_workers(workers: Sequence[WorkerRecord]) -> Finding:
     hosts = len({worker.host for worker in workers})
     text = f"{len(workers)} running on {hosts} machine{'s' * (hosts > 1)}, {slots} jobs at once"
     return Finding(topic="workers", level="ok", text=text)
+
+
+def _about_queues(queues: Sequence[QueueRecord], more: int, workers: Sequence[WorkerRecord]) -> Iterator[Finding]:
+    """Yield what the queues show; of many troubles of one kind only the first."""
+    troubles = [finding for queue in queues for finding in _about_queue(queue, workers)]
+    yield from troubles[:TROUBLES]
+    if troubles[TROUBLES:] or more:
+        text = f"and {len(troubles[TROUBLES:]):,} more findings about queues"
+        others = f"; {more:,} more queues were not looked at" if more else ""
+        yield Finding(topic="queues", level="warning", text=text + others, cure="taskq queues shows all of them")
 
 
 def _about_queue(queue: QueueRecord, workers: Sequence[WorkerRecord]) -> Iterator[Finding]:

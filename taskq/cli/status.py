@@ -45,6 +45,9 @@ Examples:
 #: Jobs shown unless --limit says otherwise.
 LIMIT = 10
 
+#: Queues shown and looked at.
+QUEUES = 500
+
 #: Seconds between two looks of --watch.
 EVERY = 1.0
 
@@ -68,10 +71,15 @@ class JobsOrQueues:
     queues: Sequence[QueueRecord] | None = None
     workers: Sequence[WorkerRecord] = ()
     missing: Sequence[str] = ()
+    left_out: int = 0
 
     def document(self) -> dict[str, Any]:
         """Return it for programs."""
-        queues = {} if self.queues is None else {"queues": [queue_document(q, self.workers) for q in self.queues]}
+        queues: dict[str, Any] = (
+            {} if self.queues is None else {"queues": [queue_document(q, self.workers) for q in self.queues]}
+        )
+        if self.left_out:
+            queues["queues_left_out"] = self.left_out
         return {**queues, "jobs": [job_document(record) for record in self.jobs]}
 
     def lines(self, screen: Screen) -> list[Line]:
@@ -80,7 +88,8 @@ class JobsOrQueues:
             return fact_lines(self.jobs[0], self.now, screen) if len(self.jobs) == 1 else self._jobs(screen)
         rows = [queue_row(record, self.workers, self.now) for record in self.queues]
         queues = table(QUEUE_COLUMNS, rows, screen) if rows else [[("no queues yet", "dim")]]
-        return [*queues, [], *self._jobs(screen)]
+        more = [[(f"and {self.left_out:,} more: taskq queues shows all", "dim")]] if self.left_out else []
+        return [*queues, *more, [], *self._jobs(screen)]
 
     def _jobs(self, screen: Screen) -> list[Line]:
         if not self.jobs:
@@ -128,8 +137,10 @@ def look(store: Store, wanted: Wanted) -> JobsOrQueues:
         return JobsOrQueues(now=time.time(), jobs=[record for record in found if record is not None], missing=missing)
     jobs = store.list(states=wanted.states, queue=wanted.queue, limit=wanted.limit) if wanted.limit else []
     workers = store.workers()
-    queues = [record for record in as_it_runs(store.queues(), workers) if wanted.queue in (None, record.name)]
-    return JobsOrQueues(now=time.time(), jobs=jobs, queues=queues, workers=workers)
+    seen, more = store.some_queues(QUEUES, () if wanted.queue is None else (wanted.queue,))
+    queues = [record for record in as_it_runs(seen, workers) if wanted.queue in (None, record.name)]
+    left_out = more if wanted.queue is None else 0
+    return JobsOrQueues(now=time.time(), jobs=jobs, queues=queues, workers=workers, left_out=left_out)
 
 
 def _watch(store: Store, wanted: Wanted, seen: JobsOrQueues, every: float, *, as_json: bool) -> JobsOrQueues:

@@ -183,6 +183,9 @@ class LocalExecutor(Executor):
         if isinstance(error, KeyboardInterrupt) and not self._crew.is_foreign():
             self._take_no_more(cancel=True)
             self._crew.finish_at_once(LEAVING_GRACE)
+        elif error is not None and not (self._crew.is_foreign() or self._dispatcher.is_this_thread()):
+            self._take_no_more(cancel=True)
+            self._crew.finish_after(error, LEAVING_GRACE)
         else:
             super().leave(error)
 

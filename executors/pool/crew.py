@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Seconds that interrupted jobs get before a word is said of them.
 _MOMENT: Final = 0.3
+#: Seconds after which it is said that an error waits for what runs.
+_WORD_AFTER: Final = 1.0
 
 
 class Crew:
@@ -94,6 +96,20 @@ class Crew:
                 _say(f"interrupted, and with it {_jobs(running)}; what runs on for {grace:g} s is killed")
                 if not self._wait_until_idle(grace - _MOMENT):
                     _say(f"killed {_jobs(dispatcher.ask(dispatcher.busy_children, 0))}")
+        finally:
+            self.finish(0)
+
+    def finish_after(self, error: BaseException, grace: float) -> None:
+        """End everything because of an error: what runs gets `grace` seconds, and after one of them a word says so."""
+        if self.is_foreign() or self.ended.is_set():
+            return
+        first = min(_WORD_AFTER, grace)
+        try:
+            if not self._wait_until_idle(first):
+                running = self.dispatcher.ask(self.dispatcher.busy_children, 0)
+                _say(f"left by {type(error).__name__}; {_jobs(running)} may take {grace:g} s, then killed")
+                if not self._wait_until_idle(grace - first):
+                    _say(f"killed {_jobs(self.dispatcher.ask(self.dispatcher.busy_children, 0))}")
         finally:
             self.finish(0)
 

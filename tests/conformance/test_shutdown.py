@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskq import State, executor
+from executors import local
+from executors.pool import crew
+from taskq import State
 from taskq.errors import QueueClosed
 from tests.sample_tasks import Thing, hold, make_thing, nap, nothing, square
 from tests.waiting import PATIENCE, eventually
@@ -155,10 +157,15 @@ def test_with_and_an_error(make_queue: Callable[..., TaskQueue]) -> None:
 
 
 def test_with_and_an_error_while_jobs_run(
-    make_queue: Callable[..., TaskQueue], gate: Gate, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    make_queue: Callable[..., TaskQueue],
+    gate: Gate,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """An exception leaves the block though a job in it never ends; in a store the job goes on, else it is killed."""
-    monkeypatch.setattr(executor, "LEAVING_GRACE", 0.1)
+    monkeypatch.setattr(local, "LEAVING_GRACE", 0.2)
+    monkeypatch.setattr(crew, "_WORD_AFTER", 0.1)
     with pytest.raises(LookupError, match="in the block"), make_queue(processes=1) as queue:
         jobs = [queue.submit(hold, gate.path, ledger.path) for _ in range(3)]
         eventually(ledger.texts, "the first job to start")
@@ -168,6 +175,7 @@ def test_with_and_an_error_while_jobs_run(
         assert [job.result(timeout=PATIENCE) for job in jobs] == ["held"] * 3
     else:
         assert all(job.cancelled() for job in jobs)
+        assert "left by LookupError; 1 running job may take 0.2 s" in capsys.readouterr().err
 
 
 def test_shutdown_in_a_callback(make_queue: Callable[..., TaskQueue]) -> None:

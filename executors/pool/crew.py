@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from executors.pool.channel import Rendezvous
 from executors.pool.children import Children
 from executors.pool.dispatcher import Dispatcher
+from executors.pool.processes import refuse_while_importing
 
 if TYPE_CHECKING:
     from executors.pool.child import ChildSettings
@@ -35,6 +36,7 @@ class Crew:
     """Start on construction, end by `finish`. Safe to use from several threads."""
 
     def __init__(self, processes: int, start_method: str, settings: ChildSettings) -> None:
+        refuse_while_importing()
         self._pid = os.getpid()
         #: Whether new work is taken.
         self.accepting = True

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from executors.pool import frames, page, values
 from executors.pool.output import last_words, said_by, trim
+from executors.pool.processes import NO_GUARD
 from executors.pool.work import Calls, Chunk
 from taskq.log import get_logger
 from taskq.result import describe_exit
@@ -157,6 +158,13 @@ class Overseer:
         return None if slot is None or slot.dead else slot
 
     def _died_early(self, pid: int, exitcode: int | None) -> None:
+        if exitcode == NO_GUARD:
+            self._count_start_failure(
+                _START_FAILURES,
+                "child processes do not start: they import this program, which makes its queue as it is imported: put "
+                'the lines that make it, and what follows, under `if __name__ == "__main__":`',
+            )
+            return
         weight = _WEIGHT_OF_OUTSIDE_KILL if exitcode in _OUTSIDE_KILLS else 1.0
         self._count_start_failure(
             weight,

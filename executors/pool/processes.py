@@ -12,6 +12,7 @@ import multiprocessing
 import multiprocessing.context
 import multiprocessing.queues
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -19,7 +20,10 @@ import weakref
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from taskq.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +33,27 @@ if TYPE_CHECKING:
 _BACKOFF, _BACKOFF_MAX = 0.01, 2.0
 #: The exit code of a process that could not be started.
 _EXIT_NOT_STARTED = 255
+
+
+#: The exit code of a child whose program makes a pool while the child imports it.
+NO_GUARD: Final = 114
+
+
+def refuse_while_importing() -> None:
+    """Start no pool in a process that is still importing the program that started it.
+
+    Raises:
+        ConfigError: the process was started by somebody else's pool; one of ours ends, and its parent says why.
+    """
+    process = multiprocessing.current_process()
+    if not getattr(process, "_inheriting", False):
+        return
+    if "TaskqPoolWorker" in process.name:
+        os._exit(NO_GUARD)
+    raise ConfigError(
+        "a child process is importing this program, which makes a queue as it is imported: put that under "
+        '`if __name__ == "__main__":`'
+    )
 
 
 class Watcher(Protocol):
@@ -115,6 +140,37 @@ def _close_left_pipes(error: Exception) -> None:
 _PIPE_NAMES: Final = ("parent_r", "child_w", "child_r", "parent_w")
 
 
+class _MainProgram:
+    """The main module of a program that multiprocessing does not import in children: of a package, folder or zip file.
+
+    When it is unpickled, it is imported, under the name that multiprocessing gives to others.
+    """
+
+    def __reduce__(self) -> Any:
+        main = sys.modules["__main__"]
+        name = getattr(getattr(main, "__spec__", None), "name", None) or ""
+        place = os.path.dirname(os.path.abspath(getattr(main, "__file__", None) or ""))  # noqa: PTH100, PTH120
+        if name == "__main__":
+            return _import_main, ("", place)
+        return (_import_main, (name, "")) if name.endswith(".__main__") else (str, ())
+
+
+def _import_main(name: str, place: str) -> None:
+    """Run the main module in a child, without what stands under `if __name__ == "__main__":`."""
+    if sys.modules["__main__"].__name__ == "__mp_main__":  # imported before
+        return
+    import runpy  # noqa: PLC0415  # few programs need it
+
+    main = ModuleType("__mp_main__")
+    content = (
+        runpy.run_module(name, run_name="__mp_main__", alter_sys=True)
+        if name
+        else runpy.run_path(place, run_name="__mp_main__")
+    )
+    main.__dict__.update(content)
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = main
+
+
 class _Watched:
     """Mixed into the Process class of each start method."""
 
@@ -129,7 +185,7 @@ class _Watched:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the parent's side behind when a process object is sent to its process."""
-        return {**self.__dict__, "policy": None}
+        return {"main": _MainProgram(), **self.__dict__, "policy": None}  # in this order: the rest may be of its names
 
     def start(self) -> None:
         assert self.policy is not None  # noqa: S101  # set by the context, kept in the parent

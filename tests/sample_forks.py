@@ -139,5 +139,17 @@ def run_with_preexec() -> int:
     return subprocess.run([TRUE], preexec_fn=os.getpid, check=False).returncode  # the point
 
 
+def leave_an_orphan() -> int:
+    """Start a program that starts another and ends; give the other."""
+    return int(
+        subprocess.run(["/bin/sh", "-c", "sleep 0.1 >/dev/null & echo $!"], check=True, capture_output=True).stdout
+    )
+
+
+def is_there(process: int) -> bool:
+    """Tell whether there is a process of this number, were it a zombie, as the job's process sees it."""
+    return os.path.exists(f"/proc/{process}")
+
+
 def _code_of(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from executors.worker.hands import Hands
 from executors.worker.health import Health
 from executors.worker.loop import CLEAN, Loop, Plan
+from executors.worker.orphans import reaped
 from taskq import envelope
 from taskq.errors import ConfigError
 from taskq.log import get_logger
@@ -110,6 +111,7 @@ class Worker:
             BackendUnavailable: the store cannot be reached at the start.
         """
         with ExitStack() as resources:
+            resources.enter_context(reaped())
             health = None if self._health is None else resources.enter_context(closing(Health(*self._health)))
             with _hangups_blocked():
                 hands = resources.enter_context(closing(Hands(**self._pool)))

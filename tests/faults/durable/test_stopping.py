@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,10 @@ import pytest
 from taskq import State
 from tests import processes
 from tests.faults.durable.fleet import PATIENCE, check, wait_for_starts
+from tests.sample_forks import is_there, leave_an_orphan
 from tests.sample_tasks import hold, note_item
 from tests.waiting import eventually
+from tests.worker_process import IMPORTS
 
 if TYPE_CHECKING:
     from tests.conftest import Gate
@@ -131,3 +134,15 @@ def test_max_jobs(fleet: Fleet, ledger: Ledger) -> None:
     assert sum(fleet.has_ended(job.id) for job in jobs) == 10
     fleet.start()
     check(jobs, ledger)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare")
+def test_process_1_reaps_orphans(fleet: Fleet) -> None:
+    """A worker that is process 1, as in a container without an init, leaves no zombie of what jobs have left."""
+    fleet.start(
+        prefix=("unshare", "--fork", "--pid", "--mount-proc", "--kill-child"),
+        imports=(*IMPORTS, "tests.sample_forks"),
+    )
+    orphan = fleet.queue.submit(leave_an_orphan).result(timeout=PATIENCE)
+    gone = "the orphan to be reaped by its worker"
+    eventually(lambda: not fleet.queue.submit(is_there, orphan).result(timeout=PATIENCE), gone)

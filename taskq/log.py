@@ -27,6 +27,14 @@ LogFormat = Literal["console", "json"]
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
+#: What turns the order of signs around, or ends a line.
+TURNING = r"[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+
+
+#: What a terminal obeys; in fields structlog escapes it.
+CONTROL = r"[\x00-\x08\x0a-\x1f\x7f-\x9f]"
+
+
 class _Chosen:
     """Remember what `configure` was asked for, until the first line needs it."""
 
@@ -138,7 +146,24 @@ def _renderers(structlog: Any, format: LogFormat) -> list[Any]:  # noqa: A002 - 
         return [structlog.processors.JSONRenderer(default=str)]
     colors = sys.stderr is not None and sys.stderr.isatty()
     plain = structlog.dev.plain_traceback  # boxes and local variables belong in a debugger
-    return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
+    return [_show, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
+
+
+def _show(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Keep what comes from jobs from looking like lines of this log, or turning its signs around.
+
+    A traceback has lines of its own, which are indented.
+    """
+    import re  # noqa: PLC0415 - structlog has imported it
+
+    shown = {name: re.sub(TURNING, _escaped, value) if type(value) is str else value for name, value in event.items()}
+    if isinstance(trace := shown.get("exception"), str):
+        shown["exception"] = "\n".join(f"    {re.sub(CONTROL, _escaped, line)}" for line in trace.splitlines())
+    return shown
+
+
+def _escaped(match: Any) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 def _mask(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

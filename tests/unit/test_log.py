@@ -126,6 +126,18 @@ def test_a_traceback_tells_no_secret(form: log.LogFormat, capsys: pytest.Capture
     assert "s3cret" not in told
 
 
+def test_a_job_s_words_are_no_lines_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither a field nor a traceback begins a line, moves the cursor, or turns signs around."""
+    log.configure("console", "info")
+    evil = "x\x1b[2J\u202egpj\n2026-01-01T00:00:00Z [info] all is well\r\x9b31m\u2028y"
+    log.get_logger("x").info("failed", error=evil, exception=f"Traceback\nValueError: {evil}")
+    err = capsys.readouterr().err
+    lines = err.splitlines()
+    assert sum(line.startswith("20") for line in lines) == 1
+    assert "    ValueError: x" in lines[2]
+    assert not set(err.replace("\n", "")) & set("\x1b\u202e\r\x9b\u2028")
+
+
 def test_configure_again_takes_over(capsys: pytest.CaptureFixture[str]) -> None:
     """The last word counts; `silence` ends it."""
     log.configure("json", "info")

@@ -55,13 +55,22 @@ def part(url: str, shown: str) -> tuple[dict[str, str], str]:
         elif name in REDIS_WORDS:
             rest.append((name, text))
         else:
-            if "@" in query:  # a password with a "?" in it: what is behind that is no setting, and not to be shown
-                raise ConfigError(f"{shown}: write what stands before the @ with %3F for ?, %23 for #, %2F for /")
+            _refuse_split(query, shown)
             hint = did_you_mean(name, (*WORDS, *REDIS_WORDS)) or f"; there is {', '.join(WORDS)}"
             raise ConfigError(f"{shown}: there is no setting {name!r}{hint}")
     if not mark:
         return own, url
     return own, f"{place}?{urlencode(rest)}" if rest else place
+
+
+def _refuse_split(text: str, shown: str) -> None:
+    """Refuse a password with a `/`, `?` or `#` in it, by which the URL falls apart: what follows is not to be shown.
+
+    Raises:
+        ConfigError: there is an "@" in what should be behind the host.
+    """
+    if "@" in text:
+        raise ConfigError(f"{shown}: write what stands before the @ with %2F for /, %3F for ?, %23 for #")
 
 
 def check_database(url: str, shown: str) -> None:
@@ -72,6 +81,8 @@ def check_database(url: str, shown: str) -> None:
     """
     place, _, query = url.partition("?")
     scheme, _, rest = place.partition("://")
+    if scheme.lower() != "unix":
+        _refuse_split(rest.partition("/")[2] + url.partition("#")[2], shown)
     path = "" if scheme.lower() == "unix" else unquote(rest.partition("/")[2])
     said = [path.rstrip("/"), *(text for name, text in parse_qsl(query, keep_blank_values=True) if name == "db")]
     numbers = [text for text in said[:1] if text] + said[1:]

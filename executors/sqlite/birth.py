@@ -1,6 +1,6 @@
 """A connection to a queue file: made anew, led to the newest schema, or refused with the reason.
 
-    no file       ──▶ an empty one, 0600, in a folder 0700 ──▶ tables
+    no file       ──▶ an empty one, 0600 ──▶ tables
     older schema  ──▶ the steps that lack, in one transaction
     newer schema, another program's file, a damaged one, one that was emptied ──▶ an error with the cure; left as it is
 
@@ -15,6 +15,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from executors.sqlite.access import open_own
 from executors.sqlite.errors import damaged, from_os, from_sqlite
 from executors.sqlite.schema import APPLICATION_ID, VERSION, migrate
 from taskq.errors import ConfigError, TaskqError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from executors.sqlite.page import Page
 
-__all__ = ["BUSY_MS", "beside", "connect", "keep_name", "make_file", "make_folder", "open_reader", "open_writer"]
+__all__ = ["BUSY_MS", "beside", "connect", "keep_name", "make_file", "open_reader", "open_writer"]
 
 #: Milliseconds to wait for programs that know nothing of our lock, as the sqlite3 shell.
 BUSY_MS = 5000
@@ -41,15 +42,7 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def make_folder(path: Path) -> None:
-    """Make the folder of a queue file, and those above it that lack, for this user only."""
-    for folder in (path.parent, *path.parent.parents)[::-1]:
-        with contextlib.suppress(FileExistsError):
-            if not folder.is_dir():
-                folder.mkdir(mode=0o700)
-
-
-def make_file(path: Path, page: Page) -> None:
+def make_file(path: Path, page: Page, *, shared: bool = False) -> None:
     """Make an empty file if there is none, readable by this user only.
 
     It is made under another name and then linked: closing a descriptor of the file itself would take SQLite's locks
@@ -61,8 +54,8 @@ def make_file(path: Path, page: Page) -> None:
         raise damaged(path, "it is gone, but its log is there, with jobs in it")
     fresh = beside(path, f"-new-{os.getpid()}")
     try:
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        os.close(descriptor)
+        fresh.unlink(missing_ok=True)  # of a process that has died, whose number we have
+        os.close(open_own(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, shared=shared))
         page.born = False
         with contextlib.suppress(FileExistsError):
             os.link(fresh, path)
@@ -70,10 +63,10 @@ def make_file(path: Path, page: Page) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def open_writer(path: Path, page: Page) -> sqlite3.Connection:
+def open_writer(path: Path, page: Page, *, shared: bool = False) -> sqlite3.Connection:
     """Return the connection by which a process writes; make or lead up the tables. Called under the lock."""
     try:
-        make_file(path, page)
+        make_file(path, page, shared=shared)
         connection = connect(path)
     except OSError as exc:
         raise _hinted(path, from_os(path, exc, "making the queue file")) from exc

@@ -20,7 +20,8 @@ from operator import attrgetter
 from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple
 
-from executors.sqlite.birth import beside, make_folder, open_reader, open_writer
+from executors.sqlite.access import check_folder, check_path
+from executors.sqlite.birth import beside, open_reader, open_writer
 from executors.sqlite.errors import from_os, from_sqlite
 from executors.sqlite.fork import gate, immortal, watch
 from executors.sqlite.inbox import Inbox
@@ -33,6 +34,8 @@ from taskq.log import get_logger
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from executors.sqlite.url import Place
 
 __all__ = ["Connections", "Opened", "gone"]
 
@@ -66,8 +69,9 @@ class Opened(NamedTuple):
 class Connections:
     """Open a queue file for this process, and again for a forked copy when that first uses it; safe from threads."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: Place) -> None:
+        self.path = place.path
+        self._place = place
         self._inherited: list[sqlite3.Connection] = []
         self._closed = False
         self._found = False  # whether the file was there once: it is not made again
@@ -145,13 +149,12 @@ class Connections:
 
     def _open_anew(self) -> Opened:
         try:
-            if not self._found:
-                make_folder(self.path)
-            elif not self.path.exists():
-                raise gone(self.path)
-            lock = StoreLock(beside(self.path, "-lock"))
+            self._check()
+            lock = StoreLock(beside(self.path, "-lock"), shared=self._place.shared)
+        except BackendUnavailable:
+            raise
         except OSError as exc:
-            raise from_os(self.path, exc, "making its folder and its lock file") from exc
+            raise from_os(self.path, exc, "opening its lock file") from exc
         try:
             with lock:
                 opened = self._open_under(lock)
@@ -163,19 +166,33 @@ class Connections:
                 raise from_os(self.path, exc, "opening its log") from exc
             raise
 
+    def _check(self) -> None:
+        """See that what is to be opened is ours, and is there where it is not to be made."""
+        if not self.path.exists():
+            if self._found:
+                raise gone(self.path)
+            if self._place.mode != "rwc":
+                raise BackendUnavailable(
+                    f"{self.path}: there is no queue file: correct the path; whoever submits a job or starts a worker "
+                    "makes one"
+                )
+        check_folder(self.path, shared=self._place.shared)
+        for ending in (FILE, LOG, MEMORY):
+            check_path(beside(self.path, ending), shared=self._place.shared)
+
     def _open_under(self, lock: StoreLock) -> Opened:
         while self._inherited:
             connection = self._inherited.pop()
             connection.close()
             _held.discard(connection)
         with ExitStack() as undo:
-            writer = open_writer(self.path, lock.page)
+            writer = open_writer(self.path, lock.page, shared=self._place.shared)
             undo.callback(writer.close)
             try:
                 writer.execute("SELECT count(*) FROM jobs WHERE n = 0").fetchone()  # opens the log
             except sqlite3.Error as exc:
                 raise from_sqlite(self.path, exc) from exc
-            inbox = Inbox(self.path, lock)
+            inbox = Inbox(self.path, lock, shared=self._place.shared)
             undo.callback(inbox.close)
             log = os.open(beside(self.path, "-wal"), os.O_RDWR | os.O_CLOEXEC)
             undo.callback(os.close, log)
@@ -202,7 +219,8 @@ class Connections:
         if opened is not None and len(self._readers) < IDLE_READERS:
             self._readers.append(connection)
             return
-        lock = StoreLock(beside(self.path, "-lock")) if opened is None else opened.lock
+        shared = self._place.shared
+        lock = StoreLock(beside(self.path, "-lock"), shared=shared) if opened is None else opened.lock
         _close_all([connection], lock, FAREWELL)
         if opened is None:
             lock.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sqlite3
@@ -19,6 +20,8 @@ FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: Bytes of room below which a failed write or a failed growth of the shared memory file means a full disk.
 SCANT = 128 * 1024
 
+DISK = "check that the disk works"
+
 #: Low byte of SQLite's result codes.
 PRIMARY = 0xFF
 
@@ -35,14 +38,15 @@ def from_sqlite(path: Path, exc: sqlite3.Error) -> TaskqError:
         return BackendUnavailable(
             f"{path}: another program holds the file ({name}): end its transaction, or try again later"
         )
-    return BackendUnavailable(f"{path}: {exc} ({name}): check that the disk works and the file may be written")
+    return BackendUnavailable(f"{path}: {exc} ({name}): {_barrier(path) or DISK}")
 
 
 def from_os(path: Path, exc: OSError, doing: str) -> TaskqError:
     """Return the error to raise in the place of one of the system's."""
     if exc.errno in FULL_ERRNOS:
         return StoreFull(f"{path}: no room on the disk while {doing}: free some, then try again")
-    return BackendUnavailable(f"{path}: {doing}: {exc.strerror or exc}: check that the disk works")
+    cure = _barrier(path) if exc.errno in {errno.EROFS, errno.EACCES, errno.EPERM} else ""
+    return BackendUnavailable(f"{path}: {doing}: {exc.strerror or exc}: {cure or DISK}")
 
 
 def damaged(path: Path, what: str) -> StoreDamaged:
@@ -58,6 +62,20 @@ def free_bytes(path: Path) -> int:
     """Return how many bytes may still be written where this file is."""
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize
+
+
+def _barrier(path: Path) -> str:
+    """Say what keeps this user from writing a queue file; "": nothing that is known."""
+    folder = path.parent
+    with contextlib.suppress(OSError):
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            return "it is on a read-only file system: copy it with its -wal and -inbox to where you may write"
+        for place in (path, folder):
+            if place.exists() and not os.access(place, os.R_OK | os.W_OK | (os.X_OK if place is folder else 0)):
+                owner = place.stat().st_uid
+                return f"you (user {os.geteuid()}) may not write {place}, which belongs to user {owner}: see ls -ld"
+        return ""
+    return f"you (user {os.geteuid()}) may not look into {folder}: see ls -ld on it and the folders above"
 
 
 def _is_full(path: Path) -> bool:

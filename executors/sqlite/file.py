@@ -14,14 +14,18 @@ Every use of a connection stands behind the gate of `fork`.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 import time
 from collections import deque
+from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from executors.sqlite.access import real_path
 from executors.sqlite.birth import BUSY_MS
 from executors.sqlite.connections import Connections, gone
+from executors.sqlite.copy import copied
 from executors.sqlite.errors import from_os, from_sqlite
 from executors.sqlite.fork import gate, watch
 from executors.sqlite.lock import LockClosed
@@ -97,10 +101,15 @@ class StoreFile:
     """
 
     def __init__(self, place: Place) -> None:
-        self.place = place
+        place = replace(place, path=real_path(place.path))
+        try:
+            self.place, self._copy = copied(place)
+        except OSError as exc:
+            raise from_os(place.path, exc, "copying it to read it") from exc
+        place = self.place
         self.path = place.path
         self.room = Room(place.path, self._unused, self._unfinished)
-        self._connections = Connections(place.path)
+        self._connections = Connections(place)
         self._connections.get()
         self.forsake()
         watch(self)
@@ -394,6 +403,8 @@ class StoreFile:
                 self._pour()
         with self._turn:
             self._connections.close()
+        if self._copy is not None:
+            shutil.rmtree(self._copy, ignore_errors=True)
 
 
 def _nothing(_: Tx) -> None:

@@ -31,6 +31,7 @@ from zlib import crc32
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
+from executors.sqlite.access import open_own
 from executors.sqlite.birth import beside, keep_name
 from executors.sqlite.errors import damaged
 from executors.sqlite.rows import insert
@@ -71,12 +72,12 @@ class Inbox:
         OSError: from all methods, what the system says of the file.
     """
 
-    def __init__(self, path: Path, lock: StoreLock) -> None:
+    def __init__(self, path: Path, lock: StoreLock, *, shared: bool = False) -> None:
         self._path = path
         self._lock = lock
         name = beside(path, "-inbox")
         is_new = not name.exists()
-        self._descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = open_own(name, os.O_RDWR | os.O_CREAT, shared=shared)
         if is_new:
             keep_name(name)
         self._syncs = LogSync(self._descriptor, lock, attrgetter("inbox.ledger"), TURN_AT)

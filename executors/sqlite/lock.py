@@ -17,6 +17,7 @@ from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from executors.sqlite.access import open_own
 from executors.sqlite.page import SIZE, Page
 from taskq.errors import BackendUnavailable
 
@@ -41,8 +42,9 @@ class LockClosed(BackendUnavailable):
 class StoreLock:
     """Hold the lock file's descriptor and the page in it: `with lock:`; safe from threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
         self.path = path
+        self._shared = shared
         self._mutex = Lock()  # a second flock through one descriptor is granted at once
         self._descriptor = -1
         self._pid = os.getpid()  # a forked copy opens a lock of its own
@@ -52,7 +54,7 @@ class StoreLock:
         self.holds = True
 
     def _open(self) -> Page:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_own(self.path, os.O_RDWR | os.O_CREAT, shared=self._shared)
         try:
             if os.fstat(descriptor).st_size < SIZE:
                 os.ftruncate(descriptor, SIZE)

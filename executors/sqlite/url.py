@@ -21,21 +21,28 @@ from taskq.suggest import did_you_mean
 __all__ = ["Place", "parse"]
 
 CURE = "write sqlite:///absolute/path.db, sqlite:///./here.db or sqlite:///~/home.db"
-SETTINGS = ("durability",)
-DURABILITIES = ("full", "normal")
+#: The settings of a URL, and what each may say; the first is the default. `mode` as in SQLite's own URLs: rwc makes
+#: a file that is not there, rw does not, ro only reads, from a copy where the file system allows nothing else.
+SETTINGS = {"durability": ("full", "normal"), "shared": ("0", "1"), "mode": ("rwc", "rw", "ro")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a queue file is. `full`: a job is on the disk before `submit` returns, not only in the kernel's memory."""
+    """Where a queue file is. `full`: a job is on the disk before `submit` returns, not only in the kernel's memory.
+
+    `shared`: other users may own or open it. `mode`: see SETTINGS.
+    """
 
     path: Path
     full: bool = True
+    shared: bool = False
+    mode: str = "rwc"
 
     @property
     def url(self) -> str:
         """The URL that leads here from any working directory."""
-        return f"sqlite://{quote(str(self.path))}" + ("" if self.full else "?durability=normal")
+        settings = ["durability=normal"] * (not self.full) + ["shared=1"] * self.shared
+        return f"sqlite://{quote(str(self.path))}" + ("?" + "&".join(settings) if settings else "")
 
 
 def parse(url: str) -> Place:
@@ -50,7 +57,13 @@ def parse(url: str) -> Place:
         raise ConfigError(f"{safe_url(url)!r} is not the URL of a queue file: {CURE}")
     if not place.startswith("/"):
         raise ConfigError(f"{safe_url(url)}: {_complaint(place)}: {CURE}")
-    return Place(path=_path(url, unquote(place)), full=_is_full(url, query))
+    chosen = _settings(url, query)
+    return Place(
+        path=_path(url, unquote(place)),
+        full=chosen["durability"] == "full",
+        shared=chosen["shared"] == "1",
+        mode=chosen["mode"],
+    )
 
 
 def _complaint(place: str) -> str:
@@ -73,13 +86,13 @@ def _path(url: str, text: str) -> Path:
     return Path(inner).expanduser() if first.startswith("~") else Path("/" + inner)
 
 
-def _is_full(url: str, query: str) -> bool:
-    chosen = "full"
+def _settings(url: str, query: str) -> dict[str, str]:
+    chosen = {name: values[0] for name, values in SETTINGS.items()}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in SETTINGS:
             hint = did_you_mean(name, SETTINGS) or f"; the settings are {', '.join(SETTINGS)}"
             raise ConfigError(f"{safe_url(url)}: there is no setting {name!r}{hint}")
-        if value not in DURABILITIES:
-            raise ConfigError(f"{safe_url(url)}: durability={value!r}: give one of {', '.join(DURABILITIES)}")
-        chosen = value
-    return chosen == "full"
+        if value not in SETTINGS[name]:
+            raise ConfigError(f"{safe_url(url)}: {name}={value!r}: give one of {', '.join(SETTINGS[name])}")
+        chosen[name] = value
+    return chosen

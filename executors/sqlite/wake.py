@@ -18,6 +18,7 @@ import os
 import select
 from typing import TYPE_CHECKING
 
+from executors.sqlite.access import check_wake
 from executors.sqlite.birth import beside
 from executors.sqlite.errors import from_os
 from executors.sqlite.fork import watch
@@ -66,10 +67,14 @@ class Wakes:
         """Make the folder of FIFOs, if it is not there.
 
         Raises:
-            OSError: something else is in its place, or it cannot be made.
+            ConfigError: something else is in its place, or another's.
+            OSError: it cannot be made.
         """
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(self._folder, 0o700)  # noqa: PTH102 - the path is text, for speed
+        shared = self._file.place.shared
+        try:
+            os.mkdir(self._folder, 0o770 if shared else 0o700)  # noqa: PTH102 - the path is text, for speed
+        except FileExistsError:
+            check_wake(beside(self._file.path, "-wake"), shared=shared)
 
     def _new(self, kind: str, slots: Iterable[int]) -> tuple[int, Fifo]:
         try:
@@ -77,7 +82,7 @@ class Wakes:
             for slot in slots:
                 path = f"{self._folder}/{kind}-{slot}"
                 if not is_read(path):
-                    return slot, Fifo(path)
+                    return slot, Fifo(path, 0o660 if self._file.place.shared else 0o600)
         except OSError as exc:
             raise from_os(self._file.path, exc, "making a FIFO in its folder -wake") from exc
         raise BackendUnavailable(f"{self._file.path}: all places for {kind}s are taken; end some of them")
@@ -150,8 +155,9 @@ class Wakes:
 class Fifo:
     """The reading end of a FIFO, and a writing end so that it never looks closed."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, mode: int = 0o600) -> None:
         self.path = path
+        self._mode = mode
         self.reader = self.writer = -1
         watch(self)
         self._make()
@@ -161,7 +167,7 @@ class Fifo:
         fresh = f"{self.path}-new-{os.getpid()}"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(fresh)  # noqa: PTH108 - the path is text, for speed
-        os.mkfifo(fresh, 0o600)
+        os.mkfifo(fresh, self._mode)
         try:
             self.reader = os.open(fresh, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             self.writer = os.open(fresh, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -59,7 +59,7 @@ PAIRS = 5
 @store_flags
 def doctor(**flags: Any) -> int:
     """Run the command."""
-    with opened_store(flags) as store:
+    with opened_store(flags, mode="ro") as store:
         findings = list(store.doctor())
         findings += _of_work(store, {finding.topic for finding in findings})
         emit(

@@ -50,7 +50,7 @@ Examples:
 @store_flags
 def queues(**flags: Any) -> int:
     """Run the command."""
-    with opened_store(flags) as store:
+    with opened_store(flags, mode="ro") as store:
         serving, now = store.workers(), time.time()
         records = as_it_runs(store.queues(), serving)
 
@@ -67,7 +67,7 @@ def queues(**flags: Any) -> int:
 @store_flags
 def workers(**flags: Any) -> int:
     """Run the command."""
-    with opened_store(flags) as store:
+    with opened_store(flags, mode="ro") as store:
         records, now = store.workers(), time.time()
 
         def lines(screen: Screen) -> Sequence[Line]:

@@ -76,7 +76,7 @@ Examples:
 def result(job_id: str, timeout: str | None, *, wait: bool, raw: bool, tracebacks: bool, **flags: Any) -> int:
     """Run the command."""
     patience = None if timeout is None else parse_duration(timeout)
-    with opened_store(flags) as store:
+    with opened_store(flags, mode="ro") as store:
         (record,) = jobs_of(store, [job_id], payload=True)
         if record.state not in TERMINAL and (wait or timeout is not None):
             for _ in ends(store, [record.id], patience):
@@ -98,7 +98,7 @@ def result(job_id: str, timeout: str | None, *, wait: bool, raw: bool, traceback
 def wait(ids: tuple[str, ...], timeout: str | None, *, first: bool, **flags: Any) -> int:
     """Run the command."""
     patience = None if timeout is None else parse_duration(timeout)
-    with opened_store(flags) as store:
+    with opened_store(flags, mode="ro") as store:
         states = {record.id: record.state for record in jobs_of(store, ids)}
         for job_id, state in _as_they_end(store, states, patience):
             states[job_id] = state
@@ -135,7 +135,7 @@ def _as_they_end(store: Store, states: dict[str, State], patience: float | None)
 @store_flags
 def logs(job_id: str, *, follow: bool, raw: bool, **flags: Any) -> int:
     """Run the command."""
-    with opened_store(flags) as store:
+    with opened_store(flags, mode="ro") as store:
         (record,) = jobs_of(store, [job_id])
         pieces = _pieces(store, record.id, follow=follow)
         if flags["as_json"]:

@@ -118,7 +118,7 @@ def status(
     """Run the command."""
     wanted = Wanted(words=ids, states=tuple(map(State, states)), queue=queue, limit=limit)
     period = parse_duration(every)
-    with opened_store(flags) as store:
+    with opened_store(flags, mode="ro") as store:
         seen = look(store, wanted)
         if watch:
             seen = _watch(store, wanted, seen, period, as_json=flags["as_json"])

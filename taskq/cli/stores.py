@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from urllib.parse import quote, unquote
 
 import click
 
@@ -36,7 +36,11 @@ __all__ = [
     "served",
     "settle_url",
     "store_flags",
+    "to_open",
 ]
+
+#: How a store is opened; see `opened_store`.
+Mode: TypeAlias = Literal["ro", "rw", "rwc"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -81,9 +85,23 @@ def keep_password() -> None:
         del os.environ[URL_VARIABLE]
 
 
+def to_open(url: str, mode: Mode = "rwc") -> str:
+    """Return the URL by which a command opens a store: only `rwc` makes a queue file that is not there.
+
+    The user's own file is made in any case, with its folder: no path was mistyped there.
+    """
+    if url == default_store_url():
+        Path(unquote(url.removeprefix("sqlite://"))).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    elif mode != "rwc" and url.lower().startswith("sqlite://"):
+        return f"{url}{'&' if '?' in url else '?'}mode={mode}"
+    return url
+
+
 @contextlib.contextmanager
-def opened_store(flags: dict[str, Any], url: str | None = None) -> Iterator[Store]:
+def opened_store(flags: dict[str, Any], url: str | None = None, *, mode: Mode = "rw") -> Iterator[Store]:
     """Open the store that a command's flags mean; signals end the block by an exception.
+
+    `mode`: "ro" for a command that only reads, "rwc" for one that may make a queue file.
 
     Raises:
         ConfigError: the URL names no store, or a setting is wrong.
@@ -96,7 +114,7 @@ def opened_store(flags: dict[str, Any], url: str | None = None) -> Iterator[Stor
         raise ConfigError(
             f"{safe_url(chosen)} keeps no jobs that another command could see: give --url sqlite:///PATH or --url redis://HOST"
         )
-    with interruptible(), contextlib.closing(open_store(chosen)) as store:
+    with interruptible(), contextlib.closing(open_store(to_open(chosen, mode))) as store:
         yield store
 
 

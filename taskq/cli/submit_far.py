@@ -46,7 +46,7 @@ STDIN, STDERR = 0, 2
 def submit_far(request: Request, settings: Settings, url: str) -> int:
     """Keep what is asked for in the store; return the exit code."""
     need_stdout()
-    with opened_store({"log_format": settings.log_format, "log_level": settings.log_level}, url) as store:
+    with opened_store({"log_format": settings.log_format, "log_level": settings.log_level}, url, mode="rwc") as store:
         maker = maker_of(request, settings, store)
         if request.jsonl is not None:
             return _submit_lines(request, maker, store)

@@ -47,7 +47,7 @@ def transfer(from_url: str, to_url: str, *, progress: bool | None, **flags: Any)
     """Run the command."""
     with contextlib.ExitStack() as stack:
         old = stack.enter_context(opened_store(flags, from_url))
-        new = stack.enter_context(opened_store(flags, to_url))
+        new = stack.enter_context(opened_store(flags, to_url, mode="rwc"))
         bar = stack.enter_context(Progress(None, "transfer", progress))
         mover = Mover(old, new, _on(bar))
         try:

@@ -15,7 +15,7 @@ import click
 from taskq import config, log
 from taskq.cli.messages import say
 from taskq.cli.signals import ECHO, STOPPING
-from taskq.cli.stores import keep_password, settle_url
+from taskq.cli.stores import keep_password, settle_url, to_open
 from taskq.cli.target import import_from_here
 from taskq.cli.url_file import url_file
 from taskq.connect import open_store, open_worker
@@ -84,7 +84,7 @@ def worker(*, url: str | None, queues: str, imports: tuple[str, ...], grace: str
         say("the password in --url can be seen in the list of processes: give the URL by TASKQ_URL or --url-file")
     import_from_here()
     keep_password()
-    with contextlib.closing(open_store(chosen)) as store:
+    with contextlib.closing(open_store(to_open(chosen))) as store:
         daemon = open_worker(
             store,
             queues=_names(queues),

@@ -6,6 +6,7 @@ import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from taskq.connect import open_store
 from tests.cli.command import Command, refused, taskq
 from tests.cli.far_queue import Queue
 from tests.waiting import eventually
@@ -42,7 +43,7 @@ def test_a_killed_transfer_is_done_again(project: Path) -> None:
     start, end = Queue(project, f"sqlite://{project}/old.db"), Queue(project, f"sqlite://{project}/new.db")
     lines = b"".join(b"%d\n" % number for number in range(4000))
     ids = start.run("submit", "jobs:square", "--jsonl", "-", stdin=lines).out.split()
-    end.run("queues")
+    open_store(end.url).close()
     with Command(project, "transfer", start.url, end.url, name="t-") as command:
         eventually(lambda: end.waiting() > 0, "some jobs to be moved")
         command.process.kill()

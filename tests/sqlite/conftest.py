@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Name a queue file that is not there yet, in a folder that is not there either."""
-    return tmp_path / "q" / "queue.db"
+    """Name a queue file that is not there yet, in a folder of its own."""
+    folder = tmp_path / "q"
+    folder.mkdir(mode=0o700)
+    return folder / "queue.db"
 
 
 @pytest.fixture

@@ -72,8 +72,11 @@ def test_bad_urls(url: str, words: str) -> None:
 
 
 def test_only_for_its_owner(path: Path, url: str, open_store: Callable[[], SQLiteStore]) -> None:
-    """The file and all beside it are for the user only, and so is each folder that had to be made."""
+    """The file and all beside it are for the user only; no folder is made for it."""
     where = path.parent / "deep" / "er" / "queue.db"
+    with pytest.raises(ConfigError, match=r"its folder is not there.*mkdir"):
+        SQLiteStore(f"sqlite://{where}")
+    where.parent.mkdir(parents=True)
     store = open_store(f"sqlite://{where}")  # type: ignore[call-arg]
     store.put([job("a")])
     store.ear().close()
@@ -86,7 +89,6 @@ def test_only_for_its_owner(path: Path, url: str, open_store: Callable[[], SQLit
         "queue.db-lock": 0o600,
         "queue.db-wake": 0o700,
     }
-    assert {stat.S_IMODE(folder.stat().st_mode) for folder in (where.parent, where.parent.parent)} == {0o700}
 
 
 def test_jobs_stay(path: Path, open_store: Callable[[], SQLiteStore]) -> None:
@@ -130,7 +132,7 @@ def test_relative_path_by_mistake() -> None:
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     """A path through a file is refused in words."""
     (tmp_path / "file").touch()
-    with pytest.raises(BackendUnavailable, match="making its folder"):
+    with pytest.raises(ConfigError, match="is no folder"):
         SQLiteStore(f"sqlite://{tmp_path}/file/queue.db")
 
 
@@ -196,7 +198,7 @@ def _put_and_die(url: str) -> None:
 
 def test_other_programs_file(path: Path, url: str) -> None:
     """Another program's database is refused and not touched."""
-    path.parent.mkdir()
+    path.touch(mode=0o600)
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE theirs (x)")
     connection.close()
@@ -208,7 +210,7 @@ def test_other_programs_file(path: Path, url: str) -> None:
 
 def test_text_file(path: Path, url: str) -> None:
     """A file that is no database at all is refused and not touched."""
-    path.parent.mkdir()
+    path.touch(mode=0o600)
     path.write_text("dear diary" * 1000)
     with pytest.raises(StoreDamaged, match="no queue file"):
         SQLiteStore(url)

@@ -304,7 +304,7 @@ def test_older_file(path: Path, open_store: Callable[[], SQLiteStore], monkeypat
 class _NoInbox:
     """What the first schema had in its place."""
 
-    def __init__(self, path: Path, *_: Any) -> None:
+    def __init__(self, path: Path, *_: Any, **__: Any) -> None:
         self.descriptor = os.open(path.with_name(path.name + "-inbox"), os.O_RDWR | os.O_CREAT, 0o600)
 
     def close(self) -> None:
@@ -324,7 +324,7 @@ STEPS_OF_ANY = ("put", "put", "put", "other", "key", "two", "read", "die", "forg
 )
 def test_any_order(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -> None:
     """Whatever happens in whatever order, each accepted job is there once, in order, and none that was removed."""
-    path = tmp_path_factory.mktemp("any") / "q" / "queue.db"
+    path = tmp_path_factory.mktemp("any") / "queue.db"
     stores = [SQLiteStore(f"sqlite://{path}?durability=normal") for _ in range(2)]
     wanted: list[str] = []
     try:

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.skipif(STRACE is None, reason="NOT TESTED: kill -9 at e
 
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
     """Run the program under strace on a file of its own."""
+    (folder / "q").mkdir(mode=0o700, exist_ok=True)
     program = (sys.executable, "-m", "tests.sqlite.kill_script", str(folder / "q" / "queue.db"), str(folder / "ledger"))
     command = (str(STRACE), "-f", "-qq", "-o", str(folder / "calls"), "-e", f"trace={CALLS}", *options, *program)
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}

@@ -123,6 +123,7 @@ def test_file_gone(act: Callable[[Path], None], path: Path, store: SQLiteStore, 
         shutil.rmtree(path.parent)
         with pytest.raises(BackendUnavailable, match="the queue file is gone"):
             store.put([job("c")])
+        path.parent.mkdir(mode=0o700)
         SQLiteStore(store.url).close()
 
 

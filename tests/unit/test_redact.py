@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskq.redact import MASK, is_secret, redacted, safe_text, safe_url, safe_words
+from taskq.redact import HINT, MASK, PARTS, WORDS, is_secret, redacted, safe_text, safe_url, safe_words
 
 
 @pytest.mark.parametrize(
@@ -113,6 +114,12 @@ def test_what_a_command_tells_is_masked(line: str, shown: str) -> None:
 def test_one_list_of_telling_names(name: str, tells: bool) -> None:
     """Words of a name count as such, whatever parts them."""
     assert is_secret(name) == tells
+
+
+def test_what_a_text_is_searched_for_first_is_in_every_telling_name() -> None:
+    """So that no name is passed over."""
+    names = [*PARTS, *WORDS]
+    assert [name for name in names if re.search(HINT, name) is None] == []
 
 
 @given(st.text(st.characters(codec="ascii"), min_size=4).filter(lambda text: text not in "redis://user:***@host/0"))

@@ -20,7 +20,7 @@ import logging
 import time
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
-from threading import Condition
+from threading import Condition, Timer
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from taskq.errors import Deadlock
@@ -37,6 +37,9 @@ T = TypeVar("T")
 
 #: Stands where the condition would be in a job that was settled before anybody waited.
 _SEALED: Final = Condition()
+
+#: Seconds that a callback has waited for other jobs when it is said.
+_WORD_AFTER: Final = 1.0
 
 #: The standard Future's states that are final.
 ENDED: Final = frozenset({FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED})
@@ -271,6 +274,30 @@ class Job(Future[T]):
 
 def _new_condition(attributes: dict[str, Any]) -> Condition:
     """Make what the standard Future is born with, unless another thread just did."""
-    attributes.setdefault("_waiters", [])
+    attributes.setdefault("_waiters", _Waiters(attributes.get("home")))
     attributes.setdefault("_done_callbacks", [])
     return Condition()
+
+
+class _Waiters(list[Any]):
+    """The waiters of `concurrent.futures.wait` and `as_completed`; they come from anywhere, also from callbacks."""
+
+    __slots__ = ("_home",)
+
+    def __init__(self, home: Any) -> None:
+        self._home = home
+
+    def append(self, waiter: Any) -> None:
+        super().append(waiter)
+        if self._home is not None and self._home.delivers_here():
+            timer = Timer(_WORD_AFTER, self._name, [waiter])
+            timer.daemon = True
+            timer.start()
+
+    def _name(self, waiter: Any) -> None:
+        """Say that a callback still waits: it can hardly be told from one that only looks, so it is not refused."""
+        if waiter in self and not waiter.event.is_set():
+            logging.getLogger("taskq").warning(
+                "a callback waits for jobs by concurrent.futures.wait or as_completed in the thread that would bring "
+                "their ends, so it may wait for ever: wait in a thread of your own"
+            )

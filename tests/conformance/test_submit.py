@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taskq import Job, State
+from taskq import Job, State, future
 from taskq.errors import Deadlock, EncodeError, JobNotFound
 from tests.sample_errors import Unpicklable
 from tests.sample_tasks import add, capture, divide, hold, hold_then_fail, identity, job_facts, nap, nothing, square
@@ -317,6 +317,24 @@ def test_callback_that_waits(queue: TaskQueue, gate: Gate) -> None:
     gate.open()
     assert other.result(timeout=PATIENCE) == "held"
     assert list(queue.map(abs, [-1])) == [1]
+
+
+def test_callback_that_waits_by_the_library(
+    queue: TaskQueue, gate: Gate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A callback that waits for another job by `concurrent.futures.wait` is named in the log; one that looks is not."""
+    monkeypatch.setattr(future, "_WORD_AFTER", 0.05)
+    other = queue.submit(hold, gate.path)
+    looked, waited = threading.Event(), threading.Event()
+    first = queue.submit(nap, 0.2)
+    first.add_done_callback(lambda _: (futures.wait([other], timeout=0), looked.set()))
+    assert looked.wait(PATIENCE)
+    second = queue.submit(nap, 0.2)
+    second.add_done_callback(lambda _: (futures.wait([other], timeout=1), waited.set()))
+    assert waited.wait(PATIENCE)
+    said = [message for message in caplog.messages if "a callback waits for jobs" in message]
+    assert len(said) == 1
+    gate.open()
 
 
 # --- concurrent.futures

@@ -9,7 +9,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 export PYTHON
 
-.PHONY: demo test soak lint format bench bench-redis bench-sqlite bench-payload clean help
+.PHONY: demo test soak rq-suite lint format bench bench-redis bench-sqlite bench-payload clean help
 .PHONY: venv venv-dev venv-bench venv-bench-redis venv-bench-sqlite
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -28,6 +28,9 @@ test: lint  ## everything that must hold, as in CI
 
 soak: venv-dev  ## the long runs that make test leaves out: many minutes
 	@$(BIN)/python -m pytest -m soak $(ARGS)
+
+rq-suite: venv-dev  ## RQ's own tests with its worker replaced by ours; needs redis-server
+	@$(BIN)/python tests/rq_suite/run.py
 
 lint: venv-dev  ## style, types and import rules
 	$(call heading,ruff check)

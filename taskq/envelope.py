@@ -24,7 +24,7 @@ from taskq.context import JobContext
 from taskq.errors import DecodeError, UnknownTask
 from taskq.layout import CALL, CHUNK, MAX_BYTES, Head, Parts, Template, head, pack_results, parts
 from taskq.result import Failure
-from taskq.runner import run_many, run_one
+from taskq.runner import run_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -95,14 +95,7 @@ def perform(envelope: bytes, job_id: str = "", attempt: int = 1, results: bytes 
     before = _act_as(job_id, attempt)
     try:
         function, args, kwargs = _ready(found, results)
-        soft = found.head.options.soft_timeout
-        if not soft:
-            return function(*args, **kwargs)
-        values: list[Any] = []
-        error = run_one(function, args, kwargs, values, soft)
-        if error is not None:
-            raise error
-        return values[0]
+        return function(*args, **kwargs)
     finally:
         context.provide(before)
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from taskq.codec import decode, encode
+from taskq.errors import DecodeError
 
 __all__ = ["MsgpackSerializer"]
 
+#: What pickled data begins with, protocols 2 to 5.
+PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+#: What JSON may begin with, as RQ writes it.
+JSON = tuple(bytes((code,)) for code in b'[{"tfn-0123456789')
+
 
 class MsgpackSerializer:
-    """Read and write what RQ keeps in Redis as msgpack; nothing is pickled, and nothing imported by reading."""
+    """Read and write what RQ keeps in Redis as msgpack; nothing is pickled, and nothing imported by reading.
+
+    It also reads what RQ's JSONSerializer wrote, in a queue with jobs of every kind. Of a pickle it gives a text that
+    says so: to read it can run any code. A viewer shows that; a job with such data fails in a worker.
+    """
 
     @staticmethod
     def dumps(value: Any) -> bytes:
@@ -23,9 +35,23 @@ class MsgpackSerializer:
 
     @staticmethod
     def loads(data: bytes) -> Any:
-        """Return the value of bytes that `dumps` made.
+        """Return the value of bytes that `dumps` made, or RQ's JSONSerializer; of a pickle, what stands in its place.
 
         Raises:
             DecodeError: these are none.
         """
-        return decode(data)
+        if data.startswith(PICKLES):
+            return f"<pickled, {len(data):,} bytes>"
+        try:
+            return decode(data)
+        except DecodeError:
+            if data[:1] not in JSON:
+                raise
+            return _from_json(data)
+
+
+def _from_json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        raise DecodeError(f"this is neither msgpack nor JSON: {exc}") from None

@@ -8,11 +8,14 @@ import pathlib
 import posix
 import subprocess
 import tarfile
+import time
+from contextlib import suppress
 from functools import cache, partial, wraps
 from os import system
 from typing import Any
 
-from taskq import task
+from taskq import current_job, task
+from taskq.errors import SoftTimeout
 
 __all__ = ["Handler", "posix", "system"]
 
@@ -112,6 +115,27 @@ def wrapped(command: str) -> int:
 def cached() -> str:
     """Be no plain function."""
     return "cached"
+
+
+def outlast(times: int) -> str:
+    """Go on through so many soft timeouts but one, and then wait for the next."""
+    for _ in range(times - 1):
+        with suppress(SoftTimeout):
+            time.sleep(60)
+    time.sleep(60)
+    return "never stopped"
+
+
+def note_all() -> list[Any]:
+    """Say of itself what a task can, and fail at first."""
+    job = current_job()
+    job.progress(job.attempt, 3)
+    job.log("one" if job.attempt == 1 else "two")
+    if job.attempt == 1:
+        job.meta["first"] = 1
+        raise ValueError("not yet")
+    job.meta["page"] = job.attempt
+    return [job.id, job.attempt]
 
 
 def undecorated(fn: Any) -> Any:

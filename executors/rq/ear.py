@@ -42,6 +42,7 @@ __all__ = ["RQEar"]
 
 #: Seconds between two looks at jobs of which nothing is heard, and how many are looked at.
 LOOK_EVERY: Final = 1.0
+SETTLE_EVERY: Final = 3.0
 LOOK_AT: Final = 1000
 
 #: Seconds after which a blocking read comes back by itself, so that a silent cut is noticed.
@@ -77,6 +78,7 @@ class RQEar(Ear):
         self._asked = 0
         self._heard_at = 0.0
         self._look_at = 0.0
+        self._settle_at = monotonic() + LOOK_EVERY
         self._try_at = 0.0
         self._away = False
         self._closed = False
@@ -273,7 +275,16 @@ class RQEar(Ear):
         """Ask for some of the expected jobs where they stand."""
         self._look_at = monotonic() + LOOK_EVERY
         ids = self._expected.some(LOOK_AT)
+        if ids and monotonic() >= self._settle_at:
+            self._settle()
         return self._fetch(self._stand_of(ids, register=False)) if ids else []
+
+    def _settle(self) -> None:
+        """Where no worker of ours does it: let jobs go on, or fail, that wait for what a stock worker has ended."""
+        self._settle_at = monotonic() + SETTLE_EVERY
+        line = self._store.line
+        if not line.command("ZCARD", self._store.layout.LEASES):
+            line.call(self._scripts.sweep, [0])
 
     def _stand_of(self, ids: list[str], *, register: bool) -> list[str]:
         """Ask for jobs where they stand; return those whose record is to be read."""

@@ -10,6 +10,7 @@ failure    codec bytes of Failure.to_data(); or, written by scripts, a letter an
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from base64 import b64decode
 from datetime import UTC, datetime
@@ -36,6 +37,10 @@ _TAIL: Final = b"\x80"
 
 #: The codec's bytes of None, which RQ's result streams leave out.
 NONE: Final = encode(None)
+
+#: How the text begins that RQ keeps of a job whose process died, and the first number in its texts.
+HORSE_DIED: Final = "Work-horse terminated unexpectedly"
+NUMBER: Final = re.compile(r"[0-9]{1,9}")
 
 #: Statuses in RQ's words -> ours. Stock RQ's "stopped" is a running job that somebody had killed.
 STATE_OF: Final = {
@@ -176,6 +181,11 @@ def _failure_of_stream(latest: dict[bytes, bytes]) -> Failure:
     except (DecodeError, ValueError):
         text = ""
     name, _, message = (text.rstrip().rpartition("\n")[2]).partition(": ")
+    if text.startswith(HORSE_DIED):
+        return Failure.crashed(_exit_code(text), 1)
+    if name == "rq.timeouts.JobTimeoutException":
+        seconds = NUMBER.search(message)
+        return Failure.timed_out(float(seconds[0]) if seconds else 0.0)
     known = name.replace(".", "").isidentifier()
     kind = name if known else "Exception"
     return Failure(
@@ -185,6 +195,15 @@ def _failure_of_stream(latest: dict[bytes, bytes]) -> Failure:
         traceback=text,
         mro=(kind, "Exception"),
     )
+
+
+def _exit_code(text: str) -> int | None:
+    """Return the exit code in what RQ says of a process that died, as waitpid gave it; None: it does not say."""
+    found = NUMBER.search(text)
+    if found is None:
+        return None
+    status = int(found[0])
+    return (status >> 8) or -(status & 127)
 
 
 # --- records

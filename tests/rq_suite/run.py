@@ -1,0 +1,111 @@
+"""Run RQ's own tests with its workers replaced by `taskq worker`: `make rq-suite`. See README.md beside this file.
+
+pip download rq (its sdist) ──▶ a folder ──▶ its tests with RQ's workers ──▶ those that call a worker, and pass
+└──▶ the same with ours          ──▶ N of M
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import xml.etree.ElementTree as ET
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from tests.redis_server import RedisServer  # noqa: E402
+from tests.rq_suite.not_applicable import NOT_APPLICABLE  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Tests that ours may fail of those that apply.
+ALLOWED = 5
+
+
+def main() -> int:
+    """Print the comparison; return 0 when no more fail than may."""
+    with sources() as folder, RedisServer(folder / "redis") as server:
+        theirs = run(folder, server.port, "stock")
+        called = {name for name in (folder / "called-stock").read_text().split() if theirs.get(name) == "passed"}
+        applicable = sorted(name for name in called if reason(name) is None)
+        ours = run(folder, server.port, "taskq", applicable)
+    return report(called, applicable, ours)
+
+
+def reason(name: str) -> str | None:
+    """Return why a test says nothing about another worker; None: it does."""
+    return next((why for pattern, why in NOT_APPLICABLE.items() if re.search(pattern, name)), None)
+
+
+def report(called: set[str], applicable: list[str], ours: dict[str, str]) -> int:
+    """Print what came of it."""
+    for why in dict.fromkeys(NOT_APPLICABLE.values()):
+        count = sum(reason(name) == why for name in called)
+        sys.stdout.write(f"not applicable: {count:3}  {why}\n")
+    failed = [name for name in applicable if ours.get(name) != "passed"]
+    for name in failed:
+        sys.stdout.write(f"differs: {name}\n")
+    sys.stdout.write(f"{len(applicable) - len(failed)} of {len(applicable)} of RQ's tests pass with taskq's worker\n")
+    return int(len(failed) > ALLOWED)
+
+
+@contextmanager
+def sources() -> Iterator[Path]:
+    """Give a folder with the sources of the RQ that is installed here."""
+    with tempfile.TemporaryDirectory(prefix="rq-suite-") as name:
+        folder = Path(name)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "rq"]
+        subprocess.run([*command, f"rq=={version('rq')}", "--dest", name], check=True)
+        with tarfile.open(next(folder.glob("rq-*.tar.gz"))) as archive:
+            archive.extractall(folder, filter="data")
+        yield folder
+
+
+def run(folder: Path, port: int, worker: str, names: list[str] | None = None) -> dict[str, str]:
+    """Run RQ's tests, or some of them; return what became of each."""
+    source = next(path for path in folder.glob("rq-*") if path.is_dir())
+    results = folder / f"{worker}.xml"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(source)]),
+        "RQ_SUITE_PORT": str(port),
+        "RQ_SUITE_WORKER": worker,
+        "RQ_SUITE_CALLED": str(folder / f"called-{worker}"),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "rq_suite_plugin",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        os.devnull,
+    ]
+    command += ["--rootdir", str(source), f"--junitxml={results}", "-o", "junit_family=xunit1", "--timeout=120"]
+    subprocess.run([*command, *(names or ["tests"])], cwd=source, env=environment, check=False)
+    return {_name(case): _outcome(case) for case in ET.parse(results).iter("testcase")}  # noqa: S314  # pytest's own
+
+
+def _name(case: ET.Element) -> str:
+    *_, cls = case.attrib["classname"].split(".")
+    return f"{case.attrib['file']}::{cls}::{case.attrib['name']}"
+
+
+def _outcome(case: ET.Element) -> str:
+    return "passed" if len([entry for entry in case if entry.tag in ("failure", "error", "skipped")]) == 0 else "not"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,10 +2,10 @@
 
     1  pause the queues of the old store        nobody starts a job that is about to be in both
     2  list what waits, oldest first            but for jobs that need results which stay behind
-    3  in batches: put into the new store       the same id: a second put changes nothing
-                   remove from the old one
-    4  again from 2 until nothing waits         what running jobs give back comes along
-    5  resume the queues that 1 has paused
+    3  put all into the new store               the same id: a second put changes nothing; what others need comes first
+    4  remove all from the old one              what needs others goes first: whole families move together
+    5  again from 2 until nothing waits         what running jobs give back comes along
+    6  resume the queues that 1 has paused, or a transfer before this one that was killed
 
 Killed between putting and removing, a job is in both stores; but its old queue is paused, so that it runs in the new
 one only, and the next transfer removes it from the old one.
@@ -40,6 +40,9 @@ WAITING = (State.QUEUED, State.SCHEDULED, State.BLOCKED)
 #: Jobs of one step: one commit in each store.
 BATCH = 500
 
+#: What begins the names of the marks by which a later transfer knows the queues that a killed one has paused.
+MARK = "transfer-paused-"
+
 #: Rounds after which what keeps coming back is left where it is.
 ROUNDS = 20
 
@@ -63,6 +66,10 @@ class Mover:
         self._old, self._new = old, new
         self._advance = advance
         self._paused: set[str] = set()
+        #: The jobs that are in the new store, with their queues, in the order in which they were put; and those of them
+        #: that were taken out of the old one.
+        self._put: dict[str, str] = {}
+        self._removed: set[str] = set()
         #: Whether it has begun, and the queues of the old store are paused.
         self.begun = False
         self.moved = Moved()
@@ -76,13 +83,18 @@ class Mover:
         """
         self._refuse_same_store()
         self.begun = True
+        self._find_interrupted()
         self._pause()
         for _ in range(ROUNDS):
             waiting = self._movable()
-            if not waiting:
-                break
-            self._move(waiting)
+            fresh = [job_id for job_id in waiting if job_id not in self._put]
+            self._put_all(fresh)
             self._pause()  # queues that have come meanwhile
+            if not any(waiting[job_id] for job_id in fresh):  # else look once more: others may have come that need them
+                self._remove_all()
+                if not fresh:
+                    break
+        self._remove_all()
         self._resume()
         self.moved.running = len(list(in_pages(self._old, (State.RUNNING,))))
         return self.moved
@@ -100,23 +112,32 @@ class Mover:
 
     # -- pausing
 
+    def _find_interrupted(self) -> None:
+        """Take over the queues that a transfer has paused which was killed: they are resumed at the end of this one."""
+        for record in self._old.queues():
+            if record.paused and record.name.startswith(MARK):
+                self._paused.add(record.name.removeprefix(MARK))
+
     def _pause(self) -> None:
         for record in self._old.queues():
-            if record.paused and record.name not in self._paused:
+            if record.paused or record.name in self._paused or record.name.startswith(MARK):
                 continue
+            self._old.pause(MARK + record.name)  # first: who is killed in between must not leave it paused for ever
             self._old.pause(record.name)
             self._paused.add(record.name)
 
     def _resume(self) -> None:
         for name in self._paused:
             self._old.resume(name)
+            self._old.resume(MARK + name)
         self.moved.still_paused = [record.name for record in self._old.queues() if record.paused]
 
     # -- which
 
-    def _movable(self) -> list[str]:
-        """Return the ids of the jobs to move, oldest first."""
+    def _movable(self) -> dict[str, tuple[str, ...]]:
+        """Return the ids of the jobs to move with what they need: whole families, each job behind all that it needs."""
         waiting = {record.id: record.needs for record in in_pages(self._old, WAITING)}
+        self._leave_unreadable(waiting)
         for job_id in self.moved.stayed:
             waiting.pop(job_id, None)
         while bound := [job_id for job_id, needs in waiting.items() if any(need not in waiting for need in needs)]:
@@ -125,7 +146,17 @@ class Mover:
             self._leave(wanted, waiting, "a job that stays needs its result")
             for job_id in self.moved.stayed:
                 waiting.pop(job_id, None)
-        return list(reversed(waiting))
+        return _in_order(waiting)
+
+    def _leave_unreadable(self, waiting: dict[str, tuple[str, ...]]) -> None:
+        """Leave the jobs of families that cannot be moved, before any of their family is."""
+        related = {job_id for job_id, needs in waiting.items() if needs}
+        related |= {need for job_id in related for need in waiting[job_id]}
+        ids = [job_id for job_id in waiting if job_id in related and job_id not in self._put]
+        for start in range(0, len(ids), BATCH):
+            for record in self._old.get(ids[start : start + BATCH], payload=True):
+                if record is not None:
+                    self._as_new(record)
 
     def _leave(self, ids: Iterable[str], waiting: dict[str, tuple[str, ...]], why: str) -> None:
         for job_id in ids:
@@ -134,22 +165,30 @@ class Mover:
 
     # -- how
 
-    def _move(self, ids: Sequence[str]) -> None:
+    def _put_all(self, ids: Sequence[str]) -> None:
+        """Put jobs into the new store; they stay in the old one, where their queues are paused."""
         for start in range(0, len(ids), BATCH):
             found = self._old.get(ids[start : start + BATCH], payload=True)
-            self._move_batch([record for record in found if record is not None and record.state in WAITING])
+            self._put_batch([record for record in found if record is not None and record.state in WAITING])
             self._advance(min(len(ids), start + BATCH), len(ids))
 
-    def _move_batch(self, records: Sequence[JobRecord]) -> None:
+    def _put_batch(self, records: Sequence[JobRecord]) -> None:
         jobs = {record.id: job for record in records if (job := self._as_new(record)) is not None}
         if not jobs:
             return
         stand = self._new.put(list(jobs.values()))
         self.moved.merged += sum(job_id != under for job_id, under in zip(jobs, stand, strict=True))
-        queues = {record.id: record.queue for record in records}
-        for job_id, gone in zip(jobs, self._old.remove(list(jobs)), strict=True):
-            if gone:
-                self.moved.jobs[queues[job_id]] += 1
+        self._put.update((record.id, record.queue) for record in records if record.id in jobs)
+
+    def _remove_all(self) -> None:
+        """Take what is in the new store out of the old one, what needs others before those: none is ever without."""
+        ids = [job_id for job_id in reversed(self._put) if job_id not in self._removed]
+        for start in range(0, len(ids), BATCH):
+            part = ids[start : start + BATCH]
+            for job_id, gone in zip(part, self._old.remove(part), strict=True):
+                if gone:
+                    self._removed.add(job_id)
+                    self.moved.jobs[self._put[job_id]] += 1
 
     def _as_new(self, record: JobRecord) -> NewJob | None:
         """Return a job as if submitted now; None for one that cannot be, which is noted."""
@@ -166,6 +205,21 @@ class Mover:
             needs=record.needs,
             label=record.label,
         )
+
+
+def _in_order(waiting: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Return jobs, given newest first, oldest first, but each behind all that it needs."""
+    found: dict[str, tuple[str, ...]] = {}
+    for first in reversed(waiting):
+        path = [first]
+        while path:
+            job_id = path[-1]
+            ahead = [need for need in waiting[job_id] if need not in found and job_id not in found]
+            if ahead:
+                path += ahead
+            else:
+                found.setdefault(path.pop(), waiting[job_id])
+    return found
 
 
 def _options(record: JobRecord, carried: JobOptions) -> JobOptions:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import pytest
+
+from taskq import TaskQueue
+from taskq.cli import moving
 from taskq.connect import open_store
+from taskq.states import State
 from tests.cli.command import Command, refused, taskq
 from tests.cli.far_queue import Queue
 from tests.waiting import eventually
@@ -14,6 +20,8 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from taskq.store import Store
 
 
 def test_transfer_to_the_other_store(project: Path, redis: Any, worker: Callable[..., Command]) -> None:
@@ -62,3 +70,59 @@ def test_transfer_to_itself_is_refused(project: Path) -> None:
     (project / "link").symlink_to(project)
     assert "the same store" in refused(project, "transfer", queue.url, f"sqlite://{project}/link/queue.db")
     assert queue.state(job_id) == "queued"
+
+
+def test_families_move_whole(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that need others move with them, however many batches lie between; killed anywhere and done again too."""
+    monkeypatch.setattr(moving, "BATCH", 3)
+    for killed_at in (None, 1, 2, 3):
+        old, new = (
+            open_store(f"sqlite://{project}/{name}-{killed_at}.db?durability=normal") for name in ("old", "new")
+        )
+        with contextlib.closing(old), contextlib.closing(new):
+            queue = TaskQueue(old.url)
+            with contextlib.ExitStack() as stack:
+                stack.callback(queue.shutdown, wait=False)
+                parts = [queue.submit(square, number) for number in range(5)]
+                sides = [queue.submit(total, parts[:3]), queue.submit(total, parts[2:])]
+                tip = queue.submit(total, sides)
+                ids = [one.id for one in (*parts, *sides, tip)]
+            if killed_at is not None:
+                with pytest.raises(_Killed):
+                    moving.Mover(old, cast("Store", _Dying(new, killed_at)), lambda _, __: None).run()
+            moved = moving.Mover(old, new, lambda _, __: None).run()
+            assert old.get(ids) == [None] * 8
+            states = [record and record.state for record in new.get(ids)]
+            assert states == [State.QUEUED] * 5 + [State.BLOCKED] * 3
+            assert moved.still_paused == []
+
+
+class _Killed(BaseException):
+    """What stands for the end of a process."""
+
+
+class _Dying:
+    """A store in whose `put` the program is killed at the n-th time, when it is done."""
+
+    def __init__(self, store: Store, at: int) -> None:
+        self._store, self._left = store, at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def put(self, jobs: Any) -> Any:
+        found = self._store.put(jobs)
+        self._left -= 1
+        if self._left <= 0:
+            raise _Killed
+        return found
+
+
+def square(number: int) -> int:
+    """Stand for a task."""
+    return number * number
+
+
+def total(numbers: list[int]) -> int:
+    """Stand for a task that needs others."""
+    return sum(numbers)

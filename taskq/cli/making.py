@@ -15,6 +15,7 @@ from taskq.errors import ConfigError, UnknownTask
 from taskq.ids import new_id
 from taskq.job import JobOptions
 from taskq.label import command_label, label_of, parameters_of
+from taskq.redact import MASK, is_secret
 from taskq.shell import fill
 from taskq.store import NewJob
 from taskq.tasks import name_of
@@ -32,6 +33,9 @@ __all__ = ["Maker", "maker_of"]
 #: The share of a result that the output of a command may take, compressed, for each of its streams; a part of it is
 #: there as text too.
 SHARE = 4
+
+#: Characters of the shortest secret that is looked for in a command.
+SECRET = 4
 
 #: How a task is named that is not looked for here.
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -116,7 +120,18 @@ class CommandMaker(Maker):
         return self._run(fill(self._command, value))
 
     def _run(self, argv: Sequence[str]) -> NewJob:
-        return self._make(Arguments(args=(list(argv),), kwargs=self._how), command_label(argv, full=self._full))
+        return self._make(
+            Arguments(args=(list(argv),), kwargs=self._how), command_label(self._shown(argv), full=self._full)
+        )
+
+    def _shown(self, argv: Sequence[str]) -> list[str]:
+        """Return the command without the secrets that --env gives it, wherever they stand in it."""
+        env: Mapping[str, str] = self._how.get("env", {})
+        secrets = [value for name, value in env.items() if is_secret(name) and len(value) >= SECRET]
+        words = list(argv)
+        for secret in secrets:
+            words = [word.replace(secret, MASK) for word in words]
+        return words
 
 
 def maker_of(request: Request, settings: Settings, store: Store | None = None) -> Maker:

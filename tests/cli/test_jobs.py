@@ -29,6 +29,7 @@ def in_file(queue: Queue) -> bool:
 SECRETS = (
     (("--", "curl", "-u", "ann:s3cret", "https://x/"), "curl -u 'ann:***' https://x/", "curl + 3 words"),
     (("--", "true"), "true", "true"),
+    (("--env", "MY_TOKEN=s3cret", "--", "echo", "a-s3cret-b"), "echo 'a-***-b'", "echo + 1 word"),
     (("--label", "mine", "--", "curl", "s3cret"), "mine", "mine"),
     (
         ("far:f", "s=a", "n:=1", "password=s3cret", "--unchecked"),

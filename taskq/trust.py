@@ -29,7 +29,7 @@ from taskq.tasks import registered, resolve
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["COMMAND", "COMMAND_LINE", "IMPORT_VARIABLE", "LINE", "Trust", "from_environment", "named"]
+__all__ = ["COMMAND", "COMMAND_LINE", "IMPORT_VARIABLE", "LINE", "Trust", "from_environment", "named", "opens"]
 
 #: The task behind `taskq submit -- command`.
 COMMAND = "taskq.shell:run_command"
@@ -127,6 +127,12 @@ def named(name: str) -> Callable[..., Any]:
         UnknownTask, ConfigError: nothing does.
     """
     return resolve(name)
+
+
+def opens(task: str) -> str:
+    """Return the flag of `taskq worker` that lets it run a task."""
+    module = task.partition(":")[0]
+    return "--allow-commands" if task in (COMMAND, COMMAND_LINE) else f"--import {module or 'MODULE'}"
 
 
 def from_environment() -> Trust:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from executors.rq.foreign import ForeignJob, hold
 from executors.rq.layout import FIELDS
 from executors.rq.outcome import Held
-from executors.rq.record import NONE, envelope_of, result_of
+from executors.rq.record import NONE, envelope_of, result_of, whole_number
 from taskq.errors import DecodeError
 from taskq.store import Claim
 
@@ -22,9 +22,20 @@ __all__ = ["read_claim"]
 
 
 def read_claim(address: Address, worker: str, entry: list[Any], since: str) -> tuple[Claim, Held]:
-    """Return a claim, and what the worker remembers of it. `entry`: what the script answers; `since`: its moment."""
+    """Return a claim, and what the worker remembers of it. `entry`: what the script answers; `since`: its moment.
+
+    Of a record that cannot be read it is a claim that whoever runs it refuses.
+    """
     job_id, token, queue = map(_text, entry[:3])
-    fields = entry[3]
+    try:
+        return _read(address, worker, (job_id, token, queue, since), entry[3])
+    except Exception:  # noqa: BLE001  # anybody may write there: one bad record is one bad record
+        claim = Claim(id=job_id, token=token, envelope=NONE, queue=queue, attempt=1)
+        return claim, Held(id=job_id, token=token, queue=queue, since=since, whole=1)
+
+
+def _read(address: Address, worker: str, place: tuple[str, str, str, str], fields: list[Any]) -> tuple[Claim, Held]:
+    job_id, token, queue, since = place
     if fields[0] == b"":
         return _foreign(address, worker, hold(job_id, token, queue, since, _pairs(fields[1])), _pairs(fields[1]))
     data, _task, result_ttl, failure_ttl, ear, rare = fields
@@ -34,8 +45,8 @@ def read_claim(address: Address, worker: str, entry: list[Any], since: str) -> t
         queue=queue,
         since=since,
         ear=_text(ear),
-        result_ttl=_whole(result_ttl, 86_400),
-        failure_ttl=_whole(failure_ttl, 604_800),
+        result_ttl=whole_number(result_ttl, 86_400),
+        failure_ttl=whole_number(failure_ttl, 604_800),
     )
     if rare != 0:
         return _rare(held, data, rare), held
@@ -46,7 +57,11 @@ def _rare(held: Held, data: bytes, rare: list[Any]) -> Claim:
     """Return the claim of a job that has what few have, see claim.lua."""
     key, refused, results, meta, attempts, crashes, retries = rare
     held.key, held.whole = _text(key), 1
-    held.attempt, held.crashes, held.retries = _whole(attempts, 1), _whole(crashes, 0), _whole(retries, 0)
+    held.attempt, held.crashes, held.retries = (
+        whole_number(attempts, 1),
+        whole_number(crashes, 0),
+        whole_number(retries, 0),
+    )
     return Claim(
         id=held.id,
         token=held.token,
@@ -70,10 +85,18 @@ def _foreign(address: Address, worker: str, held: Held, raw: dict[bytes, bytes])
         queue=held.queue,
         attempt=held.attempt,
         crashes=held.crashes,
-        refused_for=max(0.0, float(held.since) - float(refused)) if refused else 0.0,
+        refused_for=_waited(held.since, refused),
         foreign=ForeignJob(address, held.id, worker, raw),
     )
     return claim, held
+
+
+def _waited(now: str, since: bytes | None) -> float:
+    """Return the seconds since a moment, 0 where it is none."""
+    try:
+        return max(0.0, float(now) - float(since)) if since else 0.0
+    except ValueError:
+        return 0.0
 
 
 def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:
@@ -82,10 +105,6 @@ def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
-
-
-def _whole(text: bytes, default: int) -> int:
-    return int(text) if text.removeprefix(b"-").isdigit() else default
 
 
 def _envelope(data: bytes) -> bytes:

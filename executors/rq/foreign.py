@@ -26,7 +26,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from executors.rq.address import Address
 from executors.rq.outcome import Held, Returned, horse_text
-from executors.rq.record import inflate
+from executors.rq.record import inflate, whole_number
 from taskq import envelope
 from taskq.errors import DecodeError, UnknownTask
 from taskq.job import JobOptions
@@ -76,7 +76,7 @@ def hold(job_id: str, token: str, queue: str, since: str, raw: dict[bytes, bytes
 
 def _number(raw: dict[bytes, bytes], name: bytes, default: int) -> int:
     text = raw.get(name, b"")
-    return int(text) if text.removeprefix(b"-").isdigit() else default
+    return whole_number(text, default)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from executors.rq.address import ANSWER_TIMEOUT, PASSING
 from executors.rq.wire import BROKEN, RedisError, pack
-from taskq.errors import StoreFull
+from taskq.errors import BackendUnavailable, StoreFull
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from executors.rq.address import Address
     from executors.rq.scripts import Script
     from executors.rq.wire import Wire
-    from taskq.errors import BackendUnavailable
 
 __all__ = ["Line"]
 
@@ -171,6 +170,10 @@ class Line:
         if error.code == "OOM" or "OOM command not allowed" in str(error):
             return StoreFull(
                 f"{self.address.url} is at its limit of memory (maxmemory): work off or purge jobs, or give it more"
+            )
+        if error.code == "WRONGTYPE" or "WRONGTYPE" in str(error)[:200]:
+            return BackendUnavailable(
+                f"{self.address.url}: a key of the queue holds something else ({error}): look at it by TYPE, delete it"
             )
         if error.code in PASSING:
             self._drop_idle()  # where it leads may not be the master any more

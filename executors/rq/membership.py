@@ -184,7 +184,10 @@ class RQMembership(Membership):
             if isinstance(reply, RedisError):
                 error = self._line.mapped(reply)
                 at_limit = isinstance(error, StoreFull)
-                if isinstance(error, BackendUnavailable) or (script is self._scripts.claim and not at_limit):
+                damaged = "WRONGTYPE" in str(reply)[:200]  # perhaps one job's key alone: its verdict is told by itself
+                if (isinstance(error, BackendUnavailable) and not damaged) or (
+                    script is self._scripts.claim and not at_limit
+                ):
                     raise error
         return replies
 

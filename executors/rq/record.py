@@ -13,6 +13,7 @@ import json
 import re
 import zlib
 from base64 import b64decode
+from binascii import a2b_base64
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -24,7 +25,23 @@ from taskq.rq import NAME
 from taskq.states import Reason, State
 from taskq.store import Ended, JobRecord
 
-__all__ = ["LOOKED_UP", "STATE_OF", "data_of", "envelope_of", "failure_of", "inflate", "pack_failure", "read_news"]
+__all__ = [
+    "LOOKED_UP",
+    "STATE_OF",
+    "data_of",
+    "envelope_of",
+    "failure_of",
+    "inflate",
+    "pack_failure",
+    "read_news",
+    "read_record",
+    "whole_number",
+]
+
+#: Digits of a number in a record at the most: those of 64 bits.
+DIGITS_MAX: Final = 19
+#: The end of the year 9999, in seconds since 1970.
+LAST_INSTANT: Final = 253_402_300_799.0
 
 #: Bytes from which on RQ's `data` is compressed.
 COMPRESSED_FROM: Final = 1024
@@ -151,11 +168,11 @@ def failure_of(packed: bytes) -> Failure:
     """Return the failure of a `tq_failure` field; of one that nobody can read, what there is to say."""
     letter, word = packed[:1], packed[1:].decode("utf-8", "replace")
     if letter == b"E":
-        return Failure.expired(float(word) if word else None)
+        return Failure.expired(_float(word.encode()))
     if letter == b"D":
         return _dependency(word)
     if letter == b"C":
-        return Failure.crashed(None, int(word))
+        return Failure.crashed(None, _number(word.encode()))
     if letter == b"Q":
         message = "the job's record in Redis has no data that could be run"
         return Failure.from_exception(DecodeError(message), Reason.UNDECODABLE)
@@ -213,11 +230,19 @@ def _text(value: bytes | None) -> str:
     return "" if value is None else value.decode("utf-8", "replace")
 
 
+def whole_number(text: bytes, default: int) -> int:
+    """Return the whole number that a text is, or else `default`; one with more digits than any of ours is none."""
+    digits = text.removeprefix(b"-")
+    return int(text) if len(digits) <= DIGITS_MAX and digits.isdigit() else default
+
+
 def _number(value: bytes | None) -> int:
-    try:
-        return int(value or 0)
-    except ValueError:
-        return 0
+    return whole_number(value or b"", 0)
+
+
+def _instant(seconds: float | None) -> float | None:
+    """Return an instant as it is, if it lies between the years 1970 and 9999."""
+    return seconds if seconds is not None and 0 <= seconds <= LAST_INSTANT else None
 
 
 def _moment(value: bytes | None) -> float | None:
@@ -225,14 +250,15 @@ def _moment(value: bytes | None) -> float | None:
     if not value:
         return None
     try:
-        return datetime.strptime(value.decode(), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC).timestamp()
-    except ValueError:
+        found = datetime.strptime(value.decode(), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC).timestamp()
+        return _instant(found)
+    except (ValueError, OverflowError):
         return None
 
 
 def _float(value: bytes | None) -> float | None:
     try:
-        return float(value) if value else None
+        return _instant(float(value)) if value else None
     except ValueError:
         return None
 
@@ -247,7 +273,20 @@ def result_of(latest: list[bytes]) -> bytes:
     """Return the codec bytes of the value in a result stream's entry."""
     fields = dict(zip(latest[::2], latest[1::2], strict=False))
     value = fields.get(b"return_value")
-    return NONE if value is None else b64decode(value)
+    return NONE if value is None else a2b_base64(value, strict_mode=True)
+
+
+def read_record(job_id: str, found: list[Any], data: bytes | None = None, *, payload: bool = False) -> JobRecord:
+    """Return the record of what `look` found of a job; of one that nobody can read, its state and why."""
+    try:
+        return record_of(job_id, found, data, payload=payload)
+    except Exception as exc:  # noqa: BLE001  # anybody may write there: one bad record is one bad record
+        state = STATE_OF.get(found[0][0], State.QUEUED)
+        reason = DecodeError(f"the job's record in Redis cannot be read: {type(exc).__name__}: {exc}")
+        failure = Failure.from_exception(reason, Reason.UNDECODABLE)
+        if state is State.SUCCEEDED:
+            state = State.FAILED
+        return JobRecord(id=job_id, task="", state=state, failure=failure if state is State.FAILED else None)
 
 
 def record_of(job_id: str, found: list[Any], data: bytes | None = None, *, payload: bool = False) -> JobRecord:
@@ -327,7 +366,7 @@ def _foreign_task(description: bytes | None) -> str:
 def _ids(packed: bytes | None) -> list[str]:
     try:
         return [str(entry) for entry in json.loads(packed)] if packed else []
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         return []
 
 
@@ -336,16 +375,25 @@ def _ids(packed: bytes | None) -> list[str]:
 
 def read_news(news: bytes) -> tuple[str, Ended | None]:
     """Return the id that news of an end is about, and the end itself; None: it is too large, ask for it."""
-    counts, crashes, job_id, payload = news.split(b" ", 3)
-    kind, name = counts[:1], job_id.decode()
+    counts, crashes, job_id, payload = (news.split(b" ", 3) + [b""] * 3)[:4]
+    kind, name = counts[:1], job_id.decode("utf-8", "replace")
     if kind.isupper():
         return name, None
-    attempts, died = int(counts[1:]), int(crashes)
+    try:
+        return name, _end_of(name, kind, (_number(counts[1:]), _number(crashes)), payload)
+    except Exception:  # noqa: BLE001  # anybody may write there: the job's record says what is true
+        return name, None
+
+
+def _end_of(name: str, kind: bytes, counts: tuple[int, int], payload: bytes) -> Ended | None:
+    attempts, died = counts
     if kind == b"s":
-        result = b64decode(payload) if payload else NONE
-        return name, Ended(id=name, state=State.SUCCEEDED, result=result, attempts=attempts, crashes=died)
+        result = a2b_base64(payload, strict_mode=True) if payload else NONE
+        return Ended(id=name, state=State.SUCCEEDED, result=result, attempts=attempts, crashes=died)
     if kind == b"f":
         if not payload:
-            return name, None
-        return name, Ended(id=name, state=State.FAILED, failure=failure_of(payload), attempts=attempts, crashes=died)
-    return name, Ended(id=name, state=State.CANCELLED, attempts=attempts, crashes=died)
+            return None
+        return Ended(id=name, state=State.FAILED, failure=failure_of(payload), attempts=attempts, crashes=died)
+    if kind != b"c":
+        return None
+    return Ended(id=name, state=State.CANCELLED, attempts=attempts, crashes=died)

@@ -22,7 +22,7 @@ from executors.rq.ear import RQEar
 from executors.rq.layout import FIELDS
 from executors.rq.line import Line
 from executors.rq.membership import RQMembership
-from executors.rq.record import LOOKED_UP, STATE_OF, data_of, record_of
+from executors.rq.record import LOOKED_UP, STATE_OF, data_of, read_record
 from taskq.errors import JobExists, QueueFull
 from taskq.store import Store
 
@@ -171,7 +171,7 @@ class RQStore(Store):
                 records.append(None)
                 continue
             data = entry[0].pop() if payload else None
-            records.append(record_of(job_id, entry, data, payload=payload))
+            records.append(read_record(job_id, entry, data, payload=payload))
         return records
 
     def cancel(self, ids: Sequence[str], *, kill: bool = False) -> list[State | None]:

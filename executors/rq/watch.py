@@ -33,6 +33,9 @@ BLOCK: Final = 3
 #: Seconds beyond it until the connection is given up.
 SILENCE: Final = BLOCK + 2.0
 
+#: Bytes of a command at the most.
+COMMAND_MAX: Final = 4096
+
 #: Seconds between two looks at a queue in which only jobs wait that this worker leaves to others.
 LEFT_EVERY: Final = 0.25
 #: What a claim says of such a queue; 1: it is paused.
@@ -247,9 +250,10 @@ class Watch:
 
 
 def _parsed(payload: bytes) -> dict[str, Any]:
+    """Return a command; of what is none, or longer than any, nothing."""
     try:
-        found = json.loads(payload)
-    except ValueError:
+        found = json.loads(payload) if len(payload) <= COMMAND_MAX else None
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -261,7 +265,11 @@ def _wishes_of(command: dict[str, Any], stopped: set[str], held: Mapping[str, He
         return [Wish(stop=True)]
     if name == "kill-horse":
         return [Wish(crash=True)] if held else []
-    known = isinstance(job_id, str) and any(entry.id == job_id for entry in held.values())
+    known = (
+        isinstance(job_id, str)
+        and isinstance(command.get("execution_id", ""), str)
+        and any(entry.id == job_id for entry in held.values())
+    )
     if not known or (name == "stop-execution" and command.get("execution_id") not in held):
         return []
     if command.get("taskq"):  # our own clients: the job ends as cancelled, not as stopped

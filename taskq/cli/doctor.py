@@ -18,6 +18,7 @@ from taskq.cli.times import age
 from taskq.context import awaited_in
 from taskq.states import State
 from taskq.store import Finding
+from taskq.trust import opens
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -52,6 +53,9 @@ LEVEL = 9
 
 #: Running jobs whose logs are read, and pairs of jobs that are named.
 RUNNING_SEEN = 100
+
+#: Waiting jobs, the newest, that are looked at for refusals.
+WAITING_SEEN = 500
 PAIRS = 5
 
 
@@ -109,6 +113,7 @@ def _of_work(store: Store, told: Collection[str]) -> Iterator[Finding]:
             )
     yield from _about_queues(queues, more, workers)
     yield from _about_waits(store, workers)
+    yield from _about_refusals(store.list(states=(State.SCHEDULED, State.QUEUED), limit=WAITING_SEEN))
     yield from _about_failures(store.list(states=(State.FAILED,), limit=FAILED_SEEN))
 
 
@@ -175,6 +180,24 @@ def _about_queue(queue: QueueRecord, workers: Sequence[WorkerRecord]) -> Iterato
             level="warning",
             text=f"{told}, the oldest for {age(time.time() - queue.oldest_at)}: the workers do not keep up",
             cure="start more workers, or some with more --processes",
+        )
+
+
+def _about_refusals(waiting: Sequence[JobRecord]) -> Iterator[Finding]:
+    """Yield the queues in which jobs wait that a worker has taken and could not run."""
+    refused: dict[str, list[JobRecord]] = {}
+    for record in waiting:
+        if record.refusal is not None:
+            refused.setdefault(record.queue, []).append(record)
+    for queue, records in refused.items():
+        first = records[0]
+        assert first.refusal is not None  # noqa: S101  # it was looked at above
+        yield Finding(
+            topic=f"queue {queue}",
+            level="warning",
+            text=f"{len(records):,} of the newest waiting jobs were refused by workers, as {first.id}: "
+            + " ".join(first.refusal.message.split()),
+            cure=f"start a worker of this queue that may run them: taskq worker --queues {queue} {opens(first.task)}",
         )
 
 

@@ -45,6 +45,8 @@ def _facts(record: JobRecord, now: float) -> Iterator[tuple[str, str, str]]:
     yield "state", _state(record), STATE_STYLES.get(str(record.state), "")
     if record.failure is not None:
         yield "error", brief_error(record), "red"
+    if record.refusal is not None:
+        yield "refused", " ".join(record.refusal.message.split()), "yellow"
     yield "queue", f"{record.queue}, priority {record.priority}" if record.priority else record.queue, ""
     if record.key is not None:
         yield "key", record.key, ""

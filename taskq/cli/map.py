@@ -110,7 +110,7 @@ def map_command(
         stack.callback(_close, source)
         place = stack.enter_context(_output(output, stdout, source, keep=resume))
         earlier = read_back(place, unordered=unordered) if resume else nothing_done()
-        _advise(plan)
+        _advise(plan, target)
         return run_plan(plan, Lines(source, name, earlier.done), place, earlier)
 
 
@@ -160,13 +160,14 @@ def _output(name: str | None, stdout: int, source: int, *, keep: bool) -> Iterat
         yield stdout_output(stdout)
 
 
-def _advise(plan: Plan) -> None:
+def _advise(plan: Plan, target: str | None) -> None:
     """Say so when the map will wait for a worker to come."""
     url, queue = plan.settings.url, plan.options["queue"]
     if is_durable(url):
         with contextlib.closing(open_store(url)) as store:
             if not served(store, queue):
-                say(f"no worker serves queue {queue} now, so this waits: taskq worker --import MODULE starts one")
+                flag = "--allow-commands" if target is None else "--import MODULE"
+                say(f"no worker serves queue {queue} now, so this waits: taskq worker {flag} starts one")
 
 
 def _close(source: int) -> None:

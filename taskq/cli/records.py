@@ -98,6 +98,7 @@ def job_document(record: JobRecord) -> dict[str, Any]:
         "state": str(record.state),
         "reason": None if record.reason is None else str(record.reason),
         "error": None if failure is None else {"type": failure.type, "message": failure.message},
+        "refusal": None if record.refusal is None else record.refusal.message,
         "queue": record.queue,
         "priority": record.priority,
         "key": record.key,
@@ -150,6 +151,8 @@ def note_of(record: JobRecord, now: float) -> str:
     """Return the one thing to know of a job in its state."""
     if record.state is State.RUNNING:
         return progress_text(record) or (record.worker or "")
+    if record.refusal is not None:
+        return f"refused: {' '.join(record.refusal.message.split())}"
     if record.state is State.SCHEDULED and record.due_at is not None:
         return f"in {age(record.due_at - now)}" + (f", after {brief_error(record)}" if record.failure else "")
     if record.state is State.BLOCKED:

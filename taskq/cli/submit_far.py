@@ -25,6 +25,7 @@ from taskq.cli.resume import nothing_done
 from taskq.cli.stores import opened_store, served
 from taskq.errors import ConfigError, EncodeError
 from taskq.shell import BadItem
+from taskq.trust import opens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +84,7 @@ def _advise(store: Store, job_id: str) -> None:
     if os.isatty(STDERR):
         (record,) = store.get([job_id])
         if record is not None and not served(store, record.queue):
-            say(f"no worker serves queue {record.queue} now: taskq worker --import MODULE starts one")
+            say(f"no worker serves queue {record.queue} now: taskq worker {opens(record.task)} starts one")
 
 
 # --- one job

@@ -183,6 +183,8 @@ else
   for i, queue in ipairs(queues) do
     promote(queue)
     if waits or alone then break end
+    call('ZCARD', K_WIP .. queue) -- a key of another kind must be found before anything is popped
+    if has_bands(queue) then call('ZCARD', K_PRIORITIES .. queue) end
     if nonce ~= '' and paused[i] == 0 and want > #jobs and take_between(queue) then paused[i] = 2 end
     while want > #jobs and paused[i] == 0 and nonce == '' do
       local ids = call('LPOP', K_QUEUE .. queue, math.min(want - #jobs, 500))

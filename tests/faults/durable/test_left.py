@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from taskq import State
 from taskq.states import Reason
 from tests import ledger as ledgers
+from tests.cli.command import taskq
 from tests.faults.durable.fleet import PATIENCE
 from tests.sample_tasks import add, hold, note_item
 from tests.waiting import eventually
@@ -52,6 +53,12 @@ def test_nobody_left(fleet: Fleet) -> None:
     found = fleet.record(job.id).refusal
     assert found is not None
     assert found.reason is Reason.UNKNOWN_TASK
+    where = ("--url", fleet.url)
+    assert "--import tests.sample_tasks" in taskq(fleet.folder, "status", job.id, *where).out
+    assert "refused" in taskq(fleet.folder, "status", *where).out
+    report = taskq(fleet.folder, "doctor", *where).out
+    assert "1 of the newest waiting jobs were refused by workers" in report
+    assert "--import tests.sample_tasks" in report
     fleet.start(processes=1)
     assert job.result(timeout=PATIENCE) == 3
 

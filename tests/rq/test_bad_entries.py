@@ -1,0 +1,104 @@
+"""One bad entry is one bad entry: what anybody may write to Redis ends no worker, no client and no command."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from executors.rq.record import read_news
+from taskq.errors import BackendUnavailable
+from taskq.states import Reason, State
+from tests.rq.hands import new_job
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from executors.rq.store import RQStore
+    from tests.rq.hands import Hands
+
+DIGITS = "9" * 5000
+DEEP = "[" * 100_000
+
+#: Fields of a job's record with values that no version of ours writes.
+BAD_FIELDS: list[dict[str, str]] = [
+    {"tq_rare": "1", "tq_crashes": DIGITS},
+    {"tq_rare": "1", "tq_retries": DIGITS, "tq_attempts": "nan"},
+    {"tq_rare": "1", "tq_refused": "1e999"},
+    {"tq_rare": "1", "dependency_ids": DEEP},
+    {"tq_expires": "1e308", "tq_rare": "1"},
+    {"result_ttl": DIGITS, "failure_ttl": "-" + DIGITS},
+    {"tq_priority": DIGITS, "tq_progress": f"{DIGITS}/{DIGITS}", "created_at": "0001-01-01T00:00:00.000000Z"},
+    {"tq_failure": f"C{DIGITS}", "status": "failed", "ended_at": "9999-99-99"},
+    {"tq_why": "E1e999", "meta": DEEP},
+]
+
+
+@pytest.mark.parametrize("fields", BAD_FIELDS, ids=[" ".join(fields) for fields in BAD_FIELDS])
+def test_bad_field(store: RQStore, join: Callable[..., Hands], client: Any, fields: dict[str, str]) -> None:
+    """A worker claims what is behind a damaged record, and the record can be read, listed and ended."""
+    bad, good = new_job(job_id="bad"), new_job(job_id="good")
+    store.put([bad, good])
+    client.hset("rq:job:bad", mapping=fields)
+    hands = join()
+    claims = [claim.id for step in range(3) for claim in hands.take(10 - step)]
+    assert "good" in claims
+    assert store.get(["bad", "good"], payload=True)[1] is not None
+    assert {record.id for record in store.list()} <= {"bad", "good"}
+
+
+@pytest.mark.parametrize(
+    "news", [b"", b"x", b"s1 0 a !!!", b"s" + DIGITS.encode() + b" 0 a ", b"f1 0 a C" + b"9" * 5000]
+)
+def test_bad_news(news: bytes) -> None:
+    """News of an end that cannot be read is no end, or one without what is wrong in it."""
+    name, end = read_news(news)
+    assert name in ("", "a")
+    assert end is None or end.state in (State.SUCCEEDED, State.FAILED)
+
+
+def test_client_lives_on(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """Damaged news and a damaged result cost one job: the client hears of the others."""
+    ear = store.ear()
+    store.put([new_job(job_id="a"), new_job(job_id="b")], reply_to=ear.address)
+    ear.expect(["a", "b"])
+    client.rpush(f"rq:tq:replies:{ear.address}", b"x", b"", b"s1 0 a !!!")
+    client.hset("rq:job:a", mapping={"status": "finished", "ended_at": "inf"})
+    client.lrem("rq:queue:default", 1, "a")
+    client.xadd("rq:results:a", {"type": "1", "return_value": "!"})
+    join().run()
+    heard: dict[str, Any] = {}
+    eventually(lambda: heard.update((end.id, end) for end in ear.wait(1.0)) or len(heard) == 2, "both ends to be heard")
+    ear.close()
+    assert heard["b"].state is State.SUCCEEDED
+    assert (heard["a"].state, heard["a"].failure.reason) == (State.FAILED, Reason.UNDECODABLE)
+
+
+def test_bad_commands(join: Callable[..., Hands], client: Any) -> None:
+    """What is published to a worker and is no command is passed over."""
+    hands = join()
+    texts = [DEEP, "[", '{"command": []}', '{"command": "shutdown", "x": ' + DIGITS + "}", b"\xff\xfe"]
+    texts.append(json.dumps({"command": "stop-execution", "job_id": "a", "execution_id": ["a"]}))
+    for text in texts:
+        client.publish("rq:pubsub:w1", text)
+    client.publish("rq:pubsub:w1", '{"command": "shutdown"}')
+    eventually(
+        lambda: any(wish.stop for wish in hands.membership.exchange([], [], 1).wishes), "the real one to be heard"
+    )
+
+
+@pytest.mark.parametrize("key", ["rq:queue:default", "rq:wip:default", "rq:scheduled:default"])
+def test_key_of_another_kind(store: RQStore, join: Callable[..., Hands], client: Any, key: str) -> None:
+    """A key that holds something else is like an absent store, until somebody has put it right."""
+    hands = join()
+    client.delete(key)
+    client.set(key, "x")
+    with pytest.raises(BackendUnavailable, match="holds something else"):
+        store.put([new_job(job_id="early")])
+        hands.take()
+    client.delete(key)
+    store.put([new_job(job_id="late")])
+    claims = [claim.id for _ in range(2) for claim in hands.take()]  # the first is the one that failed, once more
+    assert claims == (["late"] if key == "rq:queue:default" else ["early", "late"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from taskq.errors import DependencyFailed
@@ -51,15 +51,10 @@ def with_results(value: Any, depth: int = _DEPTH) -> Any:
 
 def when_done(jobs: Sequence[Job[Any]], then: Callable[[], None]) -> None:
     """Call `then` once, when the last of the jobs has ended."""
-    lock = threading.Lock()
-    left = len(jobs)
+    ended = count(1)
 
     def one_ended(_job: object) -> None:
-        nonlocal left
-        with lock:
-            left -= 1
-            last = left == 0
-        if last:
+        if next(ended) == len(jobs):
             then()
 
     for job in jobs:

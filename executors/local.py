@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import threading
 import weakref
 from datetime import UTC, datetime
 from itertools import count
@@ -69,7 +68,7 @@ class LocalExecutor(Executor):
         self._stream_numbers = count(1)
         self._register = Register()
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
-        self._lock = threading.RLock()
+        self._finishes = False
         settings = ChildSettings(
             session=self.session,
             strict=strict,
@@ -161,23 +160,21 @@ class LocalExecutor(Executor):
     def close(self, *, wait: bool = True, cancel: bool = False, grace: float | None = None) -> None:
         if self._crew.is_foreign():
             return
-        first = self._take_no_more(cancel=cancel)
+        self._take_no_more(cancel=cancel)
         if wait and not self._dispatcher.is_this_thread():
             self._crew.finish(grace)
-        elif first:
+        elif not self._finishes:
             self._crew.finish_in_background()
+            self._finishes = True
 
-    def _take_no_more(self, *, cancel: bool) -> bool:
-        """Close the queue for further work, and drop what waits if told to; return whether it was open."""
-        with self._lock:
-            first, self._crew.accepting = self._crew.accepting, False
+    def _take_no_more(self, *, cancel: bool) -> None:
+        """Close the queue for further work, and drop what waits if told to. Interrupted, it may be done again."""
+        self._crew.accepting = False
         if cancel:
             self._dispatcher.post(self._books.drop_waiting)
-        if first:  # what is paused would never end
-            self._dispatcher.post(lambda: self._dispatcher.resume(None))
-            for stream in list(self._streams):
-                stream.close(cancel=cancel)
-        return first
+        self._dispatcher.post(lambda: self._dispatcher.resume(None))  # what is paused would never end
+        for stream in list(self._streams):
+            stream.close(cancel=cancel)
 
     def leave(self, error: BaseException | None) -> None:
         if isinstance(error, KeyboardInterrupt) and not self._crew.is_foreign():
@@ -251,6 +248,13 @@ class LocalExecutor(Executor):
     def _admit(self, job: LocalJob, options: JobOptions, begin: Callable[[], None]) -> LocalJob:
         """Give a job its options and begin it, unless one with the same key or id is there: then that one is it."""
         job.options = options
+        try:
+            return self._begin(job, options, begin)
+        except BaseException:
+            self._dispatcher.post(lambda: self._take_back(job, options))
+            raise
+
+    def _begin(self, job: LocalJob, options: JobOptions, begin: Callable[[], None]) -> LocalJob:
         if options.key is not None or options.job_id is not None or options.result_ttl is not None:
             known = self._register.admit(job, options)
             if known is not job:
@@ -260,6 +264,12 @@ class LocalExecutor(Executor):
             self._dispatcher.post(lambda: self._books.expiries.add(expires_at, job))
         begin()
         return job
+
+    def _take_back(self, job: LocalJob, options: JobOptions) -> None:
+        """End a job whose submit was interrupted, or refused; nobody has its handle."""
+        self._register.dismiss(job, options)
+        if job.waiting is not State.BLOCKED:  # else those that it waits for release it
+            self._dispatcher.cancel(job, lambda _: None, kill=False)
 
     def _enqueue(self, job: LocalJob) -> None:
         """Queue a job now or at its time."""
@@ -278,24 +288,47 @@ class LocalExecutor(Executor):
         """Queue a job when the jobs among its arguments have ended."""
         job.waiting = State.BLOCKED
         dispatcher = self._dispatcher
-        dispatcher.post(lambda: self._books.block(1))
+        counted: list[int] = []
+
+        def block() -> None:
+            self._books.block(1)
+            counted.append(1)
 
         def release() -> None:
-            job.waiting = None
-            try:
-                error: BaseException | None = failed_among(needed, job.id)
-                if error is None and not job.done():
-                    name = (job.options or DEFAULTS).job_id or job.number
-                    job.load(values.pack_call(name, *resolved(args, kwargs), strict=self._strict))
-                    self._enqueue(job)
-            except Exception as failure:  # noqa: BLE001  # a result that cannot be rebuilt or sent on: the job's failure
-                error = failure
-            if error is not None and not job.done():
-                job.attempt = 0
-                job.settle(None, error)
-            dispatcher.post(lambda: self._books.block(-1))
+            if counted:
+                self._release(job, needed, args, kwargs)
+                dispatcher.post(unblock)
 
-        when_done(needed, lambda: dispatcher.post(release))
+        def unblock() -> None:
+            if counted:
+                self._books.block(-counted.pop())
+
+        def drop() -> None:
+            if counted and not job.done():
+                job.withdraw()
+            unblock()
+
+        try:
+            dispatcher.post(block)
+            when_done(needed, lambda: dispatcher.post(release))
+        except BaseException:  # not all of them will tell
+            dispatcher.post(drop)
+            raise
+
+    def _release(self, job: LocalJob, needed: list[Job[Any]], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Queue a job whose jobs have ended, or fail it with one of them."""
+        job.waiting = None
+        try:
+            error: BaseException | None = failed_among(needed, job.id)
+            if error is None and not job.done():
+                name = (job.options or DEFAULTS).job_id or job.number
+                job.load(values.pack_call(name, *resolved(args, kwargs), strict=self._strict))
+                self._enqueue(job)
+        except Exception as failure:  # noqa: BLE001  # a result that cannot be rebuilt or sent on: the job's failure
+            error = failure
+        if error is not None and not job.done():
+            job.attempt = 0
+            job.settle(None, error)
 
     def _end_stream(self, stream: Stream) -> None:
         self._streams.discard(stream)

@@ -7,12 +7,12 @@ by key     until the job has ended
 from __future__ import annotations
 
 import heapq
-import threading
 import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
 from taskq.errors import JobExists
+from taskq.locks import CallLock
 
 if TYPE_CHECKING:
     from executors.pool.jobs import LocalJob
@@ -27,7 +27,7 @@ class Register:
     """Know jobs by their names. Methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = CallLock()
         self._known: weakref.WeakValueDictionary[str, LocalJob] = weakref.WeakValueDictionary()
         self._named: dict[str, LocalJob] = {}
         self._keys: dict[str, LocalJob] = {}
@@ -62,6 +62,14 @@ class Register:
                 self._keys[options.key] = job
         job.add_done_callback(lambda ended: self._ended(cast("LocalJob", ended), options))
         return job
+
+    def dismiss(self, job: LocalJob, options: JobOptions) -> None:
+        """Take back the names of a job that was not begun."""
+        with self._lock:
+            if options.key is not None and self._keys.get(options.key) is job:
+                del self._keys[options.key]
+            if options.job_id is not None and self._named.get(options.job_id) is job:
+                del self._named[options.job_id]
 
     def _holder(self, options: JobOptions) -> LocalJob | None:
         if options.job_id is not None and (job := self._named.get(options.job_id)) is not None:

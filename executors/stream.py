@@ -16,11 +16,11 @@ from collections.abc import Sized
 from concurrent.futures import CancelledError
 from itertools import chain, islice, repeat
 from queue import Empty, SimpleQueue
-from threading import RLock
 from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from taskq.errors import Deadlock
+from taskq.locks import CallLock
 from taskq.progress import Progress
 
 if TYPE_CHECKING:
@@ -75,12 +75,16 @@ class MapStream(ABC):
         #: How many items may be on their way at the most when more are read.
         self._refill_at = 0
         self._exhausted = False
-        self._reading = RLock()
+        self._reading = CallLock()
 
     def iterate(self) -> Iterator[Any]:
         """Begin to read the input, and return the iterator of results."""
-        self._fill(promptly=False)
-        return chain.from_iterable(self._groups())
+        try:
+            self._fill(promptly=False)
+            return chain.from_iterable(self._groups())
+        except BaseException:
+            self._leave()
+            raise
 
     def close(self, *, cancel: bool) -> None:
         """Prepare for the end of the queue: read the rest of a finite input now, as `concurrent.futures` does.

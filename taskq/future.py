@@ -10,20 +10,26 @@ because most results are there before anybody waits. A Job makes them when the f
 
 `dict.setdefault` with a string key is one atomic step in CPython, so exactly one side wins.
 
+An exception of a signal handler may end a waiter between any two instructions. So whoever waits here holds nothing, and
+the lock and the events of those who wait by `concurrent.futures` are ones that such an end leaves usable (`locks`).
+
 Source: the private attributes `_condition`, `_state`, `_waiters` and `_done_callbacks` are those that CPython 3.11 to
 3.14's `concurrent.futures` itself reads on other futures (`wait`, `as_completed`), so they are as stable as it is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
-from threading import Condition, Timer
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import partial
+from threading import Condition, Event, Lock, Timer
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from taskq.errors import Deadlock
+from taskq.errors import Deadlock, DecodeError, JobFailed
+from taskq.locks import Bell, CallLock, Flag, aside, detach, may_be_interrupted
 from taskq.states import State
 
 if TYPE_CHECKING:
@@ -41,8 +47,22 @@ _SEALED: Final = Condition()
 #: Seconds that a callback has waited for other jobs when it is said.
 _WORD_AFTER: Final = 1.0
 
+#: What stands for an exception that could not be rebuilt, for which any error on the way may be the reason.
+_DOUBTFUL: Final = (JobFailed, DecodeError)
+
 #: The standard Future's states that are final.
 ENDED: Final = frozenset({FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED})
+
+
+class _Sleeper(Bell):
+    """Waits for one job."""
+
+    __slots__ = ()
+
+    def _told(self, _job: object) -> None:
+        self.ring()
+
+    add_result = add_exception = add_cancelled = _told
 
 
 class Undecoded:
@@ -69,6 +89,7 @@ class Job(Future[T]):
     _result: Any = None
     _exception: BaseException | None = None
     _waiters: list[Any]
+    _done_callbacks: list[Any]
 
     def __init__(self) -> None:  # the standard constructor makes what a Job makes later
         pass
@@ -192,7 +213,17 @@ class Job(Future[T]):
 
     def _wait(self, timeout: float | None) -> None:
         """Return when there is an outcome; raise TimeoutError or CancelledError when there is none to come."""
-        super().exception(timeout)
+        self._condition  # noqa: B018  # whoever settles the job looks for waiters from now on
+        if self._state not in ENDED:
+            sleeper = _Sleeper()
+            list.append(self._waiters, sleeper)
+            try:
+                sleeper.wait_for(lambda: self._state in ENDED, timeout)
+            finally:
+                with contextlib.suppress(ValueError):
+                    self._waiters.remove(sleeper)
+        if self._state != FINISHED:
+            raise CancelledError if self._state in ENDED else TimeoutError
 
     def _refuse_deadlock(self) -> None:
         raise Deadlock(
@@ -207,8 +238,17 @@ class Job(Future[T]):
         outcome = self._result
         if isinstance(outcome, Undecoded):
             value, error = outcome.decode(self.id)
+            if isinstance(error, _DOUBTFUL) or (error is not None and not outcome.failed):
+                value, error = self._decode_again(outcome, error)
             self._exception = error
             self._result = value
+
+    def _decode_again(self, outcome: Undecoded, error: BaseException) -> tuple[Any, BaseException | None]:
+        """Decode where no signal handler runs: what one raised meanwhile is raised on, and is not the job's outcome."""
+        value, again = aside(lambda: outcome.decode(self.id))
+        if again is None:
+            raise error.__cause__ if isinstance(error, DecodeError) and error.__cause__ is not None else error
+        return value, again
 
     def __await__(self) -> Generator[Any, None, T]:
         """Wait for the result in an event loop."""
@@ -227,11 +267,7 @@ class Job(Future[T]):
             attributes["_result"] = value
             attributes["_state"] = FINISHED
             return
-        with lock:
-            attributes["_exception"] = error
-            attributes["_result"] = value
-            self._end(FINISHED)
-        self._invoke_callbacks()
+        self._tell(FINISHED, value, error)
 
     def settle_early(self, value: Any) -> bool:
         """Record a value that `settle` is going to record as well, unless somebody waits already; return whether.
@@ -247,36 +283,68 @@ class Job(Future[T]):
 
     def drop(self) -> None:
         """Record that the job was cancelled and wake those who wait. For executors, once."""
-        with self._condition:
-            self._end(CANCELLED_AND_NOTIFIED)
+        attributes = self.__dict__
+        if attributes.setdefault("_lock", _SEALED) is not _SEALED:
+            self._tell(CANCELLED_AND_NOTIFIED, None, None)
+        elif self._state in ENDED:
+            raise InvalidStateError(f"{self._state}: {self!r}")
+        else:
+            attributes["_state"] = CANCELLED_AND_NOTIFIED
+
+    def _tell(self, state: str, value: Any, error: BaseException | None) -> None:
+        """Record the outcome and tell those who wait; all of them, also when this thread is interrupted at it."""
+        if self._state in ENDED:
+            raise InvalidStateError(f"{self._state}: {self!r}")
+        if not may_be_interrupted():
+            self._end(state, value, error)
+            self._invoke_callbacks()
+            return
+        try:
+            aside(partial(self._end, state, value, error))
+            self._invoke_callbacks()
+        except BaseException:
+            detach(partial(self._end_and_call, state, value, error))
+            raise
+
+    def _end_and_call(self, state: str, value: Any, error: BaseException | None) -> None:
+        self._end(state, value, error)
         self._invoke_callbacks()
+
+    def _end(self, state: str, value: Any, error: BaseException | None) -> None:
+        attributes = self.__dict__
+        lock: Condition = attributes["_lock"]
+        with lock:
+            if self._state in ENDED:
+                return
+            attributes["_exception"] = error
+            attributes["_result"] = value
+            attributes["_state"] = state
+            for waiter in list(self._waiters):
+                if state == CANCELLED_AND_NOTIFIED:
+                    waiter.add_cancelled(self)
+                elif error is not None or (isinstance(value, Undecoded) and value.failed):
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+            lock.notify_all()
 
     def _invoke_callbacks(self) -> None:
         """Call the callbacks; even a SystemExit of theirs must not end the thread that settles all jobs."""
-        try:
-            super()._invoke_callbacks()  # type: ignore[misc]
-        except BaseException:
-            logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
-
-    def _end(self, state: str) -> None:
-        if self._state in ENDED:
-            raise InvalidStateError(f"{self._state}: {self!r}")
-        self._state = state
-        for waiter in self._waiters:
-            if state == CANCELLED_AND_NOTIFIED:
-                waiter.add_cancelled(self)
-            elif self._exception is not None or (isinstance(self._result, Undecoded) and self._result.failed):
-                waiter.add_exception(self)
-            else:
-                waiter.add_result(self)
-        self._condition.notify_all()
+        callbacks = self._done_callbacks
+        while callbacks:
+            try:
+                callbacks.pop(0)(self)
+            except BaseException as error:
+                if may_be_interrupted() and not isinstance(error, Exception):
+                    raise
+                logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
 
 
 def _new_condition(attributes: dict[str, Any]) -> Condition:
     """Make what the standard Future is born with, unless another thread just did."""
     attributes.setdefault("_waiters", _Waiters(attributes.get("home")))
     attributes.setdefault("_done_callbacks", [])
-    return Condition()
+    return Condition(cast("Lock", CallLock()))
 
 
 class _Waiters(list[Any]):
@@ -288,6 +356,11 @@ class _Waiters(list[Any]):
         self._home = home
 
     def append(self, waiter: Any) -> None:
+        """Take one in, with an event and a lock that no interrupt leaves taken."""
+        if type(getattr(waiter, "event", None)) is Event:
+            waiter.event = Flag()
+            if hasattr(waiter, "lock"):
+                waiter.lock = CallLock()
         super().append(waiter)
         if self._home is not None and self._home.delivers_here():
             timer = Timer(_WORD_AFTER, self._name, [waiter])

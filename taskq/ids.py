@@ -11,7 +11,7 @@ those of Crockford's base 32. Within a process each id is greater than the last 
 from __future__ import annotations
 
 import os
-import threading
+from itertools import count
 from time import time_ns
 from typing import Final
 
@@ -31,35 +31,40 @@ PAIRS: Final = [first + second for first in ALPHABET for second in ALPHABET]
 LAST: Final = (1 << (BITS * COUNT_LENGTH)) - 1
 
 
+class _Moment:
+    """A millisecond in which ids are made, and the next such."""
+
+    __slots__ = ("after", "count", "ms", "of_second", "prefix", "random", "second")
+
+    def __init__(self, ms: int, before: _Moment | None = None) -> None:
+        self.ms = ms
+        self.count = count()
+        self.after: dict[int, _Moment] = {}
+        self.of_second: str
+        self.random: str
+        self.second, rest = divmod(ms, len(PAIRS))
+        if before is not None and before.second == self.second:
+            self.of_second, self.random = before.of_second, before.random
+        else:
+            self.of_second = _written(self.second, TIME_LENGTH - 2)
+            self.random = _written(int.from_bytes(os.urandom(8), "big"), RANDOM_LENGTH)
+        self.prefix = f"{self.of_second}{PAIRS[rest]}{self.random}"
+
+
 class _Source:
-    """Make the ids of one process."""
+    """Make the ids of one process: without a lock, which an interrupted thread could not give back."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._ms = 0
-        self._second = -1
-        self._of_second = self._random = ""
-        self._count = LAST
-        self._prefix = ""
+        self._now = _Moment(0)
 
     def next(self) -> str:
         """Return a new id, greater than all before."""
         ms = time_ns() // 1_000_000
-        with self._lock:
-            if ms > self._ms or self._count == LAST:
-                self._begin(max(ms, self._ms + 1))
-            self._count = count = self._count + 1
-            return f"{self._prefix}{PAIRS[count >> 10]}{PAIRS[count & 1023]}"
-
-    def _begin(self, ms: int) -> None:
-        second, rest = divmod(ms, len(PAIRS))
-        if second != self._second:
-            self._second = second
-            self._of_second = _written(second, TIME_LENGTH - 2)
-            self._random = _written(int.from_bytes(os.urandom(8), "big"), RANDOM_LENGTH)
-        self._prefix = f"{self._of_second}{PAIRS[rest]}{self._random}"
-        self._ms = ms
-        self._count = -1
+        moment = self._now
+        while ms > moment.ms or moment.after or (number := next(moment.count)) > LAST:
+            fresh = _Moment(max(ms, moment.ms + 1), moment)
+            self._now = moment = moment.after.setdefault(0, fresh)  # of several threads one is first
+        return f"{moment.prefix}{PAIRS[number >> 10]}{PAIRS[number & 1023]}"
 
 
 def _written(number: int, length: int) -> str:

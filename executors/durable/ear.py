@@ -18,10 +18,10 @@ import threading
 import time
 from collections import deque
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 from taskq.errors import BackendUnavailable, QueueFull
+from taskq.locks import Bell, CallLock, aside, may_be_interrupted
 from taskq.result import Failure
 from taskq.states import State
 from taskq.store import Ended
@@ -69,7 +69,9 @@ class Listener:
         self._targets: dict[str, Target] = {}
         #: Jobs that the ear has yet to be told of, because it could not take them.
         self._missed: deque[str] = deque()
-        self._changed = threading.Condition()
+        #: Rung when nothing is expected any more.
+        self._idle = Bell()
+        self._starting = CallLock()
         self._ear: Ear | None = None
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -99,10 +101,10 @@ class Listener:
             BackendUnavailable: the store cannot be reached.
         """
         if self._ear is None:
-            self._begin()
+            aside(self._begin)
 
     def _begin(self) -> None:
-        with self._changed:
+        with self._starting:
             if self._ear is None and not self._stopping:
                 self._ear = self._store.ear()
                 self._thread = threading.Thread(target=_listen, args=(self, self._ear), name="taskq-ear", daemon=True)
@@ -112,8 +114,12 @@ class Listener:
         """Tell these targets when their jobs end."""
         self.start()
         known = list(targets)
-        self.prepare(known)
-        self.confirm([job_id for job_id, _ in known])
+        try:
+            self.prepare(known)
+            self.confirm([job_id for job_id, _ in known])
+        except BaseException:
+            self._ask_again()
+            raise
         if self._broken is not None:
             self._fail_all(self._broken)
 
@@ -127,20 +133,25 @@ class Listener:
         if ear is None or self._targets or self._broken is not None or self.is_this_thread():
             self.expect([(job_id, waiter)])
             return
-        self._targets[job_id] = waiter
         try:
+            self._targets[job_id] = waiter
             for ended in ear.wait_for(job_id, timeout):
                 if ended.id == job_id and waiter.hear_early(ended):
                     self._told(job_id)
                 else:
                     self.later(partial(self.tell, ended))
         except BackendUnavailable:
-            self._missed.append(job_id)
-            ear.wake()
-        except BaseException:  # an interrupt: what the ear has told may not have got any further
-            self._missed.extend(self._targets)
-            ear.wake()
+            self._ask_again()
+        except BaseException:
+            self._ask_again()
             raise
+
+    def _ask_again(self) -> None:
+        """Have the thread ask for all that is expected: who was interrupted may not have told the ear, or us, of it."""
+        self._missed.extend(self._targets.copy())
+        ear = self._ear
+        if ear is not None:
+            ear.wake()
 
     def prepare(self, targets: Iterable[tuple[str, Target]]) -> None:
         """Tell these targets when their jobs, which are not in the store yet, end; `confirm` when they are."""
@@ -163,8 +174,7 @@ class Listener:
         known = [job_id for job_id in ids if self._targets.pop(job_id, None) is not None]
         if known and self._ear is not None:
             self._ear.forget(known)
-            with self._changed:
-                self._changed.notify_all()
+            self._idle.ring()
 
     def later(self, errand: Callable[[], None]) -> None:
         """Have this done soon, in the listener's thread.
@@ -178,13 +188,7 @@ class Listener:
 
     def wait_until_idle(self, timeout: float | None = None) -> bool:
         """Wait until nothing is expected any more; return whether that is so."""
-        deadline = None if timeout is None else monotonic() + timeout
-        with self._changed:
-            while self._targets and not self._stopping:
-                left = None if deadline is None else deadline - monotonic()
-                if left is not None and left <= 0:
-                    return False
-                self._changed.wait(left)
+        self._idle.wait_for(lambda: not self._targets or self._stopping, timeout)
         return not self._targets
 
     @property
@@ -234,18 +238,19 @@ class Listener:
         try:
             target.hear(ended)
         except Exception:
+            if may_be_interrupted():  # it may be what a signal handler raises
+                raise
             logging.getLogger("taskq").exception("telling job %s how it ended", ended.id)
         self._told(ended.id)
 
     def _told(self, job_id: str) -> None:
         if self._targets.pop(job_id, None) is not None and not self._targets:
-            with self._changed:
-                self._changed.notify_all()
+            self._idle.ring()
 
     def recover(self) -> None:
         """Ask for everything anew after the store could not be reached."""
         time.sleep(_PAUSE)
-        self._missed.extend(self._targets)
+        self._missed.extend(self._targets.copy())
 
     def give_up(self, error: Exception) -> None:
         """Fail all that is expected: nothing will ever be heard of it."""
@@ -264,8 +269,7 @@ class Listener:
         ear.close()
         if self._then is not None:
             self._then()
-        with self._changed:
-            self._changed.notify_all()
+        self._idle.ring()
 
 
 def _listen(listener: Listener, ear: Ear) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import weakref
 from concurrent.futures import CancelledError
 from itertools import islice
@@ -27,7 +26,7 @@ from executors.durable.parting import LOOK, Parting
 from executors.durable.stream import DurableStream
 from executors.durable.task import Task
 from taskq.codec import encode
-from taskq.errors import ConfigError, EncodeError, JobNotFound, QueueClosed
+from taskq.errors import ConfigError, EncodeError, JobNotFound, QueueClosed, TaskqError
 from taskq.executor import Executor
 from taskq.ids import new_id
 from taskq.label import label_of
@@ -69,8 +68,8 @@ class DurableExecutor(Executor):
         self._tasks: dict[Any, Task] = {}
         self._handles = Handles()
         self._streams: weakref.WeakSet[DurableStream] = weakref.WeakSet()
-        self._lock = threading.Lock()
         self._closed = False
+        self._over = False
         self._released = False
         self._listeners = [Listener(store, self._handles)]
         # A queue that is dropped goes when its jobs, which hold it, are gone too.
@@ -95,12 +94,15 @@ class DurableExecutor(Executor):
         chosen = task.options if options is None else options
         fresh = iter([self._new_job(task, args, {}, chosen) for args in calls])
         kept: list[str] = []
+        sent: list[str] = []
         try:
             while batch := _next_batch(fresh):
+                sent += [new.id for new in batch]
                 kept += self._store.put(batch, reply_to=listener.address)
-        except BaseException:
-            if kept:
-                self._store.cancel(kept)
+        except BaseException as error:
+            begun = sent[: len(kept)] if isinstance(error, TaskqError) else sent  # an interrupt comes when it is kept
+            if begun:
+                self._store.cancel(begun)
             raise
         return [self._handle(job_id) for job_id in kept]
 
@@ -145,23 +147,23 @@ class DurableExecutor(Executor):
         self._close(wait=error is None, cancel=False, grace=None, leaves=True)
 
     def _close(self, *, wait: bool, cancel: bool, grace: float | None, leaves: bool) -> None:
-        with self._lock:
-            first, self._closed = not self._closed, True
-        if self._released:
+        self._closed = True
+        if self._over:
             return
-        if first:
+        listener = self._listener()
+        if not self._released:
             for stream in list(self._streams):
                 stream.close(cancel=cancel)
-        if cancel:
-            self._cancel_waiting()
-        listener = self._listener()
+            if cancel:
+                self._cancel_waiting()
         if wait and not listener.is_this_thread():
             # Interrupted, it leaves the rest to a second call.
-            if not self._wait_for_all(listener, grace, leaves=leaves):
+            if not self._released and not self._wait_for_all(listener, grace, leaves=leaves):
                 return
             self._released = True
             listener.stop(wait=True)
             self._store.close()
+            self._over = True
 
     # -- Home of its jobs
 
@@ -288,7 +290,6 @@ class DurableExecutor(Executor):
         """Return the listener of this process; a forked one begins with its own."""
         listener = self._listeners[0]
         if listener.pid != os.getpid():
-            self._lock = threading.Lock()
             listener = self._listeners[0] = Listener(self._store, self._handles)
         return listener
 

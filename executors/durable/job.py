@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from taskq.codec import decode
 from taskq.context import WAITED, WAITS, running_job
 from taskq.errors import JobCancelled, SoftTimeout
-from taskq.future import Job, Undecoded
+from taskq.future import ENDED, Job, Undecoded
+from taskq.locks import CallLock, may_be_interrupted
 from taskq.result import Failure
 from taskq.states import TERMINAL, State
 from taskq.store import Ended
@@ -216,37 +217,48 @@ class DurableJob(Job[Any]):
         return record
 
     def hear(self, ended: Ended) -> None:
-        """Take note of the job's end. Any thread may; the first one counts."""
-        token = object()
-        if self.__dict__.setdefault("_ending", token) is not token:
-            return
-        self._attempts, self._crashes = ended.attempts, ended.crashes
-        self._final = ended.state
-        if ended.state is State.CANCELLED:
-            self.drop()
-            return
-        failure = failure_of(ended)
-        self._reason = None if failure is None else failure.reason
-        self.settle(StoredOutcome(ended.result, failure))
+        """Take note of the job's end. Any thread may; the first one counts, unless it was interrupted at it."""
+        with self._ending():
+            if self._final is not None:
+                return
+            self._attempts, self._crashes = ended.attempts, ended.crashes
+            failure = failure_of(ended)
+            if self._state not in ENDED and not may_be_interrupted():
+                self._final = ended.state  # callbacks see it
+            if ended.state is not State.CANCELLED:
+                self._reason = None if failure is None else failure.reason
+                if self._state not in ENDED:
+                    self.settle(StoredOutcome(ended.result, failure))
+            elif self._state not in ENDED:
+                self.drop()
+            self._final = ended.state
 
     def hear_early(self, ended: Ended) -> bool:
         """Take note of the end in the thread of the only one who waits; False: there are others, or it was cancelled.
 
         An interrupt may come at any point: the job can be told once more.
         """
-        token = object()
-        attributes = self.__dict__
+        ending = self._ending()
+        if ended.state is State.CANCELLED or not ending.acquire(blocking=False):
+            return False
         try:
-            if ended.state is State.CANCELLED or attributes.setdefault("_ending", token) is not token:
+            if self._final is not None:
                 return False
             failure = failure_of(ended)
             self._attempts, self._crashes = ended.attempts, ended.crashes
             self._reason = None if failure is None else failure.reason
+            if not self.settle_early(StoredOutcome(ended.result, failure)):
+                return False
             self._final = ended.state
-            return self.settle_early(StoredOutcome(ended.result, failure))
+            return True
         finally:
-            if self._state != FINISHED and attributes.get("_ending") is token:
-                del attributes["_ending"]  # `hear` does it
+            ending.release()
+
+    def _ending(self) -> CallLock:
+        """Return the lock of whoever takes note of the end."""
+        attributes = self.__dict__
+        found: CallLock = attributes.get("_told_by") or attributes.setdefault("_told_by", CallLock())
+        return found
 
 
 def failure_of(ended: Ended) -> Failure | None:

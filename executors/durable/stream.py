@@ -180,6 +180,7 @@ class DurableStream(MapStream):
             states = [State.CANCELLED] * len(ids)
         ended = [job_id for job_id, state in zip(ids, states, strict=True) if state is not State.RUNNING]
         self._listener.forget(ended)
+        self._listener.confirm([job_id for job_id in ids if job_id not in ended])  # interrupted, nobody has
         self._finished += ended
         self._remove_finished()
 

@@ -21,6 +21,7 @@ from executors.pool.channel import Rendezvous
 from executors.pool.children import Children
 from executors.pool.dispatcher import Dispatcher
 from executors.pool.processes import refuse_while_importing
+from taskq.locks import Bell, CallLock, aside
 
 if TYPE_CHECKING:
     from executors.pool.child import ChildSettings
@@ -46,7 +47,10 @@ class Crew:
         self.dispatcher = Dispatcher(self._rendezvous, processes, self._break_down)
         #: Set when nothing is left of it.
         self.ended = threading.Event()
-        self._finishing = threading.Lock()
+        self._finishing = CallLock()
+        #: Whether nobody waits any more for what runs; rung then, and when nothing does.
+        self._hurried = False
+        self._bell = Bell()
         _open.add(self)
         try:
             self._children = Children(processes, start_method, settings, self.dispatcher, self._rendezvous)
@@ -72,18 +76,22 @@ class Crew:
 
         What still runs after `grace` seconds, or when the wait is interrupted, is killed and recorded as cancelled.
         """
-        if self.is_foreign():
+        if self.is_foreign() or self.ended.is_set():
             return
+        try:
+            aside(lambda: self._finish(grace))
+        except BaseException:
+            self._hurried = True
+            self._bell.ring()
+            aside(lambda: self._finish(0.0))
+            raise
+
+    def _finish(self, grace: float | None) -> None:
         with self._finishing:
             if self.ended.is_set():
                 return
-            try:
-                if not self._wait_until_idle(grace):
-                    self.dispatcher.post(self.dispatcher.give_up)
-            except BaseException:
+            if not self._wait_until_idle(grace):
                 self.dispatcher.post(self.dispatcher.give_up)
-                self._end()
-                raise
             self._end()
 
     def finish_at_once(self, grace: float) -> None:
@@ -118,12 +126,18 @@ class Crew:
     def finish_in_background(self) -> None:
         """Do as `finish` in a thread; the interpreter does not end before it."""
         if not self.ended.is_set() and not self.is_foreign():
-            threading.Thread(target=self.finish, name="taskq-close").start()
+            aside(threading.Thread(target=self._finish, args=(None,), name="taskq-close").start)
 
     def _wait_until_idle(self, timeout: float | None) -> bool:
-        idle = threading.Event()
-        self.dispatcher.post(lambda: self.dispatcher.on_idle.append(idle.set))
-        return idle.wait(timeout)
+        idle: list[bool] = []
+
+        def tell() -> None:
+            idle.append(True)
+            self._bell.ring()
+
+        self.dispatcher.post(lambda: self.dispatcher.on_idle.append(tell))
+        self._bell.wait_for(lambda: idle or self._hurried, timeout)
+        return bool(idle)
 
     def _end(self) -> None:
         dispatcher = self.dispatcher

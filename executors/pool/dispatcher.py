@@ -53,6 +53,8 @@ _BURST: Final = 64
 _YIELD: Final = 0.00002
 #: Nanoseconds of a job for which that is worth it.
 _WORTH_NS: Final = 50_000
+#: What says that the loop does not sleep.
+_AWAKE: Final[list[bool]] = []
 #: Seconds a user's thread waits for the dispatcher's answer before it takes the dispatcher for dead.
 _ANSWER_WITHIN: Final = 30.0
 
@@ -67,7 +69,8 @@ class Dispatcher:
         self._processes = processes
         self._rendezvous = rendezvous
         self._inbox: deque[Any] = deque()
-        self._asleep = False
+        #: True while the loop sleeps; one list for each sleep: who wakes it late does not touch the next one.
+        self._asleep: list[bool] = []
         self._hungry = True
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -132,11 +135,12 @@ class Dispatcher:
 
     def wake(self) -> None:
         """End the loop's sleep."""
-        self._asleep = False
+        asleep = self._asleep
         try:
             os.write(self._wake_write, b"\0")
         except OSError:  # full: it will wake; closed: there is nobody to wake
             return
+        asleep.clear()  # behind it, as an interrupt may come between the two
 
     def ask(self, question: Callable[[], T], otherwise: T) -> T:
         """Return what `question()` gives in the dispatcher's thread; `otherwise` when that has ended."""
@@ -204,7 +208,7 @@ class Dispatcher:
             self.read(sent_to)
         for fd, event in events:
             self._attend_to(fd, event)
-        self._asleep = False
+        self._asleep = _AWAKE
         self._read_inbox()
         if self._waits_for_time:
             now = monotonic()
@@ -239,7 +243,7 @@ class Dispatcher:
         if self._needs_ticks():
             due = self._next_tick if due is None else min(due, self._next_tick)
         self._waits_for_time = due is not None
-        self._asleep = True
+        self._asleep = [True]
         if self._inbox:
             return 0
         if due is None:

@@ -95,7 +95,7 @@ class Offers:
 class Offer:
     """One child that has nothing to do, for whoever takes it first. All but `end` is for any thread."""
 
-    __slots__ = ("_booked", "_frames", "_functions", "_line", "_place", "_read", "_sent", "_start", "wake")
+    __slots__ = ("_booked", "_frames", "_functions", "_left", "_line", "_place", "_read", "_sent", "_start", "wake")
 
     def __init__(self, line: Line, functions: set[int], start: int, wake: Callable[[], None]) -> None:
         """Offer the child behind `line`, which knows these functions and gives the next job the number `start`."""
@@ -110,6 +110,8 @@ class Offer:
         self._place = 0
         self._sent = 0
         self._frames = 0
+        #: Whether a submitter was interrupted, and sends nothing more.
+        self._left = False
         #: Bytes of the reports that were seen.
         self._read = 0
 
@@ -123,14 +125,17 @@ class Offer:
         data = ORDER.pack(*order) + payload
         job.line = self._start + place
         job.offer = self
-        if self._booked.setdefault(place, frame) is not frame:
-            job.offer = None
-            return False
         try:
+            if self._booked.setdefault(place, frame) is not frame:
+                job.offer = None
+                return False
             if self._line.sock.send(data) == len(data):
                 self._sent = place + 1
         except OSError:  # the child is dead, or does not read
             self.wake()
+        except BaseException:
+            self._left = True
+            raise
         return True
 
     def _fits(self, job: LocalJob) -> bool:
@@ -205,3 +210,8 @@ class Offer:
     def is_sent(self) -> bool:
         """Whether all frames that were booked when it ended have been sent for certain."""
         return self._sent >= self._frames
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a submitter may be about to send one of them."""
+        return not (self.is_sent or self._left)

@@ -193,12 +193,12 @@ class Slot:
     @property
     def is_held(self) -> bool:
         """Whether a submitter may be about to send to it."""
-        return self._offer is not None and not self._offer.is_sent
+        return self._offer is not None and self._offer.is_held
 
     @property
     def is_unsure(self) -> bool:
         """Whether it may not have been sent all that it should have: then nobody else may send anything."""
-        return bool(self.frames) and self.is_held
+        return bool(self.frames) and self._offer is not None and not self._offer.is_sent
 
     def _define(self, function: Function) -> None:
         order = Order(bytes=len(function.definition), kind=frames.DEFINE, function=function.number)

@@ -20,7 +20,7 @@ import contextlib
 import os
 import random
 import select
-import threading
+import socket
 from functools import partial
 from math import ceil
 from time import monotonic
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 from executors.rq.expected import Expected
 from executors.rq.wire import BROKEN, RedisError, Wire, pack, readable
 from taskq.errors import BackendUnavailable, StoreFull
+from taskq.locks import CallLock
 from taskq.result import Failure
 from taskq.states import State
 from taskq.store import Ear, Ended
@@ -69,11 +70,10 @@ class RQEar(Ear):
         self._scripts = store.address.scripts
         self._list = store.layout.REPLIES + self.address
         self._ask = pack("BLPOP", self._list, BLOCK) + pack("LPOP", self._list, BATCH)
-        self._lock = threading.RLock()  # a finalizer may wake it, at any point of its own thread
         self._expected = Expected()
         self._wire: Wire | None = None
-        self._turn = threading.RLock()  # as only its owner can let go of it: see wait_for
-        #: Whether somebody was interrupted while he read from the connection: what came by it is in doubt.
+        self._turn = CallLock()
+        #: Whether somebody was interrupted while he used the connection: what came by it is in doubt.
         self._spoiled = False
         self._asked = 0
         self._heard_at = 0.0
@@ -82,11 +82,11 @@ class RQEar(Ear):
         self._try_at = 0.0
         self._away = False
         self._closed = False
-        self._read_fd, self._write_fd = os.pipe()
-        os.set_blocking(self._read_fd, False)
-        os.set_blocking(self._write_fd, False)
+        self._rings, self._ringer = socket.socketpair()
+        self._rings.setblocking(False)
+        self._ringer.setblocking(False)
         self._sleep_on = _sleeper()
-        self._sleep_on.register(self._read_fd, select.POLLIN)
+        self._sleep_on.register(self._rings, select.POLLIN)
 
     # -- from any thread
 
@@ -103,20 +103,21 @@ class RQEar(Ear):
             self._expected.take(job_id)
 
     def wake(self) -> None:
-        with self._lock, contextlib.suppress(BlockingIOError):  # when it is full, somebody is about to wake
-            if not self._closed:  # else its number may be another file's by now
-                os.write(self._write_fd, b"w")
+        """Have whoever listens look what there is to do. A finalizer may call it, at any point of its own thread."""
+        try:  # noqa: SIM105  # one call of C, which is done or not
+            self._ringer.send(b"w")
+        except OSError:  # full: somebody is about to wake; closed: nobody listens any more
+            pass
 
     def close(self) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            self.wake()
-            self._closed = True
+        if self._closed:
+            return
+        self._closed = True
+        self.wake()
         with self._turn:
             self._drop()
-            os.close(self._write_fd)
-            os.close(self._read_fd)
+            self._ringer.close()
+            self._rings.close()
             if isinstance(self._sleep_on, select.epoll):
                 self._sleep_on.close()
 
@@ -173,7 +174,7 @@ class RQEar(Ear):
 
     def _listen(self, ready: list[int]) -> list[Ended]:
         """Take in what ended the sleep."""
-        if self._read_fd in ready:
+        if self._rings.fileno() in ready:
             self._drain()
             self._woken = True
         wire = self._wire
@@ -204,20 +205,22 @@ class RQEar(Ear):
     # -- who waits for one job
 
     def wait_for(self, job_id: str, timeout: float | None) -> list[Ended]:
-        self._expected.add([job_id])
         ended: list[Ended] = []
         try:
+            self._expected.add([job_id])
             if _HAS_EPOLL and self._turn.acquire(blocking=False):
-                ended = self._wait_alone(timeout)
+                try:
+                    ended = self._wait_alone(timeout)
+                finally:
+                    self._turn.release()
+            if any(end.id == job_id for end in ended):
+                return ended
         except (BackendUnavailable, *BROKEN):
             ended = []
-        finally:
-            try:  # noqa: SIM105  # suppress is a call, and an interrupt may come in any
-                self._turn.release()
-            except RuntimeError:  # it is not ours
-                pass
-            if all(end.id != job_id for end in ended):
-                self.wake()  # the thread goes on with it
+        except BaseException:
+            self.wake()
+            raise
+        self.wake()  # the thread goes on with it
         return ended
 
     def _wait_alone(self, timeout: float | None) -> list[Ended]:
@@ -225,28 +228,22 @@ class RQEar(Ear):
         wire = self._wire
         if self._closed or self._spoiled or wire is None:
             return []
-        self._spoiled = True  # unless it gets through this uninterrupted
+        self._spoiled = True  # unless it gets through this uninterrupted: then the thread begins anew
         self._ask_ahead()
-        early = self._begin_expecting()
-        self._spoiled = False
-        if early:
-            return early
-        now = monotonic()
-        if now >= self._look_at:
-            self._look_at = now + LOOK_EVERY
-        until = min(self._look_at, self._heard_at + SILENCE)
-        if timeout is not None:
-            until = min(until, now + timeout)
-        self._sleep_on.unregister(wire)
-        try:
-            if wire not in readable([wire, self._read_fd], until - now):
-                return []
-            self._spoiled = True
-            ended = self._hear()
-            self._spoiled = False
-            return ended
-        finally:
+        ended = self._begin_expecting()
+        if not ended:
+            now = monotonic()
+            if now >= self._look_at:
+                self._look_at = now + LOOK_EVERY
+            until = min(self._look_at, self._heard_at + SILENCE)
+            if timeout is not None:
+                until = min(until, now + timeout)
+            self._sleep_on.unregister(wire)
+            if wire in readable([wire, self._rings], until - now):
+                ended = self._hear()
             self._sleep_on.register(wire, select.POLLIN)
+        self._spoiled = False
+        return ended
 
     # -- what both do
 
@@ -349,7 +346,7 @@ class RQEar(Ear):
 
     def _drain(self) -> None:
         try:
-            while os.read(self._read_fd, 4096):
+            while self._rings.recv(4096):
                 pass
         except BlockingIOError:
             return
@@ -358,7 +355,8 @@ class RQEar(Ear):
         wire, self._wire = self._wire, None
         self._spoiled = False
         if wire is not None:
-            self._sleep_on.unregister(wire)
+            with contextlib.suppress(OSError, KeyError, ValueError):  # it was taken out by one who was interrupted
+                self._sleep_on.unregister(wire)
             wire.close()
 
 

@@ -10,11 +10,11 @@ It asks nothing of Redis. Any thread may use it, and finalizers at any point of 
 from __future__ import annotations
 
 import random
-import threading
 from typing import TYPE_CHECKING, Final
 
 from executors.oldest import drop_oldest
 from executors.rq.record import read_news
+from taskq.locks import CallLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +37,7 @@ class Expected:
     """Jobs that a client waits for. It is false while there are none."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = CallLock()
         self._jobs: dict[str, bool] = {}  # id -> whether the ear is registered with it
         self._addressed: dict[str, None] = {}
         self._missing: set[str] = set()

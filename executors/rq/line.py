@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from executors.rq.address import ANSWER_TIMEOUT, PASSING
 from executors.rq.wire import BROKEN, RedisError, pack
@@ -40,7 +41,8 @@ class Line:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._idle: SimpleQueue[Wire] = SimpleQueue()
-        self._alive: set[Wire] = set()
+        #: Weak, as an interrupted call may drop a wire on its way: it closes itself then.
+        self._alive: set[ref[Wire]] = set()
         self._closed = False
         self._pid = os.getpid()
 
@@ -196,7 +198,7 @@ class Line:
 
     def _connect(self) -> Wire:
         wire = self.address.connect()
-        self._alive.add(wire)
+        self._alive.add(ref(wire, self._alive.discard))
         return wire
 
     def _give_back(self, wire: Wire) -> None:
@@ -206,7 +208,7 @@ class Line:
             self._end(wire)
 
     def _end(self, wire: Wire) -> None:
-        self._alive.discard(wire)
+        self._alive.discard(ref(wire))
         wire.close()
 
     def _drop_idle(self) -> None:

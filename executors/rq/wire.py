@@ -49,7 +49,7 @@ class RedisError(Exception):
 class Wire:
     """One connection. Not for two threads at once."""
 
-    __slots__ = ("_connection", "_may_glimpse", "_reader", "pid", "socket")
+    __slots__ = ("__weakref__", "_connection", "_may_glimpse", "_reader", "pid", "socket")
 
     def __init__(self, connection: Any, timeout: float | None) -> None:
         self._connection = connection

@@ -12,12 +12,14 @@ Where a file is found deleted, renamed or replaced (`names`), what was open is c
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sqlite3
 import weakref
 from contextlib import ExitStack, suppress
+from functools import partial
 from operator import attrgetter
-from threading import RLock
+from threading import get_ident
 from typing import TYPE_CHECKING, NamedTuple
 
 from executors.sqlite.access import check_folder, check_path
@@ -29,6 +31,7 @@ from executors.sqlite.lock import PATIENCE, StoreLock
 from executors.sqlite.names import FILE, INBOX, LOCK, LOG, MEMORY, Names
 from executors.sqlite.sync import LogSync
 from taskq.errors import BackendUnavailable, TaskqError
+from taskq.locks import CallLock, aside
 from taskq.log import get_logger
 
 if TYPE_CHECKING:
@@ -83,9 +86,11 @@ class Connections:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._opening = RLock()
+        self._opening = CallLock()
         self._opened: Opened | None = None
         self._readers: list[sqlite3.Connection] = []
+        #: Readers that are being used: by which thread, and how often it was behind the gate then.
+        self._taken: dict[sqlite3.Connection, tuple[int, int]] = {}
 
     # -- opening
 
@@ -95,7 +100,7 @@ class Connections:
         Raises:
             ConfigError, StoreDamaged, BackendUnavailable, StoreFull: see `birth`.
         """
-        return self._opened or self._open()
+        return self._opened or aside(self._open)
 
     def _open(self) -> Opened:
         with self._opening, gate:
@@ -114,6 +119,9 @@ class Connections:
             BackendUnavailable: the queue file is gone.
             ConfigError, StoreDamaged, StoreFull: see `birth`.
         """
+        return aside(partial(self._mend, opened))
+
+    def _mend(self, opened: Opened) -> bool:
         with self._opening:
             changed = opened.names.changed()
             if self._opened is not opened or not changed:
@@ -137,7 +145,9 @@ class Connections:
 
     def _retire(self, opened: Opened, changed: Sequence[str]) -> None:
         """Close what is open; nobody is inside SQLite."""
-        readers = [self._readers.pop() for _ in range(len(self._readers))]
+        readers = self._readers.copy()
+        self._readers.clear()
+        self._taken.clear()
         if not {FILE, MEMORY} & {*changed}:
             with suppress(TaskqError, sqlite3.Error, OSError), opened.lock:
                 _bring_in(opened, checkpoints=LOG in changed and opened.names.is_missing(LOG))
@@ -206,24 +216,40 @@ class Connections:
     def take_reader(self) -> sqlite3.Connection:
         """Return a connection for reading that nobody else uses; give it back."""
         self.get()
-        try:
-            return self._readers.pop()
-        except IndexError:
-            connection = open_reader(self.path)
-            _held.add(connection)
-            return connection
+        mark = get_ident(), gate.depth()
+        for connection in reversed(self._readers.copy()):
+            if self._taken.setdefault(connection, mark) is mark:
+                return connection
+        connection = open_reader(self.path)
+        self._taken[connection] = mark
+        self._readers.append(connection)
+        _held.add(connection)
+        return connection
 
     def give_back(self, connection: sqlite3.Connection) -> None:
         """Keep a connection for the next one who reads."""
+        if self._opened is None or len(self._readers) > IDLE_READERS:
+            self._throw_away(connection)
+        else:
+            self._taken.pop(connection, None)
+
+    def throw_away_taken(self, depth: int) -> None:
+        """Close what this thread took since it was so deep behind the gate: what it has begun there goes on else."""
+        me = get_ident()
+        for connection, (thread, deeper) in self._taken.copy().items():
+            if thread == me and deeper > depth:
+                self._throw_away(connection)
+
+    def _throw_away(self, connection: sqlite3.Connection) -> None:
+        with contextlib.suppress(ValueError):
+            self._readers.remove(connection)
         opened = self._opened
-        if opened is not None and len(self._readers) < IDLE_READERS:
-            self._readers.append(connection)
-            return
         shared = self._place.shared
         lock = StoreLock(beside(self.path, "-lock"), shared=shared) if opened is None else opened.lock
         _close_all([connection], lock, FAREWELL)
         if opened is None:
             lock.close()
+        self._taken.pop(connection, None)
 
     # -- closing
 
@@ -233,8 +259,9 @@ class Connections:
             self._closed = True
             opened, self._opened = self._opened, None
             if opened is not None:
-                readers = [self._readers.pop() for _ in range(len(self._readers))]
-                _close_all([*readers, opened.writer], opened.lock, patience)
+                mark = get_ident(), gate.depth()
+                idle = [one for one in self._readers.copy() if self._taken.setdefault(one, mark) is mark]
+                _close_all([*idle, opened.writer], opened.lock, patience)
                 opened.log.close()
                 opened.inbox.close()
                 opened.lock.close()
@@ -292,18 +319,16 @@ def _bring_in(opened: Opened, *, checkpoints: bool) -> None:
 
 def _close_all(connections: list[sqlite3.Connection], lock: StoreLock, patience: float) -> None:
     try:
-        lock.acquire(patience)
+        if lock.is_mine:
+            _close_each(connections)
+        else:
+            lock.hold(partial(_close_each, connections), patience=patience)
     except (BackendUnavailable, OSError):
         if lock.path.parent.exists():
             for connection in connections:
                 immortal(connection)  # closing it without the lock could checkpoint while somebody commits
         else:
             _close_each(connections)  # the file is gone with its folder: SQLite sees that, and does not checkpoint
-        return
-    try:
-        _close_each(connections)
-    finally:
-        lock.release()
 
 
 def _close_each(connections: list[sqlite3.Connection]) -> None:

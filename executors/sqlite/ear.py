@@ -16,7 +16,6 @@ import time
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from executors.oldest import drop_oldest
@@ -25,6 +24,7 @@ from executors.sqlite.page import ANY, AWAKE, OWN
 from executors.sqlite.read import chunks
 from executors.sqlite.schema import FAILED, RUNNING, STATES
 from taskq.errors import BackendUnavailable, QueueClosed, StoreDamaged, StoreFull
+from taskq.locks import CallLock
 from taskq.result import Failure
 from taskq.states import State
 from taskq.store import Ear, Ended
@@ -62,7 +62,7 @@ class SQLiteEar(Ear):
     def __init__(self, file: StoreFile, wakes: Wakes) -> None:
         self._file = file
         self._wakes = wakes
-        self._lock = RLock()  # a finalizer may wake it, at any point of its own thread
+        self._lock = CallLock()  # a finalizer may wake it, at any point of its own thread
         self._expected: dict[str, None] = {}  # in the order in which they are asked for
         self._unsure: dict[str, None] = {}  # expected, and may have ended before
         self._foreign: set[str] = set()  # expected, and nobody rings us for them alone

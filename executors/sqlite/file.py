@@ -19,7 +19,7 @@ import sqlite3
 import time
 from collections import deque
 from dataclasses import replace
-from threading import Lock
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from executors.sqlite.access import real_path
@@ -31,6 +31,7 @@ from executors.sqlite.fork import gate, watch
 from executors.sqlite.lock import LockClosed
 from executors.sqlite.room import Room
 from taskq.errors import BackendUnavailable, SoftTimeout, TaskqError
+from taskq.locks import CallLock, aside, may_be_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -116,7 +117,7 @@ class StoreFile:
 
     def forsake(self) -> None:
         """Begin with nobody at work, as in a forked copy."""
-        self._turn = Lock()
+        self._turn = CallLock()
         self._errands: deque[_Errand[Any]] = deque()
 
     # -- writing
@@ -140,10 +141,15 @@ class StoreFile:
             StoreFull: the disk is full, nothing was done.
         """
         errand = _Errand(work)
-        self._errands.append(errand)
-        with self._turn:
-            if not errand.done:
-                self._make(self._joined(), errand)
+        try:
+            self._errands.append(errand)
+            with self._turn:
+                if not errand.done:
+                    self._make(self._joined(errand), errand)
+        except BaseException:
+            with contextlib.suppress(ValueError):
+                self._errands.remove(errand)
+            raise
         if errand.error is not None:
             raise errand.error
         tx = errand.tx
@@ -171,10 +177,8 @@ class StoreFile:
         """
         while True:
             opened = self._connections.get()
-            try:
-                with opened.lock:  # and no gate: there is nothing of SQLite's that a fork could find half done
-                    holds = opened.lock.holds
-                    number = opened.inbox.append(row) if holds else 0
+            try:  # no gate: there is nothing of SQLite's that a fork could find half done
+                number = opened.lock.hold(partial(_append, opened, row))
             except LockClosed:
                 if self._connections.get() is opened:
                     raise
@@ -183,7 +187,7 @@ class StoreFile:
                 raise
             except OSError as exc:
                 raise self._from_os(exc, "writing to its inbox") from exc
-            if not holds:
+            if number < 0:
                 self._connections.mend(opened)
             elif number:
                 return number
@@ -206,8 +210,11 @@ class StoreFile:
         """Have what is in the inbox in the tables."""
         self.write(_nothing, lasting=False)
 
-    def _joined(self) -> list[_Errand[Any]]:
-        """Take all errands that wait now."""
+    def _joined(self, own: _Errand[Any]) -> list[_Errand[Any]]:
+        """Take all errands that wait now; a thread that may be interrupted does nobody's but its own."""
+        if may_be_interrupted():
+            self._errands.remove(own)
+            return [own]
         found = []
         while self._errands:
             found.append(self._errands.popleft())
@@ -244,8 +251,7 @@ class StoreFile:
             for errand in errands:
                 errand.error = None
             opened = self._connections.get()
-            with gate, opened.lock:
-                self._checkpoint(opened.writer, opened.lock.page)
+            _under_lock(opened, lambda: self._checkpoint(opened.writer, opened.lock.page))
             self._make_under_lock(errands)
 
     def _make_under_lock(self, errands: list[_Errand[Any]]) -> None:
@@ -253,7 +259,7 @@ class StoreFile:
         for _ in range(REPLACED):
             opened = self.opened()
             try:
-                if self._make_in(opened, errands):
+                if _under_lock(opened, partial(self._make_in, opened, errands)):
                     return
             except LockClosed:
                 if self._connections.get() is opened:
@@ -262,13 +268,12 @@ class StoreFile:
 
     def _make_in(self, opened: Opened, errands: list[_Errand[Any]]) -> bool:
         """Make the transaction in what is open, if that is what others read; return whether it was made."""
-        with gate, opened.lock:
-            if not opened.lock.holds:
-                return False
-            changes = opened.writer.total_changes
-            _run_all(errands, opened)
-            self._made(errands, opened, opened.writer.total_changes - changes)
-            return True
+        if not opened.lock.holds:
+            return False
+        changes = opened.writer.total_changes
+        _run_all(errands, opened)
+        self._made(errands, opened, opened.writer.total_changes - changes)
+        return True
 
     def _made(self, errands: list[_Errand[Any]], opened: Opened, changes: int) -> None:
         """Take note of a transaction that was made."""
@@ -315,8 +320,7 @@ class StoreFile:
         with self._turn:
             opened = self._connections.get()
             if opened.lock.page.frames:
-                with gate, opened.lock:
-                    self._checkpoint(opened.writer, opened.lock.page)
+                _under_lock(opened, lambda: self._checkpoint(opened.writer, opened.lock.page))
 
     # -- reading
 
@@ -324,15 +328,28 @@ class StoreFile:
         """Run `work` with a connection that only reads."""
         if self.opened().lock.page.inbox.is_waiting:
             self._pour()
+        depth = gate.depth()
         try:
-            with gate:
-                connection = self._connections.take_reader()
-                try:
-                    return work(connection)
-                finally:
+            try:
+                with gate:
+                    connection = self._connections.take_reader()
+                    value = work(connection)
                     self._connections.give_back(connection)
+            except BaseException:
+                self._go_out(depth)
+                raise
         except sqlite3.Error as exc:
+            self._go_out(depth)
             raise from_sqlite(self.path, exc) from exc
+        except BaseException:  # an interrupt while an error was on its way
+            self._go_out(depth)
+            raise
+        return value
+
+    def _go_out(self, depth: int) -> None:
+        """Leave nothing of a read that failed or was interrupted."""
+        self._connections.throw_away_taken(depth)
+        gate.restore(depth)
 
     def _unused(self) -> int:
         """Return how many bytes of the file are in no table."""
@@ -398,6 +415,9 @@ class StoreFile:
 
     def close(self) -> None:
         """Close all connections; leave all jobs in the file itself, when that works. Safe to call twice."""
+        aside(self._close)
+
+    def _close(self) -> None:
         with contextlib.suppress(TaskqError):  # closed already, or a full disk: the inbox keeps them
             if self.page.inbox.is_waiting:
                 self._pour()
@@ -411,21 +431,46 @@ def _nothing(_: Tx) -> None:
     """Change nothing."""
 
 
+def _append(opened: Opened, row: Sequence[Any]) -> int:
+    """Append a row; return its number, 0 where there is to be a pour first, or -1 where others read other files."""
+    return opened.inbox.append(row) if opened.lock.holds else -1
+
+
+def _under_lock(opened: Opened, work: Callable[[], T]) -> T:
+    """Do this under the store's lock, behind the gate; no transaction is open afterwards, however that ends."""
+    depth = gate.depth()
+    try:
+        try:
+            with gate:
+                return opened.lock.hold(work, partial(_undo, opened))
+        except BaseException:
+            gate.restore(depth)
+            raise
+    except BaseException:  # an interrupt while an error was on its way
+        gate.restore(depth)
+        raise
+
+
+def _undo(opened: Opened) -> None:
+    """Leave no transaction open."""
+    if opened.writer.in_transaction:
+        opened.writer.execute("ROLLBACK")
+    opened.inbox.not_poured()
+
+
 def _run_all(errands: list[_Errand[Any]], opened: Opened) -> None:
     """Run errands in one transaction, behind all that is in the inbox."""
     connection, lock, log, inbox, _ = opened
     pours = lock.page.inbox.is_waiting
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")
         if pours:
             inbox.pour(connection)
         for errand in errands:
             _run(errand, connection, lock.page, alone=len(errands) == 1)
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        inbox.not_poured()
+        _undo(opened)
         raise
     if pours:
         inbox.poured(log)

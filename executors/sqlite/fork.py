@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
+import time
 import weakref
 from threading import get_ident
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import sqlite3
 
 __all__ = ["Inherited", "gate", "immortal", "watch"]
+
+#: Seconds between two looks while somebody forks.
+LOOK_S = 0.0005
 
 
 class Inherited(Protocol):
@@ -36,59 +39,67 @@ class _Gate:
 
     Going in and out takes no lock, as every write does it: a thread first says that it is inside and then looks whether
     somebody forks, who first says so and then looks who is inside. So one of them always sees the other.
-    Whoever is inside may enter again, and the condition is reentrant: the garbage collector may close a store anywhere.
+    Whoever is inside may enter again: the garbage collector may close a store anywhere. Forks are rare and short, so
+    that they are waited for by looking, which an interrupted thread does not stop others from.
     """
 
     def __init__(self) -> None:
+        #: The thread that forks.
+        self.forking: dict[int, int] = {}
         self.reset()
 
     def reset(self) -> None:
         """Begin anew, as in a forked copy: nobody is inside."""
-        self._changed = threading.Condition()
         self._inside: dict[int, int] = {}  # how often each thread has entered
-        self._forking: int | None = None
+        self.forking.clear()
 
     def __enter__(self) -> None:
         me = get_ident()
         depth = self._inside.get(me, 0)
         self._inside[me] = depth + 1
-        if self._forking is not None and self._forking != me and not depth:
+        if self.forking and self.forking.get(0) != me and not depth:
             self._step_back(me)
 
     def _step_back(self, me: int) -> None:
         """Go out again until the fork is made."""
-        with self._changed:
-            del self._inside[me]
-            self._changed.notify_all()
-            while self._forking is not None:
-                self._changed.wait()
+        while self.forking:
+            self._inside.pop(me, None)
+            while self.forking:
+                time.sleep(LOOK_S)
             self._inside[me] = 1
 
     def __exit__(self, *_: object) -> None:
-        me = get_ident()
-        depth = self._inside.get(me, 1)
-        if depth > 1:
-            self._inside[me] = depth - 1
-            return
-        self._inside.pop(me, None)
-        if self._forking is not None:
-            with self._changed:
-                self._changed.notify_all()
+        self.restore(self.depth() - 1)
+
+    def depth(self) -> int:
+        """Return how often this thread is inside."""
+        return self._inside.get(get_ident(), 0)
+
+    def restore(self, depth: int) -> None:
+        """Have this thread inside so often; an interrupted one may not have gone out."""
+        if depth > 0:
+            self._inside[get_ident()] = depth
+        else:
+            self._inside.pop(get_ident(), None)
 
     def shut(self) -> None:
         """Wait until nobody is inside, and let nobody in."""
-        with self._changed:
-            while self._forking is not None:
-                self._changed.wait()
-            self._forking = get_ident()
-            while self._inside:
-                self._changed.wait()
+        try:
+            self._shut()
+        except BaseException:  # Python goes on with the fork all the same
+            self._shut()
+            raise
 
     def open(self) -> None:
         """Let everybody in."""
-        with self._changed:
-            self._forking = None
-            self._changed.notify_all()
+        self.forking.clear()
+
+    def _shut(self) -> None:
+        me = get_ident()
+        while self.forking.setdefault(0, me) != me:
+            time.sleep(LOOK_S)
+        while any(thread != me for thread in list(self._inside)):
+            time.sleep(LOOK_S)
 
 
 gate = _Gate()
@@ -106,7 +117,7 @@ def _in_copy() -> None:
         thing.forsake()
 
 
-os.register_at_fork(before=gate.shut, after_in_parent=gate.open, after_in_child=_in_copy)
+os.register_at_fork(before=gate.shut, after_in_parent=gate.forking.clear, after_in_child=_in_copy)
 
 
 def immortal(connection: sqlite3.Connection) -> None:

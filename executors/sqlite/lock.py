@@ -6,27 +6,37 @@ here while another checkpoints, so that this cannot happen, whatever SQLite is i
 It is `flock` on `queue.db-lock`, which the kernel frees when its holder dies. The same file holds the shared page, on
 which a bell tells those who wait that it is free: a blocking flock would wait for ever for a process that was stopped
 while it held the lock.
+
+An exception of a signal handler may come between any two instructions, and other processes wait for what it leaves
+locked. So whose the lock is can be asked, and whoever holds it does so within `hold`, which gives free what an
+interrupted call could not: the lock, however far it was taken or given back.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import sys
 import time
 from contextlib import suppress
-from threading import Lock
-from typing import TYPE_CHECKING
+from threading import RLock
+from typing import TYPE_CHECKING, TypeVar
 
 from executors.sqlite.access import open_own
 from executors.sqlite.page import SIZE, Page
 from taskq.errors import BackendUnavailable
+from taskq.locks import is_running
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+    from types import FrameType
 
     from executors.sqlite.names import Names
 
 __all__ = ["LockClosed", "StoreLock"]
+
+T = TypeVar("T")
 
 #: Seconds until a lock that is not given free is somebody's fault, not traffic.
 PATIENCE = 5.0
@@ -45,7 +55,8 @@ class StoreLock:
     def __init__(self, path: Path, *, shared: bool = False) -> None:
         self.path = path
         self._shared = shared
-        self._mutex = Lock()  # a second flock through one descriptor is granted at once
+        self._mutex = RLock()  # a second flock through one descriptor is granted at once
+        self._call: FrameType | None = None
         self._descriptor = -1
         self._pid = os.getpid()  # a forked copy opens a lock of its own
         self.page: Page = self._open()
@@ -96,27 +107,89 @@ class StoreLock:
         Raises:
             BackendUnavailable: somebody has held it for all of `patience` seconds.
         """
-        if not self._mutex.acquire(timeout=patience):
-            raise self._taken(patience)
+        self._refuse_to_nest(patience)
         try:
-            while True:
-                try:
-                    fcntl.flock(self._open_descriptor(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    self._wait(patience)
-                if self._is_whole():
-                    break
-                self._move()
-            self.page.holder = self._pid
+            if not self._mutex.acquire(timeout=patience):
+                raise self._taken(patience)  # noqa: TRY301  # a step of its own could be interrupted before the try
+            self._lock_file(patience)
+            self._call = sys._getframe(1)  # noqa: SLF001  # it has no public name
         except BaseException:
-            self._mutex.release()
+            self.abandon()
             raise
+
+    def _lock_file(self, patience: float) -> None:
+        while True:
+            try:
+                fcntl.flock(self._open_descriptor(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._wait(patience)
+            if self._is_whole():
+                break
+            self._move()
+        self.page.holder = self._pid
 
     def release(self) -> None:
         """Give the lock free."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        self.page.lock_bell.ring(1)
-        self._mutex.release()
+        try:
+            self._call = None
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            self.page.lock_bell.ring(1)
+            self._mutex.release()
+        except BaseException:
+            self.abandon()
+            raise
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this thread holds it, or was interrupted while it took it or gave it back."""
+        return self._mutex._is_owned()  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001  # Condition asks it too
+
+    def abandon(self) -> None:
+        """Give it free however far it was taken; nothing happens where it is not this thread's."""
+        if self.is_mine:
+            self._call = None
+            if self._descriptor >= 0:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                self.page.lock_bell.ring(1)
+            self._mutex.release()
+
+    def hold(self, work: Callable[[], T], undo: Callable[[], None] | None = None, patience: float = PATIENCE) -> T:
+        """Return what `work()` gives under the lock, which is free afterwards, however that ends.
+
+        `undo` is called before it is given free when something was raised; it may find nothing to undo.
+
+        Raises:
+            BackendUnavailable: as from `acquire`.
+        """
+        self._refuse_to_nest(patience)
+        try:
+            try:
+                self.acquire(patience)
+                value = work()
+                self.release()
+            except BaseException:
+                self._give_up(undo)
+                raise
+        except BaseException:  # an interrupt while an error was on its way
+            self._give_up(undo)
+            raise
+        return value
+
+    def _give_up(self, undo: Callable[[], None] | None) -> None:
+        if self.is_mine:
+            try:
+                if undo is not None:
+                    undo()
+            finally:
+                self.abandon()
+
+    def _refuse_to_nest(self, patience: float) -> None:
+        """Refuse a signal handler's call within a call that holds the lock; free it from one that is over."""
+        if not self.is_mine:
+            return
+        if is_running(self._call, sys._getframe()):  # noqa: SLF001  # as above
+            raise self._taken(patience)
+        self.abandon()
 
     __enter__ = acquire
 

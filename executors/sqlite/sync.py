@@ -24,8 +24,9 @@ import errno
 import fcntl
 import os
 import time
-from threading import Lock
 from typing import TYPE_CHECKING
+
+from taskq.locks import CallLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,7 @@ class LogSync:
         self._lock = lock
         self._ledger_on = ledger_on
         self._room = room
-        self._turn = Lock()
+        self._turn = CallLock()
         self._synced = 0
         self._took = 0.0  # seconds that the last sync took
         #: Syncs made by this process; tests count them.
@@ -89,6 +90,17 @@ class LogSync:
         Raises:
             OSError: the disk says that it could not write.
         """
+        try:
+            try:
+                self._up_to(number)
+            except BaseException:
+                self._unlock()
+                raise
+        except BaseException:  # an interrupt while an error was on its way
+            self._unlock()
+            raise
+
+    def _up_to(self, number: int) -> None:
         with self._turn:
             if self._synced >= number:
                 return
@@ -102,6 +114,11 @@ class LogSync:
                 ledger.synced = self._synced = number
             else:
                 self._sync_in_turn(ledger, number)
+
+    def _unlock(self) -> None:
+        """Let others sync; that one more of them does at once does no harm."""
+        if self._descriptor >= 0:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def _sync_in_turn(self, ledger: Ledger, number: int) -> None:
         locked = self._wait_for_turn(ledger, number)
@@ -177,8 +194,7 @@ class LogSync:
     def _sync(self, ledger: Ledger) -> None:
         again = ledger.suspect
         if again:
-            with self._lock:
-                self._write_again()
+            self._lock.hold(self._write_again)
         elif self._wants_room():
             self._make_room()
         self._sync_once(ledger, again=again)
@@ -209,9 +225,12 @@ class LogSync:
         disk = os.fstatvfs(self._descriptor)
         if size >= self._room or disk.f_bavail * disk.f_frsize < SPARE * self._room:
             return
-        with self._lock, contextlib.suppress(OSError):
-            for start in range(os.fstat(self._descriptor).st_size, self._room, PIECE):
-                os.pwrite(self._descriptor, bytes(min(PIECE, self._room - start)), start)
+        with contextlib.suppress(OSError):
+            self._lock.hold(self._write_zeros)
+
+    def _write_zeros(self) -> None:
+        for start in range(os.fstat(self._descriptor).st_size, self._room, PIECE):
+            os.pwrite(self._descriptor, bytes(min(PIECE, self._room - start)), start)
 
 
 def _sync_past_cache(descriptor: int) -> None:

@@ -16,6 +16,7 @@ import contextlib
 import errno
 import os
 import select
+from collections import deque
 from typing import TYPE_CHECKING
 
 from executors.sqlite.access import check_wake
@@ -234,18 +235,20 @@ class Fifo:
 
 def ring(path: str) -> bool:
     """Wake whoever reads this FIFO; return whether somebody does."""
+    opened: list[int | None] = [None]
     try:
-        descriptor = os.open(path, RING)
+        _open_into(opened, path)
+        os.write(opened[-1] or 0, b".")
+        _close_all(opened)
     except OSError as exc:
+        _close_all(opened)
         if exc.errno in UNREAD or exc.errno == errno.ENXIO:
             return False
+        if exc.errno not in {errno.EAGAIN, errno.EPIPE}:  # it is full of wake-ups already, or its reader dies just now
+            raise
+    except BaseException:
+        _close_all(opened)
         raise
-    try:
-        os.write(descriptor, b".")
-    except (BlockingIOError, BrokenPipeError):
-        return True  # it is full of wake-ups already, or its reader dies just now
-    finally:
-        os.close(descriptor)
     return True
 
 
@@ -265,12 +268,30 @@ def is_read(path: str) -> bool:
 
 def reader_of(path: str) -> bool | None:
     """Return whether somebody reads this FIFO; None: it is not there, so that nobody can tell."""
+    opened: list[int | None] = [None]
     try:
-        os.close(os.open(path, RING))
+        _open_into(opened, path)
+        _close_all(opened)
     except OSError as exc:
         if exc.errno == errno.ENXIO:
             return False
         if exc.errno in UNREAD:
             return None
         raise
+    except BaseException:
+        _close_all(opened)
+        raise
     return True
+
+
+def _open_into(opened: list[int | None], path: str) -> None:
+    """Open a FIFO for writing into a list: in one call of C, as an interrupt must not come between the two."""
+    opened.extend(map(os.open, (path,), (RING,)))
+
+
+def _close_all(opened: list[int | None]) -> None:
+    """Close what is in the list, behind a None, as well in one call of C."""
+    try:
+        deque(map(os.close, iter(opened.pop, None)), 0)
+    except IndexError:  # it was done before
+        return

@@ -220,11 +220,12 @@ def test_submit_many_is_all_or_nothing(make_queue: Callable[..., TaskQueue], gat
 
 
 def test_interrupted_at_any_moment(queue: TaskQueue, interrupter: Interrupter) -> None:
-    """Whoever is interrupted while he waits for a job may wait again, and gets its result."""
+    """Whoever is interrupted while he waits for a job may wait again, and gets its result; the next job runs, too."""
     assert queue.submit(add, 0, 0).result(timeout=PATIENCE) == 0
     took = timed(lambda: queue.submit(add, 0, 0).result(timeout=PATIENCE))
     for number in range(5_000):
         assert interrupter.result(lambda: queue.submit(add, number, 1), 1.5 * took) == number + 1  # noqa: B023  # at once
+        assert queue.submit(add, number, 2).result(timeout=PATIENCE) == number + 2
         if interrupter.came >= 15:
             return
     raise AssertionError(f"only {interrupter.came} interrupts came while it waited")

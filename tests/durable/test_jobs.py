@@ -129,7 +129,8 @@ def test_told_to_who_waits_by_another(queue: TaskQueue, store: MemoryStore, monk
     answers: list[bool] = []
 
     def overtaken(*outcome: Any) -> None:
-        answers.append(job.hear_early(ended))
+        with futures.ThreadPoolExecutor(1) as other:
+            answers.append(other.submit(job.hear_early, ended).result(timeout=PATIENCE))
         settle(*outcome)
 
     monkeypatch.setattr(job, "settle", overtaken)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from executors.sqlite import ends as sqlite_ends
 from executors.sqlite import inbox as sqlite_inbox
@@ -65,4 +66,6 @@ def main(path: str, ledger_path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    # In a thread that signal handlers do not interrupt: all is done in it, so that its calls can be counted.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(main, *sys.argv[1:]).result()

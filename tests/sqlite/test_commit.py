@@ -285,6 +285,10 @@ store.close()
 """
 
 
+#: Runs a program in one thread, by which strace counts calls: what the main thread opens, a thread of ours does for it.
+IN_A_THREAD = "from concurrent.futures import *; ThreadPoolExecutor(1).submit(exec, {!r}, {{}}).result()"
+
+
 def trace(path: Path, *options: str, script: str = SCRIPT) -> tuple[str, list[str]]:
     """Run a program under strace; return what it printed, and its system calls."""
     calls = path.parent.parent / "calls"
@@ -298,7 +302,7 @@ def trace(path: Path, *options: str, script: str = SCRIPT) -> tuple[str, list[st
         *options,
         sys.executable,
         "-c",
-        script,
+        IN_A_THREAD.format(script),
         f"sqlite://{path}",
     )
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -42,8 +43,7 @@ def test_clock_that_is_set_back() -> None:
     """Ids go on to ascend when the clock does not."""
     source = ids._Source()
     first = source.next()
-    source._ms += 3_600_000
-    source._count = ids.LAST
+    source._now = ids._Moment(source._now.ms + 3_600_000)
     assert first < source.next() < source.next()
 
 
@@ -51,7 +51,7 @@ def test_more_in_a_millisecond_than_it_counts() -> None:
     """When a millisecond's count is full, the ids go on in the next one."""
     source = ids._Source()
     first = source.next()
-    source._count = ids.LAST - 1
+    source._now.count = itertools.count(ids.LAST)
     made = [first, *(source.next() for _ in range(3))]
     assert made == sorted(set(made))
 

@@ -64,6 +64,7 @@ Examples:
 @click.option("--jsonl", metavar="FILE|-", required=True, type=click.Path(), help="The lines; - is stdin.")
 @click.option("--output", "-o", metavar="FILE", type=click.Path(), help="Where rows go; default: stdout.")
 @click.option("--resume", is_flag=True, help="Skip what an earlier run has written to the output.")
+@click.option("--force", is_flag=True, help="Write over an output file that holds something already.")
 @click.option("--unordered", is_flag=True, help="Write rows as they are done, with their index.")
 @click.option(
     "--on-error",
@@ -85,6 +86,7 @@ def map_command(
     on_error: str,
     *,
     resume: bool,
+    force: bool,
     unordered: bool,
     tracebacks: bool,
     as_json: bool,
@@ -108,7 +110,7 @@ def map_command(
         )
         source, name = open_input(jsonl)
         stack.callback(_close, source)
-        place = stack.enter_context(_output(output, stdout, source, keep=resume))
+        place = stack.enter_context(_output(output, stdout, source, keep=resume, force=force))
         earlier = read_back(place, unordered=unordered) if resume else nothing_done()
         _advise(plan, target)
         return run_plan(plan, Lines(source, name, earlier.done), place, earlier)
@@ -151,9 +153,9 @@ def _share(url: str) -> int:
 
 
 @contextlib.contextmanager
-def _output(name: str | None, stdout: int, source: int, *, keep: bool) -> Iterator[Output]:
+def _output(name: str | None, stdout: int, source: int, *, keep: bool, force: bool) -> Iterator[Output]:
     if name is not None and name != "-":
-        with file_output(name, source, keep=keep) as output:
+        with file_output(name, source, keep=keep, force=force) as output:
             yield output
     else:
         refuse_own_input(stdout, "stdout", source)

@@ -161,11 +161,12 @@ def stdout_output(descriptor: int) -> Output:
 
 
 @contextlib.contextmanager
-def file_output(name: str, source: int, *, keep: bool) -> Iterator[Output]:
-    """Open a file for rows, and empty it unless `keep`; no two commands may write one file at a time.
+def file_output(name: str, source: int, *, keep: bool, force: bool = False) -> Iterator[Output]:
+    """Open a file for rows, an empty one unless `keep` or `force`; no two commands may write one file at a time.
 
     Raises:
-        ConfigError: it cannot be opened, another command writes it, or it is the input itself.
+        ConfigError: it cannot be opened, another command writes it, it is the input itself, holds something already, or
+            is a link that somebody else may have put there.
     """
     try:
         descriptor = _open(name)
@@ -177,15 +178,33 @@ def file_output(name: str, source: int, *, keep: bool) -> Iterator[Output]:
         if regular:
             _lock(descriptor, name)
             if not keep:
-                os.ftruncate(descriptor, 0)
+                _empty(descriptor, name, force=force)
         yield Output(descriptor=descriptor, name=name, resumable=regular)
     finally:
         os.close(descriptor)
 
 
+def _empty(descriptor: int, name: str, *, force: bool) -> None:
+    if os.fstat(descriptor).st_size and not force:
+        raise ConfigError(
+            f"{name} holds something already: --resume goes on with the rows of an earlier run, --force writes over it"
+        )
+    os.ftruncate(descriptor, 0)
+
+
+def _refuse_foreign_link(path: Path) -> None:
+    """Refuse a link by which somebody else could have us write over a file of ours."""
+    if not path.is_symlink():
+        return
+    owner, folder = os.lstat(path).st_uid, path.parent.stat()
+    if owner not in {os.geteuid(), 0} or folder.st_mode & stat.S_IWOTH:
+        raise ConfigError(f"{path} is a symbolic link that somebody else may have put there: name the file itself")
+
+
 def _open(name: str) -> int:
     """Open a file to read it back, too; a device or pipe to write only, lest we be its reader ourselves."""
     path = Path(name)
+    _refuse_foreign_link(path)
     if path.exists() and not path.is_file():
         return os.open(name, os.O_WRONLY)
     return os.open(name, os.O_RDWR | os.O_CREAT, 0o666)

@@ -114,7 +114,7 @@ def test_the_commands_of_a_map_too(file_queue: Queue, where: str) -> None:
     url = file_queue.url if where == "store" else "local://"
     for folder, expected in ((None, file_queue.project), ("/", "/")):
         said = () if folder is None else ("--cwd", folder)
-        words = ("map", "--url", url, "--jsonl", "in", "-o", "out", "--env", "X=7", *said)
+        words = ("map", "--url", url, "--jsonl", "in", "-o", "out", "--force", "--env", "X=7", *said)
         with Command(file_queue.project, *words, "--", "sh", "-c", r'pwd; printf "$X\377"') as command:
             if where == "store":
                 while command.process.poll() is None:

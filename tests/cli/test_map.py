@@ -447,3 +447,26 @@ def test_commands_beyond_their_timeout_leave_nothing(project: Path) -> None:
     assert isinstance(bad, dict)
     assert good["exit_code"] == 0
     assert (bad["error"]["type"], bad["error"]["line"]) == ("JobTimeout", 2)
+
+
+def test_an_earlier_output_is_not_written_over(project: Path) -> None:
+    """A file that holds something is left as it is, unless --force says so."""
+    (project / "in.jsonl").write_text("1\n2\n")
+    (project / "out").write_text("precious\n")
+    command = ("map", "jobs:square", "--jsonl", "in.jsonl", "-o", "out")
+    assert "--force writes over it" in refused(project, *command)
+    assert (project / "out").read_text() == "precious\n"
+    assert taskq(project, *command, "--force").code == 0
+    assert (project / "out").read_text() == "1\n4\n"
+
+
+def test_a_link_of_others_is_not_written_through(project: Path) -> None:
+    """A link in a folder in which anybody may put one is no output."""
+    (project / "in.jsonl").write_text("1\n")
+    (project / "important").write_text("")
+    (project / "open").mkdir()
+    (project / "open").chmod(0o1777)
+    (project / "open" / "out").symlink_to(project / "important")
+    command = ("map", "jobs:square", "--jsonl", "in.jsonl", "-o", "open/out")
+    assert "symbolic link that somebody else may have put there" in refused(project, *command)
+    assert (project / "important").read_text() == ""

@@ -40,6 +40,9 @@ pack_scalars: Callable[[Any], bytes] = msgpack.Packer().pack
 LARGE: Final = 256 * 1024
 #: Values up to which each is looked at for its size: a batch of more is a batch of small ones.
 _FEW: Final = 8
+#: Characters of a text that is not looked at any further, and the numbers that msgpack carries.
+_FEW_BYTES: Final = 1024
+_INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
 
 _PROTOCOL = 5
 
@@ -81,8 +84,12 @@ def join(ones: list[bytes]) -> bytes:
 
 def pack_one(value: Any, *, strict: bool, root: str) -> tuple[int, bytes]:
     """Encode one value as a list of one, naming the path below the value itself when it cannot travel."""
-    if type(value) in _SHORT:
-        return MSGPACK, pack_scalars((value,))
+    kind = type(value)
+    if kind in _SHORT or (kind is int and _INT_MIN <= value <= _INT_MAX) or (kind is str and len(value) < _FEW_BYTES):
+        try:
+            return MSGPACK, pack_scalars((value,))
+        except ValueError:  # lone surrogates
+            pass
     try:
         return pack([value], strict=strict, root=root)
     except EncodeError as error:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,13 +50,11 @@ def work(self: Any, burst: bool = False, *args: Any, **kwargs: Any) -> bool:
     if not burst and multiprocessing.parent_process() is not None:
         os.execve(command[0], command, environment)  # noqa: S606  # the process that RQ's test has made for its worker
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        before = signal.signal(signal.SIGALRM, lambda *_: process.kill())
-        signal.alarm(LIMIT)
         try:
-            log = process.communicate()[1]
-        finally:
-            signal.alarm(0)
-            signal.signal(signal.SIGALRM, before)
+            log = process.communicate(timeout=LIMIT)[1]
+        except BaseException:
+            process.terminate()
+            raise
     sys.stderr.write(log)
     return _has_run_something(log)
 

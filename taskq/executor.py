@@ -35,7 +35,7 @@ class StreamPlan(Record):
     yielded at most, None: what keeps the processes busy. `timeout`: seconds from now until the last result must be
     there. `progress`: a bar on stderr. `return_exceptions`: an item's exception is yielded in its place, not raised.
     `with_index`: pairs of the item's index and its result are yielded. `finite`: the input is known to end, so a queue
-    that is closed may read the rest of it.
+    that is closed may read the rest of it. `at_hand`: it gives its items without waiting, or only in this thread.
     """
 
     star: bool = False
@@ -47,6 +47,7 @@ class StreamPlan(Record):
     return_exceptions: bool = False
     with_index: bool = False
     finite: bool = False
+    at_hand: bool = False
 
 
 class Executor(ABC):
@@ -113,9 +114,11 @@ class Executor(ABC):
     ) -> Iterator[Any]:
         """Run `fn` over `items` and return an iterator of the results.
 
-        Work starts at once. The input is read in the calling thread, during this call and during `next`, and never more
-        than a bounded window ahead of what was yielded. An item's error is raised (or yielded) at its place and the
-        next `next` goes on behind it. An iterator that is dropped half way cancels what has not started.
+        Work starts at once. The input is never read more than a bounded window ahead of what was yielded: where its
+        items are at hand in the consumer's thread, else in a thread of its own, so that a result that is there never
+        waits for the input. An item's error is raised (or yielded) at its place and the next `next` goes on behind it.
+        An iterator that is closed or dropped half way cancels what has not started. Any number of threads may read one
+        iterator: each result goes to one of them.
 
         Raises:
             As `submit` for the function; errors of single items come from the iterator. An error of `items` itself

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
 from taskq.connect import open_executor
 from taskq.errors import ConfigError
 from taskq.executor import StreamPlan
+from taskq.inputs import is_at_hand
 from taskq.job import JobOptions
 from taskq.tasks import options_of
 
@@ -73,8 +74,9 @@ class Submitter(FuturesExecutor):
     ) -> Iterator[R]:
         """Return an iterator over `fn(*items)` in order, as the builtin `map`, with the calls run as jobs.
 
-        The input is read lazily, a bounded window ahead (`buffersize` items where given). `timeout` counts from this
-        call. Chunks steer themselves by measured time unless `chunksize` is given.
+        The input is read lazily, a bounded window ahead (`buffersize` items where given), in a thread of its own unless
+        it is a list, a range or the like: results never wait for it. `timeout` counts from this call. Chunks steer
+        themselves by measured time unless `chunksize` is given. `close()` cancels what has not started.
 
         Raises:
             TimeoutError: from `next`, when a result is not there `timeout` seconds after this call.
@@ -91,6 +93,7 @@ class Submitter(FuturesExecutor):
                 chunksize=chunksize,
                 buffersize=buffersize,
                 finite=buffersize is None and all(isinstance(iterable, Sized) for iterable in iterables),
+                at_hand=all(map(is_at_hand, iterables)),
             ),
         )
 
@@ -105,8 +108,9 @@ class Submitter(FuturesExecutor):
         return_exceptions: bool = False,
         with_index: bool = False,
     ) -> Iterator[R]:
-        """Return an iterator over `fn(item)` in order; lazy on both ends.
+        """Return an iterator over `fn(item)` in order; lazy on both ends, as `map`. Any thread may read it.
 
+        `close()` cancels what has not started, as dropping the iterator does.
         An item's exception is raised at its place, and `next` goes on behind it; `return_exceptions=True` yields it
         instead. `with_index=True` yields `(index, result)`. `progress=True` shows a bar on stderr.
         """
@@ -114,6 +118,7 @@ class Submitter(FuturesExecutor):
             fn,
             iterable,
             StreamPlan(
+                at_hand=is_at_hand(iterable),
                 chunksize=chunksize,
                 buffersize=buffersize,
                 progress=progress,
@@ -138,6 +143,7 @@ class Submitter(FuturesExecutor):
             fn,
             iterable,
             StreamPlan(
+                at_hand=is_at_hand(iterable),
                 ordered=False,
                 chunksize=chunksize,
                 buffersize=buffersize,
@@ -163,6 +169,7 @@ class Submitter(FuturesExecutor):
             fn,
             iterable,
             StreamPlan(
+                at_hand=is_at_hand(iterable),
                 star=True,
                 chunksize=chunksize,
                 buffersize=buffersize,

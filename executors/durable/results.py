@@ -51,20 +51,25 @@ def error_of(failure: Failure, job_id: str) -> ItemError:
 
 
 class Raising:
-    """Yield results, and raise the errors among them at their places."""
+    """Yield results, and raise the errors among them at their places. Holds none that it has given."""
 
     def __init__(self, results: list[Any], index: int | None) -> None:
-        self._results = iter(results)
-        self._index = index
+        self._results = list(results if index is None else enumerate(results, index))
+        self._results.reverse()
+        self._indexed = index is not None
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
+    def __length_hint__(self) -> int:
+        return len(self._results)
+
     def __next__(self) -> Any:
-        result = next(self._results)
-        index = self._index
-        if index is not None:
-            self._index = index + 1
-        if type(result) is ItemError:
-            raise result.error
-        return result if index is None else (index, result)
+        try:
+            result = self._results.pop()
+        except IndexError:
+            raise StopIteration from None
+        entry = result[1] if self._indexed else result
+        if type(entry) is ItemError:
+            raise entry.error
+        return result

@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from executors.durable.job import failure_of
 from executors.durable.pace import Pace
 from executors.durable.results import ItemError, Raising, error_of, of_item, result_of
-from executors.stream import READ_NS, Arrival, MapStream, released
+from executors.stream import READ_NS, Arrival, MapResults, MapStream, released
 from taskq.chunks import LIST_DEPTH, read_chunk
 from taskq.codec import decode, encode
 from taskq.envelope import CHUNK, Template
-from taskq.errors import BackendUnavailable, DecodeError, EncodeError
+from taskq.errors import BackendUnavailable, DecodeError, EncodeError, QueueFull
 from taskq.ids import new_id
 from taskq.result import Failure
 from taskq.states import State
 from taskq.store import Ended, NewJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from queue import SimpleQueue
+    from collections.abc import Callable, Iterable, Sequence
 
     from executors.durable.ear import Listener
     from executors.durable.results import Results
@@ -45,25 +44,23 @@ _REMOVE_MAX: Final = 64
 _RESULT_TTL: Final = 60.0
 #: Seconds between two looks at how many processes the workers have.
 _LOOK: Final = 2.0
-#: Bytes of a result above which it is not held once it was yielded.
-_LARGE: Final = 64
 
 
 class _Chunk:
     """Consecutive items of a map that are one job of the store."""
 
-    __slots__ = ("first", "id", "items", "outcomes", "size")
+    __slots__ = ("first", "id", "items", "size", "tell")
 
-    def __init__(self, first: int, items: int, size: int, outcomes: SimpleQueue[_News]) -> None:
+    def __init__(self, first: int, items: int, size: int, tell: Callable[[_News], None]) -> None:
         self.id = new_id()
         self.first = first
         self.items = items
         self.size = size
-        self.outcomes = outcomes
+        self.tell = tell
 
     def hear(self, ended: Ended) -> None:
         """Take note of its end; the listener's thread calls."""
-        self.outcomes.put((self, ended))
+        self.tell((self, ended))
 
 
 #: What reaches the consumer: a chunk with its end, or with what kept its one item from travelling.
@@ -96,20 +93,16 @@ class DurableStream(MapStream):
         self._processes = 2
         self._looked_at = -_LOOK
         self._unsent: list[tuple[_Chunk, NewJob]] = []
+        self._unsent_since = 0
         #: Chunks in the store whose end was not heard.
         self._open: dict[str, _Chunk] = {}
         self._finished: list[str] = []
         self._on_end = on_end
 
-    def iterate(self) -> Iterator[Any]:
+    def iterate(self) -> MapResults:
         """Begin to read the input, and return the iterator of results."""
         self._listener.start()
         return super().iterate()
-
-    def _goes_on(self) -> bool:
-        if self._unsent:
-            self._fill()
-        return super()._goes_on()
 
     # -- results
 
@@ -143,14 +136,13 @@ class DurableStream(MapStream):
 
     def _group(self, arrival: Arrival) -> Iterable[Any]:
         first = arrival.first
-        found, size, mixed = arrival.results
+        found, _, mixed = arrival.results
         count = len(found)
         if mixed and self.plan.return_exceptions:
             found = [entry.error if type(entry) is ItemError else entry for entry in found]
         elif mixed:
             return Raising(found, first if self.plan.with_index else None)
-        group: Iterable[Any] = released(found) if size > _LARGE * count else found
-        return zip(range(first, first + count), group, strict=True) if self.plan.with_index else group
+        return released(list(zip(range(first, first + count), found, strict=True)) if self.plan.with_index else found)
 
     def _remove_finished(self) -> None:
         """Have the store forget the chunks that were read; where that fails, they expire soon."""
@@ -158,17 +150,16 @@ class DurableStream(MapStream):
         try:
             if finished:
                 self._store.remove(finished)
-        except BackendUnavailable:
+        except (BackendUnavailable, QueueFull):
             pass
 
     def _delivers_here(self) -> bool:
         return self._listener.is_this_thread()
 
-    def _leave(self) -> None:
-        self._exhausted = True
-        self._listener.later(self._let_go)  # a finalizer may be the caller
-
     def _let_go(self) -> None:
+        self._listener.later(self._withdraw)  # a finalizer may be the caller
+
+    def _withdraw(self) -> None:
         """Remove what is left in the store; what runs is waited for by the queue's shutdown."""
         self._on_end(self)
         self._listener.forget([chunk.id for chunk, _ in self._unsent])
@@ -176,7 +167,7 @@ class DurableStream(MapStream):
         ids = list(self._open)
         try:
             states = self._store.cancel(ids) if ids else []
-        except BackendUnavailable:
+        except (BackendUnavailable, QueueFull):
             states = [State.CANCELLED] * len(ids)
         ended = [job_id for job_id, state in zip(ids, states, strict=True) if state is not State.RUNNING]
         self._listener.forget(ended)
@@ -187,20 +178,30 @@ class DurableStream(MapStream):
     # -- the input
 
     def _fill(self, *, promptly: bool = True) -> None:
-        with self._reading:
-            while not self._exhausted and (wanted := self._wanted()):
+        with self.handing_on:
+            while not self._exhausted and (wanted := self.wanted()):
                 began = perf_counter_ns()
                 items = self._read_items(wanted)
                 if items:
-                    self._add(self._read, items)
-                    self._read += len(items)
-                if len(self._unsent) >= _SEND_MAX or perf_counter_ns() - began > READ_NS:
-                    self._send()
-                if promptly and not self._news.empty():
-                    break  # a slow input must not keep it waiting
-            self._send()
+                    self.hand_on(items, soon=perf_counter_ns() - began > READ_NS)
+                if promptly and self._news:
+                    break
+            self.send_on()
 
-    def _wanted(self) -> int:
+    def hand_on(self, items: Sequence[Any], *, soon: bool) -> None:
+        now = perf_counter_ns()
+        if not self._unsent:
+            self._unsent_since = now
+        self._add(self._read, items)
+        self._read += len(items)
+        if soon or len(self._unsent) >= _SEND_MAX or now - self._unsent_since > READ_NS:
+            self.send_on()
+
+    @property
+    def keeps_back(self) -> bool:
+        return bool(self._unsent)
+
+    def wanted(self) -> int:
         """Return how many items the next chunk is to have; 0: the window is full."""
         items = self.plan.chunksize or self._pace.chunk()
         if self._input_size is not None and not self.plan.chunksize:  # leave all processes something of the end
@@ -232,7 +233,7 @@ class DurableStream(MapStream):
             error = problem
         if error is None:
             self._pace.observe_bytes(len(items), len(envelope))
-            chunk = _Chunk(first, len(items), len(envelope), self._news)
+            chunk = _Chunk(first, len(items), len(envelope), self.tell)
             name = self._options.label or self._task.partition(":")[2]
             label = f"{name} items {first} to {first + len(items) - 1}"
             job = NewJob(id=chunk.id, task=self._task, envelope=envelope, options=self._options, label=label)
@@ -242,14 +243,14 @@ class DurableStream(MapStream):
             self._add(first, items[:half])
             self._add(first + half, items[half:])
         else:
-            self._news.put((_Chunk(first, 1, 0, self._news), of_item(first, items[0], error)))
+            self.tell((_Chunk(first, 1, 0, self.tell), of_item(first, items[0], error)))
 
     def _too_large(self, size: int) -> EncodeError:
         limit = self._store.max_bytes
         cure = "pass a path or a key to the data instead, or raise max_bytes in the URL"
         return EncodeError(f"it takes {size:,} bytes, above the limit of {limit:,}: {cure}", "items[0]")
 
-    def _send(self) -> None:
+    def send_on(self) -> None:
         """Put into the store what was read; what fails stays to be sent by the next call, as the same jobs."""
         while self._unsent:
             batch = self._unsent[:_SEND_MAX]

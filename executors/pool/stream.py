@@ -11,12 +11,13 @@ An item that cannot travel never leaves: its error takes its place among the new
 
 from __future__ import annotations
 
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, Final
 
 from executors.pool import values
 from executors.pool.dispatcher import DEPTH
 from executors.pool.work import Chunk
-from executors.stream import Arrival, MapStream, raisable, released
+from executors.stream import CANCELLED, Arrival, MapStream, raisable, released
 from taskq.errors import EncodeError
 from taskq.result import Failure
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["LET_GO", "Stream"]
 
 #: Encodings of results that may be large objects; plain scalars are left in their list.
-LET_GO: Final = frozenset({values.PICKLE, values.CODEC})
+LET_GO: Final = frozenset({values.PICKLE, values.CODEC, values.RAW})
 
 
 class Stream(MapStream):
@@ -66,12 +67,12 @@ class Stream(MapStream):
 
     def put(self, first: int, jobs: int, encoding: int, data: bytes) -> None:
         """Take outcomes of items `first` and on."""
-        self._news.put((first, jobs, encoding, data))
+        self.tell((first, jobs, encoding, data))
 
     def cancel(self) -> None:
         """Take note that the rest of the items will never run."""
-        self._exhausted = True
-        self._news.put(None)
+        self.end_input()
+        self.tell(CANCELLED)
 
     # -- for the consumer's thread
 
@@ -93,34 +94,36 @@ class Stream(MapStream):
             failure, pickled = values.unpack_failure(data)
             error = raisable(values.rebuild(failure, pickled, f"{self._session}-{self.number}.{first}"))
             results = [error] if plan.return_exceptions else _Raising([error])
-        if encoding in LET_GO and isinstance(results, list):
-            results = released(results)
-        if plan.with_index and not isinstance(results, _Raising):
-            return zip(range(first, first + jobs), results, strict=True)
-        return results
+        if isinstance(results, _Raising):
+            return results
+        if plan.with_index:
+            results = list(zip(range(first, first + jobs), results, strict=True))
+        return released(results) if encoding in LET_GO and isinstance(results, list) else results
 
     def _delivers_here(self) -> bool:
         return self._dispatcher.is_this_thread()
 
-    def _leave(self) -> None:
+    def _let_go(self) -> None:
         self.dropped = True
-        self._exhausted = True
         self._on_end(self)
 
     # -- the input
 
     def _fill(self, *, promptly: bool = True) -> None:
-        ahead = (DEPTH + 1) * self._processes
-        with self._reading:
-            while not self._exhausted:
-                room = self._room(self.plan.chunksize or self.function.pace.frame(), ahead)
-                if not room:
-                    return
-                items = self._read_items(self._shortened(room))
+        with self.handing_on:
+            while not self._exhausted and (wanted := self.wanted()):
+                items = self._read_items(wanted)
                 if items:
                     self._queue(items)
-                if promptly and not self._news.empty():
-                    return  # a slow input must not keep it waiting
+                if promptly and self._news:
+                    return
+
+    def wanted(self) -> int:
+        ahead = (DEPTH + 1) * self._processes
+        return self._shortened(self._room(self.plan.chunksize or self.function.pace.frame(), ahead))
+
+    def hand_on(self, items: Sequence[Any], *, soon: bool) -> None:  # noqa: ARG002  # a chunk is sent at once
+        self._queue(items)
 
     def _shortened(self, jobs: int) -> int:
         """Return how many items to read at once: fewer where the end is near."""
@@ -177,6 +180,9 @@ class _Raising:
 
     def __iter__(self) -> Iterator[Any]:
         return self
+
+    def __length_hint__(self) -> int:
+        return length_hint(self._errors)
 
     def __next__(self) -> Any:
         raise next(self._errors)

@@ -468,6 +468,10 @@ class Store(ABC):
     def doctor(self) -> list[Finding]:
         """Look at the store's health: version, durability, room, clock."""
 
+    def risks(self) -> list[Finding]:
+        """Return what lets strangers from other machines in; nothing for a store that only this machine reaches."""
+        return []
+
     # -- for clients and workers
 
     @abstractmethod

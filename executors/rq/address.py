@@ -16,6 +16,7 @@ from redis.connection import Connection, SSLConnection, parse_url
 from redis.retry import Retry
 
 from executors.rq.layout import Layout, default_prefix
+from executors.rq.rights import is_refusal, missing_right
 from executors.rq.scripts import Scripts
 from executors.rq.sentinel import Sentinels, has_several_hosts, hosts_of
 from executors.rq.url import check_database, lease, part, truth
@@ -31,6 +32,9 @@ ANSWER_TIMEOUT: Final = 4.0
 
 TIMEOUTS: Final = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": ANSWER_TIMEOUT}
 
+#: Options of a connection by which somebody shows who he is.
+CREDENTIALS: Final = ("username", "password", "ssl_certfile", "ssl_keyfile")
+
 #: Seconds that a Sentinel gets: the next one is asked after them.
 SENTINEL_TIMEOUT: Final = 1.0
 
@@ -45,7 +49,7 @@ PASSING: Final = {
     "CLUSTERDOWN": "its cluster is down",
     "NOAUTH": "it asks for a password: write redis://:PASSWORD@host",
     "WRONGPASS": "it refuses the user or the password",
-    "NOPERM": "the user may not run the commands that taskq needs",
+    "NOPERM": "its user may not do what taskq needs",
 }
 
 #: What stands in the errors of a Redis that is there, but not for us as the URL has it; what to do, in their order.
@@ -133,6 +137,47 @@ class Address:
             raise self.unavailable(exc) from exc
         return Wire(connection, timeout)
 
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether it speaks TLS."""
+        return issubclass(self._class, SSLConnection)
+
+    @property
+    def host(self) -> str:
+        """The host that the URL names, or the path of its socket; a master that Sentinels know: its name there."""
+        return str(self._options.get("path") or self._options.get("host") or "localhost")
+
+    @property
+    def unchecked(self) -> str:
+        """The word in the URL that switches a check of its certificate off; empty: all is checked, or no TLS."""
+        if not self.is_encrypted:
+            return ""
+        if str(self._options.get("ssl_cert_reqs", "required")).lower() in ("none", "cert_none", "0"):
+            return "ssl_cert_reqs"
+        return "" if self._options.get("ssl_check_hostname", True) else "ssl_check_hostname"
+
+    def is_open(self) -> bool:
+        """Return whether it lets in who knows no password and has no certificate of his own.
+
+        Raises:
+            BackendUnavailable: it does not answer.
+        """
+        strange = {name: value for name, value in self._options.items() if name not in (*CREDENTIALS, "db")}
+        if not any(self._options.get(name) for name in CREDENTIALS):
+            return True
+        place = self._sentinels.master() if self._sentinels is not None else {}
+        connection = self._class(**{**strange, **place}, protocol=2, **TIMEOUTS)
+        try:
+            connection.connect()
+            connection.send_command("PING")
+            return connection.read_response() in (b"PONG", "PONG")
+        except (TimeoutError, redis.TimeoutError) as exc:
+            raise self.unavailable(exc) from exc
+        except (redis.RedisError, OSError):
+            return False
+        finally:
+            connection.disconnect()
+
     def _to_sentinels(self, own: dict[str, str]) -> dict[str, Any]:
         """Return how to connect to Sentinels: they have users of their own, and one of them may not answer."""
         options = {name: value for name, value in self._options.items() if name.startswith("ssl_")}
@@ -147,9 +192,14 @@ class Address:
             "retry": Retry(NoBackoff(), 0),  # the next one is asked instead
         }
 
-    def unavailable(self, exc: BaseException) -> BackendUnavailable:
-        """Return the error that says why this Redis cannot be used now, and what to do."""
+    def unavailable(self, exc: BaseException, sent: bytes = b"", script: bytes = b"") -> BackendUnavailable:
+        """Return the error that says why this Redis cannot be used now, and what to do.
+
+        `sent`: the command that it refused, as it goes over the wire; `script`: the text of what that ran.
+        """
         text = safe_text(str(exc)) or type(exc).__name__
+        if is_refusal(text):
+            return BackendUnavailable(f"{self.url} cannot be used: {missing_right(text, sent, script)} ({text})")
         cure = PASSING.get(text.partition(" ")[0])
         if cure:
             return BackendUnavailable(f"{self.url} cannot be used now: {cure} ({text})")

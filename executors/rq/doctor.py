@@ -1,17 +1,24 @@
-"""What `taskq doctor` says of a Redis: version, durability, room, clock, who can listen, who works."""
+"""What `taskq doctor` says of a Redis: version, durability, room, clock, who can listen, who works.
+
+A user that may not run INFO or CONFIG GET, as the viewer of contrib/acl, is told so, and all else.
+"""
 
 from __future__ import annotations
 
 from time import time
 from typing import TYPE_CHECKING, Final
 
-from executors.rq import inventory
+from executors.rq import inventory, safety
+from executors.rq.rights import is_refusal
+from executors.rq.wire import RedisError, pack
 from taskq.store import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from executors.rq.home import Home
+
+    Look = Callable[[Home, Mapping[str, str]], Finding]
 
 __all__ = ["findings"]
 
@@ -27,28 +34,25 @@ SKEW: Final = 5.0
 
 def findings(store: Home) -> list[Finding]:
     """Return one finding for each thing that was looked at."""
-    before = time()
-    texts = store.line.commands(
-        [("INFO", "server"), ("INFO", "memory"), ("INFO", "persistence"), ("INFO", "replication"), ("TIME",)]
-    )
-    between = (before + time()) / 2
-    info = {}
-    for text in texts[:4]:
-        info.update(_parsed(text))
-    info["skew"] = str(int(texts[4][0]) + int(texts[4][1]) / 1e6 - between)
-    looks: tuple[Callable[[Home, Mapping[str, str]], Finding], ...] = (
-        _version,
-        _role,
-        _durability,
-        _eviction,
-        _memory,
-        _clock,
-        _transport,
-        _pickle,
-        _streams,
-        _workers,
-    )
-    return [look(store, info) for look in looks]
+    info = _info(store)
+    of_server: tuple[Look, ...] = (_version, _role, _durability, _eviction, _memory) if info else ()
+    looks: tuple[Look, ...] = (*of_server, _clock, _pickle, _streams, _workers)
+    told = [look(store, info) for look in looks]
+    return [*told, *safety.findings(store.address), *_rights(store, info)]
+
+
+def _info(store: Home) -> dict[str, str]:
+    """Return what INFO says in its sections that are looked at; empty where this user may not run it."""
+    sections = ("server", "memory", "persistence", "replication")
+    requests = [(None, pack("INFO", section)) for section in sections]
+    texts = store.line.exchange(requests, partial=True)
+    info: dict[str, str] = {}
+    for request, text in zip(requests, texts, strict=True):
+        if not isinstance(text, RedisError):
+            info.update(_parsed(text))
+        elif not is_refusal(str(text)):
+            raise store.line.mapped(text, request)
+    return info
 
 
 def _parsed(text: bytes) -> dict[str, str]:
@@ -58,11 +62,21 @@ def _parsed(text: bytes) -> dict[str, str]:
 
 def _config(store: Home, name: str) -> str | None:
     """Return a setting of the server, or None where it is not told (managed servers hide them)."""
-    try:
-        pair = store.line.command("CONFIG", "GET", name)
-    except RuntimeError:
-        return None
-    return pair[1].decode() if len(pair) > 1 else None
+    (pair,) = store.line.exchange([(None, pack("CONFIG", "GET", name))], partial=True)
+    return pair[1].decode() if not isinstance(pair, RedisError) and len(pair) > 1 else None
+
+
+def _rights(store: Home, info: Mapping[str, str]) -> list[Finding]:
+    """Name what this user may not ask, and what could therefore not be looked at."""
+    lacks = [] if info else ["INFO (version, role, durability, eviction, memory)"]
+    (answer,) = store.line.exchange([(None, pack("CONFIG", "GET", "save"))], partial=True)
+    if isinstance(answer, RedisError):
+        lacks.append("CONFIG GET (snapshots, appendfsync)")
+    if not lacks:
+        return []
+    text = f"this user may not run {' and '.join(lacks)}: not looked at"
+    cure = "have a user with +info +config|get look, or be content: workers and clients need neither of them to work"
+    return [Finding(topic="rights", level="ok", text=text, cure=cure)]
 
 
 def _version(_store: Home, info: Mapping[str, str]) -> Finding:
@@ -93,6 +107,13 @@ def _durability(store: Home, info: Mapping[str, str]) -> Finding:
             )
         return Finding(topic="durability", level="ok", text=f"append-only file, appendfsync {how}")
     snapshots = _config(store, "save")
+    if snapshots is None:
+        return Finding(
+            topic="durability",
+            level="warning",
+            text="no append-only file; snapshots are not told: the last minutes' jobs may be lost when it ends badly",
+            cure="CONFIG SET appendonly yes",
+        )
     if snapshots:
         return Finding(
             topic="durability",
@@ -133,8 +154,10 @@ def _memory(_store: Home, info: Mapping[str, str]) -> Finding:
     return Finding(topic="memory", level=level, text=text, cure=cure)
 
 
-def _clock(_store: Home, info: Mapping[str, str]) -> Finding:
-    skew = float(info["skew"])
+def _clock(store: Home, _info: Mapping[str, str]) -> Finding:
+    before = time()
+    seconds, micros = store.line.command("TIME")
+    skew = int(seconds) + int(micros) / 1e6 - (before + time()) / 2
     if abs(skew) < SKEW:
         return Finding(topic="clock", level="ok", text="this machine and Redis agree on the time")
     return Finding(
@@ -143,21 +166,6 @@ def _clock(_store: Home, info: Mapping[str, str]) -> Finding:
         text=f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} that of Redis: "
         "leases and delays go by Redis' clock, so only `at=` is affected",
         cure="run an NTP service on both",
-    )
-
-
-def _transport(store: Home, _info: Mapping[str, str]) -> Finding:
-    url = store.url
-    host = url.partition("://")[2].rpartition("@")[2].partition("/")[0].partition("?")[0].rpartition(":")[0]
-    if url.startswith("rediss://"):
-        return Finding(topic="transport", level="ok", text="TLS")
-    if url.startswith("unix://") or host in ("", "localhost", "[::1]") or host.startswith("127."):
-        return Finding(topic="transport", level="ok", text="on this machine only")
-    return Finding(
-        topic="transport",
-        level="warning",
-        text=f"jobs travel to {host} unencrypted: whoever is on the way can read and change them",
-        cure="use rediss://, or a network that you trust",
     )
 
 

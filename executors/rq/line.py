@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 from executors.rq.address import ANSWER_TIMEOUT, PASSING
+from executors.rq.rights import is_refusal
 from executors.rq.wire import BROKEN, RedisError, pack
 from taskq.errors import BackendUnavailable, StoreFull
 
@@ -100,7 +101,7 @@ class Line:
         for at, reply in enumerate(replies):
             if isinstance(reply, RedisError):
                 again = self._again((script, commands[at]), reply, partial=True)
-                replies[at] = self.mapped(again) if isinstance(again, RedisError) else again
+                replies[at] = self.mapped(again, (script, commands[at])) if isinstance(again, RedisError) else again
         return replies
 
     def _pump(self, source: Iterable[bytes], commands: list[bytes], replies: list[Any]) -> bool:
@@ -165,10 +166,13 @@ class Line:
                 return error
         if partial:
             return error
-        raise self.mapped(error)
+        raise self.mapped(error, request)
 
-    def mapped(self, error: RedisError) -> Exception:
-        """Return taskq's exception for what Redis answered."""
+    def mapped(self, error: RedisError, request: tuple[Script | None, bytes] = (None, b"")) -> Exception:
+        """Return taskq's exception for what Redis answered to a request."""
+        if is_refusal(str(error)):
+            script, command = request
+            return self.address.unavailable(error, command, script.text if script is not None else b"")
         if error.code == "OOM" or "OOM command not allowed" in str(error):
             return StoreFull(
                 f"{self.address.url} is at its limit of memory (maxmemory): work off or purge jobs, or give it more"

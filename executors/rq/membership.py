@@ -180,9 +180,9 @@ class RQMembership(Membership):
         except BackendUnavailable:
             self._reap_at = monotonic() + self._store.lease
             raise
-        for (script, _), reply in zip(requests, replies, strict=True):
+        for (script, command), reply in zip(requests, replies, strict=True):
             if isinstance(reply, RedisError):
-                error = self._line.mapped(reply)
+                error = self._line.mapped(reply, (script, command))
                 at_limit = isinstance(error, StoreFull)
                 damaged = "WRONGTYPE" in str(reply)[:200]  # perhaps one job's key alone: its verdict is told by itself
                 if (isinstance(error, BackendUnavailable) and not damaged) or (

@@ -16,7 +16,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
-from executors.rq import doctor, inventory
+from executors.rq import doctor, inventory, safety
 from executors.rq.address import Address
 from executors.rq.ear import RQEar
 from executors.rq.layout import FIELDS
@@ -217,6 +217,9 @@ class RQStore(Store):
 
     def doctor(self) -> list[Finding]:
         return doctor.findings(self)
+
+    def risks(self) -> list[Finding]:
+        return safety.risks(self.address)
 
     # -- for clients and workers
 

@@ -27,6 +27,8 @@ from taskq.redact import safe_url
 if TYPE_CHECKING:
     from types import FrameType
 
+    from taskq.store import Store
+
 __all__ = ["worker"]
 
 HELP = """Run the jobs of a queue on this machine's cores, until told to stop.
@@ -72,6 +74,7 @@ LEVEL = "info"
 )
 @click.option("--health-port", metavar="PORT", type=click.IntRange(0, 65535), help="Serve /health and /metrics there.")
 @click.option("--health-host", metavar="HOST", default="127.0.0.1", show_default=True, help="Where they are served.")
+@click.option("--require-auth", is_flag=True, help="Refuse a Redis on the network without password, or unchecked.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), help="Form of messages on stderr.")
 @click.option("--log-level", type=click.Choice(list(log.LEVELS)), help=f"Least level of log lines; default: {LEVEL}.")
 def worker(*, url: str | None, queues: str, imports: tuple[str, ...], grace: str, **flags: Any) -> int:
@@ -85,6 +88,7 @@ def worker(*, url: str | None, queues: str, imports: tuple[str, ...], grace: str
     import_from_here()
     keep_password()
     with contextlib.closing(open_store(to_open(chosen))) as store:
+        _tell_risks(store, refuse=flags["require_auth"])
         daemon = open_worker(
             store,
             queues=_names(queues),
@@ -109,6 +113,18 @@ def _read_settings(flags: dict[str, Any]) -> config.Settings:
     level = settings.log_level if "log_level" in config.trace(said) else LEVEL
     log.configure(settings.log_format, level)
     return settings
+
+
+def _tell_risks(store: Store, *, refuse: bool) -> None:
+    """Say once what lets strangers in.
+
+    Raises:
+        ConfigError: something does, and that is to be refused.
+    """
+    for risk in store.risks():
+        if refuse:
+            raise ConfigError(f"--require-auth: {store.url}: {risk.text}; cure: {risk.cure}")
+        log.get_logger("taskq.worker").warning("store_exposed", url=store.url, risk=risk.text, cure=risk.cure)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -114,7 +114,7 @@ def perform_call(envelope: bytes, job_id: str, attempt: int, results: bytes = b"
         try:
             function, args, kwargs = _ready(parts(envelope), results)
         except (UnknownTask, DecodeError) as error:
-            error.before_start = True
+            error.__before_start__ = True
             raise
         return encode(function(*args, **kwargs), limit=_max_bytes, root="result")
     finally:
@@ -210,7 +210,7 @@ def _open_chunk(envelope: bytes) -> tuple[Callable[..., Any], bool, list[Any]]:
     try:
         return _opened(parts(envelope))
     except (UnknownTask, DecodeError) as error:
-        error.before_start = True
+        error.__before_start__ = True
         raise
 
 
@@ -219,7 +219,7 @@ def _open_item(envelope: bytes, index: int) -> tuple[Callable[..., Any], bool, A
     function, star, items = _open_chunk(envelope)
     if not 0 <= index < len(items):
         error = DecodeError(f"the chunk has no item {index}")
-        error.before_start = True
+        error.__before_start__ = True
         raise error
     return function, star, items[index]
 

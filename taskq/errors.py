@@ -71,8 +71,9 @@ class TaskqError(Exception):
     """Be the root of every error that taskq raises."""
 
     #: Whether it kept a job from being begun. Set by what runs jobs, not by what jobs may call: the same error, raised
-    #: by a job, is that job's own.
-    before_start = False
+    #: by a job, is that job's own. Names with `__` do not travel: the error of a job that was never begun, raised again
+    #: by one that waited for it, is that one's own.
+    __before_start__ = False
 
 
 class ConfigError(TaskqError, ValueError):

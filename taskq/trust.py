@@ -2,7 +2,8 @@
 
     @task functions of imported modules                      may run
     what the operator named, `--import app.tasks:resize`     may run, whatever it is that is called there
-    plain functions that an `--import app.tasks` defines     may run, unless a part of their name begins with `_`
+    plain functions that an `--import app.tasks` defines     may run, unless a part of their name begins with `_`;
+                                                             if it is written in C: those that it was made with
     shell commands (`taskq.shell:run_command`)               only where the operator allows them
     the lines of `taskq map`                                 they look their task, or command, up here in turn
     all else                                                 UnknownTask, with the name and the line that opens it
@@ -18,7 +19,7 @@ import os
 import re
 import sys
 from importlib import import_module
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from taskq.errors import ConfigError, TaskRefused, UnknownTask
@@ -197,13 +198,18 @@ def _defined(name: str) -> Callable[..., Any]:
     opens = f"to let it run, start the worker with --import {name}"
     found, _ = _held(name)
     function = found.__func__ if isinstance(found, staticmethod) else found
-    if type(function) is not FunctionType:
+    if type(function) is not FunctionType and not _is_native(function, module):
         raise UnknownTask(f"{name} is no plain function but a {type(function).__name__}: {opens}")
     if (function.__module__, function.__qualname__) != (module, qualname):
         raise UnknownTask(f"{name} is really {function.__module__}:{function.__qualname__}: {opens}")
     if any(part.startswith("_") for part in qualname.split(".")):
         raise UnknownTask(f"{name} begins with _, as what is not for others: {opens}")
     return function
+
+
+def _is_native(function: object, module: str) -> bool:
+    """Tell whether it is a function in C that this very module was made with, as math's are: it is bound to it."""
+    return type(function) is BuiltinFunctionType and function.__self__ is sys.modules.get(module)
 
 
 def _held(name: str) -> tuple[Any, Any]:

@@ -377,7 +377,7 @@ class Child:
 
     def failure(self, error: BaseException, reason: Reason = Reason.ERROR) -> bytes:
         """Encode what a job raised."""
-        if reason is Reason.ERROR and getattr(error, "before_start", False) is True:
+        if reason is Reason.ERROR and getattr(error, "__before_start__", False) is True:
             reason = _OWN_REASONS.get(type(error), reason)
         return values.pack_failure(Failure.from_exception(error, reason), error, strict=self.strict)
 

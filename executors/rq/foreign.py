@@ -157,7 +157,7 @@ def run(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: i
         if flags & 2:
             _check_callbacks(job)
     except (UnknownTask, DecodeError) as error:
-        error.before_start = True
+        error.__before_start__ = True
         raise
     job.function = function
     with _environment(job_id, worker):

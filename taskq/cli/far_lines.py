@@ -25,7 +25,7 @@ def run_far_line(name: str, line: bytes) -> Outcome:
     try:
         function = envelope.find(name)
     except UnknownTask as exc:
-        exc.before_start = True
+        exc.__before_start__ = True
         raise
     try:
         value = parse_line(line)

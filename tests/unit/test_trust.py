@@ -72,6 +72,15 @@ def test_nothing_else(name: str) -> None:
     assert "no_such_module" not in set(sys.modules) - before
 
 
+def test_modules_in_c() -> None:
+    """A module that is written in C lends the functions that it was made with, and a module in Python none of them."""
+    trust = Trust(["math", "pickle", "os", "itertools"])
+    assert trust.find("math:sqrt")(9) == 3
+    for name in ("pickle:loads", "os:system", "itertools:chain", "math:pi.hex", "math:__loader__.load_module"):
+        with pytest.raises(UnknownTask):
+            trust.find(name)
+
+
 def test_nothing_is_imported_for_a_message() -> None:
     """A module that exists but was not named is not imported."""
     sys.modules.pop("this", None)

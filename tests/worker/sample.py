@@ -10,6 +10,9 @@ import sys
 import time
 
 from taskq import EncodeError, JobCancelled, current_job, errors
+from taskq.cli.far_lines import run_far_line
+from taskq.result import Failure
+from taskq.states import Reason
 from taskq.tasks import resolve
 from tests.ledger import note
 
@@ -171,6 +174,14 @@ def note_too_much() -> str:
 def raise_by_name(name: str) -> None:
     """Raise one of taskq's own errors."""
     raise getattr(errors, name)("by the task")
+
+
+def raise_what_kept_another(name: str) -> None:
+    """Raise the error of another job that was never begun, as a client hears of it."""
+    try:
+        run_far_line(name, b"1")
+    except errors.UnknownTask as error:
+        raise Failure.from_exception(error, Reason.UNKNOWN_TASK).to_exception() from None
 
 
 def resolve_by_name(name: str) -> None:

@@ -184,9 +184,9 @@ def test_unknown_task_is_looked_at_again(store: StoreDouble, serve: Serve, waite
 def test_task_that_raises_such_an_error_itself(store: StoreDouble, serve: Serve) -> None:
     """A task whose own code raises UnknownTask or DecodeError has failed: it is not handed back, nor run again."""
     ids = [store.call(f"{SAMPLE}:raise_by_name", name) for name in ("UnknownTask", "DecodeError")]
-    ids += [store.call(f"{SAMPLE}:resolve_by_name", "no:thing")]
+    ids += [store.call(f"{SAMPLE}:{name}", "no:thing") for name in ("resolve_by_name", "raise_what_kept_another")]
     assert serve(burst=True).wait() == 0
-    assert [store.state(job_id) for job_id in ids] == [State.FAILED] * 3
+    assert [store.state(job_id) for job_id in ids] == [State.FAILED] * 4
     assert {store.last(job_id).failure.reason for job_id in ids} == {Reason.ERROR}  # type: ignore[union-attr]
 
 

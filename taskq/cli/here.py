@@ -79,12 +79,22 @@ def _record(store: Store, job_id: str) -> JobRecord:
 
 def _wait_elsewhere(store: Store, record: JobRecord) -> None:
     """Return when the job has ended, or when it seems that nobody will run it."""
-    looked = time.monotonic()
+    looked, told = time.monotonic(), False
     for _ in ends(store, [record.id], None):
+        told = told or _tell_refusal(store, record.id)
         if time.monotonic() - looked > LOOK_ROUND:
             looked = time.monotonic()
             if not served(store, record.queue):
                 return
+
+
+def _tell_refusal(store: Store, job_id: str) -> bool:
+    """Say what is in the way where a worker has refused the job, and nothing runs it; return whether it was said."""
+    (record,) = store.get([job_id])
+    if record is None or record.state in TERMINAL or record.refusal is None:
+        return False
+    say(f"job {job_id} still waits: a worker refused it: {' '.join(record.refusal.message.split())}")
+    return True
 
 
 def _take_from_the_dead(store: Store) -> None:

@@ -73,7 +73,8 @@ def worker(project: Path) -> Iterator[Callable[..., Command]]:
 
 
 def workers(project: Path, url: str | None) -> list[dict[str, Any]]:
-    """Return the workers that are alive."""
+    """Return the workers that are alive; none where there is no queue file yet."""
     where = ("--url", url) if url is not None else ()
-    found: list[dict[str, Any]] = json.loads(taskq(project, "workers", "--json", *where).out)["workers"]
+    done = taskq(project, "workers", "--json", *where)
+    found: list[dict[str, Any]] = json.loads(done.out)["workers"] if done.out else []
     return found

@@ -117,3 +117,14 @@ def test_commands_by_lines(file_queue: Queue) -> None:
     assert "hunter2" not in file_queue.run("status", job_id, "--json").out
     file_queue.run("worker", "--allow-commands", "--burst", "--max-jobs", 2)
     assert (file_queue.project / "b.txt").exists()
+
+
+def test_refusal_is_said(file_queue: Queue, worker: Callable[..., Command]) -> None:
+    """Who waits for a job that the worker refuses is told by which words, while it waits on."""
+    worker(file_queue.url)
+    with Command(
+        file_queue.project, "submit", "--url", file_queue.url, "--wait", "math:sqrt", ":=9", name="s-"
+    ) as waiting:
+        eventually(lambda: "a worker refused it" in waiting.err, "the refusal to be said")
+        assert "--import math" in waiting.err
+        assert waiting.process.poll() is None

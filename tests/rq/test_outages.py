@@ -174,19 +174,24 @@ def test_silent_redis(server: RedisServer, place: RQStore) -> None:
 
 
 def test_memory_limit(server: RedisServer, place: RQStore) -> None:
-    """At maxmemory a put is refused, claims stop, and ends are still taken; with room everything goes on."""
+    """At maxmemory a put is refused, claims and ends go on, and whoever waits hears of them."""
     hands = Hands(place, "w1", ("default",))
-    place.put([new_job() for _ in range(4)])
+    place.put([new_job() for _ in range(5)])
     claims = hands.take(2)
     server.command("CONFIG", "SET", "maxmemory", "1mb")
     with pytest.raises(QueueFull, match="maxmemory"):
         place.put([new_job()])
     with pytest.raises(QueueFull, match="maxmemory"):
         place.put([new_job(priority=3)])
-    assert hands.take() == []
+    ear = place.ear()
+    assert not ear.expect([claim.id for claim in claims])
     note = Note(id=claims[0].id, token=claims[0].token, log=b"x")
-    found = hands.membership.exchange([succeeded(claim) for claim in claims], [note], 5)
-    assert (list(found.claims), list(found.fenced)) == ([], [])
+    found = hands.membership.exchange([succeeded(claim) for claim in claims], [note], 1)
+    assert (len(found.claims), list(found.fenced)) == (1, [])
+    assert hands.membership.begin([(one.id, one.token) for one in found.claims]) == []
+    assert {ended.id for ended in ear.wait(5)} == {claim.id for claim in claims}
+    ear.close()
+    assert not hands.tell(*(succeeded(claim) for claim in found.claims)).fenced
     records = place.get([claim.id for claim in claims], payload=True)
     assert [record and record.state for record in records] == [State.SUCCEEDED, State.SUCCEEDED]
     assert hands.membership.renew(hands.record, []) == []

@@ -3,6 +3,7 @@
 -- those that are not this worker's any more.
 local jobs = unpack(cmsgpack.unpack(ARGV[1]))
 local lost = {}
+begin_writing()
 for n = 1, #jobs, 3 do
   local composite = jobs[n] .. ':' .. jobs[n + 1]
   if call('ZSCORE', K_WIP .. jobs[n + 2], composite) then

@@ -57,7 +57,8 @@ if before == sequence then
   return {'ok', stamp, '', jobs, {}, parked and 1 or 0}
 end
 
--- At the limit of memory this first write is refused, and with it the whole claim
+-- At the limit of memory too: what is kept can be worked off, and only ends give room back
+begin_writing()
 call('HSET', wkey, F_claim_seq, sequence)
 
 local handed = parking ~= 0 and parking[4] == 1 and not parked

@@ -4,6 +4,7 @@ local call = redis.call
 local ear, ids, register = unpack(cmsgpack.unpack(ARGV[1]))
 local ENDED = {[S_FINISHED] = true, [S_FAILED] = true, [S_STOPPED] = true, [S_CANCELED] = true}
 local found = {}
+if register == 1 then call('DEL', K_SCRATCH) end -- a first write that takes no memory, see moment
 for i, id in ipairs(ids) do
   local j = redis.pcall('HMGET', K_JOB .. id, F_status, F_reply, F_task)
   if j.err or not j[1] then

@@ -6,7 +6,8 @@ who imports       with paused(): import_module(...)
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import os
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class Clock(Protocol):
 
 
 _clocks: list[Clock] = []
+# A process that a job forks has none of its limits.
+os.register_at_fork(after_in_child=_clocks.clear)
 
 
 @contextmanager
@@ -35,7 +38,8 @@ def known(clock: Clock) -> Iterator[None]:
     try:
         yield
     finally:
-        _clocks.remove(clock)
+        with suppress(ValueError):  # a process that the job has forked
+            _clocks.remove(clock)
 
 
 @contextmanager

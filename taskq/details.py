@@ -81,17 +81,15 @@ def pack(
     data["attributes"] = load.named(
         {name: value for name, value in parts.attributes.items() if not isinstance(value, BaseException)}
     )
-    data["errors"] = {
-        name: load.failure(value, nested)
-        for name, value in parts.attributes.items()
-        if isinstance(value, BaseException)
-    }
+    data["errors"] = load.errors(
+        {name: value for name, value in parts.attributes.items() if isinstance(value, BaseException)}, nested
+    )
     data["notes"] = load.texts(parts.notes)
     if parts.members:
         data["message"] = parts.message
-        data["members"] = [load.failure(member, nested) for member in parts.members]
+        data["members"] = load.members(parts.members, nested)
     if exc.__cause__ is not None and not isinstance(exc.__cause__, RemoteError):  # whose text is in the traceback
-        data["cause"] = load.failure(exc.__cause__, nested)
+        data["cause"] = load.failure("its cause", exc.__cause__, nested)
     data["lost"] = load.lost
     data["why"] = load.why or _difference(type(exc), data, parts, texts)
     return _write({name: value for name, value in data.items() if value})
@@ -165,11 +163,31 @@ class _Load:
                 self.left -= len(note)
         return kept
 
-    def failure(self, exc: BaseException, nested: Callable[[BaseException], list[Any]]) -> list[Any]:
+    def members(
+        self, members: Sequence[BaseException], nested: Callable[[BaseException], list[Any]]
+    ) -> list[list[Any]]:
+        """Describe the members of a group, which is none without one of them."""
+        described = []
+        for member in members:
+            entry = self.failure("a member", member, nested)
+            if not entry:
+                self.why = f"with all that is inside, it takes more than {LIMIT:,} bytes"
+                break
+            described.append(entry)
+        return described
+
+    def errors(
+        self, errors: Mapping[str, BaseException], nested: Callable[[BaseException], list[Any]]
+    ) -> dict[str, list[Any]]:
+        described = {name: self.failure(name, error, nested) for name, error in errors.items()}
+        return {name: entry for name, entry in described.items() if entry}
+
+    def failure(self, name: str, exc: BaseException, nested: Callable[[BaseException], list[Any]]) -> list[Any]:
+        """Describe an exception inside; empty: there is no room for it."""
         described = nested(exc)
         size = len(_write(described))
         if size > self.left:
-            self.why = f"with all that is inside, it takes more than {LIMIT:,} bytes"
+            self.lost[name] = f"it takes {size:,} bytes"
             return []
         self.left -= size
         return described
@@ -204,7 +222,7 @@ def _difference(cls: type[BaseException], data: dict[str, Any], parts: Parts, te
 def _shown(value: Any) -> str:
     try:
         return _clean(repr(value))
-    except Exception:  # noqa: BLE001  # the user's __repr__ may raise anything
+    except BaseException:  # noqa: BLE001  # the user's __repr__ may raise anything, also SystemExit
         return f"<{type(value).__qualname__}>"
 
 

@@ -238,7 +238,8 @@ class Failure(Record):
                 *details.errors.values(),
                 *([] if details.cause is None else [details.cause]),
             ):
-                yield Failure.from_data(data)
+                if data:  # else there was no room for it
+                    yield Failure.from_data(data)
 
     def _pool_error(self) -> JobError | None:
         if self.reason is Reason.CRASHED:
@@ -349,14 +350,14 @@ def _names_of(cls: type) -> tuple[str, ...]:
 def _text_of(exc: BaseException) -> str:
     try:
         return str(exc)
-    except Exception as broken:  # noqa: BLE001 - the user's __str__ may raise anything
+    except BaseException as broken:  # noqa: BLE001 - the user's __str__ may raise anything, also SystemExit
         return f"<no text: its __str__ raised {type(broken).__name__}>"
 
 
 def _traceback_of(exc: BaseException) -> str:
     try:
         return "".join(tracebacks.format_exception(exc))
-    except Exception as broken:  # noqa: BLE001 - formatting calls the user's __str__ and __repr__
+    except BaseException as broken:  # noqa: BLE001 - formatting calls the user's __str__ and __repr__
         return f"<no traceback: formatting it raised {type(broken).__name__}>"
 
 

@@ -103,6 +103,26 @@ class KillsInLoadingToo(Exception):
         self.extra = _Kills()
 
 
+class ExitsInText(Exception):
+    """An exception whose text exits."""
+
+    def __str__(self) -> str:
+        """Exit."""
+        raise SystemExit(4)
+
+
+def raise_wide_group(members: int) -> None:
+    """Raise a group of more members than are described."""
+    raise ExceptionGroup("wide", [ValueError(number) for number in range(members)])
+
+
+def raise_from_large(size: int) -> None:
+    """Raise an exception whose cause has more in it than is described."""
+    cause = WithAttributes(7, {"many": ["x" * 1000] * (size // 1000)})
+    cause.more = cause.detail  # type: ignore[attr-defined]
+    raise ValueError("small") from cause
+
+
 class Unpicklable:
     """A value that cannot be pickled."""
 

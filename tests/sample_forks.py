@@ -11,10 +11,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from taskq import current_job
+from taskq import TaskQueue, current_job
 from taskq.errors import NotInJob
 from tests.ledger import note
-from tests.sample_tasks import hold
+from tests.sample_tasks import hold, square
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,6 +132,15 @@ def square_in_processes(method: str) -> list[int]:
     process.join()
     with context.Pool(1) as pool:
         return [process.exitcode, *pool.map(abs, [-1, -2])]
+
+
+def square_in_queue_of_copy() -> int:
+    """Fork; the copy makes a queue in its own memory. Give 0 if that was right."""
+    child = os.fork()
+    if child == 0:
+        with TaskQueue("local://", processes=1) as queue:
+            sys.exit(queue.submit(square, 3).result(timeout=30) != 9)
+    return _code_of(child)
 
 
 def run_with_preexec() -> int:

@@ -284,9 +284,20 @@ _one_at_a_time = threading.Lock()
 
 
 def _in_forked_process() -> None:
-    """Have a lock of our own: the thread that may hold the old one is not here."""
+    """Have a lock of our own, since the thread that may hold the old one is not here, and a fork server of our own.
+
+    The old server is no child of this process, which multiprocessing (3.11 to 3.13) takes for granted: it could start
+    nothing more by it.
+    """
     global _one_at_a_time  # noqa: PLW0603  # as said
     _one_at_a_time = threading.Lock()
+    server: Any = forkserver._forkserver  # noqa: SLF001  # see _connect_by_descriptor
+    server._lock = threading.Lock()  # noqa: SLF001  # as above
+    if server._forkserver_pid is not None:  # noqa: SLF001  # as above
+        server._forkserver_pid = server._forkserver_address = None  # noqa: SLF001  # as above
+        alive, server._forkserver_alive_fd = server._forkserver_alive_fd, None  # noqa: SLF001  # as above
+        with contextlib.suppress(OSError, TypeError):
+            os.close(alive)  # the server lives as long as somebody has it
 
 
 if hasattr(os, "register_at_fork"):

@@ -101,6 +101,22 @@ def test_groups(queue: TaskQueue) -> None:
     assert second.code == 7
 
 
+def test_texts_that_exit(queue: TaskQueue) -> None:
+    """An exception whose text raises SystemExit is the job's failure like any other: its process lives on."""
+    error = error_of(queue, fail, qualified_name(sample_errors.ExitsInText))
+    assert type(error) is sample_errors.ExitsInText or isinstance(error, JobFailed), type(error)
+
+
+def test_what_is_too_large(queue: TaskQueue) -> None:
+    """A group too wide to be described is still the job's failure; a cause too large leaves the exception itself."""
+    group = error_of(queue, sample_errors.raise_wide_group, 5000)
+    assert isinstance(group, (ExceptionGroup, JobFailed)), repr(group)
+    assert "wide" in str(group)
+    small = error_of(queue, sample_errors.raise_from_large, 60_000)
+    assert (type(small), str(small)) == (ValueError, "small")
+    assert "cause" in "".join(small.__notes__)
+
+
 def test_the_cause_itself(queue: TaskQueue) -> None:
     """What an exception was raised from stands behind the remote traceback, of its own class."""
     error = error_of(queue, sample_errors.raise_with_cause)

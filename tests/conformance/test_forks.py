@@ -20,6 +20,7 @@ from tests.sample_forks import (
     leave_a_copy,
     run_with_preexec,
     square_in_processes,
+    square_in_queue_of_copy,
 )
 from tests.sample_tasks import add, identity, pid, square
 from tests.waiting import PATIENCE, eventually
@@ -99,7 +100,13 @@ def test_copies_tell_nothing(queue: TaskQueue, ledger: Ledger) -> None:
     assert_works(queue)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_copies_have_queues(queue: TaskQueue) -> None:
+    """A copy of a job's process makes a queue of its own, and runs jobs on it."""
+    assert queue.submit(square_in_queue_of_copy).result(timeout=PATIENCE) == 0
+    assert_works(queue)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing_inside(make_queue: Callable[..., TaskQueue], method: str) -> None:
     """A job can use multiprocessing, by fork and by fresh processes."""
     queue = make_queue(processes=1)

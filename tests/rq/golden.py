@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: An instant, in RQ's two ways of writing one.
 ISO = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -17,19 +20,19 @@ TOKEN = re.compile(rb"\b[0-9a-f]{32}\b")
 OURS = re.compile(rb"tq_.*|result")
 
 
-def state(client: Any, names: dict[str, str]) -> dict[str, Any]:
+def rounded(seconds: int) -> str:
+    """Return a TTL, some seconds of which may have passed."""
+    return "none" if seconds < 0 else str(round(seconds, -1))
+
+
+def state(client: Any, names: dict[str, str], ttl: Callable[[int], str] = rounded) -> dict[str, Any]:
     """Return what RQ's keys hold, with TTLs. `names`: ids and names -> what they are called in both worlds."""
     found = {}
     for key in client.keys("*"):
         name = _renamed(key, names).decode()
         if ":tq:" not in name and not name.startswith(("rq:worker:", "rq:clean_", "rq:workers")):
-            found[name] = (_value(client, key, names), _ttl(client.ttl(key)))
+            found[name] = (_value(client, key, names), ttl(client.ttl(key)))
     return dict(sorted(found.items()))
-
-
-def _ttl(seconds: int) -> str:
-    """Return a TTL, some seconds of which may have passed."""
-    return "none" if seconds < 0 else str(round(seconds, -1))
 
 
 def _renamed(data: bytes, names: dict[str, str]) -> bytes:

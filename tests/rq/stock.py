@@ -25,6 +25,7 @@ __all__ = [
     "note_status",
     "note_stop",
     "note_success",
+    "note_where",
     "refuse",
     "retry_later",
     "run_until",
@@ -142,6 +143,11 @@ def cancel_myself() -> str:
 def note_status(job: Any, connection: Any, *_: Any) -> None:
     """Be a callback that notes where the job stands, for RQ and for itself."""
     connection.rpush("noted", job.get_status(refresh=False).value)
+
+
+def note_where(job: Any, connection: Any, *told: Any) -> None:
+    """Be a callback of any kind that notes, for its job alone, where that stands and how much it was told."""
+    connection.rpush(f"noted:{job.id}", f"{job.get_status(refresh=False).value} {len(told)}")
 
 
 def stop_nothing(_job: Any, _connection: Any) -> None:

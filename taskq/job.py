@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from taskq.errors import ConfigError
+from taskq.grammar import check_name
 from taskq.record import Record
 from taskq.retry import Retry
 from taskq.states import TERMINAL, TRANSITIONS, Reason, State
@@ -28,10 +29,8 @@ MAX_SECONDS = 315_360_000.0
 #: Highest and lowest priority; fits 32 bits in every store.
 MAX_PRIORITY = 2**31 - 1
 
-#: Characters of a key or of a queue's name; both become parts of keys in the stores.
-MAX_KEY = 512
+#: Characters of a label.
 MAX_LABEL = 200
-MAX_QUEUE = 128
 
 #: What an id may be: it becomes a part of keys, file names and command lines.
 JOB_ID = r"[A-Za-z0-9_-]{1,128}"
@@ -79,7 +78,7 @@ class JobOptions(Record):
 
     def check(self) -> None:
         """Refuse what makes no sense; take a number of retries for a policy."""
-        _check_name("queue", self.queue, MAX_QUEUE)
+        check_name("queue", self.queue)
         _check_seconds("timeout", self.timeout, zero=False)
         _check_seconds("soft_timeout", self.soft_timeout, zero=False)
         _check_int("max_crashes", self.max_crashes, 1, MAX_PRIORITY)
@@ -88,7 +87,7 @@ class JobOptions(Record):
         _check_seconds("expires", self.expires, zero=False)
         _check_seconds("result_ttl", self.result_ttl, zero=True)
         if self.key is not None:
-            _check_key(self.key)
+            check_name("key", self.key)
         if self.job_id is not None:
             _check_job_id(self.job_id)
         if self.label is not None:
@@ -164,18 +163,6 @@ def _check_seconds(name: str, value: object, *, zero: bool) -> None:
 def _check_int(name: str, value: object, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
         raise ConfigError(f"{name}={value!r}: give a whole number from {low} to {high}")
-
-
-def _check_name(name: str, value: object, limit: int) -> None:
-    """Refuse what could not be told apart in a list of queues: a comma or a space parts them."""
-    text = value if isinstance(value, str) else ""
-    if not 0 < len(text) <= limit or not text.isprintable() or "," in text or " " in text:
-        raise ConfigError(f"{name}={value!r}: give 1 to {limit} printable characters, no commas or spaces")
-
-
-def _check_key(value: object) -> None:
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_KEY or not value.isprintable():
-        raise ConfigError(f"key={value!r}: give 1 to {MAX_KEY} printable characters, or None")
 
 
 def _check_label(value: object) -> None:

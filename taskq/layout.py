@@ -21,7 +21,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 from taskq.errors import ConfigError, DecodeError, SoftTimeout, UnknownTask
 from taskq.job import JobOptions
 from taskq.names import portable_name
-from taskq.retry import Retry
+from taskq.retry import MAX_RETRIES, Retry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -161,4 +161,6 @@ def _read_options(packed: bytes) -> JobOptions:
 
 def _retry_from_data(data: list[Any]) -> Retry:
     max_retries, delay, backoff, max_delay, jitter, on, *_newer = data
+    if type(max_retries) is int:
+        max_retries = min(max_retries, MAX_RETRIES)  # jobs from before there was a limit stay readable
     return Retry(max_retries, delay=delay, backoff=backoff, max_delay=max_delay, jitter=bool(jitter), on=tuple(on))

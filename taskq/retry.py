@@ -27,6 +27,10 @@ RETRIED = frozenset({Reason.ERROR, Reason.TIMEOUT})
 MAX_SECONDS = 1e10
 
 
+#: Most retries; more is a slip of the pen, and a job that never ends.
+MAX_RETRIES = 1_000_000
+
+
 class Retry(Record):
     """Run a job again after an error, up to `max_retries` times (so at most `max_retries + 1` attempts).
 
@@ -35,7 +39,7 @@ class Retry(Record):
     not come back together. `on` lists the exception classes to retry, or their names ("module.Qualname").
 
     Raises:
-        ConfigError: a number is negative or above 1e10, `backoff` is below 1, or `on` holds no exceptions.
+        ConfigError: a number is negative or too large, `backoff` is below 1, or `on` holds no exceptions.
     """
 
     max_retries: int
@@ -61,8 +65,8 @@ class Retry(Record):
 
     def check(self) -> None:
         """Refuse what makes no sense; take one class for a tuple of it."""
-        if type(self.max_retries) is not int or self.max_retries < 0:
-            raise ConfigError(f"Retry max_retries={self.max_retries!r}: give a whole number from 0 upwards")
+        if type(self.max_retries) is not int or not 0 <= self.max_retries <= MAX_RETRIES:
+            raise ConfigError(f"Retry max_retries={self.max_retries!r}: give a whole number from 0 to {MAX_RETRIES:,}")
         _check_number("delay", self.delay, at_least=0)
         _check_number("max_delay", self.max_delay, at_least=0)
         _check_number("backoff", self.backoff, at_least=1)

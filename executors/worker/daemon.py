@@ -22,6 +22,7 @@ from executors.worker.loop import CLEAN, Loop, Plan
 from executors.worker.orphans import reaped
 from taskq import envelope
 from taskq.errors import ConfigError
+from taskq.grammar import check_name
 from taskq.log import get_logger
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ class Worker:
         health_host: str = "127.0.0.1",
         capture: bool = True,
     ) -> None:
-        self.name = name or f"{socket.gethostname()}-{os.getpid()}"
+        self.name = f"{socket.gethostname()}-{os.getpid()}" if name is None else check_name("name", name)
+        for queue in queues:
+            check_name("queue", queue)
         self._store = store
         self._plan = Plan(
             name=self.name,

@@ -10,6 +10,7 @@ from taskq.cli.emit import emit_document, emit_line
 from taskq.cli.exits import Exit
 from taskq.cli.messages import say
 from taskq.cli.stores import jobs_of, opened_store, store_flags
+from taskq.grammar import check_name
 from taskq.states import State
 
 if TYPE_CHECKING:
@@ -138,6 +139,9 @@ def pause(queues: tuple[str, ...], **flags: Any) -> int:
     """Run the command."""
     with opened_store(flags) as store:
         known = {record.name for record in store.queues()}
+        for name in queues:
+            if name not in known:
+                check_name("queue", name)
         for name in queues:
             store.pause(name)
             if name not in known:

@@ -193,15 +193,15 @@ class Mover:
     def _as_new(self, record: JobRecord) -> NewJob | None:
         """Return a job as if submitted now; None for one that cannot be, which is noted."""
         try:
-            carried = head(record.envelope).options
-        except (DecodeError, UnknownTask) as exc:
+            options = _options(record, head(record.envelope).options)
+        except (DecodeError, UnknownTask, ConfigError) as exc:  # the last: names from before there was a grammar
             self.moved.stayed[record.id] = f"it was not made by this version of taskq: {exc}"
             return None
         return NewJob(
             id=record.id,
             task=record.task,
             envelope=record.envelope,
-            options=_options(record, carried),
+            options=options,
             needs=record.needs,
             label=record.label,
         )

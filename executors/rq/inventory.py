@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from executors.rq.layout import FIELDS
 from executors.rq.record import _moment as moment_of
+from executors.rq.record import whole_number
+from executors.rq.wire import as_text
 from taskq.states import State
 from taskq.store import QueueRecord, WorkerRecord
 
@@ -62,7 +64,7 @@ def _ids(store: Home, names: list[str], states: frozenset[State], depth: int) ->
     """Return the ids of the newest jobs in each registry that has jobs of these states."""
     commands = [command for name in names for command in _reads(store, name, states, depth)]
     replies = store.line.commands(commands) if commands else []
-    ids = (entry.decode().partition(":")[0] for reply in replies for entry in reply)
+    ids = (as_text(entry).partition(":")[0] for reply in replies for entry in reply)
     return list(dict.fromkeys(ids))
 
 
@@ -107,8 +109,8 @@ def _names_of(store: Home, most: int | None = None) -> tuple[set[str], set[str],
     reads = [_members(store, key, most) for key in (layout.QUEUES, layout.PAUSED, layout.WORKERS)]
     members, paused, worker_keys = reads
     lists = store.line.commands([("HGET", key, FIELDS["queues"]) for key in worker_keys]) if worker_keys else []
-    served = {name for entry in lists if entry for name in entry.decode().split(",")}
-    return {name.decode() for name in paused}, served, {key.decode()[start:] for key in members}
+    served = {name for entry in lists if entry for name in as_text(entry).split(",")}
+    return set(map(as_text, paused)), served, {as_text(key)[start:] for key in members}
 
 
 def _members(store: Home, key: str, most: int | None) -> list[bytes]:
@@ -126,7 +128,7 @@ def _records(store: Home, names: Sequence[str], paused: Collection[str]) -> list
         replies = store.line.commands([command for name in part for command in _counts(store, name)])
         size = len(replies) // len(part)
         rows = [replies[index * size : (index + 1) * size] for index in range(len(part))]
-        oldest = {name: row[-2].decode() for name, row in zip(part, rows, strict=True) if row[-2]}
+        oldest = {name: as_text(row[-2]) for name, row in zip(part, rows, strict=True) if row[-2]}
         reads = [("HGET", store.layout.JOB + job_id, FIELDS["created_at"]) for job_id in oldest.values()]
         instants = dict(zip(oldest, store.line.commands(reads) if reads else [], strict=True))
         found += [
@@ -164,7 +166,7 @@ def _counts(store: Home, name: str) -> list[tuple[Any, ...]]:
 def workers(store: Home) -> list[WorkerRecord]:
     """Return the workers that are alive, stock ones too: those run one job at a time."""
     layout = store.layout
-    keys = sorted(key.decode() for key in store.line.command("SMEMBERS", layout.WORKERS))
+    keys = sorted(map(as_text, store.line.command("SMEMBERS", layout.WORKERS)))
     if not keys:
         return []
     replies = store.line.commands(
@@ -173,7 +175,7 @@ def workers(store: Home) -> list[WorkerRecord]:
     found = []
     for n, key in enumerate(keys):
         flat = replies[n]
-        fields = {flat[i].decode(): flat[i + 1].decode("utf-8", "replace") for i in range(0, len(flat), 2)}
+        fields = {as_text(flat[i]): flat[i + 1].decode("utf-8", "replace") for i in range(0, len(flat), 2)}
         if fields and FIELDS["death"] not in fields:
             found.append(_worker(key[len(layout.WORKER) :], fields, replies[len(keys) + n]))
     return found
@@ -181,8 +183,7 @@ def workers(store: Home) -> list[WorkerRecord]:
 
 def _worker(name: str, fields: dict[str, str], running: int) -> WorkerRecord:
     def number(word: str) -> int:
-        text = fields.get(FIELDS[word], "")
-        return int(text) if text.isdecimal() else 0
+        return whole_number(fields.get(FIELDS[word], "").encode(), 0)
 
     return WorkerRecord(
         name=name,

@@ -23,8 +23,9 @@ from executors.rq.claim import read_claim
 from executors.rq.layout import FIELDS
 from executors.rq.outbox import AT_ONCE, UNKNOWN, Outbox, names
 from executors.rq.parking import Parking
+from executors.rq.record import whole_number
 from executors.rq.watch import Watch
-from executors.rq.wire import RedisError
+from executors.rq.wire import RedisError, as_text
 from taskq.errors import BackendUnavailable, ConfigError, StoreFull
 from taskq.log import get_logger
 from taskq.store import Exchange, Membership, Remains, Wish
@@ -93,8 +94,8 @@ class RQMembership(Membership):
                 self._line.call(self._scripts.leave, [record.name, 1])
                 self._join(take_over=True)
             return
-        _, host, pid = answer.decode().split(" ", 2)
-        if host == socket.gethostname() and pid.isdecimal() and not _is_alive(int(pid)):
+        _, host, pid = [*as_text(answer).split(" ", 2), "", ""][:3]
+        if host == socket.gethostname() and not _is_alive(whole_number(pid.encode(), 0)):
             self._line.call(self._scripts.leave, [record.name, 1])
             self._join(take_over=True)
             return
@@ -300,7 +301,7 @@ class RQMembership(Membership):
         if self._parking.base and reply[3] == 0:
             self._look_again()
         for n in range(0, len(wishes), 2):
-            self._wish(wishes[n].decode(), kill=wishes[n + 1] == b"kill")
+            self._wish(as_text(wishes[n]), kill=wishes[n + 1] == b"kill")
         return lost
 
     def _wish(self, job_id: str, *, kill: bool) -> None:

@@ -23,6 +23,7 @@ from executors.rq.layout import FIELDS
 from executors.rq.line import Line
 from executors.rq.membership import RQMembership
 from executors.rq.record import LOOKED_UP, STATE_OF, data_of, read_record
+from executors.rq.wire import as_text
 from taskq.errors import JobExists, QueueFull
 from taskq.store import Store
 
@@ -117,7 +118,7 @@ class RQStore(Store):
             elif stand[0] == TAKEN:
                 refused = refused or _taken(stand)
             else:
-                kept += [entry.decode() for entry in stand]
+                kept += map(as_text, stand)
         if refused is None:
             return kept
         if isinstance(refused, JobExists | QueueFull):
@@ -271,7 +272,7 @@ def _packed(job: NewJob, known: tuple[Any, ...], reply_to: str) -> list[Any]:
 
 
 def _taken(stand: list[bytes]) -> JobExists:
-    holder, which = stand[1].decode(), stand[2].decode()
+    holder, which = as_text(stand[1]), as_text(stand[2])
     what = "a job with this key has not ended" if which == "key" else "a job with this job_id is there"
     return JobExists(f"{what}: {holder}", job_id=holder)
 

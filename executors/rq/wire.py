@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable
 
-__all__ = ["BROKEN", "RedisError", "Wire", "pack", "readable"]
+__all__ = ["BROKEN", "RedisError", "Wire", "as_text", "pack", "readable"]
 
 #: Seconds that a thread looks for an answer before it sleeps: to sleep and be woken takes longer than most scripts.
 SPIN: Final = 0.00006
@@ -33,8 +33,14 @@ BROKEN: Final = (OSError, hiredis.HiredisError)
 
 
 def pack(*words: str | bytes | float) -> bytes:
-    """Return a command as it goes over the wire."""
-    return bytes(hiredis.pack_command(words))  # type: ignore[arg-type]  # its stub describes a tuple of one
+    """Return a command as it goes over the wire; texts are those that `as_text` gave, or others."""
+    found = tuple(word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word for word in words)
+    return bytes(hiredis.pack_command(found))  # type: ignore[arg-type]  # its stub describes a tuple of one
+
+
+def as_text(data: bytes) -> str:
+    """Return a name that Redis gave: it may be no text, and must find the same key again."""
+    return data.decode("utf-8", "surrogateescape")
 
 
 class RedisError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from operator import attrgetter, methodcaller
@@ -20,6 +21,9 @@ UNSAFE = r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb]"
 
 #: Characters of a value that are repeated in a message.
 SHOWN = 60
+
+#: Lists that an array without elements may come to.
+EMPTY_MAX = 1_000_000
 
 
 class Unwritable(TaskqError, ValueError):
@@ -65,6 +69,13 @@ def _in_order(values: set[Any] | frozenset[Any]) -> list[Any]:
         return list(values)
 
 
+def _listed(array: Any) -> Any:
+    """Return an array's lists; one without elements may have a shape of more of them than there is memory for."""
+    if not array.size and math.prod(array.shape[: array.shape.index(0)]) > EMPTY_MAX:
+        raise TypeError(type(array).__name__)
+    return array.tolist()
+
+
 #: What is written for an object of these classes. By name, so that none of them is imported for it.
 SUBSTITUTES: dict[str, Callable[[Any], Any]] = {
     "builtins.frozenset": _in_order,
@@ -75,7 +86,7 @@ SUBSTITUTES: dict[str, Callable[[Any], Any]] = {
     "decimal.Decimal": str,
     "enum.Enum": attrgetter("value"),
     "numpy.generic": methodcaller("tolist"),
-    "numpy.ndarray": methodcaller("tolist"),
+    "numpy.ndarray": _listed,
     "uuid.UUID": str,
 }
 

@@ -122,3 +122,11 @@ def test_a_lone_surrogate_is_escaped() -> None:
     """Text that UTF-8 cannot hold still makes valid JSON."""
     assert to_json("\ud800") == b'"\\ud800"'
     assert to_json({"a": {"\ud800"}}) == b'{"a": ["\\ud800"]}'
+
+
+def test_arrays_of_nothing() -> None:
+    """An array without elements whose shape alone would fill the memory is refused with its place."""
+    assert to_text(np.empty((2, 0))) == "[[], []]"
+    assert to_text(np.empty((0, 2**40))) == "[]"
+    with pytest.raises(Unwritable, match=r"result\[0\] is of type ndarray"):
+        to_text([np.empty((2**40, 0))])

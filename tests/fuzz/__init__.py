@@ -1,0 +1,1 @@
+"""Tests that put garbage wherever taskq reads."""

@@ -519,10 +519,10 @@ def signal_oneself(number: int) -> str:
     return "undisturbed"
 
 
-def handler_of(number: int) -> int:
-    """Tell what this process does at a signal: 0 the default, 1 ignore, else 2."""
+def handler_of(number: int) -> str:
+    """Tell what this process does at a signal."""
     found = signal.getsignal(number)
-    return int(found) if isinstance(found, signal.Handlers) else 2
+    return getattr(found, "__qualname__", str(found))
 
 
 # --- what a job tells the outside

@@ -11,6 +11,7 @@ which jobs may have been started.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -34,6 +35,7 @@ from taskq.states import Reason
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from multiprocessing.process import BaseProcess
     from types import FrameType
 
     from executors.pool.channel import OwnEnd
@@ -64,7 +66,8 @@ class ChildSettings(Record):
     initargs: tuple[Any, ...] = ()
     #: Whether what jobs print is kept with them; else it goes where the parent's output goes.
     capture: bool = False
-    #: Whether the program may let jobs go on when it is told to stop: then its signals, sent to all, do not end them.
+    #: Whether the program lets jobs go on when it is told to stop, and says so: then its signals, sent to all, do not
+    #: end them. Else they do unless the program has a handler of its own for them.
     outlasts_stop: bool = False
 
 
@@ -110,6 +113,22 @@ def _leave_parents_signals() -> None:
         signal.signal(number, action)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.setpgid(0, 0)
+
+
+def _die_of(number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def _handles(process: BaseProcess | None, number: int) -> bool:
+    """Tell whether a process lives on at a signal, where the system tells that (Linux)."""
+    try:
+        with open(f"/proc/{process and process.pid}/status", encoding="utf-8") as file:  # noqa: PTH123  # a quick start
+            text = file.read()
+    except OSError:
+        return False
+    masks = [int(line.split()[1], 16) for line in text.splitlines() if line.startswith(("SigIgn:", "SigCgt:"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
 
 
 def _flush_prints() -> None:
@@ -174,14 +193,12 @@ class Child:
 
     def start(self, settings: ChildSettings) -> None:
         """Let jobs be ordinary programs (they may have children of their own), run the initializer, report for work."""
-        import multiprocessing  # noqa: PLC0415  # loaded anyway in every child
-
         multiprocessing.current_process().daemon = False
         signal.signal(RELEASE, self._release)
-        if settings.outlasts_stop:
-            for number in STOPS:
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    signal.signal(number, self._told_to_stop)
+        act = self._told_to_stop if settings.outlasts_stop else self._follow_program
+        for number in STOPS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, act)
         if settings.initializer is not None:
             try:
                 with clock.known(self.clock), clock.paused():
@@ -213,10 +230,14 @@ class Child:
         deadline = monotonic() + _STOP_WITHIN
         while not self.words[page.LEAVING]:
             if monotonic() > deadline:
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
+                _die_of(number)
                 return
             sleep(_LOOK)
+
+    def _follow_program(self, number: int, _frame: FrameType | None) -> None:
+        """Leave a signal to the program if that handles it, since it may have been sent to all; else die of it."""
+        if not _handles(multiprocessing.parent_process(), number):
+            _die_of(number)
 
     def work(self) -> None:
         """Serve orders until the parent closes the line, or the share of tasks is done."""

@@ -23,6 +23,8 @@ MOMENT = 0.5
 def opened(settings: Settings, processes: int | None, url: str | None = None) -> Iterator[TaskQueue]:
     """Open the queue for the block; leaving it by an error does not wait for what runs.
 
+    Ctrl-C raises KeyboardInterrupt in local jobs, so that they tidy up, and kills those that do not end soon.
+
     `url`: another than the settings have.
 
     Raises:
@@ -34,6 +36,12 @@ def opened(settings: Settings, processes: int | None, url: str | None = None) ->
         queue = TaskQueue(settings.url if url is None else url, processes=processes, start_method=settings.start_method)
     try:
         yield queue
+    except KeyboardInterrupt as interrupt:
+        if "start_methods" in queue.capabilities:  # in a store, jobs outlast this program
+            queue.__exit__(type(interrupt), interrupt, interrupt.__traceback__)
+        else:
+            queue.shutdown(cancel_futures=True, grace=MOMENT)
+        raise
     except BaseException:
         queue.shutdown(cancel_futures=True, grace=MOMENT)
         raise

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.scripts import run
+from tests import processes
+from tests.scripts import Script, run
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.conftest import Gate
     from tests.ledger import Ledger
 
 PROGRAM = """
@@ -78,3 +83,32 @@ def test_what_does_not_end_is_killed(tmp_path: Path, ledger: Ledger) -> None:
     assert ledger.counts() == {"start": 2}
     assert "interrupted, and with it 2 running jobs; what runs on for 1 s is killed" in script.stderr
     assert "killed 2 running jobs" in script.stderr
+
+
+HANDLES = """
+import signal, sys
+from taskq import TaskQueue
+from tests.sample_tasks import hold
+
+if __name__ == "__main__":
+    method, gate, ledger = sys.argv[1:]
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: print("told", flush=True))
+    with TaskQueue(processes=1, start_method=method) as queue:
+        print(queue.submit(hold, gate, ledger, "held").result(40), flush=True)
+"""
+
+
+@pytest.mark.parametrize("start_method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signal_to_all_processes(tmp_path: Path, ledger: Ledger, gate: Gate, number: int, start_method: str) -> None:
+    """A signal that a program handles itself, sent to all of its processes, does not end its jobs."""
+    with Script(tmp_path, HANDLES, start_method, gate.path, ledger.path) as script:
+        eventually(lambda: ledger.texts() == ["held"], "the job to start")
+        for seen in processes.of_session(script.pid):
+            os.kill(seen.pid, number)
+        script.wait_for_line("told")
+        gate.open()
+        assert script.wait() == 0, script.stderr
+        assert script.wait_for_line("held") == ""
+        assert ledger.texts() == ["held"], "it was started once"

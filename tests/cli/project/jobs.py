@@ -129,6 +129,21 @@ def note_slowly(folder: str, number: int) -> int:
     return note(folder, number)
 
 
+def tidy(folder: str, number: int) -> None:
+    """Sleep, and leave a second mark when that ends."""
+    note(folder, number)
+    try:
+        time.sleep(60)
+    finally:
+        note(folder, number)
+
+
+def spin(folder: str, number: int) -> None:
+    """Stay in C, where no signal handler of Python runs."""
+    note(folder, number)
+    sum(range(10**13))
+
+
 def wait_for_gate(folder: str, number: int) -> int:
     """Leave a mark; item 10 then waits until a file is there."""
     note(folder, number)

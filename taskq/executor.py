@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from taskq.future import Job
     from taskq.job import JobOptions
 
-__all__ = ["Executor", "StreamPlan"]
+__all__ = ["Executor", "Journaled", "StreamPlan"]
 
 #: Seconds that running jobs get to end when an error has left a `with` block; a second Ctrl-C ends them at once.
 LEAVING_GRACE = 5.0
@@ -48,6 +48,22 @@ class StreamPlan(Record):
     with_index: bool = False
     finite: bool = False
     at_hand: bool = False
+
+
+class Journaled(ABC):
+    """Items of a map that keep a journal of the jobs that run them on a store, for who goes on after this process."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Any]:
+        """Return an iterator over the items."""
+
+    @abstractmethod
+    def sending(self, chunks: Sequence[tuple[str, int, int]]) -> None:
+        """Take note of jobs before they are put, perhaps again: each its id, its first item's index, how many items."""
+
+    @abstractmethod
+    def removable(self, ids: Sequence[str]) -> list[str]:
+        """Return those of these jobs, whose results were read, that nobody needs any more."""
 
 
 class Executor(ABC):

@@ -21,6 +21,7 @@ from taskq.chunks import LIST_DEPTH, read_chunk
 from taskq.codec import decode, encode
 from taskq.envelope import CHUNK, Template
 from taskq.errors import BackendUnavailable, DecodeError, EncodeError, QueueFull
+from taskq.executor import Journaled
 from taskq.ids import new_id
 from taskq.result import Failure
 from taskq.states import State
@@ -42,6 +43,8 @@ _SEND_MAX: Final = 64
 _REMOVE_MAX: Final = 64
 #: Seconds for which a chunk's result is kept where nobody reads it.
 _RESULT_TTL: Final = 60.0
+#: The same, of a map that somebody may go on with.
+_JOURNALED_TTL: Final = 86_400.0
 #: Seconds between two looks at how many processes the workers have.
 _LOOK: Final = 2.0
 
@@ -86,7 +89,8 @@ class DurableStream(MapStream):
         self._store = store
         self._listener = listener
         self._task = task
-        self._options = options.merged(result_ttl=_RESULT_TTL)
+        self._journal = items if isinstance(items, Journaled) else None
+        self._options = options.merged(result_ttl=_RESULT_TTL if self._journal is None else _JOURNALED_TTL)
         self._template = Template(CHUNK, task, self._options)
         self._shape = _encode_shape(plan, bound)
         self._pace = Pace()
@@ -117,7 +121,7 @@ class DurableStream(MapStream):
             return [ItemError(news)], 0, True
         self._open.pop(chunk.id, None)
         self._finished.append(chunk.id)
-        if len(self._finished) >= _REMOVE_MAX:
+        if len(self._finished) % _REMOVE_MAX == 0:
             self._remove_finished()
         failure = failure_of(news)
         if failure is None:
@@ -147,6 +151,9 @@ class DurableStream(MapStream):
     def _remove_finished(self) -> None:
         """Have the store forget the chunks that were read; where that fails, they expire soon."""
         finished, self._finished = self._finished, []
+        if self._journal is not None:
+            read, finished = finished, self._journal.removable(finished)
+            self._finished += set(read).difference(finished)
         try:
             if finished:
                 self._store.remove(finished)
@@ -256,6 +263,8 @@ class DurableStream(MapStream):
             batch = self._unsent[:_SEND_MAX]
             self._listener.prepare((chunk.id, chunk) for chunk, _ in batch)
             self._open.update((chunk.id, chunk) for chunk, _ in batch)
+            if self._journal is not None:
+                self._journal.sending([(chunk.id, chunk.first, chunk.items) for chunk, _ in batch])
             self._store.put([job for _, job in batch], reply_to=self._listener.address)
             self._listener.confirm([chunk.id for chunk, _ in batch])
             del self._unsent[:_SEND_MAX]

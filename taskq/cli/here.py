@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from taskq.cli.request import Request
     from taskq.store import JobRecord, Store
 
-__all__ = ["outcome_of"]
+__all__ = ["outcome_of", "take_from_the_dead"]
 
 #: Seconds between two looks at whether there is still a worker for the job.
 LOOK_ROUND = 5.0
@@ -62,7 +62,7 @@ def outcome_of(store: Store, job_id: str, request: Request) -> tuple[JobRecord, 
             if not here:
                 _wait_elsewhere(store, record)
             elif record.state is State.RUNNING:
-                _take_from_the_dead(store)
+                take_from_the_dead(store)
             else:
                 _run_here(store, record, request)
     except KeyboardInterrupt:
@@ -97,7 +97,7 @@ def _tell_refusal(store: Store, job_id: str) -> bool:
     return True
 
 
-def _take_from_the_dead(store: Store) -> None:
+def take_from_the_dead(store: Store) -> None:
     """Have jobs of workers that died queued again, as any worker does; else give one that is stopping a moment."""
     me = WorkerRecord(name=f"submit-{os.getpid()}", host=socket.gethostname(), pid=os.getpid(), queues=(), processes=0)
     membership = store.join(me)

@@ -138,6 +138,10 @@ class Lines:
             self._items = item
         self._done.check(item)
 
+    def place(self, sent: int) -> Place | None:
+        """Return the place of the `sent`th line given out while it is under way; None where it was a PAUSE."""
+        return self._under_way.get(sent)
+
     def taken(self, sent: int) -> Place | None:
         """Return the place of the `sent`th line given out; None where it was a PAUSE."""
         return self._under_way.pop(sent, None)

@@ -12,13 +12,15 @@ import click
 
 from taskq.cli.commands import run_command_line
 from taskq.cli.far_lines import run_far_line
+from taskq.cli.here import take_from_the_dead
+from taskq.cli.journal import Journal, recover
 from taskq.cli.jsonl import Lines, open_input
 from taskq.cli.lines import run_line
 from taskq.cli.mapping import Plan, run_plan
 from taskq.cli.messages import say
 from taskq.cli.options import CommandAfterDashes, dashed, job_options, pool_flags, read_settings
 from taskq.cli.output import claimed_stdout, file_output, refuse_own_input, stdout_output
-from taskq.cli.resume import nothing_done, read_back
+from taskq.cli.resume import Either, nothing_done, read_back
 from taskq.cli.signals import interruptible
 from taskq.cli.stores import served
 from taskq.cli.surroundings import surroundings_flags, take_surroundings
@@ -30,7 +32,9 @@ from taskq.tasks import name_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from taskq.cli.journal import Known
     from taskq.cli.output import Output
+    from taskq.cli.resume import Earlier
     from taskq.config import Settings
 
 __all__ = ["map_command"]
@@ -63,7 +67,7 @@ Examples:
 @click.argument("target", required=False, metavar="MODULE:FUNCTION")
 @click.option("--jsonl", metavar="FILE|-", required=True, type=click.Path(), help="The lines; - is stdin.")
 @click.option("--output", "-o", metavar="FILE", type=click.Path(), help="Where rows go; default: stdout.")
-@click.option("--resume", is_flag=True, help="Skip what an earlier run has written to the output.")
+@click.option("--resume", is_flag=True, help="Skip lines that have a row in the output; a failed last row runs again.")
 @click.option("--force", is_flag=True, help="Write over an output file that holds something already.")
 @click.option("--unordered", is_flag=True, help="Write rows as they are done, with their index.")
 @click.option(
@@ -113,7 +117,10 @@ def map_command(
         place = stack.enter_context(_output(output, stdout, source, keep=resume, force=force))
         earlier = read_back(place, unordered=unordered) if resume else nothing_done()
         _advise(plan, target)
-        return run_plan(plan, Lines(source, name, earlier.done), place, earlier)
+        with _journal(plan.settings.url, place, keep=resume) as journal:
+            known = {} if journal is None else _recover(plan, journal, earlier)
+            lines = Lines(source, name, Either(earlier.done, known.copy()) if known else earlier.done)
+            return run_plan(plan, lines, place, earlier, journal=journal, known=known)
 
 
 def _plan(
@@ -160,6 +167,42 @@ def _output(name: str | None, stdout: int, source: int, *, keep: bool, force: bo
     else:
         refuse_own_input(stdout, "stdout", source)
         yield stdout_output(stdout)
+
+
+@contextlib.contextmanager
+def _journal(url: str, output: Output, *, keep: bool) -> Iterator[Journal | None]:
+    """Open the journal of a map on a store whose output can be resumed; when the block ends well, it goes."""
+    if not (output.resumable and is_durable(url)):
+        yield None
+        return
+    try:
+        journal = Journal.open(output, keep=keep)
+    except OSError as exc:
+        say(f"no journal beside {output.name} ({exc.strerror or exc}): --resume will not know lines that are under way")
+        yield None
+        return
+    try:
+        yield journal
+        with contextlib.closing(open_store(url)) as store:
+            journal.finish(store)
+    finally:
+        journal.close()
+
+
+def _recover(plan: Plan, journal: Journal, earlier: Earlier) -> Known:
+    """Return what became of lines that an earlier run has sent and written no row of."""
+    if not journal.earlier:
+        return {}
+    told = False
+
+    def look(chunks: int) -> None:
+        nonlocal told
+        if not told:
+            say(f"{chunks:,} jobs of the earlier run are at work still: waiting for them")
+            told = True
+
+    with contextlib.closing(open_store(plan.settings.url)) as store:
+        return recover(store, journal.earlier, earlier.done, look, take_from_the_dead)
 
 
 def _advise(plan: Plan, target: str | None) -> None:

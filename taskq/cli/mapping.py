@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.cli.exits import Exit
 from taskq.cli.failures import in_words
+from taskq.cli.journal import JournaledLines
 from taskq.cli.jsonl import error_row, result_row
 from taskq.cli.messages import say, say_document
 from taskq.cli.output import OutputClosed, RowWriter
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
-    from taskq.cli.jsonl import Lines
+    from taskq.cli.journal import Journal, Known
+    from taskq.cli.jsonl import Lines, Place
     from taskq.cli.lines import Outcome
     from taskq.cli.output import Output
     from taskq.cli.resume import Earlier
@@ -70,11 +72,19 @@ class Tally:
         self.first = self.first or f"line {line}: {words}"
 
 
-def run_plan(plan: Plan, lines: Lines, output: Output, earlier: Earlier) -> int:
+def run_plan(
+    plan: Plan,
+    lines: Lines,
+    output: Output,
+    earlier: Earlier,
+    *,
+    journal: Journal | None = None,
+    known: Known | None = None,
+) -> int:
     """Run a plan to its end and tell how it went; return the exit code."""
     tally = Tally(rows=earlier.rows, failed=earlier.failed, skipped=earlier.rows, began=time.monotonic())
     try:
-        _run(plan, lines, output, tally)
+        _run(plan, lines, output, tally, journal=journal, known=dict(sorted((known or {}).items())))
     except KeyboardInterrupt:
         _tell_interrupted(tally, output)
         raise
@@ -82,32 +92,64 @@ def run_plan(plan: Plan, lines: Lines, output: Output, earlier: Earlier) -> int:
     return Exit.FAILED if tally.failed else Exit.OK
 
 
-def _run(plan: Plan, lines: Lines, output: Output, tally: Tally) -> None:
+def _run(plan: Plan, lines: Lines, output: Output, tally: Tally, *, journal: Journal | None, known: Known) -> None:
     with (
         _stopped_by_output() as stop,
         RowWriter(output, stop) as writer,
         _progress(plan, lines, output, tally) as progress,
         opened(plan.settings, plan.settings.processes) as queue,
     ):
-        for sent, outcome in _stream(plan, queue, lines):
+        rows = _Rows(plan, writer, tally, progress)
+        if journal is not None:
+            journal.write_to(writer)
+        for sent, outcome in _stream(plan, queue, lines, journal):
             place = lines.taken(sent)
-            if place is None:
-                continue
-            item, number = place
-            index = item if plan.unordered else None
-            tally.rows += 1
-            if type(outcome) is bytes:
-                writer.put(result_row(outcome, index))
-                progress.advance()
-                continue
-            if isinstance(outcome, (PoolBroken, QueueClosed)):
-                raise outcome
-            writer.put(error_row(outcome, number, index, tracebacks=plan.tracebacks))
-            progress.advance(failed=1)
-            tally.fail(number, _words(outcome))
-            if plan.stop:
+            fine = place is None or (rows.before(known, place[0]) and rows.put(place, outcome))
+            if journal is not None:
+                journal.row(sent)
+            if not fine:
+                if journal is not None:
+                    journal.keep()
                 queue.shutdown(cancel_futures=True, grace=MOMENT)
                 return
+        rows.before(known, None)
+
+
+class _Rows:
+    """Make rows of outcomes, and count them."""
+
+    def __init__(self, plan: Plan, writer: RowWriter, tally: Tally, progress: Progress) -> None:
+        self._plan = plan
+        self._writer = writer
+        self._tally = tally
+        self._progress = progress
+
+    def before(self, known: Known, item: int | None) -> bool:
+        """Write what is known of items before this one, of all for None; return whether the map is to go on."""
+        while known:
+            first = next(iter(known))
+            if item is not None and first > item and not self._plan.unordered:
+                break
+            number, outcome = known.pop(first)
+            if not self.put((first, number), outcome):
+                return False
+        return True
+
+    def put(self, place: Place, outcome: Outcome | BaseException) -> bool:
+        """Write a row; return whether the map is to go on."""
+        item, number = place
+        index = item if self._plan.unordered else None
+        if isinstance(outcome, (PoolBroken, QueueClosed)):
+            raise outcome
+        self._tally.rows += 1
+        if isinstance(outcome, bytes):
+            self._writer.put(result_row(outcome, index))
+            self._progress.advance()
+            return True
+        self._writer.put(error_row(outcome, number, index, tracebacks=self._plan.tracebacks))
+        self._progress.advance(failed=1)
+        self._tally.fail(number, _words(outcome))
+        return not self._plan.stop
 
 
 @contextlib.contextmanager
@@ -133,11 +175,12 @@ def _stopped_by_output() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGPIPE, before)
 
 
-def _stream(plan: Plan, queue: TaskQueue, lines: Lines) -> Iterable[tuple[int, Any]]:
+def _stream(plan: Plan, queue: TaskQueue, lines: Lines, journal: Journal | None) -> Iterable[tuple[int, Any]]:
     bound = queue.options(**plan.options)
     stream: Any = bound.imap_unordered if plan.unordered else bound.imap
+    items = lines if journal is None else JournaledLines(lines, journal)
     outcomes: Iterable[tuple[int, Any]] = stream(
-        plan.function, lines, chunksize=plan.settings.chunksize, return_exceptions=True, with_index=True
+        plan.function, items, chunksize=plan.settings.chunksize, return_exceptions=True, with_index=True
     )
     return outcomes
 

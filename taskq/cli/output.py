@@ -265,6 +265,16 @@ class RowWriter:
         if self._error is not None and (kind is None or issubclass(kind, OutputClosed)):
             raise write_error(self._error, self._output.name)
 
+    @property
+    def put_bytes(self) -> int:
+        """How many bytes of rows were put."""
+        return self._put
+
+    @property
+    def written_bytes(self) -> int:
+        """How many of them are written."""
+        return self._written
+
     def put(self, row: bytes) -> None:
         """Have a row written soon."""
         if self._error is not None:

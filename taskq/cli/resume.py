@@ -18,12 +18,12 @@ from taskq.cli.jsonl import BLOCK, LineSplitter
 from taskq.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from taskq.cli.jsonl import Done
     from taskq.cli.output import Output
 
-__all__ = ["Earlier", "Indexes", "Prefix", "nothing_done", "read_back"]
+__all__ = ["Earlier", "Either", "Indexes", "Prefix", "nothing_done", "read_back"]
 
 #: How rows begin, as `jsonl` writes them.
 ORDERED_ERROR = re.compile(rb'\{"error": \{"type": ')
@@ -83,6 +83,22 @@ class Indexes:
         """Refuse an input that ends before an index that was added."""
         if items <= self._highest:
             raise _other_input(self._name, self._highest + 1, items)
+
+
+class Either:
+    """What `done` has, and these items besides."""
+
+    def __init__(self, done: Done, items: Collection[int]) -> None:
+        self._done = done
+        self._items = items
+
+    def has(self, item: int) -> bool:
+        """Return whether the item is among them."""
+        return item in self._items or self._done.has(item)
+
+    def check(self, items: int) -> None:
+        """Refuse an input with fewer items."""
+        self._done.check(items)
 
 
 def nothing_done() -> Earlier:

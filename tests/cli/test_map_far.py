@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.cli.command import Command, taskq
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.cli.far_queue import Queue
 
@@ -60,3 +63,39 @@ def test_map_waits_for_a_worker(file_queue: Queue, worker: Callable[..., Command
         worker(file_queue.url)
         assert command.wait() == 0
         assert command.out == "1\n4\n"
+
+
+@pytest.mark.parametrize("flags", [(), ("--unordered",)])
+def test_resume_of_a_killed_map_runs_no_line_twice(
+    queue: Queue, worker: Callable[..., Command], tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    """A map is killed in the middle of it, again and again: --resume knows the lines that its workers went on with."""
+    worker(queue.url)
+    done = tmp_path / "done"
+    done.mkdir()
+    count = 150
+    lines = "".join(json.dumps([str(done), number]) + "\n" for number in range(count))
+    (queue.project / "in.jsonl").write_text(lines)
+    words = (
+        "map",
+        "jobs:note_slowly",
+        "--jsonl",
+        "in.jsonl",
+        "-o",
+        "out.jsonl",
+        "--url",
+        queue.url,
+        "--resume",
+        *flags,
+    )
+    for least in (5, 40):
+        with Command(queue.project, *words, name=f"m{least}-") as command:
+            eventually(lambda least=least: len(list(done.iterdir())) >= least, "some lines to be run")  # type: ignore[misc]
+            command.process.kill()
+    assert taskq(queue.project, *words).code == 0
+    assert {file.name: file.read_text() for file in done.iterdir()} == dict.fromkeys(map(str, range(count)), "x")
+    rows = [json.loads(row) for row in (queue.project / "out.jsonl").read_text().splitlines()]
+    assert sorted(row["result"] if flags else row for row in rows) == list(range(count))
+    assert flags or rows == list(range(count))
+    assert not (queue.project / "out.jsonl.chunks").exists()
+    assert json.loads(queue.run("status", "--json").out)["jobs"] == []

@@ -26,7 +26,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from executors.rq.address import Address
 from executors.rq.outcome import Held, Returned, horse_text
-from executors.rq.record import inflate, whole_number
+from executors.rq.record import inflate_if_packed, whole_number
 from taskq import envelope
 from taskq.errors import DecodeError, UnknownTask
 from taskq.job import JobOptions
@@ -53,6 +53,9 @@ KILL_AFTER: Final = 60
 
 #: What pickled data begins with, protocols 2 to 5.
 PICKLES: Final = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+#: Fields of earlier ends that RQ would decompress or decode, and that no job which is to run needs.
+INFLATED: Final = (b"exc_info", b"result")
 
 #: Fields that ask for code or requests beside the function.
 CALLBACKS: Final = (b"success_callback_name", b"failure_callback_name", b"stopped_callback_name", b"webhooks")
@@ -134,11 +137,6 @@ class ForeignJob:
         return inflate_if_packed(self.fields.get(b"data", b"")).startswith(PICKLES)
 
 
-def inflate_if_packed(data: bytes) -> bytes:
-    """Return a job's data without the compression that RQ puts over it."""
-    return inflate(data) if data[:1] == b"\x78" else data
-
-
 # --- in the child
 
 
@@ -207,10 +205,13 @@ def _restored(rq_job: Any, url: str, job_id: str, worker: str, packed: bytes, fl
     from executors.rq.horse import GuardedJob  # noqa: PLC0415  # as in _rq_job
 
     raw: dict[bytes, bytes] = msgpack.unpackb(packed, strict_map_key=False)
-    serializer = _serializer(inflate_if_packed(raw.get(b"data", b"")), allow_pickle=bool(flags & 1))
+    data = inflate_if_packed(raw.get(b"data", b""))
+    serializer = _serializer(data, allow_pickle=bool(flags & 1))
     job = GuardedJob(job_id, connection=_client(url), serializer=serializer)
     job.look_up = _trusted
-    job.restore(raw)
+    # RQ decompresses without a limit what it finds, data within data too: it finds nothing of that kind
+    job.restore({**{name: value for name, value in raw.items() if name not in INFLATED}, b"data": b""})
+    job.data = data
     job.worker_name, job._status = worker, rq_job.JobStatus.STARTED  # noqa: SLF001  # as RQ's claim does
     return job
 

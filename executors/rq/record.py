@@ -40,6 +40,9 @@ __all__ = [
 
 #: Digits of a number in a record at the most: those of 64 bits.
 DIGITS_MAX: Final = 19
+
+#: The largest window in a header of zlib, see RFC 1950.
+WINDOW_MAX: Final = 7
 #: The end of the year 9999, in seconds since 1970.
 LAST_INSTANT: Final = 253_402_300_799.0
 
@@ -125,8 +128,7 @@ def envelope_of(data: bytes) -> bytes | None:
     Raises:
         DecodeError: it begins as ours and goes on otherwise, or is far too large.
     """
-    if data[:1] == b"\x78":
-        data = inflate(data)
+    data = inflate_if_packed(data)
     if not data.startswith(_HEAD):
         return None
     at = len(_HEAD)
@@ -138,6 +140,17 @@ def envelope_of(data: bytes) -> bytes | None:
     if data[end:] != _TAIL:
         raise DecodeError("the job's data was cut short")
     return data[start:end]
+
+
+def inflate_if_packed(data: bytes) -> bytes:
+    """Return a job's data without the compression that may be over it, whichever window its header tells.
+
+    Raises:
+        DecodeError: it is damaged, or grows beyond the limit.
+    """
+    head = int.from_bytes(data[:2], "big")
+    is_packed = head >> 8 & 0x0F == zlib.DEFLATED and head >> 12 <= WINDOW_MAX and head % 31 == 0
+    return inflate(data) if is_packed or data[:1] == b"\x78" else data
 
 
 def inflate(data: bytes) -> bytes:
@@ -346,7 +359,7 @@ def _result(latest: list[bytes], data: bytes | None, *, ours: bool) -> bytes:
 
 def _plain(data: bytes) -> bytes:
     try:
-        return inflate(data) if data[:1] == b"\x78" else data
+        return inflate_if_packed(data)
     except DecodeError:
         return b""
 

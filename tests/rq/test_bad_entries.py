@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import zlib
 from typing import TYPE_CHECKING, Any
 
+import msgpack
 import pytest
 
-from executors.rq.record import read_news
-from taskq.errors import BackendUnavailable
+from executors.rq.foreign import _restored, _rq_job
+from executors.rq.record import envelope_of, read_news
+from taskq.errors import BackendUnavailable, DecodeError
 from taskq.states import Reason, State
 from tests.rq.hands import new_job
 from tests.waiting import eventually
@@ -87,6 +90,26 @@ def test_bad_commands(join: Callable[..., Hands], client: Any) -> None:
     eventually(
         lambda: any(wish.stop for wish in hands.membership.exchange([], [], 1).wishes), "the real one to be heard"
     )
+
+
+@pytest.mark.parametrize("window", range(9, 16))
+def test_bombs(window: int) -> None:
+    """Data that grows beyond the limit is refused whatever its header says of the window it was compressed with."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, window)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(20)) + packer.flush()
+    with pytest.raises(DecodeError, match="grows beyond"):
+        envelope_of(bomb)
+
+
+def test_rq_inflates_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RQ's own code, which knows no limit, gets no compressed data to read: not in other fields, not within data."""
+    found: list[bytes] = []
+    monkeypatch.setattr("rq.job.zlib.decompress", lambda data, *_: found.append(data) or data)
+    plain = zlib.compress(b'["operator.add", null, [1, 2], {}]')
+    fields = {b"data": zlib.compress(plain), b"exc_info": plain, b"result": plain, b"origin": b"default"}
+    job = _restored(_rq_job("rq"), url, "a", "w", msgpack.packb(fields), 0)
+    assert job.data == plain
+    assert [data for data in found if data] == []
 
 
 @pytest.mark.parametrize("key", ["rq:queue:default", "rq:wip:default", "rq:scheduled:default"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from taskq.context import WAITED, WAITS, running_job
 from taskq.errors import BackendUnavailable
 from taskq.redact import safe_url
-from taskq.states import TERMINAL
+from taskq.states import TERMINAL, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,13 +87,23 @@ class Parting:
             seen.served = record.queue in taken or record.worker in alive
             if seen.served:
                 break
+        seen.served = seen.served or not seen.queues
         if seen.queues:
             seen.paused = [queue.name for queue in self._store.queues() if queue.paused and queue.name in seen.queues]
         return seen
 
     def _records(self, ids: list[str]) -> Iterator[JobRecord | None]:
-        for start in range(0, len(ids), _BATCH):
-            yield from self._store.get(ids[start : start + _BATCH])
+        """Yield these jobs; instead of one that waits for others, those of them that have not ended."""
+        asked, known, todo = frozenset(ids), set(ids), list(ids)
+        while todo:
+            batch, todo = todo[:_BATCH], todo[_BATCH:]
+            for job_id, record in zip(batch, self._store.get(batch), strict=True):
+                if record is not None and record.state is State.BLOCKED:
+                    fresh = [needed for needed in record.needs if needed not in known]
+                    known.update(fresh)
+                    todo += fresh
+                elif job_id in asked or not (record is None or record.state in TERMINAL):
+                    yield record
 
     def _unserved(self, ids: list[str], seen: _Seen) -> str:
         wait = "shutdown(wait=True) waits until one does; Ctrl-C leaves them there"

@@ -72,6 +72,23 @@ def test_left_when_no_worker_serves_the_queue(
     assert job.result(timeout=PATIENCE) == 9
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_left_when_nobody_runs_what_a_job_waits_for(
+    queue: TaskQueue, store: MemoryStore, capsys: pytest.CaptureFixture[str], held: bool
+) -> None:
+    """A job that waits for another, whose queue no worker serves, is left, too, though its own queue is served."""
+    store.workers_now = [worker("default")]
+    with queue:
+        first = queue.options(queue="far").submit(square, 3)
+        job = queue.submit(square, first)
+        store.records[job.id].state, store.records[job.id].needs = State.BLOCKED, (first.id,)
+        if not held:
+            del first
+    said = capsys.readouterr().err
+    assert f"left {2 if held else 1} job" in said
+    assert "no worker serves queue far" in said
+
+
 @pytest.mark.parametrize("taken", ["queue", "job"])
 def test_waits_for_a_worker(
     queue: TaskQueue, store: MemoryStore, capsys: pytest.CaptureFixture[str], taken: str

@@ -10,7 +10,7 @@ from itertools import count
 from multiprocessing import get_all_start_methods
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from executors.cpus import usable_cpus
 from executors.dependencies import failed_among, jobs_in, resolved, when_done
@@ -38,6 +38,9 @@ __all__ = ["LocalExecutor"]
 
 #: Seconds between two looks at whether the pool that should answer still exists.
 _LOOK: Final = 1.0
+
+#: A job, its options, and what begins it: None where it goes straight to the dispatcher.
+_Prepared: TypeAlias = "tuple[LocalJob, JobOptions, Callable[[], None] | None]"
 
 
 class LocalExecutor(Executor):
@@ -88,6 +91,27 @@ class LocalExecutor(Executor):
     def submit(
         self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: JobOptions | None
     ) -> Job[Any]:
+        return self._start(*self._prepared(fn, args, kwargs, options))
+
+    def submit_many(
+        self, fn: Callable[..., Any], calls: Iterable[Sequence[Any]], options: JobOptions | None
+    ) -> list[Job[Any]]:
+        ready = [self._prepared(fn, args, {}, options) for args in calls]
+        jobs: list[Job[Any]] = []
+        try:
+            for job, chosen, begin in ready:
+                jobs.append(self._start(job, chosen, begin))  # kept on error
+        except BaseException:
+            # A job that stood there already is none of these, though it was the answer.
+            begun = [job for job, *_ in ready[: len(jobs) + 1]]
+            self._dispatcher.ask(lambda: self._withdraw(begun), None)
+            raise
+        return jobs
+
+    def _prepared(
+        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: JobOptions | None
+    ) -> _Prepared:
+        """Return a job that nobody knows yet, with its options and what begins it."""
         if not self._crew.accepting:
             raise self._refusal()
         try:
@@ -100,7 +124,7 @@ class LocalExecutor(Executor):
         if len(args) == 1 and type(args[0]) is bytes and not kwargs and options.job_id is None:
             job = LocalJob(self, function, number, args[0])
             job.lone = values.RAW
-            return self._admit(job, options, lambda: self._enqueue(job))
+            return job, options, lambda: self._enqueue(job)
         try:
             payload = values.pack_call(number, args, kwargs, strict=self._strict)
         except (values.JobInside, EncodeError):
@@ -108,18 +132,24 @@ class LocalExecutor(Executor):
             if not needed:
                 raise
             job = LocalJob(self, function, number, b"")
-            return self._admit(job, options, lambda: self._wait_for(job, needed, args, kwargs))
+            return job, options, lambda: self._wait_for(job, needed, args, kwargs)
         if isinstance(payload, bytes):
             job = LocalJob(self, function, number, payload)
         else:
             job = LocalJob(self, function, number, b"")
             job.load(payload)
         if options is DEFAULTS:
-            self._dispatcher.submit(job)
-            return job
+            return job, options, None
         if options.job_id is not None:
             job.load(values.pack_call(options.job_id, args, kwargs, strict=self._strict))
-        return self._admit(job, options, lambda: self._enqueue(job))
+        return job, options, lambda: self._enqueue(job)
+
+    def _start(self, job: LocalJob, options: JobOptions, begin: Callable[[], None] | None) -> LocalJob:
+        """Begin a job that was prepared; return it, or the one that has its key or id already."""
+        if begin is not None:
+            return self._admit(job, options, begin)
+        self._dispatcher.submit(job)
+        return job
 
     def stream(
         self, fn: Callable[..., Any], items: Iterable[Any], plan: StreamPlan, options: JobOptions | None
@@ -269,7 +299,12 @@ class LocalExecutor(Executor):
         """End a job whose submit was interrupted, or refused; nobody has its handle."""
         self._register.dismiss(job, options)
         if job.waiting is not State.BLOCKED:  # else those that it waits for release it
-            self._dispatcher.cancel(job, lambda _: None, kill=False)
+            self._dispatcher.cancel(job, _nobody, kill=False)
+
+    def _withdraw(self, jobs: list[LocalJob]) -> None:
+        """Cancel jobs of which nobody has a handle; in the dispatcher's thread."""
+        for job in jobs:
+            self._dispatcher.cancel(job, _nobody, kill=False)
 
     def _enqueue(self, job: LocalJob) -> None:
         """Queue a job now or at its time."""
@@ -342,6 +377,10 @@ class LocalExecutor(Executor):
         if self._crew.broken is not None:
             return PoolBroken(self._crew.broken)
         return QueueClosed("the queue was shut down: make a new TaskQueue to run more")
+
+
+def _nobody(_cancelled: bool) -> None:
+    """Take the answer to a cancel that nobody waits for."""
 
 
 def _check(processes: object, start_method: object, initializer: object, max_tasks: object) -> None:

@@ -106,23 +106,17 @@ class Executor(ABC):
             QueueClosed, PoolBroken: it takes no more work.
         """
 
+    @abstractmethod
     def submit_many(
         self, fn: Callable[..., Any], calls: Iterable[Sequence[Any]], options: JobOptions | None
     ) -> list[Job[Any]]:
         """Take `fn(*args)` for each `args` of `calls`, all or none; return the jobs in that order.
 
+        None begins before all were checked. One that is refused after that takes back those that this call has made.
+
         Raises:
             As `submit`.
         """
-        jobs: list[Job[Any]] = []
-        try:
-            for args in calls:
-                jobs.append(self.submit(fn, args, {}, options))  # noqa: PERF401  # kept on error
-        except BaseException:
-            for job in jobs:
-                job.cancel()
-            raise
-        return jobs
 
     @abstractmethod
     def stream(

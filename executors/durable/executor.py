@@ -99,12 +99,24 @@ class DurableExecutor(Executor):
             while batch := _next_batch(fresh):
                 sent += [new.id for new in batch]
                 kept += self._store.put(batch, reply_to=listener.address)
+            return [self._handle(job_id) for job_id in kept]
         except BaseException as error:
-            begun = sent[: len(kept)] if isinstance(error, TaskqError) else sent  # an interrupt comes when it is kept
-            if begun:
-                self._store.cancel(begun)
+            self._take_back(sent, error)
             raise
-        return [self._handle(job_id) for job_id in kept]
+
+    def _take_back(self, ids: Sequence[str], error: BaseException) -> None:
+        """Cancel the jobs of a call that failed half way: its own, by the ids that it gave them, and no others.
+
+        Those that the failing put had in hand may be kept or not. Where they cannot be cancelled, the error says so.
+        """
+        done = 0
+        try:
+            while done < len(ids):
+                self._store.cancel(ids[done : done + _BATCH])
+                done += _BATCH
+        except TaskqError as problem:
+            left = f"up to {len(ids) - done:,} of the call's jobs may be in {self._store.url} and run"
+            error.add_note(f"{left}: to cancel them failed, too ({problem})")
 
     def stream(
         self, fn: Callable[..., Any], items: Iterable[Any], plan: StreamPlan, options: JobOptions | None

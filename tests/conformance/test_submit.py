@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import signal
 import threading
@@ -14,9 +15,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq import Job, State, future
-from taskq.errors import Deadlock, EncodeError, JobNotFound
+from taskq.errors import Deadlock, EncodeError, JobExists, JobNotFound
 from tests.sample_errors import Unpicklable
-from tests.sample_tasks import add, capture, divide, hold, hold_then_fail, identity, job_facts, nap, nothing, square
+from tests.sample_tasks import (
+    add,
+    capture,
+    divide,
+    hold,
+    hold_then_fail,
+    identity,
+    job_facts,
+    nap,
+    note_item,
+    nothing,
+    square,
+)
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
@@ -217,6 +230,42 @@ def test_submit_many_is_all_or_nothing(make_queue: Callable[..., TaskQueue], gat
     busy.result(timeout=PATIENCE)
     queue.shutdown()
     assert ledger.texts() == ["held"]
+
+
+def test_submit_many_begins_nothing_before_all_are_checked(queue: TaskQueue, ledger: Ledger) -> None:
+    """A call that cannot travel, or an input that fails, at the end of many keeps all before it from beginning."""
+
+    def calls() -> Iterator[tuple[str, str]]:
+        yield from ((ledger.path, str(number)) for number in range(200))
+        raise LookupError("no more")
+
+    with pytest.raises(EncodeError):
+        queue.submit_many(note_item, [*((ledger.path, str(n)) for n in range(200)), (ledger.path, Unpicklable())])
+    with pytest.raises(LookupError, match="no more"):
+        queue.submit_many(note_item, calls())
+    assert queue.submit(note_item, ledger.path, "end").result(timeout=PATIENCE) == "end"
+    assert ledger.texts() == ["end"]
+
+
+def test_submit_many_takes_back_only_its_own(make_queue: Callable[..., TaskQueue], gate: Gate, ledger: Ledger) -> None:
+    """A refused `submit_many` cancels what it made, and not the job of another whose key it has met."""
+    queue = make_queue(processes=1)
+    busy = queue.submit(hold, gate.path, ledger.path)
+    eventually(ledger.texts, "the only process to be busy")
+    key = f"key-{os.urandom(6).hex()}"
+    other = queue.options(key=key).submit(hold, gate.path, ledger.path, "other")
+    with pytest.raises(EncodeError):
+        queue.options(key=key).submit_many(hold, [(gate.path, ledger.path, "mine"), (gate.path, Unpicklable())])
+    with pytest.raises(JobExists):
+        queue.options(key=key, if_exists="reject").submit_many(hold, [(gate.path, ledger.path, "mine")])
+    fresh = queue.options(key=f"{key}-2", if_exists="reject")
+    with pytest.raises(JobExists):
+        fresh.submit_many(hold, [(gate.path, ledger.path, "mine"), (gate.path, ledger.path, "again")])
+    gate.open()
+    assert other.result(timeout=PATIENCE) == "other"
+    busy.result(timeout=PATIENCE)
+    queue.shutdown()
+    assert ledger.texts() == ["held", "other"]
 
 
 def test_interrupted_at_any_moment(queue: TaskQueue, interrupter: Interrupter) -> None:

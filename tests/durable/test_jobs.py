@@ -22,6 +22,7 @@ from taskq.errors import (
     JobLost,
     JobNotFound,
     QueueClosed,
+    StoreFull,
     TaskRefused,
 )
 from taskq.result import Failure
@@ -403,6 +404,32 @@ def test_submit_many_that_fails_half_way(queue: TaskQueue, store: MemoryStore) -
     with pytest.raises(BackendUnavailable):
         queue.submit_many(square, [(number,) for number in range(1_500)])
     assert {record.state for record in store.records.values()} == {State.CANCELLED}
+
+
+def test_submit_many_whose_withdrawal_fails(queue: TaskQueue, store: MemoryStore) -> None:
+    """When what was put cannot be cancelled either, the first error is raised, and says what may be left."""
+    put = store.put
+
+    def lose_the_second(*args: Any, **kwargs: Any) -> list[str]:
+        if store.puts:
+            store.fail_next = 1
+            raise StoreFull("no room")
+        return put(*args, **kwargs)
+
+    store.put = lose_the_second  # type: ignore[method-assign]
+    with pytest.raises(StoreFull, match="no room") as raised:
+        queue.submit_many(square, [(number,) for number in range(1_500)])
+    (note,) = raised.value.__notes__
+    assert "1,500" in note
+    assert "cannot be reached" in note
+
+
+def test_submit_many_whose_last_put_may_be_kept(queue: TaskQueue, store: MemoryStore) -> None:
+    """When the answer to a put is lost, what it may have kept is cancelled like the rest."""
+    store.lose_reply = True
+    with pytest.raises(BackendUnavailable, match="reply was lost"):
+        queue.submit_many(square, [(number,) for number in range(5)])
+    assert [record.state for record in store.records.values()] == [State.CANCELLED] * 5
 
 
 def test_label_shows_no_secret(queue: TaskQueue, store: MemoryStore) -> None:

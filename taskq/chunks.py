@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "ITEMS_MAX",
     "LIST_DEPTH",
     "RECORDS",
     "VALUES",
+    "Items",
     "Record",
+    "count_items",
     "pack_records",
     "pack_values",
     "read_chunk",
@@ -37,6 +41,9 @@ RECORDS: Final = 1
 
 #: Levels of containers that the list of all values may have: one more than each of them.
 LIST_DEPTH: Final = MAX_DEPTH + 1
+
+#: Items of a chunk at the most: a few bytes can stand for very many, each of which takes memory when it is run.
+ITEMS_MAX: Final = 100_000
 
 #: What became of one item: the codec bytes of its value, or its failure.
 Record: TypeAlias = "bytes | Failure"
@@ -89,10 +96,63 @@ def read_items(data: bytes) -> list[Any]:
     Raises:
         DecodeError: these are no items.
     """
+    count_items(data)
     items = decode(data, max_depth=LIST_DEPTH)
     if type(items) is not list:
         raise DecodeError(f"the items of a chunk are a list, not a {type(items).__name__}")
     return items
+
+
+def count_items(data: bytes) -> int:
+    """Return how many items a chunk's arguments hold, without reading them.
+
+    Raises:
+        DecodeError: these are no items, or more than a chunk may have.
+    """
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(data[:5])
+    try:
+        count = int(unpacker.read_array_header())
+    except Exception as error:
+        raise DecodeError(f"the items of a chunk are not a list: {error}") from error
+    if count > len(data):
+        raise DecodeError(f"a chunk of {len(data):,} bytes cannot hold {count:,} items")
+    if count > ITEMS_MAX:
+        raise DecodeError(f"a chunk of {count:,} items is above the limit of {ITEMS_MAX:,}")
+    return count
+
+
+class Items:
+    """The items of a chunk as bytes, each by itself, and how they become arguments."""
+
+    def __init__(self, data: bytes, shape: bytes) -> None:
+        """Find where each begins.
+
+        Raises:
+            DecodeError: these are no items, or more than a chunk may have.
+        """
+        self.shape = shape
+        self._data = data
+        count = count_items(data)
+        unpacker = msgpack.Unpacker(max_buffer_size=0)
+        unpacker.feed(data)
+        try:
+            unpacker.read_array_header()
+            self._starts = array("Q", [unpacker.tell()])
+            for _ in range(count):
+                unpacker.skip()
+                self._starts.append(unpacker.tell())
+        except Exception as error:
+            raise DecodeError(f"the items of a chunk cannot be told apart: {error}") from error
+        if self._starts[-1] != len(data):
+            raise DecodeError("there is more behind the items of a chunk")
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def alone(self, index: int) -> bytes:
+        """Return the arguments of a chunk that has only this item."""
+        return b"\x91" + self._data[self._starts[index] : self._starts[index + 1]]
 
 
 def read_records(data: bytes) -> list[Record]:

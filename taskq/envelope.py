@@ -136,14 +136,14 @@ def perform_chunk(envelope: bytes, job_id: str, attempt: int) -> bytes:
 
 
 def perform_item(envelope: bytes, index: int, job_id: str, attempt: int) -> bytes:
-    """Run one item of a chunk alone, and return its value as codec bytes.
+    """Run one item of a chunk alone, and return its value as codec bytes. The envelope has only this item.
 
     Raises:
         UnknownTask, DecodeError, EncodeError, Exception: as `perform_call`.
     """
     before = _act_as(f"{job_id}.{index}", attempt)
     try:
-        function, star, item = _open_item(envelope, index)
+        function, star, item = _open_item(envelope)
         value = function(*item) if star else function(item)
         return encode(value, limit=_max_bytes, root="result")
     finally:
@@ -214,14 +214,14 @@ def _open_chunk(envelope: bytes) -> tuple[Callable[..., Any], bool, list[Any]]:
         raise
 
 
-def _open_item(envelope: bytes, index: int) -> tuple[Callable[..., Any], bool, Any]:
-    """Return the same, of one item."""
+def _open_item(envelope: bytes) -> tuple[Callable[..., Any], bool, Any]:
+    """Return the same, of a chunk of one item."""
     function, star, items = _open_chunk(envelope)
-    if not 0 <= index < len(items):
-        error = DecodeError(f"the chunk has no item {index}")
+    if len(items) != 1:
+        error = DecodeError(f"a chunk of {len(items)} items is not one item")
         error.__before_start__ = True
         raise error
-    return function, star, items[index]
+    return function, star, items[0]
 
 
 def _opened(found: Parts) -> tuple[Callable[..., Any], bool, list[Any]]:

@@ -17,7 +17,7 @@ from executors.durable.job import failure_of
 from executors.durable.pace import Pace
 from executors.durable.results import ItemError, Raising, error_of, of_item, result_of
 from executors.stream import READ_NS, Arrival, MapResults, MapStream, released
-from taskq.chunks import LIST_DEPTH, read_chunk
+from taskq.chunks import ITEMS_MAX, LIST_DEPTH, read_chunk
 from taskq.codec import decode, encode
 from taskq.envelope import CHUNK, Template
 from taskq.errors import BackendUnavailable, DecodeError, EncodeError, QueueFull
@@ -210,7 +210,7 @@ class DurableStream(MapStream):
 
     def wanted(self) -> int:
         """Return how many items the next chunk is to have; 0: the window is full."""
-        items = self.plan.chunksize or self._pace.chunk()
+        items = min(self.plan.chunksize or self._pace.chunk(), ITEMS_MAX)
         if self._input_size is not None and not self.plan.chunksize:  # leave all processes something of the end
             items = min(items, max(1, (self._input_size - self._read) // (2 * self._processes)))
         if not self._unbounded:

@@ -5,21 +5,23 @@
          └── its process died: every item in a run of its own
     items with time limits, or that may kill no process: every item in a run of its own from the start
 
-The chunk succeeds when all its items have ended: what became of each is in its value.
+Runs of single items are made as others end, a window ahead, each with the bytes of its own item: what a chunk takes
+grows with its size. It succeeds when all its items have ended: what became of each is in its value.
 """
 
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from executors.worker.verdicts import given_back, refused
-from taskq.chunks import RECORDS, Record, pack_records, read_records
+from taskq.chunks import RECORDS, Items, Record, count_items, pack_records, read_records
 from taskq.codec import encode
-from taskq.envelope import parts, perform_chunk, perform_item
-from taskq.errors import DecodeError
+from taskq.envelope import CHUNK, Template, parts, perform_chunk, perform_item
 from taskq.job import JobOptions
 from taskq.result import Failure
 from taskq.retry import after_error
@@ -36,6 +38,19 @@ __all__ = ["ChunkRun"]
 
 #: A whole chunk has one life: if it dies, each of its items gets the rest of the lives alone.
 _WHOLE: Final = JobOptions(max_crashes=1)
+#: Runs of single items that are made ahead, and bytes of them, but never fewer than the first number.
+_AHEAD_MIN: Final = 2
+_AHEAD: Final = 1_000
+_AHEAD_BYTES: Final = 8 * 1_048_576
+
+
+class _Single(NamedTuple):
+    """An item that is to have a run of its own, not before its time by the monotonic clock."""
+
+    due: float
+    item: int
+    crashes: int = 0
+    attempt: int = 1
 
 
 class ChunkRun:
@@ -50,6 +65,11 @@ class ChunkRun:
         self._task = head.task
         self._options = head.options
         self._records: list[Record | None] = []
+        self._found: Items | None = None
+        self._template = Template(CHUNK, head.task, head.options)
+        #: What is to have a run of its own and has none yet, and the bytes of those that have one.
+        self._waiting: deque[_Single] = deque()
+        self._ahead_bytes = 0
         self._elapsed_ns = 0
         self._given_up: Verdict | None = None
 
@@ -57,26 +77,62 @@ class ChunkRun:
         """Return what to run first.
 
         Raises:
-            DecodeError: the envelope's items cannot be counted.
+            DecodeError: the envelope's items cannot be counted, or are too many.
         """
         options, claim = self._options, self.claim
         if options.timeout or options.soft_timeout or options.max_crashes == 1 or claim.crashes:
-            singles = self._singles(claim.crashes)
-            if singles:
-                return singles
+            self._take_apart(claim.crashes)
+            if self._waiting:
+                return self._next_singles()
+        else:
+            count_items(parts(claim.envelope).args)
         args = (claim.envelope, claim.id, claim.attempt)
         return [self._errand(perform_chunk, args, _WHOLE, -1)]
 
-    def _singles(self, crashes: int) -> list[Errand]:
-        self._records = [None] * _count(parts(self.claim.envelope).args)
-        return [self._single(index, crashes) for index in range(len(self._records))]
+    def stop(self) -> None:
+        """Begin nothing more: whoever has it now, or wanted it, does not want the rest from here."""
+        self._waiting.clear()
 
-    def _single(self, index: int, crashes: int, attempt: int = 1) -> Errand:
-        args = (self.claim.envelope, index, self.claim.id, 1)
+    def _take_apart(self, crashes: int) -> None:
+        """Have every item wait for a run of its own."""
+        self._records = [None] * len(self._items)
+        self._waiting = deque(_Single(0.0, index, crashes) for index in range(len(self._records)))
+
+    @property
+    def _items(self) -> Items:
+        if self._found is None:
+            found = parts(self.claim.envelope)
+            self._found = Items(found.args, found.kwargs)
+        return self._found
+
+    def _next_singles(self) -> list[Errand]:
+        """Make runs of items whose time has come, as far as the window goes; those of later ones are begun here."""
+        singles = []
+        while self._waiting and self._has_room():
+            single = self._waiting.popleft()
+            errand = self._single(single)
+            left = single.due - monotonic() if single.due else 0.0
+            if left > 0:
+                self._hands.start_in(left, errand)
+            else:
+                singles.append(errand)
+        return singles
+
+    def _has_room(self) -> bool:
+        ahead = len(self.errands)
+        least = max(_AHEAD_MIN, 2 * self._hands.processes)
+        return ahead < least or (ahead < _AHEAD and self._ahead_bytes < _AHEAD_BYTES)
+
+    def _single(self, single: _Single) -> Errand:
+        index = single.item
+        envelope = self._template.pack(self._items.alone(index), self._items.shape)
+        args = (envelope, index, self.claim.id, 1)
         errand = self._errand(perform_item, args, _single_options(self._options), index)
-        errand.attempt = attempt + crashes
-        errand.crashes = crashes
+        errand.attempt = single.attempt + single.crashes
+        errand.crashes = single.crashes
         errand.alone = True
+        errand.size = len(envelope)
+        self._ahead_bytes += errand.size
         return errand
 
     def _errand(self, run: object, args: tuple[object, ...], options: JobOptions, index: int) -> Errand:
@@ -90,12 +146,15 @@ class ChunkRun:
     def ended(self, errand: Errand) -> Verdict | None:
         """Take the end of one of its runs; return the verdict when it was the last one."""
         self.errands.discard(errand)
+        self._ahead_bytes -= errand.size
         if errand.dropped:
             self._give_up(given_back(self.claim))
         elif errand.index < 0:
             self._whole_ended(errand.outcome())
         else:
             self._item_ended(errand, errand.outcome())
+        if self._waiting and not self.unwanted:
+            self._hands.start(self._next_singles())
         if self.errands:
             return None
         if self.unwanted:
@@ -107,7 +166,7 @@ class ChunkRun:
             self._read(outcome)
         elif outcome.reason is Reason.CRASHED and self._given_up is None and not self.unwanted:
             crashes = min(self.claim.crashes + 1, self._options.max_crashes - 1)
-            self._hands.start(self._singles(crashes))
+            self._take_apart(crashes)
         elif outcome.reason is Reason.UNKNOWN_TASK:
             self._give_up(refused(self.claim, outcome))
         else:
@@ -119,15 +178,15 @@ class ChunkRun:
         policy = self._options.retry
         if policy is None or not _has_records(outcome):
             return
+        now = monotonic()
         again = []
         for index, record in enumerate(records := read_records(outcome)):
             delay = after_error(policy, 0, record, random.random) if isinstance(record, Failure) else None
             if delay is not None:
-                again.append((delay, self._single(index, 0, attempt=2)))
+                again.append(_Single(now + delay, index, attempt=2))
         if again:
             self._given_up, self._records = None, list(records)
-            for delay, errand in again:
-                self._hands.start_in(delay, errand)
+            self._waiting = deque(sorted(again))
 
     def _item_ended(self, errand: Errand, outcome: bytes | Failure) -> None:
         self._elapsed_ns += int(errand.function.pace.ns or 0)
@@ -138,6 +197,7 @@ class ChunkRun:
 
     def _give_up(self, verdict: Verdict) -> None:
         """Run none of the rest."""
+        self.stop()
         if self._given_up is None:
             self._given_up = verdict
             self._hands.cancel(self.errands, kill=False)
@@ -154,19 +214,6 @@ class ChunkRun:
 
 def _single_options(options: JobOptions) -> JobOptions:
     return options.changed(expires=None, result_ttl=None)
-
-
-def _count(items: bytes) -> int:
-    """Return how many items the bytes of a list hold, without reading them."""
-    unpacker = msgpack.Unpacker()
-    unpacker.feed(items[:5])
-    try:
-        count = int(unpacker.read_array_header())
-    except Exception as error:
-        raise DecodeError(f"the items of a chunk are not a list: {error}") from error
-    if count > len(items):
-        raise DecodeError(f"a chunk of {len(items):,} bytes cannot hold {count:,} items")
-    return count
 
 
 def _has_records(result: bytes) -> bool:

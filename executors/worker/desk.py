@@ -233,6 +233,7 @@ class Desk:
         found = self.held.get(job_id)
         if found is not None:
             found.unwanted = True
+            _stop(found)
             for errand in _errands_of(found):
                 errand.unwanted = True
             self._take_out(job_id)
@@ -252,12 +253,14 @@ class Desk:
             found = self.held.pop(job_id, None)
             self._take_out(job_id)
             if found is not None:
+                _stop(found)
                 log.warning("job_lost", job=job_id, reason="the lease ran out; another worker has it")
                 self._hands.cancel(_errands_of(found), kill=True)
 
     def recall(self) -> None:
         """Kill whatever runs: all of it goes back to its queues."""
         for found in self.held.values():
+            _stop(found)
             self._hands.cancel(_errands_of(found), kill=True)
 
     def abandon(self) -> list[Verdict]:
@@ -301,6 +304,12 @@ def _verdict_of(found: Held) -> Verdict | None:
 
 def _errands_of(found: Held) -> list[Errand]:
     return [found] if isinstance(found, Errand) else list(found.errands)
+
+
+def _stop(found: Held) -> None:
+    """Have no more runs made for a chunk."""
+    if isinstance(found, ChunkRun):
+        found.stop()
 
 
 @lru_cache(maxsize=1024)

@@ -64,6 +64,8 @@ class Errand(LocalJob):
     #: Of a chunk, or of an item of one: whose it is, and which item.
     chunk: Owner | None = None
     index = -1
+    #: Bytes of the one item's envelope.
+    size = 0
     #: Whether somebody cancelled it.
     unwanted = False
     #: The verdict on its job, if it only runs what was to be called before that is told.

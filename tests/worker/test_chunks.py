@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from taskq.chunks import pack_values, read_chunk
+from executors.worker import chunks
+from executors.worker.chunks import ChunkRun
+from taskq.chunks import ITEMS_MAX, pack_values, read_chunk
 from taskq.codec import decode, encode
 from taskq.envelope import CHUNK, Template
 from taskq.job import JobOptions
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    import pytest
+
+    from executors.worker.errand import Errand
     from tests.ledger import Ledger
     from tests.worker.conftest import Running
     from tests.worker.double import StoreDouble
@@ -159,3 +164,68 @@ def test_layout_of_a_result() -> None:
     """The worker tells a chunk without failures by the second entry of its result."""
     elapsed, kind, _ = msgpack.unpackb(pack_values(5, [1, 2]))
     assert (elapsed, kind) == (5, 0)
+
+
+def test_singles_are_made_as_others_end(store: StoreDouble, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items with a time limit are packed one by one, and only a window of them at a time."""
+    sizes: list[int] = []
+    most = 0
+    make, took = ChunkRun._single, ChunkRun.ended
+
+    def single(run: ChunkRun, found: Any) -> Errand:
+        errand = make(run, found)
+        sizes.append(errand.size)
+        return errand
+
+    def ended(run: ChunkRun, errand: Errand) -> Any:
+        nonlocal most
+        most = max(most, len(run.errands))
+        return took(run, errand)
+
+    monkeypatch.setattr(chunks, "_AHEAD", 20)
+    monkeypatch.setattr(ChunkRun, "_single", single)
+    monkeypatch.setattr(ChunkRun, "ended", ended)
+    job_id = chunk(store, "item", range(300), JobOptions(timeout=60.0))
+    assert serve(burst=True).wait() == 0
+    assert outcomes(store, job_id, 300) == [2 * item for item in range(300)]
+    assert len(sizes) == 300
+    assert max(sizes) < 200
+    assert most <= 20
+
+
+def test_retries_of_items_are_made_as_others_end(
+    store: StoreDouble, serve: Serve, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Items of a whole chunk that are to run again do so through the same window, each at its time."""
+    monkeypatch.setattr(chunks, "_AHEAD", 4)
+    options = JobOptions(retry=Retry(2, delay=0.01))
+    job_id = chunk(store, "bad_item", [(ledger.path, 7) for _ in range(30)], options, star=True)
+    assert serve(burst=True).wait() == 0
+    assert [entry.message for entry in outcomes(store, job_id, 30)] == ["seven"] * 30
+    assert ledger.counts() == {"7": 90}
+
+
+def test_chunk_of_too_many_items(store: StoreDouble, serve: Serve) -> None:
+    """A few bytes that stand for more items than a chunk may have fail, whichever way they are to run."""
+    many = b"\xdd" + (ITEMS_MAX + 1).to_bytes(4, "big") + b"\xc0" * (ITEMS_MAX + 1)
+    envelopes = [
+        Template(CHUNK, f"{SAMPLE}:item", options).pack(many, encode(False))
+        for options in (JobOptions(), JobOptions(timeout=9.0))
+    ]
+    ids = [store.put(envelope) for envelope in envelopes]
+    assert serve(burst=True).wait() == 0
+    for job_id in ids:
+        failure = store.last(job_id).failure
+        assert failure is not None
+        assert (failure.reason, "above the limit" in failure.message) == (Reason.UNDECODABLE, True)
+
+
+def test_kill_of_a_long_chunk(store: StoreDouble, serve: Serve, tmp_path: Path, ledger: Ledger) -> None:
+    """When a chunk is cancelled, or the worker is forced to stop, none of the items that wait is begun any more."""
+    items = [(ledger.path, str(tmp_path / "gate"), str(n)) for n in range(3_000)]
+    job_id = chunk(store, "hold", items, JobOptions(timeout=60), star=True)
+    running = serve(grace=0.1)
+    eventually(lambda: len(ledger.texts()) == 2, "two items to begin")
+    assert running.stop() == 1
+    assert store.state(job_id) is State.QUEUED
+    assert len(ledger.texts()) == 2

@@ -12,6 +12,8 @@ _CLASSES: Final = "worker, job, queue and timeout classes, and exception handler
 _ORDER: Final = "other orders of queues than the given one"
 _SPAWN: Final = "how RQ's SpawnWorker starts its processes"
 _MOCKS: Final = "replaces parts of RQ's worker inside the test's own process"
+_FORK: Final = "asserts that SimpleWorker runs jobs in the test's own process"
+_LONGER: Final = "an execution's record lives longer here, on purpose: see docs/moving-from-rq.md"
 _SCHEDULER: Final = "RQ's scheduler process, which a taskq worker does not need"
 
 NOT_APPLICABLE: Final[dict[str, str]] = {
@@ -27,5 +29,9 @@ NOT_APPLICABLE: Final[dict[str, str]] = {
     r"test_timer_death_penalty|test_custom_exc_handling|test_disable_default_exception_handler": _CLASSES,
     r"WorkerWebhookTestCase": _MOCKS,
     r"heartbeat_ttl|worker_calls_clean_registries|test_monitor_work_horse_handles": _MOCKS,
+    r"test_intermediate_queue$|test_cleanup_intermediate_queue|test_no_cleanup_while_in_started_queue": _MOCKS,
+    r"TestWorker::test_horse_fails$": _MOCKS,
+    r"test_work_via_simpleworker": _FORK,
+    r"test_execution_added_to_started_job_registry": _LONGER,
     r"test_job_dependency_race_condition|survives_transaction_retry|after_aborted_immediate_repeat": _MOCKS,
 }

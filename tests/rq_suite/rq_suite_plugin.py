@@ -3,6 +3,9 @@
 `BaseWorker.work` is replaced; all else of RQ's classes stays. Which tests have called it is written down, as only those
 tell something about the worker. RQ_SUITE_WORKER=stock leaves RQ's own in place, and writes the same list.
 RQ_SUITE_PORT: of a redis-server of its own; RQ's tests ask for 6379.
+
+A `taskq worker` starts an interpreter, which takes longer than a fork: a process that a test starts for a worker counts
+as started once that listens, and one that is to send a command after a quarter of a second waits until then.
 """
 
 from __future__ import annotations
@@ -12,13 +15,19 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from redis.connection import Connection
+from redis import Redis
+from redis.connection import ConnectionPool
 from rq.job import Job
 from rq.worker import BaseWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PORT = int(os.environ["RQ_SUITE_PORT"])
 STOCK = os.environ.get("RQ_SUITE_WORKER") == "stock"
@@ -27,15 +36,71 @@ CALLED = Path(os.environ["RQ_SUITE_CALLED"])
 #: Seconds that a burst may take.
 LIMIT = 50
 
-_open = Connection.__init__
+#: Seconds that a worker may take to listen.
+START = 30
+
+#: Seconds that it may take to begin a job, if there is one.
+BEGIN = 3
+
+_open = ConnectionPool.__init__
 _work = BaseWorker.work
+_start = BaseProcess.start
+_run = BaseProcess.run
 
 
-def connect(self: Any, *args: Any, **kwargs: Any) -> None:
-    """Connect to the server of this run in place of the one that RQ's tests expect."""
-    if kwargs.get("port", 6379) == 6379:  # the port of Redis
-        kwargs["port"] = PORT
+def open_pool(self: Any, *args: Any, **kwargs: Any) -> None:
+    """Connect to the server of this run in place of the one that RQ's tests expect; so do jobs that are told of it."""
     _open(self, *args, **kwargs)
+    if self.connection_kwargs.get("port", 6379) == 6379:  # the port of Redis
+        self.connection_kwargs["port"] = PORT
+
+
+def start(self: Any) -> None:
+    """Start a process; if it is to be a worker, return once that listens, and runs a job if it finds one."""
+    name = getattr(self._target, "__name__", "")
+    before = set(_everywhere(_channels))
+    _start(self)
+    if name.startswith("start_work"):
+        _wait(lambda: set(_everywhere(_channels)) - before or not self.is_alive(), START)
+        _wait(lambda: _everywhere(_running) or not self.is_alive(), BEGIN)
+
+
+def run(self: Any) -> None:
+    """Run a process; one that acts on a worker waits until there is what it acts on."""
+    name = getattr(self._target, "__name__", "")
+    if name.startswith("_send_"):
+        _wait(lambda: _everywhere(_channels), START)
+    if name in ("_send_kill_horse_command", "kill_horse"):
+        _wait(lambda: _everywhere(_running), START)
+    if name == "kill_horse":
+        _wait(lambda: _everywhere(lambda client: client.keys(self._args[0])), START)
+    _run(self)
+
+
+def _wait(condition: Callable[[], Any], seconds: float) -> None:
+    limit = time.monotonic() + seconds
+    while not condition() and time.monotonic() < limit:
+        time.sleep(0.05)
+
+
+def _everywhere(look: Callable[[Any], list[Any]]) -> list[Any]:
+    """Return what is found in all databases of the server of this run."""
+    found = []
+    for database in range(16):
+        with Redis(port=PORT, db=database) as client:
+            found += look(client)
+    return found
+
+
+def _channels(client: Any) -> list[Any]:
+    """Return what workers listen to for commands."""
+    return list(client.pubsub_channels("rq:pubsub:*"))
+
+
+def _running(client: Any) -> list[Any]:
+    """Return the jobs that run."""
+    jobs = [key for key in client.keys("rq:job:*") if client.type(key) == b"hash"]
+    return [key for key in jobs if client.hget(key, "status") == b"started"]
 
 
 def work(self: Any, burst: bool = False, *args: Any, **kwargs: Any) -> bool:
@@ -48,6 +113,7 @@ def work(self: Any, burst: bool = False, *args: Any, **kwargs: Any) -> bool:
     command = _command(self, burst=burst, max_jobs=kwargs.get("max_jobs"))
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     if not burst and multiprocessing.parent_process() is not None:
+        _keep_pipes()
         os.execve(command[0], command, environment)  # noqa: S606  # the process that RQ's test has made for its worker
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -57,6 +123,14 @@ def work(self: Any, burst: bool = False, *args: Any, **kwargs: Any) -> bool:
             raise
     sys.stderr.write(log)
     return _has_run_something(log)
+
+
+def _keep_pipes() -> None:
+    """Keep the pipe by whose end the parent sees that of this process."""
+    for fd in os.listdir("/proc/self/fd"):
+        path = f"/proc/self/fd/{fd}"
+        if int(fd) > sys.stderr.fileno() and os.path.exists(path) and os.readlink(path).startswith("pipe:"):
+            os.set_inheritable(int(fd), True)
 
 
 def _command(worker: Any, *, burst: bool, max_jobs: int | None) -> list[str]:
@@ -115,5 +189,8 @@ def _has_run_something(log: str) -> bool:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure() -> None:
     """Put the replacements in place before RQ's tests are imported."""
-    Connection.__init__ = connect  # type: ignore[method-assign]
-    BaseWorker.work = work  # type: ignore[method-assign, assignment]
+    ConnectionPool.__init__ = open_pool  # type: ignore[method-assign]
+    BaseWorker.work = work  # type: ignore[method-assign]
+    if not STOCK:
+        BaseProcess.start = start  # type: ignore[method-assign]
+        BaseProcess.run = run  # type: ignore[method-assign]

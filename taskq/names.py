@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import PurePath
 
 __all__ = ["main_module", "portable_name", "qualified_name"]
 
@@ -28,14 +28,13 @@ def main_module() -> str:
     if spec is not None and spec.name != "__main__":  # python -m package.module
         return str(spec.name)
     path = getattr(main, "__file__", None)
-    name = PurePath(path).stem if isinstance(path, str) and path.endswith(".py") else ""
+    name = os.path.basename(path)[:-3] if isinstance(path, str) and path.endswith(".py") else ""  # noqa: PTH119  # see test_loads_no_module_that_few_need
     return name if name.isidentifier() and _is_found(name, str(path)) else ""
 
 
 def _is_found(name: str, path: str) -> bool:
     """Return whether an import of the name would find this file; nothing is imported."""
-    import os  # noqa: PLC0415  # with the next only where a program is its own tasks' module
-    from importlib.machinery import PathFinder  # noqa: PLC0415
+    from importlib.machinery import PathFinder  # noqa: PLC0415  # only where a program is its own tasks' module
 
     try:
         spec = PathFinder.find_spec(name)

@@ -161,13 +161,15 @@ def test_a_pipe_that_does_not_block_is_waited_for() -> None:
 
 
 def test_a_file_is_emptied_unless_kept(tmp_path: Path, source: int) -> None:
-    """As `>` does, and as `>>` does."""
+    """Only --force empties it, as `>` does; without a word nothing is lost."""
     path = tmp_path / "out"
     path.write_bytes(b"before")
     with file_output(str(path), source, keep=True) as place:
         assert place.resumable
+    with pytest.raises(ConfigError, match="holds something already"), file_output(str(path), source, keep=False):
+        pass
     assert path.read_bytes() == b"before"
-    with file_output(str(path), source, keep=False):
+    with file_output(str(path), source, keep=False, force=True):
         pass
     assert path.read_bytes() == b""
 
@@ -220,7 +222,7 @@ def test_two_commands_do_not_write_one_file(tmp_path: Path, source: int) -> None
     program = f"""
         import os
         from taskq.cli.output import file_output
-        with file_output({str(path)!r}, 0, keep=False):
+        with file_output({str(path)!r}, 0, keep=False, force=True):
             pass
     """
     with file_output(str(path), source, keep=False) as place:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from executors.sqlite.ends import end_all
+from executors.sqlite.ends import broken, end_all
 from executors.sqlite.left import not_left
 from executors.sqlite.read import chunks, listed
 from executors.sqlite.schema import FAILED, QUEUED, RUNNING
@@ -125,7 +125,7 @@ def _waiting(tx: Tx, queue: str, count: int, refuser: str | None) -> list[tuple[
     )
     while True:
         rows = tx.execute(query, (queue, *values, count)).fetchall()
-        if not any(row[9] is not None and row[9] <= tx.now and not row[5] for row in rows):
+        if not any(type(row[9]) is float and row[9] <= tx.now and not row[5] for row in rows):
             return rows
         expire(tx)
 
@@ -133,10 +133,22 @@ def _waiting(tx: Tx, queue: str, count: int, refuser: str | None) -> list[tuple[
 def _take(tx: Tx, worker: str, rows: list[tuple[Any, ...]]) -> list[Claim]:
     if not rows:
         return []
-    for part in chunks([row[0] for row in rows]):
+    claims = _claims(tx, rows, 1)
+    for part in chunks([n for n, _ in claims]):
         marks, numbers = listed(part)
         tx.execute(TAKE + marks, (tx.now, worker, *numbers))
-    return [_claim(tx, row, 1) for row in rows]
+    return [claim for _, claim in claims]
+
+
+def _claims(tx: Tx, rows: list[tuple[Any, ...]], step: int) -> list[tuple[int, Claim]]:
+    """Make claims of rows; fail the jobs whose rows are damaged, so that they cost the others nothing."""
+    claims: list[tuple[int, Claim]] = []
+    for row in rows:
+        try:
+            claims.append((row[0], _claim(tx, row, step)))
+        except (TypeError, ValueError, AttributeError):
+            end_all(tx, [row[0]], FAILED, broken())
+    return claims
 
 
 def _claim(tx: Tx, row: tuple[Any, ...], step: int) -> Claim:
@@ -144,6 +156,8 @@ def _claim(tx: Tx, row: tuple[Any, ...], step: int) -> Claim:
     n, job_id, fence, envelope, queue, attempts, crashes, retries, refused, _, needs, meta = row
     if envelope is None:
         envelope = tx.execute("SELECT envelope FROM blobs WHERE n = ?", (n,)).fetchone()[0]
+    if type(envelope) is not bytes or (meta is not None and type(meta) is not bytes):
+        raise ValueError("the row is broken")
     return Claim(
         id=job_id,
         token=f"{n}.{fence + step}",
@@ -175,7 +189,7 @@ def claim_one(tx: Tx, worker: str, job_id: str, *, refuser: str | None = None) -
     mine, values = not_left(tx.execute, place[0], refuser) if place else ("", ())
     query = f"SELECT {COLUMNS} FROM jobs WHERE id = ? AND state = {QUEUED}{mine}"
     rows = tx.execute(query, (job_id, *values)).fetchall()
-    return _take(tx, worker, rows)[0] if rows else None
+    return next(iter(_take(tx, worker, rows)), None)
 
 
 def is_work(execute: Execute, queues: Sequence[str], refuser: str | None = None) -> bool:
@@ -202,8 +216,7 @@ def claims_of(tx: Tx, worker: str, known: set[str]) -> list[Claim]:
     """Return again the jobs that this worker has claimed without having heard of it: its call failed afterwards."""
     query = f"SELECT {COLUMNS} FROM jobs INDEXED BY jobs_line WHERE state = {RUNNING} AND worker = ?"
     rows = tx.execute(query, (worker,)).fetchall()
-    claims = [_claim(tx, row, 0) for row in rows]
-    return [one for one in claims if one.token not in known]
+    return [one for _, one in _claims(tx, rows, 0) if one.token not in known]
 
 
 def token_parts(token: str) -> tuple[int, int]:

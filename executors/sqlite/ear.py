@@ -19,9 +19,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from executors.oldest import drop_oldest
-from executors.sqlite.ends import unpack
+from executors.sqlite.ends import broken, unpack
 from executors.sqlite.page import ANY, AWAKE, OWN
-from executors.sqlite.read import chunks
+from executors.sqlite.read import chunks, fits
 from executors.sqlite.schema import FAILED, RUNNING, STATES
 from taskq.errors import BackendUnavailable, QueueClosed, StoreDamaged, StoreFull
 from taskq.locks import CallLock
@@ -253,7 +253,7 @@ class SQLiteEar(Ear):
         size = 0
         for row in connection.execute(query, (self._last,)):
             rows.append(row)
-            size += len(row[2] or b"")
+            size += len(row[2]) if type(row[2]) is bytes else 0
             if size > READ_BYTES:
                 break
         return rows
@@ -293,6 +293,8 @@ def _outcomes(connection: sqlite3.Connection, ids: Sequence[str]) -> list[tuple[
 
 def _ended(row: tuple[Any, ...]) -> Ended:
     job_id, state, result, failure, attempts, crashes, *_ = row
+    if state not in STATES or not fits(result, bytes) or type(attempts) is not int or type(crashes) is not int:
+        return Ended(id=job_id, state=State.FAILED, failure=broken())
     return Ended(
         id=job_id,
         state=STATES[state],

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from executors.sqlite.schema import BLOCKED, CANCELLED, FAILED, QUEUED, SCHEDULED, SUCCEEDED
+from taskq.errors import DecodeError
 from taskq.result import Failure
+from taskq.states import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,6 +28,7 @@ __all__ = [
     "ENDING",
     "VISIBLE",
     "Ending",
+    "broken",
     "dependency_failure",
     "end",
     "end_all",
@@ -80,7 +83,7 @@ class Ending:
 
     def drop_at(self, now: float) -> float:
         """When its row is to be deleted."""
-        return now + (KEEP[self.state] if self.ttl is None else max(self.ttl, GRACE))
+        return now + (max(self.ttl, GRACE) if type(self.ttl) is float else KEEP[self.state])
 
 
 def ending(row: Sequence[Any], state: int, *, failure: Failure | None = None, crashes: int = 0) -> Ending:
@@ -95,8 +98,18 @@ def pack(failure: Failure | None) -> bytes | None:
 
 
 def unpack(data: bytes | None) -> Failure | None:
-    """Return what `pack` was given."""
-    return None if data is None else Failure.from_data(msgpack.unpackb(data))
+    """Return what `pack` was given, or a failure that says that it is damaged: one row is never that of others."""
+    if data is None:
+        return None
+    try:
+        return Failure.from_data(msgpack.unpackb(data))
+    except Exception:  # noqa: BLE001  # msgpack raises what it likes of damaged bytes
+        return broken()
+
+
+def broken() -> Failure:
+    """Return the failure of a job whose row is damaged."""
+    return Failure.from_exception(DecodeError("the job's row in the queue file is broken"), Reason.UNDECODABLE)
 
 
 def end(tx: Tx, n: int, state: int, *, failure: Failure | None = None) -> None:
@@ -152,7 +165,7 @@ def _last_end(tx: Tx) -> int:
 def _settle(tx: Tx, endings: list[Ending]) -> list[Ending]:
     """Do what follows from ends; return the jobs that end because of them."""
     tx.ended += len(endings)
-    tx.ears.update(one.ear for one in endings if one.ear)
+    tx.ears.update(one.ear for one in endings if type(one.ear) is int)
     if tx.execute("SELECT EXISTS (SELECT 1 FROM wishes)").fetchone()[0]:
         tx.executemany("DELETE FROM wishes WHERE n = ?", [(one.n,) for one in endings])
     if not tx.execute("SELECT EXISTS (SELECT 1 FROM needs)").fetchone()[0]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from executors.sqlite.ends import VISIBLE, unpack
-from executors.sqlite.schema import FAILED, RUNNING, STATES, code_of
+from executors.sqlite.ends import VISIBLE, broken, unpack
+from executors.sqlite.schema import FAILED, QUEUED, RUNNING, STATES, code_of
+from taskq.states import State
 from taskq.store import JobRecord, QueueRecord, WorkerRecord
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Iterator, Sequence
 
-    from taskq.states import State
-
-__all__ = ["chunks", "get_jobs", "list_jobs", "list_queues", "list_workers", "listed", "read_log"]
+__all__ = ["chunks", "fits", "get_jobs", "list_jobs", "list_queues", "list_workers", "listed", "read_log"]
 
 #: Values of one statement; SQLite takes 32,766, older ones 999.
 CHUNK = 500
@@ -76,6 +75,33 @@ def _few(connection: sqlite3.Connection, among: str) -> bool:
 
 
 def _record(row: tuple[Any, ...]) -> JobRecord:
+    """Return the record of a row; of a damaged one what can be said of it."""
+    try:
+        return _whole(row)
+    except (TypeError, ValueError, AttributeError, KeyError):
+        return _rest_of(row)
+
+
+def fits(value: object, kind: type) -> bool:
+    """Tell whether a column holds what its kind says, or nothing: SQLite itself takes anything."""
+    return value is None or type(value) is kind
+
+
+def _rest_of(row: tuple[Any, ...]) -> JobRecord:
+    job_id, state, queue, rank, task, *_ = row
+    return JobRecord(
+        id=job_id,
+        task=str(task),
+        state=STATES.get(state, State.FAILED),
+        queue=str(queue),
+        priority=-rank if type(rank) is int else 0,
+        submitted_at=0.0,
+        failure=broken() if state not in STATES or state == FAILED else None,
+        refusal=broken() if state in STATES and state < RUNNING else None,
+    )
+
+
+def _whole(row: tuple[Any, ...]) -> JobRecord:
     (
         job_id,
         state,
@@ -100,6 +126,13 @@ def _record(row: tuple[Any, ...]) -> JobRecord:
         failure,
         *payload,
     ) = row
+    if set(map(type, (submitted, due, started, ended, expires))) - {float, type(None)} or type(submitted) is not float:
+        raise ValueError("a moment is none")
+    texts = (label, key, worker)
+    if {type(attempts), type(crashes), type(retries)} != {int} or not all(fits(text, str) for text in texts):
+        raise ValueError("a count or a text is none")
+    if not all(fits(data, bytes) for data in (meta, *payload)) or not (fits(done, int) and fits(total, int)):
+        raise ValueError("a payload or its progress is none")
     return JobRecord(
         id=job_id,
         task=task,
@@ -133,8 +166,8 @@ def list_queues(connection: sqlite3.Connection) -> list[QueueRecord]:
     oldest: dict[str, int] = {}
     query = "SELECT state, queue, count(*), min(n) FROM jobs INDEXED BY jobs_line GROUP BY state, queue"
     for code, queue, count, first in connection.execute(query).fetchall():
-        counts.setdefault(queue, {})[STATES[code]] = count
-        if STATES[code] == "queued":
+        counts.setdefault(queue, {})[STATES.get(code, State.FAILED)] = count
+        if code == QUEUED:
             oldest[queue] = first
     paused = {row[0] for row in connection.execute("SELECT queue FROM paused")}
     served = connection.execute("SELECT queues FROM workers").fetchall()

@@ -13,6 +13,7 @@ from collections import deque
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
+from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from executors.pool.jobs import DEFAULTS
@@ -42,6 +43,10 @@ log = get_logger("taskq.worker")
 #: Unknown tasks that are told by name at the most.
 _UNKNOWN_MAX: Final = 1_000
 
+#: Seconds for which jobs of a task are refused unseen after a child has refused one: thousands of them may stand before
+#: others. Then the next one is tried, since what runs in a child may make tasks known to it.
+_UNSEEN: Final = 1.0
+
 #: What jobs of stock RQ say of crashes.
 NO_OPTIONS: Final = JobOptions()
 
@@ -61,6 +66,8 @@ class Desk:
         self._careful: deque[tuple[Claim, list[Errand]]] = deque()
         self._alone = ""
         self._unknown: set[str] = set()
+        #: Until when jobs of a task are refused unseen, and why.
+        self._refused: dict[str, tuple[float, Failure]] = {}
         self._hands = hands
         self._room = room
 
@@ -70,10 +77,15 @@ class Desk:
         """Have claimed jobs run; return the verdicts on those that cannot."""
         errands: list[Errand] = []
         refusals: list[Verdict] = []
+        unseen = 0
         for claim in claims:
             if claim.id in self.held:  # it was lost to a lapse of ours, and came back
                 self.forget([claim.id])
             try:
+                if self._refused and (known := self._known_refusal(claim)) is not None:
+                    refusals.append(refused(claim, known))
+                    unseen += 1
+                    continue
                 mine: list[Errand] = []
                 limit = self._accept(claim, mine)
                 if ends_by_a_crash(claim.crashes, limit):
@@ -84,8 +96,20 @@ class Desk:
                 refusals.append(self._refuse(claim, error))
         self.begun += len(claims) - len(refusals)
         self._room.observe(errands)
+        self._room.passes = 0 < unseen == len(claims)
         self._hands.start(errands)
         return refusals
+
+    def _known_refusal(self, claim: Claim) -> Failure | None:
+        """Return why a child would refuse a job, where it has just refused another one of its task."""
+        if claim.foreign is not None:
+            return None
+        task = head(claim.envelope).task
+        until, failure = self._refused.get(task, (0.0, None))
+        if until <= monotonic():
+            self._refused.pop(task, None)
+            return None
+        return failure
 
     def _put_off(self, claim: Claim, errands: list[Errand]) -> None:
         self._careful.append((claim, errands))
@@ -215,9 +239,15 @@ class Desk:
             self.begun -= 1
         elif state is State.FAILED:
             self.failed += 1
+        if verdict.refused and errand.claim.foreign is None:
+            self._remember_refusal(errand.task, verdict.failure)
         if not verdict.refused or self._is_news(errand.task):
             _tell(errand, verdict)
         return verdict
+
+    def _remember_refusal(self, task: str, failure: Failure | None) -> None:
+        if failure is not None and len(self._refused) < _UNKNOWN_MAX:
+            self._refused[task] = (monotonic() + _UNSEEN, failure)
 
     def _is_news(self, task: str) -> bool:
         """Tell whether this is the first job of an unknown task: there may be thousands, each again and again."""

@@ -55,6 +55,9 @@ _EMPTY_RESTS, _EMPTY_PAUSE = 2, 0.02
 #: Seconds without a turn after which the loop counts as stuck: far above any duty or time limit in it.
 _STUCK: Final = 30.0
 
+#: Seconds for which a burst that runs nothing waits for a store that is away: it may be gone for good.
+_AWAY: Final = 30.0
+
 #: How a run ends; the exit codes of `taskq worker`.
 CLEAN, FORCED, BACKEND = 0, 1, 3
 
@@ -288,6 +291,9 @@ class Loop:
                 self.desk.recall()
 
     def _is_over(self) -> bool:
+        if self._burst is not None and not self.closing and not self.desk.held and self.link.away_for > _AWAY:
+            log.error("backend_gone", away_s=round(self.link.away_for, 1), outcomes_waiting=len(self.link.pending))
+            self.closing, self._give_up_at = True, monotonic()
         if not self.closing:
             return False
         if not self.desk.held and not self.link.pending and not self.hands.ended:

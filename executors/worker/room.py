@@ -21,6 +21,8 @@ __all__ = ["Room"]
 _AHEAD_NS: Final = 150_000_000.0
 #: Jobs that one exchange takes at the most: bounds how long it keeps the store busy.
 _CLAIM_MAX: Final = 500
+#: Jobs that one exchange takes while all that it brings is refused unseen: thousands may stand before one that can run.
+_PASSING: Final = 300
 #: Jobs held at the most: bounds what a worker's death makes run again.
 _HELD_MAX: Final = 2_000
 #: Weight of the newest claims in the mean of what a job costs.
@@ -33,6 +35,8 @@ class Room:
     def __init__(self, processes: int) -> None:
         self._processes = processes
         self._mean_ns = UNKNOWN_NS
+        #: Whether all that was claimed last was refused unseen.
+        self.passes = False
 
     def observe(self, errands: Sequence[Errand]) -> None:
         """Take note of what the jobs taken last are thought to cost."""
@@ -44,6 +48,8 @@ class Room:
         """Return how many jobs to take, when `held` are in hand that are thought to take `ahead_ns` together."""
         free_ns = self._processes * _AHEAD_NS - ahead_ns
         by_time = int(-(-free_ns // self._mean_ns)) if free_ns > 0 else 0
+        if self.passes and by_time > 0:
+            by_time = max(by_time, _PASSING)
         return max(0, min(max(by_time, self._processes - held), _CLAIM_MAX, _HELD_MAX - held))
 
     def has_plenty(self, ahead_ns: float, seconds: float) -> bool:

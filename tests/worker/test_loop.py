@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from executors.worker.desk import Desk
 from taskq.errors import BackendUnavailable, ConfigError
 from taskq.job import JobOptions
 from taskq.states import Reason, State
@@ -188,6 +189,39 @@ def test_task_that_raises_such_an_error_itself(store: StoreDouble, serve: Serve)
     assert serve(burst=True).wait() == 0
     assert [store.state(job_id) for job_id in ids] == [State.FAILED] * 4
     assert {store.last(job_id).failure.reason for job_id in ids} == {Reason.ERROR}  # type: ignore[union-attr]
+
+
+def test_burst_whose_store_stays_away(
+    store: StoreDouble, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A burst ends with 3 when its store does not come back: nobody would ever learn that it waits."""
+    monkeypatch.setattr("executors.worker.loop._AWAY", 0.2)
+    ledger, gate = tmp_path / "ledger", tmp_path / "gate"
+    store.call(f"{SAMPLE}:hold", str(ledger), str(gate), "began")
+    running = serve(burst=True)
+    eventually(ledger.exists, "the job to begin")
+    store.away = True
+    gate.touch()
+    assert running.wait() == 3
+
+
+def test_thousands_of_an_unknown_task(store: StoreDouble, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of jobs that cannot run here are passed over without asking a child about each: what is behind runs."""
+    asked: list[str] = []
+    plain = Desk._accept
+
+    def accept(desk: Desk, claim: Claim, errands: list[Errand]) -> int:
+        asked.append(claim.id)
+        return plain(desk, claim, errands)
+
+    monkeypatch.setattr(Desk, "_accept", accept)
+    for _ in range(5000):
+        store.call("tests.sample_tasks:square", 2)
+    good = store.call(f"{SAMPLE}:quiet", 1)
+    running = serve(processes=1)
+    eventually(lambda: store.state(good) is State.SUCCEEDED, "the good one to run")
+    assert len(asked) < 2500
+    assert running.stop() == 0
 
 
 def test_unknown_task_fails_in_the_end(store: StoreDouble, serve: Serve) -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from taskq.store import Order
+    from executors.worker.errand import Errand
+    from taskq.store import Claim, Order
     from tests.ledger import Ledger
     from tests.worker.double import StoreDouble
 

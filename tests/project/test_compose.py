@@ -6,6 +6,7 @@ carries. No container is started here: that takes a Docker daemon, and a registr
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -18,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
+import redis
 from ruamel.yaml import YAML
 
 from taskq.cli.app import cli
 from taskq.durations import parse_duration
 from tests.project.commands import ROOT, run
+from tests.redis_server import free_port
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,14 +87,17 @@ def test_schema_refuses_what_compose_does_not_know(tmp_path: Path) -> None:
 def test_services_are_what_a_newcomer_needs() -> None:
     """Redis keeps what it is told and says when it is ready; workers wait for it, and the demo for workers."""
     redis, worker, submit = (services()[name] for name in ("redis", "worker", "submit"))
-    assert "--appendonly" in redis["command"]
+    assert "--appendonly yes" in redis["command"][-1]
     assert redis["healthcheck"]["test"] == ["CMD", "redis-cli", "ping"]
     assert worker["depends_on"]["redis"]["condition"] == "service_healthy"
     assert worker["deploy"]["replicas"] > 1
     assert submit["depends_on"]["worker"]["condition"] == "service_healthy"
     assert submit["restart"] == "no"
     for service in (worker, submit):
-        assert service["environment"]["TASKQ_URL"] == "redis://redis:6379/0"
+        assert service["environment"]["TASKQ_URL"] == f"redis://:{redis['environment']['REDISCLI_AUTH']}@redis:6379/0"
+    for service in (redis, worker, submit):
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
 
 
 def test_compose_commands_are_of_the_real_command_line() -> None:
@@ -169,6 +176,41 @@ def test_services_work_together_without_docker(redis_server: RedisServer, tmp_pa
 
 
 # --- the systemd unit
+
+
+def test_unit_bounds_what_jobs_take() -> None:
+    """Processes and memory of the unit have a limit, and its system calls are those of a service."""
+    settings = unit()
+    assert int(settings["TasksMax"]) > 0
+    assert settings["MemoryMax"]
+    assert settings["SystemCallFilter"] == "@system-service"
+
+
+def test_redis_of_the_compose_file_wants_its_password(tmp_path: Path) -> None:
+    """The very command of the service, run here, refuses who has no password and lets in who has it."""
+    shell, flag, text = services()["redis"]["command"]
+    port = free_port()
+    line = f"{text.replace('$$', '$')} --port {port} --bind 127.0.0.1 --dir {tmp_path} --save ''"
+    environment = {**os.environ, "REDISCLI_AUTH": "a b"}
+    with subprocess.Popen([shell, flag, line], env=environment, stdout=subprocess.DEVNULL) as server:
+        try:
+            client: Any = redis.Redis(port=port, password="a b")
+            eventually(lambda: _answers(client), "redis-server to answer")
+            stranger: Any = redis.Redis(port=port)
+            with pytest.raises(redis.AuthenticationError):
+                stranger.ping()
+            stranger.close()
+            with contextlib.suppress(redis.ConnectionError):
+                client.shutdown(nosave=True)
+            client.close()
+        finally:
+            server.terminate()
+
+
+def _answers(client: Any) -> bool:
+    with contextlib.suppress(redis.ConnectionError):
+        return bool(client.ping())
+    return False
 
 
 def test_unit_starts_a_real_command() -> None:

@@ -34,7 +34,7 @@ STOCK = os.environ.get("RQ_SUITE_WORKER") == "stock"
 CALLED = Path(os.environ["RQ_SUITE_CALLED"])
 
 #: Seconds that a burst may take.
-LIMIT = 50
+LIMIT = 100
 
 #: Seconds that a worker may take to listen.
 START = 30

@@ -114,7 +114,7 @@ def run(folder: Path, port: int, worker: str, names: list[str] | None = None) ->
         "-c",
         os.devnull,
     ]
-    command += ["--rootdir", str(source), f"--junitxml={results}", "-o", "junit_family=xunit1", "--timeout=120"]
+    command += ["--rootdir", str(source), f"--junitxml={results}", "-o", "junit_family=xunit1", "--timeout=240"]
     subprocess.run([*command, *(names or ["tests"])], cwd=source, env=environment, check=False)
     return {_name(case): _outcome(case) for case in ET.parse(results).iter("testcase")}  # noqa: S314  # pytest's own
 

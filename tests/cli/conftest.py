@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from taskq.connect import open_store
 from tests.cli.command import Command, new_project, taskq
 from tests.cli.far_queue import Queue
 from tests.redis_server import RedisServer
@@ -34,7 +35,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 def url(request: pytest.FixtureRequest, project: Path) -> str:
     """Give the URL of an empty store of each kind."""
     if request.param == "sqlite":
-        return f"sqlite://{project}/queue.db"
+        return empty_file(project)
     server: RedisServer = request.getfixturevalue("redis")
     return server.fresh_url()
 
@@ -48,7 +49,14 @@ def queue(project: Path, url: str) -> Queue:
 @pytest.fixture
 def file_queue(project: Path) -> Queue:
     """Give an empty queue file, to run commands on: for what does not depend on the store."""
-    return Queue(project, f"sqlite://{project}/queue.db")
+    return Queue(project, empty_file(project))
+
+
+def empty_file(project: Path) -> str:
+    """Make an empty queue file, as commands that look or change something want one; return its URL."""
+    url = f"sqlite://{project}/queue.db"
+    open_store(url).close()
+    return url
 
 
 @pytest.fixture

@@ -222,15 +222,24 @@ class InputReader:
 
     def _hand_on(self, stream: Destination, *, soon: bool) -> None:
         with stream.handing_on:
-            with self._lock:
-                items = [self._stock.popleft() for _ in range(len(self._stock))]
-                self._taken += len(items)
+            items = self._take_stock()
             if stream.is_over:
                 return
             if items:
                 stream.hand_on(items, soon=soon)
             elif soon:
                 stream.send_on()
+
+    def _take_stock(self) -> list[Any]:
+        stock = self._stock
+        with self._lock:
+            if current_thread() is self._thread:  # nobody else appends to it
+                items = list(stock)
+                stock.clear()
+            else:
+                items = [stock.popleft() for _ in range(len(stock))]
+            self._taken += len(items)
+        return items
 
     def _send_rest(self, stream: Destination) -> None:
         with stream.handing_on:

@@ -69,7 +69,7 @@ def work_off(hands: Hands, garbage: Garbage, wanted: str) -> None:
     raise AssertionError("the good job was not reached")
 
 
-@counts(6_000, 400_000)
+@counts(6_000, 650_000)
 def test_fields(store: RQStore, join: Callable[..., Hands], client: Any, garbage: Garbage, total: int) -> None:
     """Garbage in a field of a job costs that job at most: workers and all that reads go on."""
     hands = join()
@@ -176,7 +176,7 @@ def test_kinds(store: RQStore, join: Callable[..., Hands], client: Any, name: st
     late.close()
 
 
-@counts(3_000, 100_000)
+@counts(8_500, 100_000)
 def test_messages(store: RQStore, join: Callable[..., Hands], client: Any, garbage: Garbage, total: int) -> None:
     """Garbage on every channel of a worker is passed over: it hears, and runs the job behind it."""
     hands = join()

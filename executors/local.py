@@ -89,29 +89,13 @@ class LocalExecutor(Executor):
     # -- Executor
 
     def submit(
-        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: JobOptions | None
+        self,
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: JobOptions | None,
+        ready: list[_Prepared] | None = None,
     ) -> Job[Any]:
-        return self._start(*self._prepared(fn, args, kwargs, options))
-
-    def submit_many(
-        self, fn: Callable[..., Any], calls: Iterable[Sequence[Any]], options: JobOptions | None
-    ) -> list[Job[Any]]:
-        ready = [self._prepared(fn, args, {}, options) for args in calls]
-        jobs: list[Job[Any]] = []
-        try:
-            for job, chosen, begin in ready:
-                jobs.append(self._start(job, chosen, begin))  # kept on error
-        except BaseException:
-            # A job that stood there already is none of these, though it was the answer.
-            begun = [job for job, *_ in ready[: len(jobs) + 1]]
-            self._dispatcher.ask(lambda: self._withdraw(begun), None)
-            raise
-        return jobs
-
-    def _prepared(
-        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: JobOptions | None
-    ) -> _Prepared:
-        """Return a job that nobody knows yet, with its options and what begins it."""
         if not self._crew.accepting:
             raise self._refusal()
         try:
@@ -124,25 +108,56 @@ class LocalExecutor(Executor):
         if len(args) == 1 and type(args[0]) is bytes and not kwargs and options.job_id is None:
             job = LocalJob(self, function, number, args[0])
             job.lone = values.RAW
-            return job, options, lambda: self._enqueue(job)
+            return self._admit(job, options, lambda: self._enqueue(job), ready)
         try:
             payload = values.pack_call(number, args, kwargs, strict=self._strict)
         except (values.JobInside, EncodeError):
-            needed = jobs_in((args, kwargs))
-            if not needed:
+            if not (needed := jobs_in((args, kwargs))):
                 raise
             job = LocalJob(self, function, number, b"")
-            return job, options, lambda: self._wait_for(job, needed, args, kwargs)
+            return self._admit(job, options, lambda: self._wait_for(job, needed, args, kwargs), ready)
         if isinstance(payload, bytes):
             job = LocalJob(self, function, number, payload)
         else:
             job = LocalJob(self, function, number, b"")
             job.load(payload)
         if options is DEFAULTS:
-            return job, options, None
+            if ready is None:
+                self._dispatcher.submit(job)
+            else:
+                ready.append((job, options, None))
+            return job
+        return self._admit_named(job, options, args, kwargs, ready)
+
+    def _admit_named(
+        self,
+        job: LocalJob,
+        options: JobOptions,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        ready: list[_Prepared] | None,
+    ) -> LocalJob:
+        """Do as `_admit`; a job with an id of its own has it for its number."""
         if options.job_id is not None:
             job.load(values.pack_call(options.job_id, args, kwargs, strict=self._strict))
-        return job, options, lambda: self._enqueue(job)
+        return self._admit(job, options, lambda: self._enqueue(job), ready)
+
+    def submit_many(
+        self, fn: Callable[..., Any], calls: Iterable[Sequence[Any]], options: JobOptions | None
+    ) -> list[Job[Any]]:
+        ready: list[_Prepared] = []
+        for args in calls:
+            self.submit(fn, args, {}, options, ready)
+        jobs: list[Job[Any]] = []
+        try:
+            for job, chosen, begin in ready:
+                jobs.append(self._start(job, chosen, begin))  # kept on error
+        except BaseException:
+            # A job that stood there already is none of these, though it was the answer.
+            begun = [job for job, *_ in ready[: len(jobs) + 1]]
+            self._dispatcher.ask(lambda: self._withdraw(begun), None)
+            raise
+        return jobs
 
     def _start(self, job: LocalJob, options: JobOptions, begin: Callable[[], None] | None) -> LocalJob:
         """Begin a job that was prepared; return it, or the one that has its key or id already."""
@@ -275,9 +290,17 @@ class LocalExecutor(Executor):
             bound=bool(args or kwargs),
         )
 
-    def _admit(self, job: LocalJob, options: JobOptions, begin: Callable[[], None]) -> LocalJob:
-        """Give a job its options and begin it, unless one with the same key or id is there: then that one is it."""
+    def _admit(
+        self, job: LocalJob, options: JobOptions, begin: Callable[[], None], ready: list[_Prepared] | None = None
+    ) -> LocalJob:
+        """Give a job its options and begin it, unless one with the same key or id is there: then that one is it.
+
+        Where there is a list of what is `ready`, it is put there instead.
+        """
         job.options = options
+        if ready is not None:
+            ready.append((job, options, begin))
+            return job
         try:
             return self._begin(job, options, begin)
         except BaseException:

@@ -16,6 +16,7 @@ from taskq.errors import UnknownTask
 __all__ = [
     "add",
     "boom",
+    "cancel_and_free_dependents",
     "cancel_myself",
     "die",
     "give",
@@ -137,6 +138,14 @@ def cancel_myself() -> str:
     """Have the running job cancelled by RQ's client."""
     job: Any = get_current_job()
     job.cancel()
+    return "ran on"
+
+
+def cancel_and_free_dependents(key: str = "free") -> str:
+    """Have the running job cancelled by RQ's client, once something is in a list, and what waits for it queued."""
+    job: Any = get_current_job()
+    job.connection.blpop(key, timeout=60)
+    job.cancel(enqueue_dependents=True)
     return "ran on"
 
 

@@ -12,7 +12,7 @@ import pytest
 from rq import Callback, Queue, Retry, Webhook
 from rq.command import send_kill_horse_command
 from rq.group import Group
-from rq.job import JobStatus
+from rq.job import Dependency, JobStatus
 from rq.serializers import DefaultSerializer, JSONSerializer
 
 from tests.rq.test_taking_over import STOCK, ended, noted
@@ -107,6 +107,27 @@ def test_cancelled_while_it_runs(worker: WorkerProcess, client: Any) -> None:
         assert client.ttl(one.key) > 0
         assert not client.keys(f"rq:exec*{one.id}*")
     assert "fenced" not in worker.log()
+
+
+def test_what_waits_for_a_cancelled_job(worker: WorkerProcess, client: Any) -> None:
+    """What waits for a job that RQ's client cancels while it runs stays deferred, unless that frees it."""
+    queue = Queue("default", connection=client)
+    kept, freeing = queue.enqueue(F + "run_until", "go"), queue.enqueue(F + "cancel_and_free_dependents")
+    needs = [Dependency([kept], allow_failure=allowed) for allowed in (False, True)]
+    waiting = [queue.enqueue(F + "add", 1, 2, depends_on=need) for need in needs]
+    behind = queue.enqueue(F + "add", 1, 2, depends_on=waiting[0])
+    freed = queue.enqueue(F + "add", 1, 2, depends_on=freeing)
+    eventually(lambda: noted(client), "the job to begin")
+    kept.cancel()
+    client.rpush("go", 1)
+    client.rpush("free", 1)
+    eventually(lambda: ended(kept) and ended(freed), "the jobs to end")
+    after = queue.enqueue(F + "add", 1, 2)
+    eventually(lambda: ended(after), "a later job to end")
+    assert kept.get_status() == JobStatus.FINISHED
+    assert {job.get_status() for job in (*waiting, behind)} == {JobStatus.DEFERRED}
+    assert client.smembers(kept.dependents_key) == {job.id.encode() for job in waiting}
+    assert worker.is_running
 
 
 def test_webhooks_of_failed_jobs(worker: WorkerProcess, client: Any, hooks: tuple[str, Callable[[], str]]) -> None:

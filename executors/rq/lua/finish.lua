@@ -16,7 +16,7 @@ end
 
 -- The fence: only who is still in the wip registry counts. Removing comes first: it is allowed at the limit of memory,
 -- and what follows a write is too.
-local by_queue, late, mine = {}, {}, {}
+local by_queue, late, mine, ran_on = {}, {}, {}, {}
 for i, v in ipairs(verdicts) do
   local queue = by_queue[v[3]]
   if queue == nil then queue = {{}, {}} by_queue[v[3]] = queue end
@@ -34,7 +34,8 @@ for queue, entries in pairs(by_queue) do
   local held = {}
   for n, score in ipairs(scores) do
     local i, composite = entries[2][n], entries[1][n]
-    if score or runs_on(verdicts[i], composite) then
+    if not score then ran_on[i] = runs_on(verdicts[i], composite) end
+    if score or ran_on[i] then
       held[#held + 1] = composite
       mine[i] = true
       members[#members + 1] = composite
@@ -194,6 +195,7 @@ for i, v in ipairs(verdicts) do
       -- it waits again
     elseif kind == 's' then
       counted.s = counted.s + 1
+      if ran_on[i] then pcall(release, id) end -- as in stock RQ, those that wait for it see it as cancelled, and stay
       try('HSET', job, F_status, S_FINISHED, F_ended_at, iso, F_last_heartbeat, iso)
       if ttl == 0 and foreign == 0 and call('EXISTS', job .. ':dependents') == 1 then
         ttl = 3600 -- those that wait for it still have to read its result
@@ -223,6 +225,7 @@ for i, v in ipairs(verdicts) do
     end
     if not goes_on then
       ended[#ended + 1] = v
+      v.stays = kind == 's' and ran_on[i]
       names[#names + 1] = job .. ':dependents'
       names[#names + 1] = K_EARS .. id
       names[#names + 1] = K_LOG .. id
@@ -243,7 +246,7 @@ for _, v in ipairs(ended) do
   local ttl = v[5]
   if extras then
     tell_more(v[1], v[4], v[7], v[8])
-    release(v[1])
+    if not v.stays then release(v[1]) end
   end
   if ttl == 0 then
     call('ZREM', K_FAILED .. v[3], v[1])

@@ -13,7 +13,7 @@ from executors.rq.foreign import _restored, _rq_job
 from executors.rq.record import envelope_of, read_news
 from taskq.errors import BackendUnavailable, DecodeError
 from taskq.states import Reason, State
-from tests.rq.hands import new_job
+from tests.rq.hands import again, new_job, succeeded
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -125,3 +125,60 @@ def test_key_of_another_kind(store: RQStore, join: Callable[..., Hands], client:
     store.put([new_job(job_id="late")])
     claims = [claim.id for _ in range(2) for claim in hands.take()]  # the first is the one that failed, once more
     assert claims == (["late"] if key == "rq:queue:default" else ["early", "late"])
+
+
+#: Jobs whose ids may stand in a queue's list many times, and what their records say then; None: there is none.
+REPEATED: dict[str, dict[str, str] | None] = {
+    "running": {"status": "started"},
+    "finished": {"status": "finished"},
+    "failed": {"status": "failed"},
+    "cancelled": {"status": "canceled"},
+    "gone": None,
+}
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+@pytest.mark.parametrize("fields", REPEATED.values(), ids=REPEATED)
+def test_repeated_ids(
+    store: RQStore, join: Callable[..., Hands], client: Any, fields: dict[str, str] | None, refuses: bool
+) -> None:
+    """Ids of jobs that run or have ended are dropped from a list, some thousands a claim, and what is behind is run."""
+    store.put([new_job(job_id="bad")])
+    first, second = join("w1"), join("w2")
+    claim = first.take()[0]
+    if fields is None:
+        client.delete("rq:job:bad")
+    elif fields != REPEATED["running"]:
+        first.tell(succeeded(claim))
+        client.hset("rq:job:bad", mapping=fields)
+    repeated = 10_000
+    client.lpush("rq:queue:default", *["bad"] * repeated)
+    store.put([new_job(job_id="good")])
+    second.membership._outbox.has_refused = refuses  # then it looks at each entry before it takes it
+    left = repeated + 1
+    while not (claims := second.take(1)):
+        before, left = left, client.llen("rq:queue:default")
+        assert 1_000 <= before - left <= 4_000
+        assert not second.membership._watch.is_quiet
+    assert left <= 4_000
+    assert [claim.id for claim in claims] == ["good"]
+    assert client.zcard("rq:wip:default") == (2 if fields in (None, REPEATED["running"]) else 1)
+
+
+def test_id_repeated_while_queued(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """A job whose id stands in the list several times is started once, and may be queued again after that."""
+    store.put([new_job(job_id="twice"), new_job(job_id="good")])
+    client.lpush("rq:queue:default", *["twice"] * 50)
+    hands = join()
+    claims = hands.take()
+    assert [claim.id for claim in claims] == ["twice", "good"]
+    client.lpush("rq:queue:default", "twice")
+    assert not hands.tell(again(claims[0]), succeeded(claims[1])).fenced
+    assert [claim.id for claim in hands.take()] == ["twice"]
+
+
+def test_said_to_run_by_nobody(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """A queued job that is said to run while no execution of it is there is run: nobody else would ever do it."""
+    store.put([new_job(job_id="stray")])
+    client.hset("rq:job:stray", "status", "started")
+    assert join().run() == ["stray"]

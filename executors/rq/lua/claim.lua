@@ -79,11 +79,19 @@ local function start(id, queue, f)
   jobs[#jobs + 1] = answer(id, token, queue, f)
 end
 
--- Start this job unless it is broken or has expired. Returns whether it must wait until this worker holds nothing.
+-- Whether a job runs already or has ended: its id stands in the list once more. One that says that it runs while there is
+-- no execution of it is taken: nobody else would ever run it.
+local ENDED = {[S_FINISHED] = true, [S_FAILED] = true, [S_STOPPED] = true, [S_CANCELED] = true}
+local function is_repeated(id, status)
+  return ENDED[status] or (status == S_STARTED and call('EXISTS', K_EXECUTIONS .. id) == 1)
+end
+
+-- Start this job unless it was taken before, is broken or has expired. Returns whether it must wait until this worker
+-- holds nothing.
 local alone, waits = false, false
 local function take(id, queue)
   local f = fields_of(id)
-  if f.err then return end
+  if f.err or is_repeated(id, f[7]) then return end
   if not f[1] then
     if call('EXISTS', K_JOB .. id) == 1 then
       call('HSET', K_JOB .. id, F_origin, queue)
@@ -117,8 +125,12 @@ local function take_or_fail(id, queue)
   redis.pcall('EXPIRE', K_JOB .. id, 604800)
 end
 
+-- Entries that start nothing are dropped, at most about so many in one claim: Redis serves nobody else meanwhile
+local DROPS, dropped = 2000, 0
+
 -- Take popped jobs in their order; those that this worker may not take now go back to the front
 local function take_all(ids, queue)
+  local before = #jobs
   for n, id in ipairs(ids) do
     take_or_fail(id, queue)
     if waits or alone then
@@ -133,6 +145,7 @@ local function take_all(ids, queue)
       return
     end
   end
+  dropped = dropped + #ids - (#jobs - before)
 end
 
 local function enter(queue)
@@ -148,7 +161,7 @@ local LOOKS = 5000
 -- Take jobs of a queue, passing over those that are left to others; returns whether only such are there
 local function take_between(queue)
   local list, at = K_QUEUE .. queue, 0
-  while want > #jobs and at < LOOKS and not (waits or alone) do
+  while want > #jobs and at < LOOKS and dropped < DROPS and not (waits or alone) do
     local ids, mine, room = call('LRANGE', list, at, at + 499), {}, want - #jobs
     if #ids == 0 then return at > 0 end
     for _, id in ipairs(ids) do
@@ -187,7 +200,7 @@ else
     call('ZCARD', K_WIP .. queue) -- a key of another kind must be found before anything is popped
     if has_bands(queue) then call('ZCARD', K_PRIORITIES .. queue) end
     if nonce ~= '' and paused[i] == 0 and want > #jobs and take_between(queue) then paused[i] = 2 end
-    while want > #jobs and paused[i] == 0 and nonce == '' do
+    while want > #jobs and paused[i] == 0 and nonce == '' and dropped < DROPS do
       local ids = call('LPOP', K_QUEUE .. queue, math.min(want - #jobs, 500))
       if not ids then break end
       if has_bands(queue) then call('ZREM', K_PRIORITIES .. queue, unpack(ids)) end
@@ -200,13 +213,15 @@ else
     if first and paused[i] ~= 1 and (next_due == '' or tonumber(first) < tonumber(next_due)) then next_due = first end
   end
 end
+if dropped >= DROPS then next_due = stamp end -- there may be more behind them: it asks again at once
 if #jobs > 0 then
   call('EXPIRE', executions, T_ALIVE + 60)
   call('HSET', wkey, F_state, 'busy')
 elseif state == 'suspended' and paused[1] ~= 3 then
   call('HSET', wkey, F_state, 'idle')
 end
-if parking ~= 0 and not handed and not alone and not waits and #jobs < math.min(want, parking[3]) then
+local emptied = not (alone or waits) and dropped < DROPS
+if parking ~= 0 and not handed and emptied and #jobs < math.min(want, parking[3]) then
   park(worker, parking[1], parking[2], queues)
   parked = true
 elseif parked then

@@ -2,12 +2,12 @@
 local alive, alive_more, ttl, ttl_more = at(T_ALIVE), at(T_ALIVE + 60), tostring(T_ALIVE), tostring(T_ALIVE + 60)
 
 local function fields_of(id)
-  return redis.pcall('HMGET', K_JOB .. id, F_data, F_task, F_result_ttl, F_failure_ttl, F_reply, F_rare)
+  return redis.pcall('HMGET', K_JOB .. id, F_data, F_task, F_result_ttl, F_failure_ttl, F_reply, F_rare, F_status)
 end
 
 -- What a worker is told of a job of ours; `rare`: what few jobs have, or 0
 local function entry_of(id, token, queue, f, rare)
-  f[6] = rare
+  f[6], f[7] = rare, nil
   for i = 3, 5 do f[i] = f[i] or '' end
   return {id, token, queue, f}
 end

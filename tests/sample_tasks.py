@@ -201,6 +201,22 @@ def note_and_nap(ledger: str, item: object, seconds: float) -> Any:
     return item
 
 
+def note_of(arguments: tuple[str, int, float]) -> int:
+    """Do as `note_and_nap`, of one argument."""
+    note_and_nap(*arguments)
+    return arguments[1]
+
+
+def fail_at_multiples(number: int) -> int:
+    """Fail at multiples of seven."""
+    return fail_at(number if not number % 7 else -1, number)
+
+
+def make_set(item: int) -> set[int]:
+    """Return a small object to which a weak reference can be had, and that travels."""
+    return {item}
+
+
 def nap(seconds: float) -> float:
     """Sleep, and give back how long."""
     time.sleep(seconds)

@@ -201,9 +201,11 @@ def test_the_default_store_is_a_file_of_the_user(project: Path) -> None:
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert taskq(project, "status", job_id).code == 0
     other = f"sqlite://{project}/other.db"
-    assert taskq(project, "status", job_id, TASKQ_URL=other).code == 4
+    elsewhere = taskq(project, "status", job_id, TASKQ_URL=other)
+    assert elsewhere.code == 3
+    assert "there is no queue file" in elsewhere.err
     (project / "taskq.toml").write_text(f'url = "{other}"\n')
-    assert taskq(project, "status", job_id).code == 4
+    assert taskq(project, "status", job_id).code == 3
     assert taskq(project, "status", job_id, TASKQ_URL=f"sqlite://{file}").code == 0
 
 

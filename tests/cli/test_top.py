@@ -13,6 +13,7 @@ import pytest
 
 from tests import processes
 from tests.cli.command import Command, program, taskq
+from tests.cli.conftest import empty_file
 from tests.cli.pseudo_terminal import PseudoTerminal
 from tests.waiting import eventually
 
@@ -57,7 +58,7 @@ def watched(project: Path, url: str) -> Watched:
 @pytest.fixture
 def file(project: Path) -> Watched:
     """Give an empty queue file: for what does not depend on the store."""
-    return Watched(project, f"sqlite://{project}/queue.db")
+    return Watched(project, empty_file(project))
 
 
 def test_it_shows_what_goes_on(watched: Watched, worker: Callable[..., Command]) -> None:

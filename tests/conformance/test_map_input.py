@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.sample_tasks import fail_at, hold_item, identity, make_thing, note_and_nap, square
+from tests.sample_tasks import (
+    fail_at_multiples,
+    hold_item,
+    identity,
+    make_set,
+    make_thing,
+    note_and_nap,
+    note_of,
+    square,
+)
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
@@ -206,11 +215,6 @@ def test_threads_share_the_errors(queue: TaskQueue) -> None:
     assert sum(errors for _, errors in parts) == len(range(0, 300, 7))
 
 
-def fail_at_multiples(number: int) -> int:
-    """Fail at multiples of seven."""
-    return fail_at(number if not number % 7 else -1, number)
-
-
 # --- close
 
 
@@ -233,12 +237,6 @@ def test_close_cancels_what_has_not_started(make_queue: Callable[..., TaskQueue]
     queue.shutdown(wait=True)
     counts = ledger.counts()
     assert sum(counts[f"start {item}"] for item in range(300)) < 150
-
-
-def note_of(arguments: tuple[str, int, float]) -> int:
-    """Do as `note_and_nap`, of one argument."""
-    note_and_nap(*arguments)
-    return arguments[1]
 
 
 def test_close_wakes_who_waits(queue: TaskQueue, gate: Gate, ledger: Ledger) -> None:
@@ -285,8 +283,3 @@ def test_yielded_results_are_not_held(queue: TaskQueue, how: str) -> None:
         del thing
         gc.collect()
         assert gone() is None
-
-
-def make_set(item: int) -> set[int]:
-    """Return a small object to which a weak reference can be had, and that travels."""
-    return {item}

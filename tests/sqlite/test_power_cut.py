@@ -112,6 +112,7 @@ def _put(content: bytearray, at: int, data: bytes) -> None:
 def record(folder: Path) -> list[Call]:
     """Run the program; return its calls: what it did, to which file, at which byte, with which bytes."""
     calls = folder / "calls"
+    (folder / "q").mkdir(mode=0o700)
     options = ("-f", "-qq", "-y", "-xx", "-s", "2000000", "-o", str(calls))
     trace = ("-e", "trace=pwrite64,write,fdatasync,fsync,unlink,ftruncate")
     command = (str(STRACE), *options, *trace, sys.executable, "-c", SCRIPT, f"sqlite://{folder}/q/queue.db")
@@ -142,6 +143,7 @@ def look(folder: Path, disk: Disk, notes: list[str], chance: random.Random) -> s
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for name in {*disk.synced, *disk.since}:
+        (folder / name).touch(mode=0o600)
         (folder / name).write_bytes(disk.after_cut(name, chance))
     try:
         store = SQLiteStore(f"sqlite://{folder}/queue.db?durability=normal")

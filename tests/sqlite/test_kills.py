@@ -69,7 +69,7 @@ def check(folder: Path) -> str | None:
     """Look at the file that a killed program has left: whole, nothing missing, and all of it can be worked off."""
     ledger = folder / "ledger"
     lines = [line.split() for line in ledger.read_text().splitlines()] if ledger.exists() else []
-    store = SQLiteStore(f"sqlite://{folder}/queue.db?durability=normal")
+    store = SQLiteStore(f"sqlite://{folder}/q/queue.db?durability=normal")
     try:
         whole = store._file.read(lambda c: c.execute("PRAGMA integrity_check").fetchall())
         if whole != [("ok",)]:

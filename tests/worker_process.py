@@ -39,7 +39,7 @@ IMPORTS = (
     *("tests.sample_tasks", "tests.sample_errors", "tests.ledger", "tests.sample_tasks:Arithmetic.tripled"),
     *(f"builtins:{name}" for name in PYTHONS),
     *("math:factorial", "math:gcd", "math:sqrt", "_operator:add", "_operator:mul", "_operator:neg", "_operator:sub"),
-    *("time:sleep", "posix:_exit", "posix:getpid", "posix:kill"),
+    *("time:sleep", "time:time", "posix:_exit", "posix:getpid", "posix:kill"),
 )
 
 _numbers = itertools.count()

@@ -216,7 +216,7 @@ if __name__ == "__main__":
 
 
 def test_exit_from_a_job_handle(tmp_path: Path, variant: Variant) -> None:
-    """A job's SystemExit, raised by `result()`, ends the program with its code."""
+    """A job's SystemExit, raised by `result()`, ends the program with its code; from a store it is a JobFailed."""
     source = (
         HEAD
         + f"""
@@ -226,7 +226,9 @@ if __name__ == "__main__":
         queue.submit(fail, "SystemExit", 7).result(timeout=30)
 """
     )
-    run(tmp_path, source, *variant.for_script(), code=7)
+    durable = "durable" in variant.capabilities
+    script = run(tmp_path, source, *variant.for_script(), code=1 if durable else 7)
+    assert ("JobFailed: SystemExit: 7" in script.stderr) is durable
 
 
 def test_submit_at_exit(tmp_path: Path, variant: Variant) -> None:

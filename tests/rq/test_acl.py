@@ -162,9 +162,21 @@ def test_a_missing_right_is_told_by_its_name(server: RedisServer, tmp_path: Path
     """Whether the command was sent, or a script has called it: one sentence, exit code 3."""
     server.command("SCRIPT", "FLUSH")
     rule = next(line for line in (ROOT / "contrib/acl/producer.conf").read_text("utf-8").splitlines() if line[0] == "u")
-    server.command("ACL", "SETUSER", "lacking", ">pw", *rule.split()[2:], ">pw", lacks)
+    server.command("ACL", "SETUSER", "lacking", "reset", ">pw", *rule.split()[2:], ">pw", lacks)
     url = f"redis://lacking:pw@127.0.0.1:{server.port}/0"
-    said = refused(tmp_path, "submit", "--url", url, "--unchecked", "tasks:f", "--delay", "9", "--key", "x", code=3)
+    said = refused(
+        tmp_path,
+        "submit",
+        "--url",
+        url,
+        "--unchecked",
+        "tasks:f",
+        "--delay",
+        "9",
+        "--key",
+        told.lower().replace(" ", "-"),
+        code=3,
+    )
     assert f"may not run {told}:" in said
 
 

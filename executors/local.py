@@ -12,17 +12,17 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
-from executors.cpus import usable_cpus
-from executors.dependencies import failed_among, jobs_in, resolved, when_done
-from executors.pool import values
-from executors.pool.child import ChildSettings
-from executors.pool.crew import Crew
-from executors.pool.jobs import DEFAULTS, Function, LocalJob
-from executors.pool.naming import definition, target
-from executors.pool.processes import default_start_method
-from executors.register import Register
 from taskq.errors import ConfigError, EncodeError, JobNotFound, PoolBroken, QueueClosed
 from taskq.executor import LEAVING_GRACE, Executor
+from taskq.executors.cpus import usable_cpus
+from taskq.executors.dependencies import failed_among, jobs_in, resolved, when_done
+from taskq.executors.pool import values
+from taskq.executors.pool.child import ChildSettings
+from taskq.executors.pool.crew import Crew
+from taskq.executors.pool.jobs import DEFAULTS, Function, LocalJob
+from taskq.executors.pool.naming import definition, target
+from taskq.executors.pool.processes import default_start_method
+from taskq.executors.register import Register
 from taskq.job import JobOptions
 from taskq.states import State
 from taskq.tasks import name_of, options_of
@@ -30,8 +30,8 @@ from taskq.tasks import name_of, options_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from executors.pool.stream import Stream
     from taskq.executor import StreamPlan
+    from taskq.executors.pool.stream import Stream
     from taskq.future import Job
 
 __all__ = ["LocalExecutor"]
@@ -178,7 +178,7 @@ class LocalExecutor(Executor):
         for name in ("delay", "at", "expires", "key", "job_id"):
             if getattr(options, name) is not None:
                 raise ConfigError(f"{name} is for single jobs: a map over items cannot have it; use submit")
-        from executors.pool.stream import Stream  # noqa: PLC0415  # 1 ms of every start, which jobs alone do not need
+        from taskq.executors.pool.stream import Stream  # noqa: PLC0415  # 1 ms of every start, which jobs alone do not need
 
         stream = Stream(
             self._dispatcher,

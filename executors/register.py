@@ -15,7 +15,7 @@ from taskq.errors import JobExists
 from taskq.locks import CallLock
 
 if TYPE_CHECKING:
-    from executors.pool.jobs import LocalJob
+    from taskq.executors.pool.jobs import LocalJob
     from taskq.job import JobOptions
 
 __all__ = ["Register"]

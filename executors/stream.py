@@ -25,8 +25,8 @@ from queue import Empty, SimpleQueue
 from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from executors.input import InputReader
 from taskq.errors import Deadlock
+from taskq.executors.input import InputReader
 from taskq.locks import CallLock
 from taskq.progress import Progress
 

@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 __all__ = ["is_durable", "open_executor", "open_store", "open_worker", "safe_url"]
 
 #: Scheme -> "module:class" of the executors of this distribution.
-BUILT_IN = {"local": "executors.local:LocalExecutor"}
+BUILT_IN = {"local": "taskq.executors.local:LocalExecutor"}
 
 #: Scheme -> "module:class" of the stores in which durable jobs live.
 STORES = {
-    "sqlite": "executors.sqlite.store:SQLiteStore",
-    "redis": "executors.rq.store:RQStore",
-    "rediss": "executors.rq.store:RQStore",
-    "unix": "executors.rq.store:RQStore",
+    "sqlite": "taskq.executors.sqlite.store:SQLiteStore",
+    "redis": "taskq.executors.rq.store:RQStore",
+    "rediss": "taskq.executors.rq.store:RQStore",
+    "unix": "taskq.executors.rq.store:RQStore",
 }
 
 #: The executor over any of them.
-DURABLE = "executors.durable.executor:DurableExecutor"
+DURABLE = "taskq.executors.durable.executor:DurableExecutor"
 
 #: What serves a store's queues.
-WORKER = "executors.worker.daemon:Worker"
+WORKER = "taskq.executors.worker.daemon:Worker"
 
 #: Libraries of an extra: the module that may be missing -> how to install it.
 EXTRAS = dict.fromkeys(("redis", "rq"), "pip install 'redis[hiredis]>=6' 'rq>=3.0,<3.1'")

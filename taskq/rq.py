@@ -22,4 +22,4 @@ def run(envelope: bytes) -> Any:
         UnknownTask, DecodeError: it cannot be run here.
         Exception: whatever the task raises.
     """
-    return import_module("executors.rq.guest").run(envelope)
+    return import_module("taskq.executors.rq.guest").run(envelope)

@@ -17,7 +17,6 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import executors
 import taskq
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     Site = tuple[CodeType, int]
 
 #: Where calls are interrupted: our code, and what of the standard library takes locks in its own code.
-FOLDERS = tuple(f"{Path(module.__file__ or '').parent}/" for module in (taskq, executors))
+FOLDERS = (f"{Path(taskq.__file__).parent}/",)
 FILES = frozenset(str(module.__file__) for module in (concurrent.futures._base, contextlib, threading, weakref))
 
 

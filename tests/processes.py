@@ -13,7 +13,7 @@ from multiprocessing import forkserver, process, resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from executors.pool import processes as pool_processes
+from taskq.executors.pool import processes as pool_processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

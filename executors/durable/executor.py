@@ -18,16 +18,16 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from executors.dependencies import jobs_in
-from executors.durable.ear import Listener
-from executors.durable.handles import Handles
-from executors.durable.job import DurableJob, ended_of
-from executors.durable.parting import LOOK, Parting
-from executors.durable.stream import DurableStream
-from executors.durable.task import Task
 from taskq.codec import encode
 from taskq.errors import ConfigError, EncodeError, JobNotFound, QueueClosed, TaskqError
 from taskq.executor import Executor
+from taskq.executors.dependencies import jobs_in
+from taskq.executors.durable.ear import Listener
+from taskq.executors.durable.handles import Handles
+from taskq.executors.durable.job import DurableJob, ended_of
+from taskq.executors.durable.parting import LOOK, Parting
+from taskq.executors.durable.stream import DurableStream
+from taskq.executors.durable.task import Task
 from taskq.ids import new_id
 from taskq.label import label_of
 from taskq.states import TERMINAL, State

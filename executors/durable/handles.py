@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from weakref import ref
 
 if TYPE_CHECKING:
-    from executors.durable.job import DurableJob
+    from taskq.executors.durable.job import DurableJob
 
 __all__ = ["Handles"]
 

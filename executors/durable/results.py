@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from executors.dependencies import jobs_in
-from executors.stream import raisable
 from taskq.codec import decode
 from taskq.errors import DecodeError, EncodeError
+from taskq.executors.dependencies import jobs_in
+from taskq.executors.stream import raisable
 from taskq.result import Failure
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ from __future__ import annotations
 from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from executors.durable.job import failure_of
-from executors.durable.pace import Pace
-from executors.durable.results import ItemError, Raising, error_of, of_item, result_of
-from executors.stream import READ_NS, Arrival, MapResults, MapStream, released
 from taskq.chunks import ITEMS_MAX, LIST_DEPTH, read_chunk
 from taskq.codec import decode, encode
 from taskq.envelope import CHUNK, Template
 from taskq.errors import BackendUnavailable, DecodeError, EncodeError, QueueFull
 from taskq.executor import Journaled
+from taskq.executors.durable.job import failure_of
+from taskq.executors.durable.pace import Pace
+from taskq.executors.durable.results import ItemError, Raising, error_of, of_item, result_of
+from taskq.executors.stream import READ_NS, Arrival, MapResults, MapStream, released
 from taskq.ids import new_id
 from taskq.result import Failure
 from taskq.states import State
@@ -30,9 +30,9 @@ from taskq.store import Ended, NewJob
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from executors.durable.ear import Listener
-    from executors.durable.results import Results
     from taskq.executor import StreamPlan
+    from taskq.executors.durable.ear import Listener
+    from taskq.executors.durable.results import Results
     from taskq.job import JobOptions
     from taskq.store import Store
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from executors.pool.naming import target
 from taskq.envelope import CALL, Template
 from taskq.errors import TaskRefused
+from taskq.executors.pool.naming import target
 from taskq.label import parameters_of
 from taskq.names import main_module
 from taskq.tasks import name_of, options_of

@@ -7,14 +7,14 @@ from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING
 
-from executors.pool.jobs import DEFAULTS, LocalJob
-from executors.pool.pace import FRAME_BYTES
-from executors.pool.work import Calls, Chunk
+from taskq.executors.pool.jobs import DEFAULTS, LocalJob
+from taskq.executors.pool.pace import FRAME_BYTES
+from taskq.executors.pool.work import Calls, Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from executors.pool.work import Batch, Entry
+    from taskq.executors.pool.work import Batch, Entry
     from taskq.job import JobOptions
 
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from executors.pool.backlog import Backlog, Timers
-from executors.pool.outcomes import Outcomes
-from executors.pool.work import Calls, Chunk
+from taskq.executors.pool.backlog import Backlog, Timers
+from taskq.executors.pool.outcomes import Outcomes
+from taskq.executors.pool.work import Calls, Chunk
 from taskq.states import State
 
 if TYPE_CHECKING:
-    from executors.pool.jobs import LocalJob
-    from executors.pool.slot import Slot
-    from executors.pool.work import Entry
+    from taskq.executors.pool.jobs import LocalJob
+    from taskq.executors.pool.slot import Slot
+    from taskq.executors.pool.work import Entry
 
 
 class Books:

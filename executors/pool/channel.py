@@ -21,8 +21,8 @@ import signal
 import socket
 import threading
 
-from executors.pool.frames import HELLO, VERSION
-from executors.pool.page import Page, create_memory
+from taskq.executors.pool.frames import HELLO, VERSION
+from taskq.executors.pool.page import Page, create_memory
 
 #: Bytes that either direction of the socket may hold, so that a frame is one system call.
 _SOCKET_BUFFER = 512 * 1024

@@ -20,14 +20,14 @@ from contextlib import suppress
 from time import monotonic, monotonic_ns, perf_counter_ns, sleep
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from executors.pool import frames, page, values
-from executors.pool.channel import RELEASE, open_line
-from executors.pool.execution import Execution
-from executors.pool.journal import Journal
-from executors.pool.naming import find_function
-from executors.pool.output import OUTPUT_LIMIT, Spool
 from taskq import clock, context, runner
 from taskq.errors import DecodeError, UnknownTask
+from taskq.executors.pool import frames, page, values
+from taskq.executors.pool.channel import RELEASE, open_line
+from taskq.executors.pool.execution import Execution
+from taskq.executors.pool.journal import Journal
+from taskq.executors.pool.naming import find_function
+from taskq.executors.pool.output import OUTPUT_LIMIT, Spool
 from taskq.record import Record
 from taskq.result import Failure
 from taskq.states import Reason
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from types import FrameType
 
-    from executors.pool.channel import OwnEnd
+    from taskq.executors.pool.channel import OwnEnd
 
 #: Why a job failed that could not be begun.
 _OWN_REASONS: Final[dict[type[BaseException], Reason]] = {

@@ -10,14 +10,14 @@ from multiprocessing.pool import Pool
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from executors.pool.child import ChildSettings, serve
-from executors.pool.processes import StartPolicy, Watcher, watched_context
 from taskq.errors import ConfigError
+from taskq.executors.pool.child import ChildSettings, serve
+from taskq.executors.pool.processes import StartPolicy, Watcher, watched_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executors.pool.channel import Rendezvous
+    from taskq.executors.pool.channel import Rendezvous
 
 #: Seconds a child gets to run its exit handlers before it is killed.
 _GRACE: Final = 2.0

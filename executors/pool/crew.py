@@ -17,14 +17,14 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from executors.pool.channel import Rendezvous
-from executors.pool.children import Children
-from executors.pool.dispatcher import Dispatcher
-from executors.pool.processes import refuse_while_importing
+from taskq.executors.pool.channel import Rendezvous
+from taskq.executors.pool.children import Children
+from taskq.executors.pool.dispatcher import Dispatcher
+from taskq.executors.pool.processes import refuse_while_importing
 from taskq.locks import Bell, CallLock, aside
 
 if TYPE_CHECKING:
-    from executors.pool.child import ChildSettings
+    from taskq.executors.pool.child import ChildSettings
 
 
 #: Seconds that interrupted jobs get before a word is said of them.

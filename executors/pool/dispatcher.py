@@ -21,22 +21,22 @@ from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from executors.pool import frames, page
-from executors.pool.books import Books
-from executors.pool.jobs import LocalJob
-from executors.pool.offer import STANDS, Offers
-from executors.pool.output import said_by
-from executors.pool.overseer import TICK, Overseer
-from executors.pool.slot import Slot
-from executors.pool.work import Calls, Chunk
+from taskq.executors.pool import frames, page
+from taskq.executors.pool.books import Books
+from taskq.executors.pool.jobs import LocalJob
+from taskq.executors.pool.offer import STANDS, Offers
+from taskq.executors.pool.output import said_by
+from taskq.executors.pool.overseer import TICK, Overseer
+from taskq.executors.pool.slot import Slot
+from taskq.executors.pool.work import Calls, Chunk
 from taskq.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executors.pool.channel import Line, Rendezvous
-    from executors.pool.slot import Record
-    from executors.pool.work import Entry, Sink
+    from taskq.executors.pool.channel import Line, Rendezvous
+    from taskq.executors.pool.slot import Record
+    from taskq.executors.pool.work import Entry, Sink
 
 T = TypeVar("T")
 log = get_logger(__name__)

@@ -14,16 +14,16 @@ from operator import length_hint
 from time import monotonic_ns, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from executors.pool import frames, page, values
 from taskq import clock, context, runner
 from taskq.context import JobContext
 from taskq.errors import JobCancelled
+from taskq.executors.pool import frames, page, values
 from taskq.states import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from executors.pool.child import Child
+    from taskq.executors.pool.child import Child
 
 #: Nanoseconds of work that a run of several jobs aims at: the most that is run again when its process dies.
 _RUN_NS: Final = 30_000

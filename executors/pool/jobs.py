@@ -5,15 +5,15 @@ from __future__ import annotations
 from concurrent.futures._base import FINISHED
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from executors.pool import values
-from executors.pool.pace import Pace
+from taskq.executors.pool import values
+from taskq.executors.pool.pace import Pace
 from taskq.future import ENDED, Job, Undecoded
 from taskq.job import JobOptions
 from taskq.result import Failure
 
 if TYPE_CHECKING:
-    from executors.pool.offer import Offer
-    from executors.pool.output import Said
+    from taskq.executors.pool.offer import Offer
+    from taskq.executors.pool.output import Said
     from taskq.states import Reason, State
 
 #: Seconds for which a waiting thread watches the child itself; longer jobs do not hang on microseconds.

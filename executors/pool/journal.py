@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from executors.pool.frames import ON_SOCKET, RECORD, REPORT, RESULTS, SIZE_MAX
-from executors.pool.page import COMMIT, COMMIT_SHIFT, CONSUMED, REGION_BYTES
+from taskq.executors.pool.frames import ON_SOCKET, RECORD, REPORT, RESULTS, SIZE_MAX
+from taskq.executors.pool.page import COMMIT, COMMIT_SHIFT, CONSUMED, REGION_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executors.pool.page import Page
+    from taskq.executors.pool.page import Page
 
 #: Bytes from which leaving a flush in shared memory beats copying it through the socket.
 _SHARE_FROM: Final = 16 * 1024

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from executors.pool import values
 from taskq.errors import TaskRefused, UnknownTask
+from taskq.executors.pool import values
 from taskq.tasks import name_of
 from taskq.trust import named
 

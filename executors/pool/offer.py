@@ -22,17 +22,17 @@ from socket import MSG_DONTWAIT, MSG_PEEK
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from executors.pool import values
-from executors.pool.frames import END, ON_SOCKET, ORDER, RECORD, REPORT, RESULTS
-from executors.pool.jobs import DEFAULTS, SETTLED
-from executors.pool.work import Calls
+from taskq.executors.pool import values
+from taskq.executors.pool.frames import END, ON_SOCKET, ORDER, RECORD, REPORT, RESULTS
+from taskq.executors.pool.jobs import DEFAULTS, SETTLED
+from taskq.executors.pool.work import Calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executors.pool.channel import Line
-    from executors.pool.jobs import LocalJob
-    from executors.pool.slot import Slot
+    from taskq.executors.pool.channel import Line
+    from taskq.executors.pool.jobs import LocalJob
+    from taskq.executors.pool.slot import Slot
 
 #: Seconds that an offer stands at the most: so late at the latest is settled what nobody asks about.
 STANDS: Final = 1.0

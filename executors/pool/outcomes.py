@@ -6,14 +6,14 @@ import random
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from executors.pool import values
 from taskq.errors import PoolBroken
+from taskq.executors.pool import values
 from taskq.result import Failure
 from taskq.retry import after_crash, after_error
 
 if TYPE_CHECKING:
-    from executors.pool.backlog import Backlog, Timers
-    from executors.pool.work import Batch, Entry
+    from taskq.executors.pool.backlog import Backlog, Timers
+    from taskq.executors.pool.work import Batch, Entry
 
 #: How a job that cancels itself fails (see `JobContext.cancelled`).
 _CANCELLED = "taskq.errors.JobCancelled"

@@ -14,10 +14,10 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from executors.pool import frames
+from taskq.executors.pool import frames
 
 if TYPE_CHECKING:
-    from executors.pool.jobs import LocalJob
+    from taskq.executors.pool.jobs import LocalJob
 
 __all__ = ["OUTPUT_LIMIT", "Said", "Spool", "last_words", "peek", "said_by", "trim"]
 

@@ -23,20 +23,20 @@ from __future__ import annotations
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, Final
 
-from executors.pool import frames, page, values
-from executors.pool.output import last_words, said_by, trim
-from executors.pool.processes import NO_GUARD
-from executors.pool.work import Calls, Chunk
+from taskq.executors.pool import frames, page, values
+from taskq.executors.pool.output import last_words, said_by, trim
+from taskq.executors.pool.processes import NO_GUARD
+from taskq.executors.pool.work import Calls, Chunk
 from taskq.log import get_logger
 from taskq.result import describe_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executors.pool.dispatcher import Dispatcher
-    from executors.pool.jobs import LocalJob
-    from executors.pool.slot import Frame, Slot
-    from executors.pool.work import Batch, Entry
+    from taskq.executors.pool.dispatcher import Dispatcher
+    from taskq.executors.pool.jobs import LocalJob
+    from taskq.executors.pool.slot import Frame, Slot
+    from taskq.executors.pool.work import Batch, Entry
 
 log = get_logger(__name__)
 

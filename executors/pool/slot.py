@@ -14,18 +14,18 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
-from executors.pool import frames, page, values
-from executors.pool.frames import ON_SOCKET, ORDER, RECORD, REPORT, SIZE_MAX, Order, Report
-from executors.pool.work import Calls
+from taskq.executors.pool import frames, page, values
+from taskq.executors.pool.frames import ON_SOCKET, ORDER, RECORD, REPORT, SIZE_MAX, Order, Report
+from taskq.executors.pool.work import Calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from socket import socket
 
-    from executors.pool.channel import Line
-    from executors.pool.jobs import Function, LocalJob
-    from executors.pool.offer import Offer
-    from executors.pool.work import Batch, Entry
+    from taskq.executors.pool.channel import Line
+    from taskq.executors.pool.jobs import Function, LocalJob
+    from taskq.executors.pool.offer import Offer
+    from taskq.executors.pool.work import Batch, Entry
 
 #: Jobs, encoding and payload of one record.
 Record: TypeAlias = tuple[int, int, bytes]

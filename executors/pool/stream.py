@@ -14,19 +14,19 @@ from __future__ import annotations
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Final
 
-from executors.pool import values
-from executors.pool.dispatcher import DEPTH
-from executors.pool.work import Chunk
-from executors.stream import CANCELLED, Arrival, MapStream, raisable, released
 from taskq.errors import EncodeError
+from taskq.executors.pool import values
+from taskq.executors.pool.dispatcher import DEPTH
+from taskq.executors.pool.work import Chunk
+from taskq.executors.stream import CANCELLED, Arrival, MapStream, raisable, released
 from taskq.result import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from executors.pool.dispatcher import Dispatcher
-    from executors.pool.jobs import Function
     from taskq.executor import StreamPlan
+    from taskq.executors.pool.dispatcher import Dispatcher
+    from taskq.executors.pool.jobs import Function
     from taskq.job import JobOptions
 
 __all__ = ["LET_GO", "Stream"]

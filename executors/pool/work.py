@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from executors.pool import frames, values
-from executors.pool.jobs import DEFAULTS, LocalJob, Outcome
+from taskq.executors.pool import frames, values
+from taskq.executors.pool.jobs import DEFAULTS, LocalJob, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from executors.pool.jobs import Function
+    from taskq.executors.pool.jobs import Function
     from taskq.job import JobOptions
 
 

@@ -15,13 +15,13 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, parse_url
 from redis.retry import Retry
 
-from executors.rq.layout import Layout, default_prefix
-from executors.rq.rights import is_refusal, missing_right
-from executors.rq.scripts import Scripts
-from executors.rq.sentinel import Sentinels, has_several_hosts, hosts_of
-from executors.rq.url import check_database, lease, part, truth
-from executors.rq.wire import Wire
 from taskq.errors import BackendUnavailable, ConfigError
+from taskq.executors.rq.layout import Layout, default_prefix
+from taskq.executors.rq.rights import is_refusal, missing_right
+from taskq.executors.rq.scripts import Scripts
+from taskq.executors.rq.sentinel import Sentinels, has_several_hosts, hosts_of
+from taskq.executors.rq.url import check_database, lease, part, truth
+from taskq.executors.rq.wire import Wire
 from taskq.redact import safe_text, safe_url
 
 __all__ = ["ANSWER_TIMEOUT", "PASSING", "Address"]

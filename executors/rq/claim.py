@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from executors.rq.foreign import ForeignJob, hold
-from executors.rq.layout import FIELDS
-from executors.rq.outcome import Held
-from executors.rq.record import NONE, envelope_of, result_of, whole_number
 from taskq.errors import DecodeError
+from taskq.executors.rq.foreign import ForeignJob, hold
+from taskq.executors.rq.layout import FIELDS
+from taskq.executors.rq.outcome import Held
+from taskq.executors.rq.record import NONE, envelope_of, result_of, whole_number
 from taskq.store import Claim
 
 if TYPE_CHECKING:
-    from executors.rq.address import Address
+    from taskq.executors.rq.address import Address
 
 __all__ = ["read_claim"]
 

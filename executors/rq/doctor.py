@@ -8,15 +8,15 @@ from __future__ import annotations
 from time import time
 from typing import TYPE_CHECKING, Final
 
-from executors.rq import inventory, safety
-from executors.rq.rights import is_refusal
-from executors.rq.wire import RedisError, pack
+from taskq.executors.rq import inventory, safety
+from taskq.executors.rq.rights import is_refusal
+from taskq.executors.rq.wire import RedisError, pack
 from taskq.store import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from executors.rq.home import Home
+    from taskq.executors.rq.home import Home
 
     Look = Callable[[Home, Mapping[str, str]], Finding]
 

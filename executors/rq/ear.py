@@ -26,9 +26,9 @@ from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from executors.rq.expected import Expected
-from executors.rq.wire import BROKEN, RedisError, Wire, pack, readable
 from taskq.errors import BackendUnavailable, StoreFull
+from taskq.executors.rq.expected import Expected
+from taskq.executors.rq.wire import BROKEN, RedisError, Wire, pack, readable
 from taskq.locks import CallLock
 from taskq.result import Failure
 from taskq.states import State
@@ -37,7 +37,7 @@ from taskq.store import Ear, Ended
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from executors.rq.home import Home
+    from taskq.executors.rq.home import Home
 
 __all__ = ["RQEar"]
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
-from executors.oldest import drop_oldest
-from executors.rq.record import read_news
+from taskq.executors.oldest import drop_oldest
+from taskq.executors.rq.record import read_news
 from taskq.locks import CallLock
 
 if TYPE_CHECKING:

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from executors.rq.address import Address
-from executors.rq.outcome import Held, Returned, horse_text
-from executors.rq.record import inflate_if_packed, whole_number
 from taskq import envelope
 from taskq.errors import DecodeError, UnknownTask
+from taskq.executors.rq.address import Address
+from taskq.executors.rq.outcome import Held, Returned, horse_text
+from taskq.executors.rq.record import inflate_if_packed, whole_number
 from taskq.job import JobOptions
 from taskq.serializer import MsgpackSerializer
 
@@ -184,7 +184,7 @@ def run_webhooks(url: str, prefix: str, job_id: str, worker: str, packed: bytes,
 
 
 def _horse(job: Any, worker: str, flags: int) -> Any:
-    from executors.rq.horse import Horse  # noqa: PLC0415  # as in _rq_job
+    from taskq.executors.rq.horse import Horse  # noqa: PLC0415  # as in _rq_job
 
     return Horse(worker, job.connection, job.serializer, calls=bool(flags & 2))
 
@@ -202,7 +202,7 @@ def _environment(job_id: str, worker: str) -> Iterator[None]:
 
 def _restored(rq_job: Any, url: str, job_id: str, worker: str, packed: bytes, flags: int) -> Any:  # noqa: PLR0917  # as `run`
     """Return RQ's own object for the job, from the fields that the claim brought."""
-    from executors.rq.horse import GuardedJob  # noqa: PLC0415  # as in _rq_job
+    from taskq.executors.rq.horse import GuardedJob  # noqa: PLC0415  # as in _rq_job
 
     raw: dict[bytes, bytes] = msgpack.unpackb(packed, strict_map_key=False)
     data = inflate_if_packed(raw.get(b"data", b""))

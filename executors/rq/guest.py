@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from rq import get_current_job
 from rq.defaults import RQ_KEY_PREFIX
 
-from executors.rq.layout import FIELDS, Layout
-from executors.rq.outcome import progress_text
-from executors.rq.record import result_of
 from taskq import context
 from taskq.codec import decode, encode
 from taskq.context import JobContext
 from taskq.envelope import head, pack_results, perform
 from taskq.errors import SoftTimeout
+from taskq.executors.rq.layout import FIELDS, Layout
+from taskq.executors.rq.outcome import progress_text
+from taskq.executors.rq.record import result_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

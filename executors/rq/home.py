@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from executors.rq.address import Address
-    from executors.rq.layout import Layout
-    from executors.rq.line import Line
+    from taskq.executors.rq.address import Address
+    from taskq.executors.rq.layout import Layout
+    from taskq.executors.rq.line import Line
     from taskq.store import JobRecord
 
 __all__ = ["Home"]

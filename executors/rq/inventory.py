@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from executors.rq.layout import FIELDS
-from executors.rq.record import _moment as moment_of
-from executors.rq.record import whole_number
-from executors.rq.wire import as_text
+from taskq.executors.rq.layout import FIELDS
+from taskq.executors.rq.record import _moment as moment_of
+from taskq.executors.rq.record import whole_number
+from taskq.executors.rq.wire import as_text
 from taskq.states import State
 from taskq.store import QueueRecord, WorkerRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from executors.rq.home import Home
+    from taskq.executors.rq.home import Home
     from taskq.store import JobRecord
 
 __all__ = ["find_jobs", "queues", "some_queues", "workers"]

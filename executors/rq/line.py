@@ -15,17 +15,17 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
-from executors.rq.address import ANSWER_TIMEOUT, PASSING
-from executors.rq.rights import is_refusal
-from executors.rq.wire import BROKEN, RedisError, pack
 from taskq.errors import BackendUnavailable, StoreFull
+from taskq.executors.rq.address import ANSWER_TIMEOUT, PASSING
+from taskq.executors.rq.rights import is_refusal
+from taskq.executors.rq.wire import BROKEN, RedisError, pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from executors.rq.address import Address
-    from executors.rq.scripts import Script
-    from executors.rq.wire import Wire
+    from taskq.executors.rq.address import Address
+    from taskq.executors.rq.scripts import Script
+    from taskq.executors.rq.wire import Wire
 
 __all__ = ["Line"]
 

@@ -19,23 +19,23 @@ from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from executors.rq.claim import read_claim
-from executors.rq.layout import FIELDS
-from executors.rq.outbox import AT_ONCE, UNKNOWN, Outbox, names
-from executors.rq.parking import Parking
-from executors.rq.record import whole_number
-from executors.rq.watch import Watch
-from executors.rq.wire import RedisError, as_text
 from taskq.errors import BackendUnavailable, ConfigError, StoreFull
+from taskq.executors.rq.claim import read_claim
+from taskq.executors.rq.layout import FIELDS
+from taskq.executors.rq.outbox import AT_ONCE, UNKNOWN, Outbox, names
+from taskq.executors.rq.parking import Parking
+from taskq.executors.rq.record import whole_number
+from taskq.executors.rq.watch import Watch
+from taskq.executors.rq.wire import RedisError, as_text
 from taskq.log import get_logger
 from taskq.store import Exchange, Membership, Remains, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from executors.rq.home import Home
-    from executors.rq.outcome import Held
-    from executors.rq.scripts import Script
+    from taskq.executors.rq.home import Home
+    from taskq.executors.rq.outcome import Held
+    from taskq.executors.rq.scripts import Script
     from taskq.store import Claim, Note, Verdict, WorkerRecord
 
 __all__ = ["RQMembership"]

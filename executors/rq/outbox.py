@@ -12,17 +12,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from executors.rq.outcome import progress_text, unknown, verdict_row
-from executors.rq.wire import RedisError
+from taskq.executors.rq.outcome import progress_text, unknown, verdict_row
+from taskq.executors.rq.wire import RedisError
 from taskq.log import get_logger
 from taskq.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from executors.rq.home import Home
-    from executors.rq.outcome import Held
-    from executors.rq.scripts import Script
+    from taskq.executors.rq.home import Home
+    from taskq.executors.rq.outcome import Held
+    from taskq.executors.rq.scripts import Script
     from taskq.store import Note, Verdict, WorkerRecord
 
 __all__ = ["AT_ONCE", "UNKNOWN", "Outbox", "names"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from executors.rq.layout import FIELDS, as_exc_string
-from executors.rq.record import NONE, pack_failure
+from taskq.executors.rq.layout import FIELDS, as_exc_string
+from taskq.executors.rq.record import NONE, pack_failure
 from taskq.states import Reason, State
 
 if TYPE_CHECKING:

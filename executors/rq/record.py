@@ -17,9 +17,9 @@ from binascii import a2b_base64
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from executors.rq.layout import FIELDS, STATUSES
 from taskq.codec import decode, encode
 from taskq.errors import DecodeError
+from taskq.executors.rq.layout import FIELDS, STATUSES
 from taskq.result import Failure
 from taskq.rq import NAME
 from taskq.states import Reason, State

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from taskq.store import Finding
 
 if TYPE_CHECKING:
-    from executors.rq.address import Address
+    from taskq.executors.rq.address import Address
 
 __all__ = ["findings", "is_on_this_machine", "risks"]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 if TYPE_CHECKING:
-    from executors.rq.layout import Layout
+    from taskq.executors.rq.layout import Layout
 
 __all__ = ["Script", "Scripts"]
 

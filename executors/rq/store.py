@@ -16,21 +16,21 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
-from executors.rq import doctor, inventory, safety
-from executors.rq.address import Address
-from executors.rq.ear import RQEar
-from executors.rq.layout import FIELDS
-from executors.rq.line import Line
-from executors.rq.membership import RQMembership
-from executors.rq.record import LOOKED_UP, STATE_OF, data_of, read_record
-from executors.rq.wire import as_text
 from taskq.errors import JobExists, QueueFull
+from taskq.executors.rq import doctor, inventory, safety
+from taskq.executors.rq.address import Address
+from taskq.executors.rq.ear import RQEar
+from taskq.executors.rq.layout import FIELDS
+from taskq.executors.rq.line import Line
+from taskq.executors.rq.membership import RQMembership
+from taskq.executors.rq.record import LOOKED_UP, STATE_OF, data_of, read_record
+from taskq.executors.rq.wire import as_text
 from taskq.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from executors.rq.scripts import Script
+    from taskq.executors.rq.scripts import Script
     from taskq.job import JobOptions
     from taskq.states import State
     from taskq.store import Finding, JobRecord, Membership, NewJob, QueueRecord, WorkerRecord

@@ -14,16 +14,16 @@ import json
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from executors.rq.wire import BROKEN, RedisError, pack, readable
 from taskq.errors import BackendUnavailable
+from taskq.executors.rq.wire import BROKEN, RedisError, pack, readable
 from taskq.store import Wish
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from executors.rq.home import Home
-    from executors.rq.outcome import Held
-    from executors.rq.wire import Wire
+    from taskq.executors.rq.home import Home
+    from taskq.executors.rq.outcome import Held
+    from taskq.executors.rq.wire import Wire
     from taskq.store import WorkerRecord
 
 __all__ = ["Watch"]

@@ -15,15 +15,15 @@ import sqlite3
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from executors.sqlite.access import open_own
-from executors.sqlite.errors import damaged, from_os, from_sqlite
-from executors.sqlite.schema import APPLICATION_ID, VERSION, migrate
 from taskq.errors import ConfigError, TaskqError
+from taskq.executors.sqlite.access import open_own
+from taskq.executors.sqlite.errors import damaged, from_os, from_sqlite
+from taskq.executors.sqlite.schema import APPLICATION_ID, VERSION, migrate
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from executors.sqlite.page import Page
+    from taskq.executors.sqlite.page import Page
 
 __all__ = ["BUSY_MS", "beside", "connect", "keep_name", "make_file", "open_reader", "open_writer"]
 

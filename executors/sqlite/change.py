@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from executors.sqlite.ends import ENDING, VISIBLE, end_all, end_many, ending
-from executors.sqlite.put import block
-from executors.sqlite.schema import CANCELLED, QUEUED, RUNNING, STATES, SUCCEEDED
-from executors.sqlite.sweep import forget
+from taskq.executors.sqlite.ends import ENDING, VISIBLE, end_all, end_many, ending
+from taskq.executors.sqlite.put import block
+from taskq.executors.sqlite.schema import CANCELLED, QUEUED, RUNNING, STATES, SUCCEEDED
+from taskq.executors.sqlite.sweep import forget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from executors.sqlite.file import Tx
+    from taskq.executors.sqlite.file import Tx
     from taskq.states import State
 
 __all__ = ["cancel", "remove", "retry"]

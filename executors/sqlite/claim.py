@@ -10,18 +10,18 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from executors.sqlite.ends import broken, end_all
-from executors.sqlite.left import not_left
-from executors.sqlite.read import chunks, listed
-from executors.sqlite.schema import FAILED, QUEUED, RUNNING
+from taskq.executors.sqlite.ends import broken, end_all
+from taskq.executors.sqlite.left import not_left
+from taskq.executors.sqlite.read import chunks, listed
+from taskq.executors.sqlite.schema import FAILED, QUEUED, RUNNING
 from taskq.result import Failure
 from taskq.store import Claim
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from executors.sqlite.file import Tx
-    from executors.sqlite.schema import Execute
+    from taskq.executors.sqlite.file import Tx
+    from taskq.executors.sqlite.schema import Execute
 
 __all__ = [
     "BATCH",

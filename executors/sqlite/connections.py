@@ -22,15 +22,15 @@ from operator import attrgetter
 from threading import get_ident
 from typing import TYPE_CHECKING, NamedTuple
 
-from executors.sqlite.access import check_folder, check_path
-from executors.sqlite.birth import beside, open_reader, open_writer
-from executors.sqlite.errors import from_os, from_sqlite
-from executors.sqlite.fork import gate, immortal, watch
-from executors.sqlite.inbox import Inbox
-from executors.sqlite.lock import PATIENCE, StoreLock
-from executors.sqlite.names import FILE, INBOX, LOCK, LOG, MEMORY, Names
-from executors.sqlite.sync import LogSync
 from taskq.errors import BackendUnavailable, TaskqError
+from taskq.executors.sqlite.access import check_folder, check_path
+from taskq.executors.sqlite.birth import beside, open_reader, open_writer
+from taskq.executors.sqlite.errors import from_os, from_sqlite
+from taskq.executors.sqlite.fork import gate, immortal, watch
+from taskq.executors.sqlite.inbox import Inbox
+from taskq.executors.sqlite.lock import PATIENCE, StoreLock
+from taskq.executors.sqlite.names import FILE, INBOX, LOCK, LOG, MEMORY, Names
+from taskq.executors.sqlite.sync import LogSync
 from taskq.locks import CallLock, aside
 from taskq.log import get_logger
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from executors.sqlite.url import Place
+    from taskq.executors.sqlite.url import Place
 
 __all__ = ["Connections", "Opened", "gone"]
 

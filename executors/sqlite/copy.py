@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from executors.sqlite.access import check_path
+from taskq.executors.sqlite.access import check_path
 
 if TYPE_CHECKING:
-    from executors.sqlite.url import Place
+    from taskq.executors.sqlite.url import Place
 
 __all__ = ["copied"]
 

@@ -11,17 +11,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from executors.sqlite.birth import beside
-from executors.sqlite.errors import free_bytes
-from executors.sqlite.sweep import dead_workers
 from taskq.errors import StoreDamaged, TaskqError
+from taskq.executors.sqlite.birth import beside
+from taskq.executors.sqlite.errors import free_bytes
+from taskq.executors.sqlite.sweep import dead_workers
 from taskq.store import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executors.sqlite.file import StoreFile
-    from executors.sqlite.wake import Wakes
+    from taskq.executors.sqlite.file import StoreFile
+    from taskq.executors.sqlite.wake import Wakes
 
 __all__ = ["examine"]
 

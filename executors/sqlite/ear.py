@@ -18,12 +18,12 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from executors.oldest import drop_oldest
-from executors.sqlite.ends import broken, unpack
-from executors.sqlite.page import ANY, AWAKE, OWN
-from executors.sqlite.read import chunks, fits
-from executors.sqlite.schema import FAILED, RUNNING, STATES
 from taskq.errors import BackendUnavailable, QueueClosed, StoreDamaged, StoreFull
+from taskq.executors.oldest import drop_oldest
+from taskq.executors.sqlite.ends import broken, unpack
+from taskq.executors.sqlite.page import ANY, AWAKE, OWN
+from taskq.executors.sqlite.read import chunks, fits
+from taskq.executors.sqlite.schema import FAILED, RUNNING, STATES
 from taskq.locks import CallLock
 from taskq.result import Failure
 from taskq.states import State
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Sequence
 
-    from executors.sqlite.file import StoreFile
-    from executors.sqlite.wake import Wakes
+    from taskq.executors.sqlite.file import StoreFile
+    from taskq.executors.sqlite.wake import Wakes
 
 __all__ = ["SQLiteEar"]
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from executors.sqlite.schema import BLOCKED, CANCELLED, FAILED, QUEUED, SCHEDULED, SUCCEEDED
 from taskq.errors import DecodeError
+from taskq.executors.sqlite.schema import BLOCKED, CANCELLED, FAILED, QUEUED, SCHEDULED, SUCCEEDED
 from taskq.result import Failure
 from taskq.states import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from executors.sqlite.file import Tx
+    from taskq.executors.sqlite.file import Tx
 
 __all__ = [
     "ENDING",

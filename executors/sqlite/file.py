@@ -22,24 +22,24 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from executors.sqlite.access import real_path
-from executors.sqlite.birth import BUSY_MS
-from executors.sqlite.connections import Connections, gone
-from executors.sqlite.copy import copied
-from executors.sqlite.errors import from_os, from_sqlite
-from executors.sqlite.fork import gate, watch
-from executors.sqlite.lock import LockClosed
-from executors.sqlite.room import Room
 from taskq.errors import BackendUnavailable, SoftTimeout, TaskqError
+from taskq.executors.sqlite.access import real_path
+from taskq.executors.sqlite.birth import BUSY_MS
+from taskq.executors.sqlite.connections import Connections, gone
+from taskq.executors.sqlite.copy import copied
+from taskq.executors.sqlite.errors import from_os, from_sqlite
+from taskq.executors.sqlite.fork import gate, watch
+from taskq.executors.sqlite.lock import LockClosed
+from taskq.executors.sqlite.room import Room
 from taskq.locks import CallLock, aside, may_be_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from executors.sqlite.connections import Opened
-    from executors.sqlite.lock import StoreLock
-    from executors.sqlite.page import Page
-    from executors.sqlite.url import Place
+    from taskq.executors.sqlite.connections import Opened
+    from taskq.executors.sqlite.lock import StoreLock
+    from taskq.executors.sqlite.page import Page
+    from taskq.executors.sqlite.url import Place
 
 __all__ = ["StoreFile", "Tx"]
 

@@ -31,18 +31,18 @@ from zlib import crc32
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from executors.sqlite.access import open_own
-from executors.sqlite.birth import beside, keep_name
-from executors.sqlite.errors import damaged
-from executors.sqlite.rows import insert
-from executors.sqlite.sync import LogSync
+from taskq.executors.sqlite.access import open_own
+from taskq.executors.sqlite.birth import beside, keep_name
+from taskq.executors.sqlite.errors import damaged
+from taskq.executors.sqlite.rows import insert
+from taskq.executors.sqlite.sync import LogSync
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
     from pathlib import Path
 
-    from executors.sqlite.lock import StoreLock
+    from taskq.executors.sqlite.lock import StoreLock
 
 __all__ = ["Inbox"]
 

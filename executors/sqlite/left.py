@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from executors.sqlite.schema import Execute
+    from taskq.executors.sqlite.schema import Execute
 
 __all__ = ["not_left", "refuse", "unrefuse"]
 

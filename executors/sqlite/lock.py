@@ -22,9 +22,9 @@ from contextlib import suppress
 from threading import RLock
 from typing import TYPE_CHECKING, TypeVar
 
-from executors.sqlite.access import open_own
-from executors.sqlite.page import SIZE, Page
 from taskq.errors import BackendUnavailable
+from taskq.executors.sqlite.access import open_own
+from taskq.executors.sqlite.page import SIZE, Page
 from taskq.locks import is_running
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-    from executors.sqlite.names import Names
+    from taskq.executors.sqlite.names import Names
 
 __all__ = ["LockClosed", "StoreLock"]
 

@@ -12,15 +12,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from executors.sqlite.claim import claim, claim_one, claims_of, is_work, next_due
-from executors.sqlite.left import unrefuse
-from executors.sqlite.page import AWAKE, OWN
-from executors.sqlite.remains import remains
-from executors.sqlite.scarce import SMALL, bare, envelope_size, give_up_arguments, quiet, weight
-from executors.sqlite.sweep import disown, give_back, is_dead, prune, sweep
-from executors.sqlite.verdict import apply_notes, apply_verdicts, begin, no_longer_held
-from executors.sqlite.wake import is_readable
 from taskq.errors import BackendUnavailable, ConfigError, StoreFull
+from taskq.executors.sqlite.claim import claim, claim_one, claims_of, is_work, next_due
+from taskq.executors.sqlite.left import unrefuse
+from taskq.executors.sqlite.page import AWAKE, OWN
+from taskq.executors.sqlite.remains import remains
+from taskq.executors.sqlite.scarce import SMALL, bare, envelope_size, give_up_arguments, quiet, weight
+from taskq.executors.sqlite.sweep import disown, give_back, is_dead, prune, sweep
+from taskq.executors.sqlite.verdict import apply_notes, apply_verdicts, begin, no_longer_held
+from taskq.executors.sqlite.wake import is_readable
 from taskq.log import get_logger
 from taskq.store import Exchange, Membership, Wish
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Sequence
 
-    from executors.sqlite.file import StoreFile, Tx
-    from executors.sqlite.schema import Execute
-    from executors.sqlite.wake import Fifo, Wakes
+    from taskq.executors.sqlite.file import StoreFile, Tx
+    from taskq.executors.sqlite.schema import Execute
+    from taskq.executors.sqlite.wake import Fifo, Wakes
     from taskq.store import Claim, Note, Remains, Verdict, WorkerRecord
 
 __all__ = ["SQLiteMembership"]

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-from executors.sqlite.ends import dependency_failure, end
-from executors.sqlite.rows import INLINE, insert, row_of, statement
-from executors.sqlite.schema import BLOCKED, FAILED, SUCCEEDED
 from taskq.errors import JobExists
+from taskq.executors.sqlite.ends import dependency_failure, end
+from taskq.executors.sqlite.rows import INLINE, insert, row_of, statement
+from taskq.executors.sqlite.schema import BLOCKED, FAILED, SUCCEEDED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from executors.sqlite.file import Tx
+    from taskq.executors.sqlite.file import Tx
     from taskq.store import NewJob
 
 __all__ = ["block", "is_for_inbox", "put"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from executors.sqlite.ends import VISIBLE, broken, unpack
-from executors.sqlite.schema import FAILED, QUEUED, RUNNING, STATES, code_of
+from taskq.executors.sqlite.ends import VISIBLE, broken, unpack
+from taskq.executors.sqlite.schema import FAILED, QUEUED, RUNNING, STATES, code_of
 from taskq.states import State
 from taskq.store import JobRecord, QueueRecord, WorkerRecord
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from executors.sqlite.claim import is_work
-from executors.sqlite.schema import BLOCKED, QUEUED, RUNNING, SCHEDULED
+from taskq.executors.sqlite.claim import is_work
+from taskq.executors.sqlite.schema import BLOCKED, QUEUED, RUNNING, SCHEDULED
 from taskq.store import Remains
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from executors.sqlite.schema import Execute
+    from taskq.executors.sqlite.schema import Execute
 
 __all__ = ["remains"]
 

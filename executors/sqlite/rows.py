@@ -7,7 +7,7 @@ import random
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from executors.sqlite.schema import QUEUED, SCHEDULED
+from taskq.executors.sqlite.schema import QUEUED, SCHEDULED
 
 if TYPE_CHECKING:
     import sqlite3

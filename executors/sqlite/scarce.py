@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from executors.sqlite.claim import token_parts
 from taskq.errors import StoreFull
+from taskq.executors.sqlite.claim import token_parts
 from taskq.result import Failure
 from taskq.states import State
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from executors.sqlite.file import Tx
+    from taskq.executors.sqlite.file import Tx
     from taskq.store import Note, Verdict
 
 __all__ = ["bare", "envelope_size", "give_up_arguments", "quiet", "weight"]

@@ -14,17 +14,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from executors.sqlite.change import cancel, remove, retry
-from executors.sqlite.doctor import examine
-from executors.sqlite.ear import SQLiteEar
-from executors.sqlite.file import StoreFile
-from executors.sqlite.membership import SQLiteMembership
-from executors.sqlite.put import is_for_inbox, put
-from executors.sqlite.read import chunks, get_jobs, list_jobs, list_queues, list_workers, read_log
-from executors.sqlite.rows import row_of
-from executors.sqlite.sweep import is_dead
-from executors.sqlite.url import parse
-from executors.sqlite.wake import Wakes
+from taskq.executors.sqlite.change import cancel, remove, retry
+from taskq.executors.sqlite.doctor import examine
+from taskq.executors.sqlite.ear import SQLiteEar
+from taskq.executors.sqlite.file import StoreFile
+from taskq.executors.sqlite.membership import SQLiteMembership
+from taskq.executors.sqlite.put import is_for_inbox, put
+from taskq.executors.sqlite.read import chunks, get_jobs, list_jobs, list_queues, list_workers, read_log
+from taskq.executors.sqlite.rows import row_of
+from taskq.executors.sqlite.sweep import is_dead
+from taskq.executors.sqlite.url import parse
+from taskq.executors.sqlite.wake import Wakes
 from taskq.store import Store
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from typing import TypeVar
 
-    from executors.sqlite.file import Tx
+    from taskq.executors.sqlite.file import Tx
     from taskq.states import State
     from taskq.store import Ear, Finding, JobRecord, Membership, NewJob, QueueRecord, WorkerRecord
 

@@ -10,19 +10,19 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from executors.sqlite.claim import BATCH, LAST_CRASH, expire, promote
-from executors.sqlite.ends import ENDING, Ending, end_many, ending
-from executors.sqlite.left import unrefuse
-from executors.sqlite.read import chunks
-from executors.sqlite.schema import CANCELLED, FAILED, QUEUED, RUNNING
-from executors.sqlite.wake import reader_of
+from taskq.executors.sqlite.claim import BATCH, LAST_CRASH, expire, promote
+from taskq.executors.sqlite.ends import ENDING, Ending, end_many, ending
+from taskq.executors.sqlite.left import unrefuse
+from taskq.executors.sqlite.read import chunks
+from taskq.executors.sqlite.schema import CANCELLED, FAILED, QUEUED, RUNNING
+from taskq.executors.sqlite.wake import reader_of
 from taskq.result import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from executors.sqlite.file import StoreFile, Tx
-    from executors.sqlite.wake import Wakes
+    from taskq.executors.sqlite.file import StoreFile, Tx
+    from taskq.executors.sqlite.wake import Wakes
 
 __all__ = ["dead_workers", "disown", "forget", "give_back", "is_dead", "prune", "sweep"]
 

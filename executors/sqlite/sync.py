@@ -31,8 +31,8 @@ from taskq.locks import CallLock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executors.sqlite.lock import StoreLock
-    from executors.sqlite.page import Ledger, Page
+    from taskq.executors.sqlite.lock import StoreLock
+    from taskq.executors.sqlite.page import Ledger, Page
 
 __all__ = ["LogSync"]
 

@@ -12,17 +12,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from executors.sqlite.claim import token_parts
-from executors.sqlite.ends import Ending, end_many, pack
-from executors.sqlite.left import refuse
-from executors.sqlite.read import chunks, listed
-from executors.sqlite.schema import CANCELLED, QUEUED, RUNNING, SCHEDULED, code_of
+from taskq.executors.sqlite.claim import token_parts
+from taskq.executors.sqlite.ends import Ending, end_many, pack
+from taskq.executors.sqlite.left import refuse
+from taskq.executors.sqlite.read import chunks, listed
+from taskq.executors.sqlite.schema import CANCELLED, QUEUED, RUNNING, SCHEDULED, code_of
 from taskq.states import TERMINAL, State
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from executors.sqlite.file import Tx
+    from taskq.executors.sqlite.file import Tx
     from taskq.store import Note, Verdict
 
 __all__ = ["LOG_LIMIT", "add_log", "apply_notes", "apply_verdicts", "begin", "no_longer_held"]

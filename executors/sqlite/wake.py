@@ -19,18 +19,18 @@ import select
 from collections import deque
 from typing import TYPE_CHECKING
 
-from executors.sqlite.access import check_wake
-from executors.sqlite.birth import beside
-from executors.sqlite.errors import from_os
-from executors.sqlite.fork import watch
-from executors.sqlite.page import ANY, AWAKE, EARS, WORKERS
 from taskq.errors import BackendUnavailable
+from taskq.executors.sqlite.access import check_wake
+from taskq.executors.sqlite.birth import beside
+from taskq.executors.sqlite.errors import from_os
+from taskq.executors.sqlite.fork import watch
+from taskq.executors.sqlite.page import ANY, AWAKE, EARS, WORKERS
 from taskq.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from executors.sqlite.file import StoreFile, Tx
+    from taskq.executors.sqlite.file import StoreFile, Tx
 
 __all__ = ["Fifo", "Wakes", "is_read", "is_readable", "reader_of", "ring"]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from taskq.log import get_logger
 
 if TYPE_CHECKING:
-    from executors.worker.link import Link
+    from taskq.executors.worker.link import Link
     from taskq.store import Remains
 
 __all__ = ["Burst"]

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from executors.worker.verdicts import given_back, refused
 from taskq.chunks import RECORDS, Items, Record, count_items, pack_records, read_records
 from taskq.codec import encode
 from taskq.envelope import CHUNK, Template, parts, perform_chunk, perform_item
+from taskq.executors.worker.verdicts import given_back, refused
 from taskq.job import JobOptions
 from taskq.result import Failure
 from taskq.retry import after_error
@@ -29,9 +29,9 @@ from taskq.states import Reason, State
 from taskq.store import Verdict
 
 if TYPE_CHECKING:
-    from executors.worker.errand import Errand
-    from executors.worker.hands import Hands
     from taskq.envelope import Head
+    from taskq.executors.worker.errand import Errand
+    from taskq.executors.worker.hands import Hands
     from taskq.store import Claim
 
 __all__ = ["ChunkRun"]

@@ -16,12 +16,12 @@ from contextlib import ExitStack, closing, contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from executors.worker.hands import Hands
-from executors.worker.health import Health
-from executors.worker.loop import CLEAN, Loop, Plan
-from executors.worker.orphans import reaped
 from taskq import envelope
 from taskq.errors import ConfigError
+from taskq.executors.worker.hands import Hands
+from taskq.executors.worker.health import Health
+from taskq.executors.worker.loop import CLEAN, Loop, Plan
+from taskq.executors.worker.orphans import reaped
 from taskq.grammar import check_name
 from taskq.log import get_logger
 

@@ -16,13 +16,13 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from executors.pool.jobs import DEFAULTS
-from executors.worker.chunks import ChunkRun
-from executors.worker.echo import echo, printable
-from executors.worker.errand import Errand
-from executors.worker.verdicts import given_back, refused, verdict_on
 from taskq.envelope import CHUNK, head, pack_results, perform_call
 from taskq.errors import UnknownTask
+from taskq.executors.pool.jobs import DEFAULTS
+from taskq.executors.worker.chunks import ChunkRun
+from taskq.executors.worker.echo import echo, printable
+from taskq.executors.worker.errand import Errand
+from taskq.executors.worker.verdicts import given_back, refused, verdict_on
 from taskq.job import JobOptions
 from taskq.log import get_logger
 from taskq.result import Failure
@@ -32,8 +32,8 @@ from taskq.store import Verdict, ends_by_a_crash
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from executors.worker.hands import Hands
-    from executors.worker.room import Room
+    from taskq.executors.worker.hands import Hands
+    from taskq.executors.worker.room import Room
     from taskq.store import Claim, Foreign, Order
 
 __all__ = ["Desk"]

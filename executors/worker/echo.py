@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from taskq.log import get_logger
 
 if TYPE_CHECKING:
-    from executors.worker.errand import Errand
+    from taskq.executors.worker.errand import Errand
 
 __all__ = ["echo", "printable"]
 

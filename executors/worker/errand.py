@@ -6,15 +6,15 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from executors.pool.jobs import LocalJob, Outcome
-from executors.pool.output import said_by
+from taskq.executors.pool.jobs import LocalJob, Outcome
+from taskq.executors.pool.output import said_by
 from taskq.future import ENDED
 from taskq.store import Note
 
 if TYPE_CHECKING:
     from collections import deque
 
-    from executors.pool.jobs import Function
+    from taskq.executors.pool.jobs import Function
     from taskq.job import JobOptions
     from taskq.result import Failure
     from taskq.retry import Retry

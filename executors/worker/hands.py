@@ -20,14 +20,14 @@ from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from executors.cpus import usable_cpus
-from executors.pool import values
-from executors.pool.child import ChildSettings
-from executors.pool.crew import Crew
-from executors.pool.jobs import DEFAULTS, Function
-from executors.pool.naming import definition
-from executors.pool.processes import default_start_method
-from executors.worker.errand import Errand
+from taskq.executors.cpus import usable_cpus
+from taskq.executors.pool import values
+from taskq.executors.pool.child import ChildSettings
+from taskq.executors.pool.crew import Crew
+from taskq.executors.pool.jobs import DEFAULTS, Function
+from taskq.executors.pool.naming import definition
+from taskq.executors.pool.processes import default_start_method
+from taskq.executors.worker.errand import Errand
 from taskq.tasks import name_of
 
 if TYPE_CHECKING:

@@ -16,17 +16,17 @@ from dataclasses import dataclass
 from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any, Final
 
-from executors.worker.burst import Burst
-from executors.worker.desk import Desk
-from executors.worker.link import Link
-from executors.worker.notes import Notes
-from executors.worker.notify import Notifier
-from executors.worker.room import Room
+from taskq.executors.worker.burst import Burst
+from taskq.executors.worker.desk import Desk
+from taskq.executors.worker.link import Link
+from taskq.executors.worker.notes import Notes
+from taskq.executors.worker.notify import Notifier
+from taskq.executors.worker.room import Room
 from taskq.log import get_logger
 from taskq.store import WorkerRecord
 
 if TYPE_CHECKING:
-    from executors.worker.hands import Hands
+    from taskq.executors.worker.hands import Hands
     from taskq.store import Exchange, Store
 
 __all__ = ["BACKEND", "CLEAN", "FORCED", "Loop", "Plan"]

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from executors.pool.output import peek, said_by
-from executors.pool.work import Calls
-from executors.worker.echo import echo
-from executors.worker.errand import Errand
 from taskq.context import awaited_in
+from taskq.executors.pool.output import peek, said_by
+from taskq.executors.pool.work import Calls
+from taskq.executors.worker.echo import echo
+from taskq.executors.worker.errand import Errand
 from taskq.log import get_logger
 
 if TYPE_CHECKING:
-    from executors.pool.slot import Slot
-    from executors.worker.hands import Hands
+    from taskq.executors.pool.slot import Slot
+    from taskq.executors.worker.hands import Hands
     from taskq.store import Note
 
 __all__ = ["Notes"]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from executors.worker.hands import UNKNOWN_NS
+from taskq.executors.worker.hands import UNKNOWN_NS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from executors.worker.errand import Errand
+    from taskq.executors.worker.errand import Errand
 
 __all__ = ["Room"]
 

@@ -19,7 +19,7 @@ from taskq.states import Reason, State
 from taskq.store import Verdict
 
 if TYPE_CHECKING:
-    from executors.worker.errand import Errand
+    from taskq.executors.worker.errand import Errand
     from taskq.store import Claim
 
 __all__ = ["REFUSED_FOR", "given_back", "refused", "verdict_on"]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from executors import local
-from executors.pool import crew
 from taskq import State
 from taskq.errors import QueueClosed
+from taskq.executors import local
+from taskq.executors.pool import crew
 from tests.sample_tasks import Thing, hold, make_thing, nap, nothing, square
 from tests.waiting import PATIENCE, eventually
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from executors.durable.executor import DurableExecutor
 from taskq import TaskQueue, connect, envelope
+from taskq.executors.durable.executor import DurableExecutor
 from tests.memory_store import MemoryStore, MemoryWorker
 
 if TYPE_CHECKING:

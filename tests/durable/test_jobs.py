@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.durable.job import DurableJob, ended_of
 from taskq import Retry, State, TaskQueue
 from taskq.codec import encode
 from taskq.errors import (
@@ -25,6 +24,7 @@ from taskq.errors import (
     StoreFull,
     TaskRefused,
 )
+from taskq.executors.durable.job import DurableJob, ended_of
 from taskq.result import Failure
 from tests.sample_tasks import add, capture, divide, fail_until, identity, square, total
 from tests.waiting import PATIENCE, eventually

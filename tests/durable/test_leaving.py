@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.durable import executor, parting
 from taskq import State
 from taskq.codec import encode
+from taskq.executors.durable import executor, parting
 from taskq.store import WorkerRecord
 from tests.sample_tasks import square
 from tests.waiting import PATIENCE, eventually

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.durable.pace import CHUNK_BYTES, CHUNK_MAX, ITEMS_AHEAD, Pace
 from taskq import State, envelope
 from taskq.codec import encode
 from taskq.errors import BackendUnavailable, ConfigError, DecodeError, EncodeError, JobCancelled, JobCrashed, JobLost
+from taskq.executors.durable.pace import CHUNK_BYTES, CHUNK_MAX, ITEMS_AHEAD, Pace
 from taskq.result import Failure
 from taskq.store import WorkerRecord
 from tests.conformance.test_map import Source

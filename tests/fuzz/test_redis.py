@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.rq.layout import FIELDS, KEYS, STATUSES
-from executors.rq.record import read_news
 from taskq.errors import BackendUnavailable, TaskqError
+from taskq.executors.rq.layout import FIELDS, KEYS, STATUSES
+from taskq.executors.rq.record import read_news
 from taskq.states import State
 from tests.rq.hands import Hands, again, failed, given_back, new_job, succeeded
 from tests.waiting import eventually
@@ -20,7 +20,7 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executors.rq.store import RQStore
+    from taskq.executors.rq.store import RQStore
     from tests.fuzz.garbage import Garbage
 
 #: Values of one batch; then a good job is put behind them, and has to run.

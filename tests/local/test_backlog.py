@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.pool.backlog import Backlog
-from executors.pool.jobs import DEFAULTS, Function, LocalJob
-from executors.pool.work import Calls
-from executors.register import Register
 from taskq.errors import JobExists
+from taskq.executors.pool.backlog import Backlog
+from taskq.executors.pool.jobs import DEFAULTS, Function, LocalJob
+from taskq.executors.pool.work import Calls
+from taskq.executors.register import Register
 from taskq.job import JobOptions
 from taskq.states import State
 
 if TYPE_CHECKING:
-    from executors.pool.jobs import Home
+    from taskq.executors.pool.jobs import Home
 
 
 class Somewhere:
@@ -120,7 +120,7 @@ def test_key_is_free_again_after_the_end() -> None:
 def test_id_is_kept_until_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """An id leads to its job, ended or not and held or not, until `result_ttl` after its end."""
     now = [100.0]
-    monkeypatch.setattr("executors.register.monotonic", lambda: now[0])
+    monkeypatch.setattr("taskq.executors.register.monotonic", lambda: now[0])
     register = Register()
     options = JobOptions(job_id="mine", result_ttl=5)
     register.admit(job(1, job_id="mine"), options)
@@ -139,7 +139,7 @@ def test_id_is_kept_until_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> N
 def test_default_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without words, an ended job with an id of its own is kept a day, a failed one a week."""
     now = [0.0]
-    monkeypatch.setattr("executors.register.monotonic", lambda: now[0])
+    monkeypatch.setattr("taskq.executors.register.monotonic", lambda: now[0])
     register = Register()
     good, bad = job(1), job(2)
     register.admit(good, JobOptions(job_id="good"))

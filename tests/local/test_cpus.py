@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from executors.cpus import usable_cpus
+from taskq.executors.cpus import usable_cpus
 
 
 @pytest.fixture

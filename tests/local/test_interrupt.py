@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 PROGRAM = """
 import sys, time
-import executors.local
+import taskq.executors.local
 from taskq import TaskQueue
 from tests.ledger import note
 from tests.sample_tasks import spin_in_c
 from tests.waiting import eventually
 
-executors.local.LEAVING_GRACE = 1.0
+taskq.executors.local.LEAVING_GRACE = 1.0
 
 def tidy(ledger, item=0):
     note(ledger, "start")

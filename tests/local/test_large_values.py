@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.pool import page
-from executors.pool.backlog import Backlog
-from executors.pool.jobs import DEFAULTS, Function, LocalJob
-from executors.pool.pace import FRAME_BYTES
-from executors.pool.slot import Slot
-from executors.pool.values import LARGE
-from executors.pool.work import Calls
 from taskq import TaskQueue
+from taskq.executors.pool import page
+from taskq.executors.pool.backlog import Backlog
+from taskq.executors.pool.jobs import DEFAULTS, Function, LocalJob
+from taskq.executors.pool.pace import FRAME_BYTES
+from taskq.executors.pool.slot import Slot
+from taskq.executors.pool.values import LARGE
+from taskq.executors.pool.work import Calls
 from tests.sample_tasks import capture, identity, pid, size_of
 from tests.waiting import PATIENCE, eventually
 

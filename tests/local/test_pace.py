@@ -7,10 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executors.pool import values
-from executors.pool.frames import RECORD
-from executors.pool.pace import SHORT_NS, TARGET_NS, Pace
-from executors.pool.slot import _records
+from taskq.executors.pool import values
+from taskq.executors.pool.frames import RECORD
+from taskq.executors.pool.pace import SHORT_NS, TARGET_NS, Pace
+from taskq.executors.pool.slot import _records
 from tests.sample_values import same
 
 PLAIN = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=300)

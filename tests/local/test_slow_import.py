@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.pool import overseer
 from taskq import TaskQueue, clock
 from taskq.errors import JobCrashed
+from taskq.executors.pool import overseer
 from taskq.tasks import resolve
 from tests import sample_deadly
 from tests.conftest import close

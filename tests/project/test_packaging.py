@@ -26,8 +26,8 @@ pytestmark = pytest.mark.timeout(SETUP_LIMIT + 60)
 PROGRAM = """
 from pathlib import Path
 
-import executors
 import taskq
+import taskq.executors
 
 
 def double(number):
@@ -36,7 +36,7 @@ def double(number):
 
 if __name__ == "__main__":
     assert "site-packages" in taskq.__file__, taskq.__file__
-    assert "site-packages" in executors.__file__, executors.__file__
+    assert "site-packages" in taskq.executors.__file__, taskq.executors.__file__
     with taskq.TaskQueue(processes=2) as queue:
         print(taskq.__version__, queue.submit(double, 21).result(), list(queue.map(double, range(3))))
 """
@@ -81,11 +81,11 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-def test_wheel_holds_the_two_packages_and_no_more(wheel: Path) -> None:
-    """The wheel carries `taskq` and `executors`, both typed, the licence, and nothing of tests or tools."""
+def test_wheel_holds_one_package_and_no_more(wheel: Path) -> None:
+    """The wheel carries `taskq`, typed, with the executors as files, the licence, and nothing of tests or tools."""
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"taskq", "executors"}
-    assert {"taskq/py.typed", "executors/py.typed"} <= set(names)
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"taskq"}
+    assert {"taskq/py.typed", "taskq/executors/__init__.py", "taskq/executors/rq/lua/claim.lua"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from executors.rq.store import RQStore
+from taskq.executors.rq.store import RQStore
 from tests.rq.hands import Hands
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from taskq.store import NewJob, Verdict, WorkerRecord
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from executors.rq.membership import RQMembership
-    from executors.rq.store import RQStore
+    from taskq.executors.rq.membership import RQMembership
+    from taskq.executors.rq.store import RQStore
     from taskq.store import Claim, Exchange
 
 #: A task that a stock worker can run too.

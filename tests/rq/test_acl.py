@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from executors.rq.layout import Layout
-from executors.rq.scripts import FOLDER, Scripts
-from executors.rq.store import RQStore
 from taskq import Retry, TaskQueue
 from taskq.errors import BackendUnavailable
+from taskq.executors.rq.layout import Layout
+from taskq.executors.rq.scripts import FOLDER, Scripts
+from taskq.executors.rq.store import RQStore
 from tests.cli.command import refused, taskq
 from tests.project.commands import ROOT
 from tests.redis_server import RedisServer

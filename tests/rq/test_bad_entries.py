@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 import pytest
 
-from executors.rq.foreign import _restored, _rq_job
-from executors.rq.record import envelope_of, read_news
 from taskq.errors import BackendUnavailable, DecodeError
+from taskq.executors.rq.foreign import _restored, _rq_job
+from taskq.executors.rq.record import envelope_of, read_news
 from taskq.states import Reason, State
 from tests.rq.hands import again, new_job, succeeded
 from tests.waiting import eventually
@@ -19,7 +19,7 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executors.rq.store import RQStore
+    from taskq.executors.rq.store import RQStore
     from tests.rq.hands import Hands
 
 DIGITS = "9" * 5000

@@ -23,8 +23,8 @@ from tests.waiting import PATIENCE, eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from executors.rq.ear import RQEar
-    from executors.rq.store import RQStore
+    from taskq.executors.rq.ear import RQEar
+    from taskq.executors.rq.store import RQStore
     from taskq.store import Ended
     from tests.rq.hands import Hands
 
@@ -349,7 +349,7 @@ def test_one_that_does_not_end(  # noqa: PLR0917  # fixtures
 ) -> None:
     """Who waits for a job in vain, or is woken, comes back; the thread that waits for all tells its end."""
     monkeypatch.setattr(ear, "_look_at", monotonic() + 1000)
-    monkeypatch.setattr("executors.rq.ear.SILENCE", 1000)
+    monkeypatch.setattr("taskq.executors.rq.ear.SILENCE", 1000)
     job = new_job()
     store.put([job], reply_to=ear.address)
     heard_at = ear._heard_at
@@ -435,7 +435,7 @@ def test_read_by_another_thread_meanwhile(ear: RQEar, monkeypatch: pytest.Monkey
 
 def test_without_epoll(store: RQStore, join: Callable[..., Hands], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing can be taken out of another thread's sleep, as on macOS, the thread that waits for all hears."""
-    monkeypatch.setattr("executors.rq.ear._HAS_EPOLL", False)
+    monkeypatch.setattr("taskq.executors.rq.ear._HAS_EPOLL", False)
     ear = store.ear()
     try:
         assert ear.wait(0.05) == []

@@ -18,9 +18,9 @@ from rq.job import Callback, Job
 from rq.rate_limit import RateLimit
 from rq.serializers import JSONSerializer
 
-from executors.rq import foreign as rq_foreign
-from executors.rq.store import RQStore
 from taskq import envelope
+from taskq.executors.rq import foreign as rq_foreign
+from taskq.executors.rq.store import RQStore
 from taskq.result import Failure
 from taskq.states import State
 from taskq.store import Verdict

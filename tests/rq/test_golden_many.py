@@ -16,8 +16,8 @@ from rq import Queue, Repeat, Retry
 from rq.job import Callback
 from rq.serializers import JSONSerializer
 
-from executors.rq import foreign as rq_foreign
 from taskq import envelope
+from taskq.executors.rq import foreign as rq_foreign
 from tests.rq import stock
 from tests.rq.golden import state
 from tests.rq.test_golden import ADD, BOOM, KINDER, by_ours, by_stock

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.rq.store import RQStore
 from taskq.codec import encode
 from taskq.errors import ConfigError, DependencyFailed, JobExists, JobExpired
+from taskq.executors.rq.store import RQStore
 from taskq.retry import Retry
 from taskq.states import Reason, State
 from tests.rq.hands import TASK, again, failed, given_back, new_job, succeeded

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from executors.rq.store import RQStore
+    from taskq.executors.rq.store import RQStore
     from tests.rq.hands import Hands
 
 #: Keys that are not of any one job: registries, which are swept, and what RQ itself keeps of its queues and limits.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import executors.rq
-from executors.rq.store import RQStore
+import taskq.executors.rq
+from taskq.executors.rq.store import RQStore
 from taskq.states import State
 from taskq.store import Note
 from tests.proxy import Proxy
@@ -135,7 +135,7 @@ def test_lost_reply(redis_server: RedisServer, proxy: Proxy, name: str) -> None:
 
 def test_all_scripts_are_here() -> None:
     """Each script that the code calls is in the list above."""
-    folder = Path(executors.rq.__file__).parent
+    folder = Path(taskq.executors.rq.__file__).parent
     code = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
     names = {path.stem for path in (folder / "lua").glob("*.lua")}
     assert {name for name in names if f"scripts.{name}" in code} == set(SCRIPTS)

@@ -9,7 +9,7 @@ from taskq.states import State
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executors.rq.store import RQStore
+    from taskq.executors.rq.store import RQStore
     from tests.rq.hands import Hands
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.rq.store import RQStore
 from taskq.errors import BackendUnavailable, ConfigError, QueueFull
+from taskq.executors.rq.store import RQStore
 from taskq.states import Reason, State
 from taskq.store import Note
 from tests.proxy import Proxy

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 import pytest
 
-from executors.rq.store import RQStore
 from taskq.errors import BackendUnavailable
+from taskq.executors.rq.store import RQStore
 from taskq.states import State
 from tests.proxy import Proxy
 from tests.rq.golden import state

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from executors.rq import safety
-from executors.rq.address import Address
-from executors.rq.store import RQStore
 from taskq.cli.app import run
+from taskq.executors.rq import safety
+from taskq.executors.rq.address import Address
+from taskq.executors.rq.store import RQStore
 from tests.redis_server import RedisServer
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.rq.store import RQStore
 from taskq.codec import decode, encode
 from taskq.errors import BackendUnavailable, ConfigError
+from taskq.executors.rq.store import RQStore
 from taskq.states import Reason, State
 from taskq.store import Note
 from tests.rq.hands import Hands, again, failed, given_back, new_job, succeeded
@@ -18,7 +18,7 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from executors.rq.line import Line
+    from taskq.executors.rq.line import Line
 
 
 class Doubled:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 import redis
 
-from executors.rq.store import RQStore
 from taskq import TaskQueue
 from taskq.errors import BackendUnavailable, ConfigError
+from taskq.executors.rq.store import RQStore
 from taskq.states import State
 from tests import sample_tasks
 from tests.redis_server import RedisServer, free_port

@@ -34,7 +34,7 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executors.rq.store import RQStore
+    from taskq.executors.rq.store import RQStore
     from tests.rq.hands import Hands
 
 #: `rq` beside this Python.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from executors.rq.store import RQStore
 from taskq.errors import BackendUnavailable
+from taskq.executors.rq.store import RQStore
 from tests.redis_server import RedisServer, free_port
 from tests.rq.hands import Hands, new_job
 

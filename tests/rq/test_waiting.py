@@ -17,7 +17,7 @@ from tests.rq.hands import new_job
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executors.rq.store import RQStore
+    from taskq.executors.rq.store import RQStore
     from tests.rq.hands import Hands
 
 #: Far above what any wait below takes, far below a test's time.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.sqlite.store import SQLiteStore
+from taskq.executors.sqlite.store import SQLiteStore
 from tests.sqlite.workshop import worker
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from executors.sqlite import ends as sqlite_ends
-from executors.sqlite import inbox as sqlite_inbox
-from executors.sqlite.store import SQLiteStore
+from taskq.executors.sqlite import ends as sqlite_ends
+from taskq.executors.sqlite import inbox as sqlite_inbox
+from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import State
 from taskq.store import Note
 from tests.sqlite.workshop import job, said, worker

@@ -14,7 +14,7 @@ from tests.sqlite.workshop import hear, job, said, see, state_of, take, tell
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from executors.sqlite.store import SQLiteStore
+    from taskq.executors.sqlite.store import SQLiteStore
     from taskq.store import Membership
 
 #: What a row may hold after damage: the column, and a value that is none of its kind.

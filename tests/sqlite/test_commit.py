@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.sqlite.inbox import HEADER
-from executors.sqlite.lock import StoreLock
-from executors.sqlite.page import Bell, Ledger, Page
-from executors.sqlite.store import SQLiteStore
-from executors.sqlite.sync import LogSync
 from taskq.errors import BackendUnavailable, JobExists
+from taskq.executors.sqlite.inbox import HEADER
+from taskq.executors.sqlite.lock import StoreLock
+from taskq.executors.sqlite.page import Bell, Ledger, Page
+from taskq.executors.sqlite.store import SQLiteStore
+from taskq.executors.sqlite.sync import LogSync
 from tests.sqlite.workshop import job, said, take
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def test_failed_sync(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("executors.sqlite.sync.sync_data", fail)
+        patch.setattr("taskq.executors.sqlite.sync.sync_data", fail)
         with pytest.raises(BackendUnavailable, match=f"syncing its {said_}: Input/output error"):
             full.put([job("b", **options)])
     ledger = ledger_on(full._file.page)
@@ -241,8 +241,8 @@ def test_failed_sync(
 
 def test_failed_sync_at_the_turn(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the log cannot be synced the inbox does not begin anew, and puts say so; once it can, it does."""
-    monkeypatch.setattr("executors.sqlite.inbox.POUR_AT", 200)
-    monkeypatch.setattr("executors.sqlite.inbox.TURN_AT", 300)
+    monkeypatch.setattr("taskq.executors.sqlite.inbox.POUR_AT", 200)
+    monkeypatch.setattr("taskq.executors.sqlite.inbox.TURN_AT", 300)
     file = store._file.path.with_name("queue.db-inbox")
     kept: list[str] = []
 
@@ -256,7 +256,7 @@ def test_failed_sync_at_the_turn(store: SQLiteStore, monkeypatch: pytest.MonkeyP
     put()
     first = file.read_bytes()[: HEADER.size]
     with monkeypatch.context() as patch:
-        patch.setattr("executors.sqlite.sync.sync_data", fail)
+        patch.setattr("taskq.executors.sqlite.sync.sync_data", fail)
         for _ in range(3):
             with pytest.raises(BackendUnavailable, match="turning its inbox: Input/output error"):
                 while len(kept) < 100:
@@ -269,7 +269,7 @@ def test_failed_sync_at_the_turn(store: SQLiteStore, monkeypatch: pytest.MonkeyP
 
 SCRIPT = """
 import sys
-from executors.sqlite.store import SQLiteStore
+from taskq.executors.sqlite.store import SQLiteStore
 from taskq.errors import BackendUnavailable
 from tests.sqlite.workshop import job
 store = SQLiteStore(sys.argv[1])
@@ -337,7 +337,7 @@ def test_order_of_calls(path: Path, name: str, options: str) -> None:
 @needs_strace
 def test_order_of_calls_at_the_turn(path: Path) -> None:
     """The inbox begins anew when the log, which has all its jobs, is synced, and not before."""
-    small = "from executors.sqlite import inbox\ninbox.POUR_AT, inbox.TURN_AT = 200, 300\n"
+    small = "from taskq.executors.sqlite import inbox\ninbox.POUR_AT, inbox.TURN_AT = 200, 300\n"
     _, lines = trace(path, "-e", "trace=pwrite64,fdatasync,flock", script=small + SCRIPT)
     text = _collapsed(" ".join(word for line in lines if (word := _word(line, path))))
     assert text.count("lock log+ log-sync inbox+ unlock") >= 2, text

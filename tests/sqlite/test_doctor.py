@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from executors.sqlite.store import SQLiteStore
+    from taskq.executors.sqlite.store import SQLiteStore
 
 
 def levels(store: SQLiteStore) -> dict[str, str]:
@@ -37,9 +37,9 @@ def test_worries(store: SQLiteStore, path: Path, join: Callable[..., Any], monke
     member._fifo.forsake()
     path.chmod(0o644)
     store._file.write(lambda tx: tx.execute("UPDATE jobs SET submitted = submitted - 9999").close())
-    monkeypatch.setattr("executors.sqlite.doctor._kind_of_file_system", lambda path: "nfs4")
-    monkeypatch.setattr("executors.sqlite.doctor.LITTLE_ROOM", 1 << 60)
-    monkeypatch.setattr("executors.sqlite.doctor.LONG_LOG", 1)
+    monkeypatch.setattr("taskq.executors.sqlite.doctor._kind_of_file_system", lambda path: "nfs4")
+    monkeypatch.setattr("taskq.executors.sqlite.doctor.LITTLE_ROOM", 1 << 60)
+    monkeypatch.setattr("taskq.executors.sqlite.doctor.LONG_LOG", 1)
     found = levels(store)
     bad = {"access": "warning", "file system": "problem", "workers": "problem", "waiting": "warning"}
     assert {topic: level for topic, level in found.items() if level != "ok"} == {

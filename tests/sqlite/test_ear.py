@@ -16,7 +16,7 @@ from tests.sqlite.workshop import hear, job, said, take, tell
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from executors.sqlite.store import SQLiteStore
+    from taskq.executors.sqlite.store import SQLiteStore
     from taskq.store import Membership
 
 
@@ -100,7 +100,7 @@ def test_woken(store: SQLiteStore, member: Membership, ear: Any, open_store: Any
 
 def test_lost_ring(store: SQLiteStore, member: Membership, ear: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A ring that is lost costs about a second."""
-    monkeypatch.setattr("executors.sqlite.wake.ring", lambda path: False)
+    monkeypatch.setattr("taskq.executors.sqlite.wake.ring", lambda path: False)
     store.put([job("a")], reply_to=ear.address)
     ear.expect(["a"])
     timer = threading.Timer(0.1, lambda: end_all(member))

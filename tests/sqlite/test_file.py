@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.sqlite import birth as sqlite_birth
-from executors.sqlite import schema as sqlite_schema
-from executors.sqlite.store import SQLiteStore
-from executors.sqlite.url import parse
 from taskq.errors import BackendUnavailable, ConfigError, StoreDamaged, TaskqError
+from taskq.executors.sqlite import birth as sqlite_birth
+from taskq.executors.sqlite import schema as sqlite_schema
+from taskq.executors.sqlite.store import SQLiteStore
+from taskq.executors.sqlite.url import parse
 from tests.sqlite.workshop import job, see, take
 from tests.waiting import eventually
 
@@ -365,7 +365,7 @@ def test_held_lock(store: SQLiteStore, open_store: Callable[[], SQLiteStore], mo
     other = open_store()
     store.put([job("a")])
     assert see(store, "a")
-    monkeypatch.setattr("executors.sqlite.lock.PATIENCE", 0.1)
+    monkeypatch.setattr("taskq.executors.sqlite.lock.PATIENCE", 0.1)
     with other._file.lock:
         monkeypatch.setattr(type(store._file.lock).acquire, "__defaults__", (0.1,))
         with pytest.raises(BackendUnavailable, match=f"process {os.getpid()} has held the lock"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.sqlite.store import SQLiteStore
+from taskq.executors.sqlite.store import SQLiteStore
 from taskq.job import TERMINAL
 from taskq.states import State
 from tests.sqlite.workshop import hear, job, said, worker

@@ -11,12 +11,12 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from executors.sqlite import inbox as sqlite_inbox
-from executors.sqlite.inbox import HEADER, Inbox
-from executors.sqlite.room import Room
-from executors.sqlite.schema import STEPS
-from executors.sqlite.store import SQLiteStore
 from taskq.errors import StoreDamaged
+from taskq.executors.sqlite import inbox as sqlite_inbox
+from taskq.executors.sqlite.inbox import HEADER, Inbox
+from taskq.executors.sqlite.room import Room
+from taskq.executors.sqlite.schema import STEPS
+from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import State
 from tests.sqlite.workshop import job, said, take, tell
 
@@ -286,10 +286,10 @@ def test_write_cut_short(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) ->
 def test_older_file(path: Path, open_store: Callable[[], SQLiteStore], monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of the first schema, which has no inbox, is led up with its jobs, and takes new ones."""
     with monkeypatch.context() as patch:
-        patch.setattr("executors.sqlite.schema.STEPS", STEPS[:1])
-        patch.setattr("executors.sqlite.birth.VERSION", 1)
-        patch.setattr("executors.sqlite.schema.migrate.__defaults__", (STEPS[:1],))
-        patch.setattr("executors.sqlite.connections.Inbox", _NoInbox)
+        patch.setattr("taskq.executors.sqlite.schema.STEPS", STEPS[:1])
+        patch.setattr("taskq.executors.sqlite.birth.VERSION", 1)
+        patch.setattr("taskq.executors.sqlite.schema.migrate.__defaults__", (STEPS[:1],))
+        patch.setattr("taskq.executors.sqlite.connections.Inbox", _NoInbox)
         old = open_store()
         old._file._connections.get().writer.execute(
             "INSERT INTO jobs (id, state, queue, rank, task, fence, max_crashes, submitted) "

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.sqlite import ends as sqlite_ends
-from executors.sqlite.rows import INLINE
 from taskq.errors import JobExists
+from taskq.executors.sqlite import ends as sqlite_ends
+from taskq.executors.sqlite.rows import INLINE
 from taskq.states import Reason, State
 from tests.sqlite.workshop import hear, job, said, see, state_of, take, tell
 from tests.waiting import eventually
@@ -18,7 +18,7 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executors.sqlite.store import SQLiteStore
+    from taskq.executors.sqlite.store import SQLiteStore
     from taskq.store import Membership
 
 
@@ -152,7 +152,7 @@ def test_list_when_a_state_is_common(store: SQLiteStore, monkeypatch: pytest.Mon
     """A list reads from the newest on where a state has many jobs: the same jobs as by the index."""
     store.put([job(f"a{number}") for number in range(5)])
     wanted = store.list(states={State.QUEUED})
-    monkeypatch.setattr("executors.sqlite.read.FEW", 2)
+    monkeypatch.setattr("taskq.executors.sqlite.read.FEW", 2)
     assert store.list(states={State.QUEUED}) == wanted
 
 

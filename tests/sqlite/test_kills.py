@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from executors.sqlite import ends as sqlite_ends
-from executors.sqlite.store import SQLiteStore
+from taskq.executors.sqlite import ends as sqlite_ends
+from taskq.executors.sqlite.store import SQLiteStore
 from taskq.job import TERMINAL, State
 from tests.sqlite.kill_script import BATCHES
 from tests.sqlite.workshop import said, worker

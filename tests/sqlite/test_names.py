@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.sqlite import ear as sqlite_ear
-from executors.sqlite.room import Room
-from executors.sqlite.store import SQLiteStore
 from taskq.errors import BackendUnavailable, StoreDamaged
+from taskq.executors.sqlite import ear as sqlite_ear
+from taskq.executors.sqlite.room import Room
+from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import Reason, State
 from tests.sqlite.workshop import hear, job, said, state_of, take, tell, worker
 from tests.waiting import eventually

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from executors.sqlite.store import SQLiteStore
 from taskq.errors import StoreDamaged
+from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import State
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ Call = tuple[str, str, int, bytes]
 
 SCRIPT = """
 import os, sys
-from executors.sqlite import inbox
-from executors.sqlite.store import SQLiteStore
+from taskq.executors.sqlite import inbox
+from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import State
 from tests.sqlite.workshop import job, said, worker
 

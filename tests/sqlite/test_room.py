@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.sqlite.store import SQLiteStore
 from taskq.errors import BackendUnavailable, StoreFull
+from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import State
 from tests.cli.command import taskq
 from tests.sqlite.workshop import job, said, see, state_of, take, tell, worker

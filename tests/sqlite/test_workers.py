@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.sqlite.verdict import LOG_LIMIT
 from taskq.errors import BackendUnavailable, ConfigError
+from taskq.executors.sqlite.verdict import LOG_LIMIT
 from taskq.result import Failure
 from taskq.states import Reason, State
 from taskq.store import Note, Store
@@ -20,7 +20,7 @@ from tests.sqlite.workshop import job, said, see, state_of, take, tell, worker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from executors.sqlite.store import SQLiteStore
+    from taskq.executors.sqlite.store import SQLiteStore
     from taskq.store import Claim, Membership
 
 
@@ -435,7 +435,7 @@ def test_other_things_wake(store: SQLiteStore, member: Membership) -> None:
 
 def test_lost_wake_up(store: SQLiteStore, member: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wake-up that is lost costs about a second."""
-    monkeypatch.setattr("executors.sqlite.wake.ring", lambda path: False)
+    monkeypatch.setattr("taskq.executors.sqlite.wake.ring", lambda path: False)
     take(member)
     timer = threading.Timer(0.1, lambda: store.put([job("a")]))
     timer.start()

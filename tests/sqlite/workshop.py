@@ -12,7 +12,7 @@ from taskq.store import NewJob, Verdict, WorkerRecord
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from executors.sqlite.store import SQLiteStore
+    from taskq.executors.sqlite.store import SQLiteStore
     from taskq.store import Claim, Ended, JobRecord, Membership
 
 #: Seconds for which an ear is listened to in vain before a test gives up.

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from executors.rq.store import RQStore
-from executors.worker.daemon import Worker
 from taskq import layout
 from taskq.errors import ConfigError
+from taskq.executors.rq.store import RQStore
+from taskq.executors.worker.daemon import Worker
 from taskq.grammar import MAX_KEY, MAX_NAME, check_name
 from taskq.job import JobOptions
 from taskq.retry import MAX_RETRIES, Retry

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from executors.worker import chunks
-from executors.worker.chunks import ChunkRun
 from taskq.chunks import ITEMS_MAX, pack_values, read_chunk
 from taskq.codec import decode, encode
 from taskq.envelope import CHUNK, Template
+from taskq.executors.worker import chunks
+from taskq.executors.worker.chunks import ChunkRun
 from taskq.job import JobOptions
 from taskq.result import Failure
 from taskq.retry import Retry
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from executors.worker.errand import Errand
+    from taskq.executors.worker.errand import Errand
     from tests.ledger import Ledger
     from tests.worker.conftest import Running
     from tests.worker.double import StoreDouble

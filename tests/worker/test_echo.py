@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from executors.pool.output import Said
-from executors.worker import echo as module
-from executors.worker.echo import LINE_MAX, LINES_MAX, echo
+from taskq.executors.pool.output import Said
+from taskq.executors.worker import echo as module
+from taskq.executors.worker.echo import LINE_MAX, LINES_MAX, echo
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from executors.worker.hands import Hands
+from taskq.executors.worker.hands import Hands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.worker import health as health_module
-from executors.worker.health import Health
-from executors.worker.notify import Notifier
 from taskq.errors import ConfigError
+from taskq.executors.worker import health as health_module
+from taskq.executors.worker.health import Health
+from taskq.executors.worker.notify import Notifier
 from tests.waiting import eventually
 from tests.worker.conftest import SAMPLE
 

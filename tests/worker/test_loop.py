@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executors.worker.desk import Desk
 from taskq.errors import BackendUnavailable, ConfigError
+from taskq.executors.worker.desk import Desk
 from taskq.job import JobOptions
 from taskq.states import Reason, State
 from taskq.store import Wish
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from executors.worker.errand import Errand
+    from taskq.executors.worker.errand import Errand
     from taskq.store import Claim, Order
     from tests.ledger import Ledger
     from tests.worker.double import StoreDouble
@@ -196,7 +196,7 @@ def test_burst_whose_store_stays_away(
     store: StoreDouble, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A burst ends with 3 when its store does not come back: nobody would ever learn that it waits."""
-    monkeypatch.setattr("executors.worker.loop._AWAY", 0.2)
+    monkeypatch.setattr("taskq.executors.worker.loop._AWAY", 0.2)
     ledger, gate = tmp_path / "ledger", tmp_path / "gate"
     store.call(f"{SAMPLE}:hold", str(ledger), str(gate), "began")
     running = serve(burst=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -51,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the session's world its own, so that what is left behind can be seen and is ours."""
     config.addinivalue_line("markers", "soak: a run of many minutes; `pytest -m soak` runs these and only these")
     config.addinivalue_line("markers", "needs(*capabilities, why): run only on executors that declare these")
-    leaks.mark_semaphores()
+    leaks.mark_shared_memory()
     leaks.adopt_orphans()
     _lighten_main()
 
@@ -65,12 +66,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave the long runs out unless they are asked for by their mark, and skip what a variant cannot do."""
     for item in items:
         _skip_unless_able(item)
+        item.add_marker(pytest.mark.xdist_group(_shared_by(item)))
     if "soak" in (config.option.markexpr or ""):
         return
     long = [item for item in items if item.get_closest_marker("soak")]
     if long:
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in set(long)]
+
+
+def _shared_by(item: pytest.Item) -> str:
+    """Name the tests that share queues and workers, so that one process runs them: a module's on one variant."""
+    module = item.nodeid.partition("::")[0]
+    row = item.callspec.params.get("variant") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    return f"{module}-{row.name}" if isinstance(row, Variant) else module
 
 
 def _skip_unless_able(item: pytest.Item) -> None:
@@ -105,6 +114,12 @@ def folder_of_temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Itera
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)
         yield
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give this test a folder with a short name: the path of a socket in it may have 107 bytes."""
+    return tmp_path_factory.mktemp(re.sub(r"\W", "_", request.node.name)[:12])
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -61,11 +61,20 @@ class _Tracer:
         return self.step
 
     def run(self, call: Callable[[], object]) -> None:
+        hook = sys.unraisablehook
+
+        def drop(error: sys.UnraisableHookArgs) -> None:
+            """Say nothing of an interrupt that came in a finalizer, which Python drops."""
+            if not isinstance(error.exc_value, Interrupt):
+                hook(error)
+
+        sys.unraisablehook = drop
         sys.settrace(self.enter)
         try:
             call()
         finally:
             sys.settrace(None)
+            sys.unraisablehook = hook
 
 
 def sites(call: Callable[[], object]) -> list[Site]:

@@ -1,4 +1,4 @@
-"""Find what a test left behind: processes, threads, descriptors, semaphores, shared memory, files, a set-up log.
+"""Find what a test left behind: processes, threads, descriptors, semaphores, files, signal handlers, a set-up log.
 
     before = take()  ──▶  the test  ──▶  settle(before) ──▶ [] or one line for each leak
 
@@ -14,13 +14,14 @@ import ctypes
 import gc
 import os
 import re
+import signal
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from multiprocessing import process
+from multiprocessing import process, shared_memory
 from pathlib import Path
 
 from taskq import log
@@ -38,9 +39,13 @@ SUBREAPER = 36
 #: Where Linux keeps named semaphores and shared memory.
 SHARED_MEMORY = Path("/dev/shm")
 
-#: Names in it that are ours: our semaphores (see `mark_semaphores`), and what SharedMemory makes.
+#: Beginnings of the names in it that are ours: see `mark_shared_memory`.
 SEMAPHORE_PREFIX = f"mp-t{os.getpid()}"
-OURS = (f"sem.{SEMAPHORE_PREFIX}", "psm_")
+BLOCK_PREFIX = f"psm{os.getpid()}_"
+OURS = (f"sem.{SEMAPHORE_PREFIX}", BLOCK_PREFIX)
+
+#: Signals whose handlers a test that comes later may rely on.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +57,18 @@ class Snapshot:
     descriptors: dict[object, str]
     shared: dict[object, str]
     files: dict[object, str]
+    handlers: dict[object, str]
     logs: dict[object, str]
 
     def kinds(self) -> dict[str, dict[object, str]]:
-        """Return the six mappings by the name to use in a message."""
+        """Return the mappings by the name to use in a message."""
         return {
             "process": self.processes,
             "thread": self.threads,
             "descriptor": self.descriptors,
             "shared memory or semaphore": self.shared,
             "temporary file": self.files,
+            "signal handler": self.handlers,
             "log set up": self.logs,
         }
 
@@ -79,6 +86,7 @@ def take() -> Snapshot:
         descriptors=_descriptors(),
         shared=_shared(),
         files=_files(),
+        handlers={(number, str(signal.getsignal(number))): _handler(number) for number in SIGNALS},
         logs=_logs(),
     )
 
@@ -104,10 +112,11 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
 
 
-def mark_semaphores() -> None:
-    """Give multiprocessing's named semaphores a prefix that tells ours from those of others on this machine."""
+def mark_shared_memory() -> None:
+    """Give named semaphores and shared memory a prefix that tells ours from those of others on this machine."""
     config = process.current_process()._config  # type: ignore[attr-defined]
     config["semprefix"] = f"/{SEMAPHORE_PREFIX}"
+    shared_memory._SHM_NAME_PREFIX = f"/{BLOCK_PREFIX}"  # type: ignore[attr-defined]
 
 
 def _compare(before: Snapshot, after: Snapshot, *, by_count: bool, kept: tuple[str, ...]) -> list[str]:
@@ -163,6 +172,10 @@ def _files() -> dict[object, str]:
     root = tempfile.gettempdir()
     known = {os.path.basename(singleton_folder() or "")}
     return {name: os.path.join(root, name) for name in os.listdir(root) if name not in known}
+
+
+def _handler(number: signal.Signals) -> str:
+    return f"{number.name} -> {signal.getsignal(number)}"
 
 
 def _logs() -> dict[object, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -114,6 +115,18 @@ def test_temporary_file(before: leaks.Snapshot) -> None:
     assert path in found(before)
     os.remove(path)
     assert found(before) == ""
+
+
+def test_signal_handler(before: leaks.Snapshot) -> None:
+    """A signal handler that was set and not taken back is found."""
+    old = signal.signal(signal.SIGTERM, _ignore)
+    assert "signal handler left behind: SIGTERM -> " in found(before)
+    signal.signal(signal.SIGTERM, old)
+    assert found(before) == ""
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    pass
 
 
 def test_log(before: leaks.Snapshot) -> None:

@@ -47,7 +47,7 @@ def work(queue: TaskQueue, jobs: int) -> None:
 def main() -> None:
     """Measure."""
     url, settings, jobs, kills, queues = sys.argv[1], json.loads(sys.argv[2]), *map(int, sys.argv[3:])
-    leaks.mark_semaphores()
+    leaks.mark_shared_memory()
     found: dict[str, Any] = {}
     with TaskQueue(url, **settings) as queue:
         work(queue, WARM_UP)

@@ -65,7 +65,7 @@ def test_parent_killed(tmp_path: Path, variant: Variant, ledger: Ledger, work: s
 
 def test_all_killed_at_once(tmp_path: Path, variant: Variant) -> None:
     """A program all of whose processes are killed at once leaves no named semaphore and no folder."""
-    source = program(f"{WORK['idle']}\nprint('ready', flush=True)\ntime.sleep(100)", first="leaks.mark_semaphores()")
+    source = program(f"{WORK['idle']}\nprint('ready', flush=True)\ntime.sleep(100)", first="leaks.mark_shared_memory()")
     with Script(tmp_path, source, *variant.for_script()) as script:
         script.wait_for_line("ready")
         processes.end(script.left())

@@ -46,9 +46,12 @@ def trusted(url: str) -> Iterator[None]:
 
 
 class Deaf(SimpleWorker):
-    """RQ's own worker without its thread for commands, which takes a second to end and leaves its connection."""
+    """RQ's own worker without its thread for commands, which takes a second to end, and without signal handlers."""
 
     def subscribe(self) -> None:
+        pass
+
+    def _install_signal_handlers(self) -> None:
         pass
 
 

@@ -89,7 +89,7 @@ def back_and_forth(value: Any) -> Any:
         (Right, Right.READ | Right.WRITE),
         (Right, Right(0)),
     ],
-    ids=repr,
+    ids=["dataclass", "first", "second", "int", "both", "none"],
 )
 def test_dataclasses_and_enums_need_no_functions(cls: type[Any], value: Any) -> None:
     """A registered dataclass or enum comes back equal and of its class, members as themselves."""

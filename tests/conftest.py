@@ -78,7 +78,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _shared_by(item: pytest.Item) -> str:
     """Name the tests that share queues and workers, so that one process runs them: a module's on one variant."""
     module = item.nodeid.partition("::")[0]
-    row = item.callspec.params.get("variant") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    row = (
+        item.callspec.params.get("variant") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    )
     return f"{module}-{row.name}" if isinstance(row, Variant) else module
 
 

@@ -25,7 +25,7 @@ from multiprocessing import process, shared_memory
 from pathlib import Path
 
 from taskq import log
-from tests.processes import descendants, singleton_descriptors, singleton_folder
+from tests.processes import Seen, descendants, singleton_descriptors, singleton_folder
 
 #: Seconds given to what ends by itself; a pool's processes need one or two on a loaded machine.
 GRACE = 10.0
@@ -79,7 +79,6 @@ class Snapshot:
 
 def take() -> Snapshot:
     """Look at everything that a test may leave behind."""
-    _reap_adopted()
     return Snapshot(
         processes=_processes(),
         threads={(thread.ident, thread.name): repr(thread) for thread in threading.enumerate()},
@@ -135,19 +134,27 @@ def _without(found: dict[object, str], kept: tuple[str, ...]) -> dict[object, st
     return {identity: words for identity, words in found.items() if not words.endswith(kept)} if kept else found
 
 
-def _reap_adopted() -> None:
-    """Take the exit status of adopted orphans, as init would; multiprocessing's own children are left to it."""
-    known = {child.pid for child in process._children}  # type: ignore[attr-defined]
-    for seen in descendants():
-        if seen.state == "Z" and seen.parent == os.getpid() and seen.pid not in known:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(seen.pid, os.WNOHANG)
-
-
 def _processes() -> dict[object, str]:
     if sys.platform != "linux":
         return {}
-    return {(seen.pid, seen.started): seen.describe() for seen in descendants()}
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return {}  # orphans among them, which are adopted
+    seen = descendants()
+    if _reap_adopted(seen):
+        seen = descendants()
+    return {(one.pid, one.started): one.describe() for one in seen}
+
+
+def _reap_adopted(those: list[Seen]) -> bool:
+    """Take the exit status of adopted orphans, as init would; multiprocessing's own children are left to it."""
+    known = {child.pid for child in process._children}  # type: ignore[attr-defined]
+    ended = [one.pid for one in those if one.state == "Z" and one.parent == os.getpid() and one.pid not in known]
+    for pid in ended:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+    return bool(ended)
 
 
 def _descriptors() -> dict[object, str]:

@@ -24,6 +24,7 @@ from taskq.codec.wire import FIRST_RESERVED, Code
 from tests.sample_values import PORTABLE, same
 from tests.strategies import portable
 
+
 #: For own messages, and for those that any reader takes.
 def name(value: object) -> str:
     """Name a value the same in every process, where sets have other orders."""

@@ -1,15 +1,19 @@
 # Everything a newcomer or CI runs. Needs Python >= 3.11, make and, the first time, a network.
 #   make demo    taskq at work on real input: every file of the standard library, on all cores
-#   make test    everything that must hold: lint, types, import rules, tests
+#   make check   lint, types, import rules and a tenth of the tests: for each commit
+#   make test    everything that must hold: lint, types, import rules, all tests
 # PYTHON=/path/to/python3 chooses the Python, ARGS="..." goes to pytest or to the bench.
 
 PYTHON ?=
 VENV ?= .venv
 ARGS ?=
+# Processes that run tests side by side; tests wait much, so there are more of them than cores.
+JOBS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 BIN := $(VENV)/bin
 export PYTHON
 
-.PHONY: demo test soak rq-suite lint format bench bench-redis bench-sqlite bench-payload clean help
+.PHONY: demo check test test-loaded soak rq-suite lint format bench bench-redis bench-sqlite bench-payload clean help
 .PHONY: venv venv-dev venv-bench venv-bench-redis venv-bench-sqlite
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -22,9 +26,16 @@ help:  ## say what can be made
 demo: venv  ## measure every file of the standard library on all cores, with a progress bar
 	@$(BIN)/python -m examples.demo
 
+check: lint  ## style, types, import rules and a tenth of the tests
+	$(call heading,pytest)
+	@$(PYTEST) --tenth $(ARGS)
+
 test: lint  ## everything that must hold, as in CI
 	$(call heading,pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+test-loaded: venv-dev  ## the tests beside a program that keeps each core busy, hangups ignored as under nohup
+	@trap '' HUP; $(BIN)/python -m tests.busy $(PYTEST) $(ARGS)
 
 soak: venv-dev  ## the long runs that make test leaves out: many minutes
 	@$(BIN)/python -m pytest -m soak $(ARGS)

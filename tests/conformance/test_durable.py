@@ -30,7 +30,7 @@ pytestmark = pytest.mark.needs("durable", why="its jobs end with the program")
 @pytest.fixture
 def lonely_url(variant: Variant, fresh_url: Callable[[str, str], str]) -> str:
     """Give the URL of a store of the same kind, of its own, without a worker."""
-    return fresh_url(variant.scheme, "")
+    return fresh_url(variant.name, "")
 
 
 def test_capabilities(queue: TaskQueue, variant: Variant) -> None:
@@ -273,7 +273,7 @@ def test_functions_of_a_main_without_a_file(tmp_path: Path, variant: Variant) ->
 def test_senseless_queries(variant: Variant, fresh_url: Callable[[str, str], str], query: str) -> None:
     """A word in the URL's query that is unknown or senseless is refused with its name."""
     with pytest.raises(ConfigError, match=query[1:].partition("=")[0]):
-        TaskQueue(fresh_url(variant.scheme, query)).shutdown()
+        TaskQueue(fresh_url(variant.name, query)).shutdown()
 
 
 def test_too_big_an_argument(lonely_url: str) -> None:

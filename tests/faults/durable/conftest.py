@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: The schemes of all durable executors.
-SCHEMES = [row.scheme for row in VARIANTS if "durable" in row.capabilities]
+SCHEMES = list(dict.fromkeys(row.scheme for row in VARIANTS if "durable" in row.capabilities))
 
 
 @pytest.fixture

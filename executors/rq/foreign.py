@@ -144,7 +144,7 @@ def run(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: i
     """Run the job as RQ's work horse would, up to the point where its end is written down; return `Returned`'s bytes.
 
     Raises:
-        UnknownTask: its function, or a callback of it, is not trusted here.
+        UnknownTask: its function is not trusted here; a callback that is not fails the job, when its time comes.
         DecodeError, EncodeError: its data cannot be read, its value cannot be written.
         Exception: whatever the function, or its success callback, raises.
     """
@@ -152,8 +152,6 @@ def run(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: i
         rq_job = _rq_job(prefix)
         job = _restored(rq_job, url, job_id, worker, packed, flags)
         function = _function(job)
-        if flags & 2:
-            _check_callbacks(job)
     except (UnknownTask, DecodeError) as error:
         error.__before_start__ = True
         raise
@@ -309,14 +307,3 @@ def _is_nowhere(dotted: str) -> bool:
             is_package = "__path__" in found  # of which a part may not be imported yet
             return parts[cut] not in found and "__getattr__" not in found and not (is_package and parts[cut + 1 :])
     return False
-
-
-def _check_callbacks(job: Job) -> None:
-    """Refuse a job before it begins whose callback may be called elsewhere, but not here.
-
-    Raises:
-        UnknownTask: it has one. One that is nowhere fails when its time comes, as in RQ.
-    """
-    for name in (job._success_callback_name, job._failure_callback_name):  # noqa: SLF001  # their public names would import them unasked
-        if name and not _is_nowhere(name):
-            _trusted(name)

@@ -55,12 +55,18 @@ def test_callback_that_is_nowhere(client: Any, url: str, tmp_path: Path, queue: 
     assert noted(client)[1].startswith(f"failure {job.id}")
 
 
-def test_callback_of_another_module(client: Any, url: str, tmp_path: Path, queue: Queue) -> None:
-    """A job whose callback a worker with another --import could call is not begun here."""
-    jobs = [enqueue(queue, "note_and_go", **{when: "json.tool.main"}) for when in ("on_success", "on_failure")]
+@pytest.mark.parametrize("name", ["tests.rq.no_such_module.call", "json.tool.main"])
+def test_callback_of_another_module(client: Any, url: str, tmp_path: Path, queue: Queue, name: str) -> None:
+    """As in RQ a job runs once whose callback cannot be called here; it fails, and its error names the callback."""
+    succeeds = enqueue(queue, "note_and_go", on_success=name)
+    fails = enqueue(queue, "boom", on_failure=name)
     work_off(url, tmp_path)
-    assert noted(client) == []
-    assert {job.get_status() for job in jobs} == {JobStatus.SCHEDULED}
+    assert noted(client) == [f"ran {succeeds.id}"]
+    for job in (succeeds, fails):
+        assert job.get_status() == JobStatus.FAILED
+        result = job.latest_result()
+        assert result is not None
+        assert name.rpartition(".")[0] in (result.exc_string or "")
 
 
 def test_function_that_is_nowhere(client: Any, url: str, tmp_path: Path, queue: Queue) -> None:

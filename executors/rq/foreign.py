@@ -280,8 +280,9 @@ def _trusted(dotted: str) -> Callable[..., Any]:
             return envelope.find(f"{module}:{'.'.join(parts[cut:])}")
         except UnknownTask as exc:
             refusal = refusal or exc
-            if module in sys.modules:  # so the rest names something in it, and this refusal has the cure
-                raise
+            found = getattr(sys.modules.get(module), "__dict__", None)
+            if found is not None:  # the rest names something in it, unless that is a part that is not imported
+                raise (refusal if "__path__" in found and parts[cut] not in found else exc) from None
     raise refusal or UnknownTask(f"{dotted!r} names no function: RQ writes module.function")
 
 

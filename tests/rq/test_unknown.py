@@ -66,7 +66,7 @@ def test_callback_of_another_module(client: Any, url: str, tmp_path: Path, queue
         assert job.get_status() == JobStatus.FAILED
         result = job.latest_result()
         assert result is not None
-        assert name.rpartition(".")[0] in (result.exc_string or "")
+        assert f"--import {':'.join(name.rsplit('.', 1))}" in (result.exc_string or "")
 
 
 def test_function_that_is_nowhere(client: Any, url: str, tmp_path: Path, queue: Queue) -> None:

@@ -367,9 +367,7 @@ class MapStream(ABC):
         left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
         if self._news:
             return True
-        try:
-            self._wake.get(timeout=left if not seen else min(_STALLED, _STALLED if left is None else left))
-        except Empty:
+        if not self._wait_for_change(left if not seen else min(_STALLED, _STALLED if left is None else left)):
             if reader is not None and seen and reader.stock() == seen:
                 reader.hand_on_stock()
             if self._deadline is not None and monotonic() >= self._deadline:
@@ -377,6 +375,14 @@ class MapStream(ABC):
                 self.leave()
                 raise TimeoutError(f"the map was not over after {self.plan.timeout} s: {done}") from None
         return bool(self._news)
+
+    def _wait_for_change(self, timeout: float | None) -> bool:
+        """Wait for something to change; return whether it has, in time."""
+        try:
+            self._wake.get(timeout=timeout)
+        except Empty:
+            return False
+        return True
 
     def _receive(self) -> None:
         """Take the oldest news. It is only forgotten when all is done that follows from it."""

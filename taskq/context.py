@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = [
+    "ALL",
+    "NAMED_AFTER",
     "WAITED",
     "WAITS",
     "JobContext",
@@ -28,6 +30,7 @@ __all__ = [
     "provide",
     "running_job",
     "set_home",
+    "wait_named",
 ]
 
 
@@ -196,12 +199,47 @@ WAITS: Final = "taskq: this job waits for job "
 WAITED: Final = "taskq: this job waits no longer for job "
 
 
+#: What stands in the place of an id when a job waits no longer for any other.
+ALL: Final = "all of them"
+
+#: Seconds that a job has waited for another one when its log names it.
+NAMED_AFTER: Final = 1.0
+
+
 def awaited_in(log: bytes) -> str:
     """Return the id of the job for which a job waits, by its log; empty: for none."""
-    since = log.rfind(WAITS.encode())
-    if since < 0 or log.rfind(WAITED.encode()) > since:
+    if WAITS.encode() not in log:
         return ""
-    return log[since + len(WAITS) :].partition(b"\n")[0].decode("utf-8", "replace")
+    waits: dict[str, None] = {}
+    for line in log.decode("utf-8", "replace").split("\n"):
+        if line.startswith(WAITS):
+            waits[line.removeprefix(WAITS)] = None
+        elif line == WAITED + ALL:
+            waits.clear()
+        elif line.startswith(WAITED):
+            waits.pop(line.removeprefix(WAITED), None)
+    return next(reversed(waits), "")
+
+
+def wait_named(wait: Callable[[float | None], bool], timeout: float | None, awaited: Callable[[], str]) -> bool:
+    """Return `wait(timeout)`; in a job, its log names what is awaited, once that has taken a second.
+
+    By that a worker is known whose processes are all taken by such jobs. `awaited`: gives the job's id; empty: unknown.
+    """
+    job = running_job()
+    if job is None or (timeout is not None and timeout <= NAMED_AFTER):
+        return wait(timeout)
+    if wait(NAMED_AFTER):
+        return True
+    left = None if timeout is None else timeout - NAMED_AFTER
+    name = awaited()
+    if not name:
+        return wait(left)
+    job.log(WAITS + name)
+    try:
+        return wait(left)
+    finally:
+        job.log(WAITED + name)
 
 
 def running_job() -> JobContext | None:

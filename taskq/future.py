@@ -25,9 +25,11 @@ import time
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from functools import partial
-from threading import Condition, Event, Lock, Timer
+from threading import Condition, Event, Lock
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from weakref import ref
 
+from taskq.context import NAMED_AFTER, wait_named
 from taskq.errors import Deadlock, DecodeError, JobFailed
 from taskq.locks import Bell, CallLock, Flag, aside, detach, may_be_interrupted
 from taskq.states import State
@@ -43,9 +45,6 @@ T = TypeVar("T")
 
 #: Stands where the condition would be in a job that was settled before anybody waited.
 _SEALED: Final = Condition()
-
-#: Seconds that a callback has waited for other jobs when it is said.
-_WORD_AFTER: Final = 1.0
 
 #: What stands for an exception that could not be rebuilt, for which any error on the way may be the reason.
 _DOUBTFUL: Final = (JobFailed, DecodeError)
@@ -90,6 +89,8 @@ class Job(Future[T]):
     _exception: BaseException | None = None
     _waiters: list[Any]
     _done_callbacks: list[Any]
+    #: Whether a job that waits for this one names it in its log: it may need the process in which that one waits.
+    is_named = False
 
     def __init__(self) -> None:  # the standard constructor makes what a Job makes later
         pass
@@ -150,14 +151,12 @@ class Job(Future[T]):
         found: Condition | None = attributes.get("_lock")
         if found is None:
             self._attend()
-            found = attributes.setdefault("_lock", _new_condition(attributes))
+            found = attributes.setdefault("_lock", _new_condition(self))
         if found is not _SEALED:
             return found
         while self._state not in ENDED:  # the other thread is between two of its lines
             time.sleep(0)
-        late: Condition = attributes.get("_late_lock") or attributes.setdefault(
-            "_late_lock", _new_condition(attributes)
-        )
+        late: Condition = attributes.get("_late_lock") or attributes.setdefault("_late_lock", _new_condition(self))
         return late
 
     @_condition.setter
@@ -340,9 +339,10 @@ class Job(Future[T]):
                 logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
 
 
-def _new_condition(attributes: dict[str, Any]) -> Condition:
+def _new_condition(job: Job[Any]) -> Condition:
     """Make what the standard Future is born with, unless another thread just did."""
-    attributes.setdefault("_waiters", _Waiters(attributes.get("home")))
+    attributes = job.__dict__
+    attributes.setdefault("_waiters", _Waiters(job))
     attributes.setdefault("_done_callbacks", [])
     return Condition(cast("Lock", CallLock()))
 
@@ -350,27 +350,55 @@ def _new_condition(attributes: dict[str, Any]) -> Condition:
 class _Waiters(list[Any]):
     """The waiters of `concurrent.futures.wait` and `as_completed`; they come from anywhere, also from callbacks."""
 
-    __slots__ = ("_home",)
+    __slots__ = ("_job",)
 
-    def __init__(self, home: Any) -> None:
-        self._home = home
+    def __init__(self, job: Job[Any]) -> None:
+        self._job = ref(job)
 
     def append(self, waiter: Any) -> None:
         """Take one in, with an event and a lock that no interrupt leaves taken."""
         if type(getattr(waiter, "event", None)) is Event:
-            waiter.event = Flag()
+            waiter.event = _EndOfJobs()
             if hasattr(waiter, "lock"):
                 waiter.lock = CallLock()
+        if type(waiter.event) is _EndOfJobs:
+            waiter.event.jobs.append(self._job)
         super().append(waiter)
-        if self._home is not None and self._home.delivers_here():
-            timer = Timer(_WORD_AFTER, self._name, [waiter])
-            timer.daemon = True
-            timer.start()
 
-    def _name(self, waiter: Any) -> None:
+
+class _EndOfJobs(Flag):
+    """The event of one `wait` or `as_completed`: its wait is said when it may never end."""
+
+    __slots__ = ("jobs",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: list[ref[Job[Any]]] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return wait_named(self._wait_in_callback if self._delivers_here() else super().wait, timeout, self._name)
+
+    def _delivers_here(self) -> bool:
+        home = getattr(self._first(), "home", None)
+        return home is not None and home.delivers_here()
+
+    def _wait_in_callback(self, timeout: float | None) -> bool:
         """Say that a callback still waits: it can hardly be told from one that only looks, so it is not refused."""
-        if waiter in self and not waiter.event.is_set():
-            logging.getLogger("taskq").warning(
-                "a callback waits for jobs by concurrent.futures.wait or as_completed in the thread that would bring "
-                "their ends, so it may wait for ever: wait in a thread of your own"
-            )
+        if super().wait(NAMED_AFTER if timeout is None else min(timeout, NAMED_AFTER)):
+            return True
+        if timeout is not None and timeout <= NAMED_AFTER:
+            return False
+        logging.getLogger("taskq").warning(
+            "a callback waits for jobs by concurrent.futures.wait or as_completed in the thread that would bring "
+            "their ends, so it may wait for ever: wait in a thread of your own"
+        )
+        return super().wait(None if timeout is None else timeout - NAMED_AFTER)
+
+    def _first(self) -> Job[Any] | None:
+        """Return the first of the jobs that have not ended."""
+        jobs = (found() for found in self.jobs)
+        return next((job for job in jobs if job is not None and job._state not in ENDED), None)  # noqa: SLF001 - ours
+
+    def _name(self) -> str:
+        job = self._first()
+        return job.id if job is not None and job.is_named else ""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent import futures
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -595,6 +596,36 @@ def submit_to_own_queue(number: int) -> tuple[str, int]:
     job = queue.submit(square, number)
     result: int = job.result(timeout=20)
     return queue._executor.url, result  # type: ignore[attr-defined]
+
+
+def wait_in_each_way(url: str) -> list[str]:
+    """Wait for jobs of another queue in every way there is, each in a thread; return the ids of those with a handle."""
+    from taskq import TaskQueue  # noqa: PLC0415
+
+    async def awaited(job: Any) -> Any:
+        return await job
+
+    ways: list[Callable[[Any], object]] = [
+        lambda job: job.result(LIMIT),
+        lambda job: job.exception(LIMIT),
+        lambda job: futures.wait([job], LIMIT),
+        lambda job: list(futures.as_completed([job], LIMIT)),
+        lambda job: asyncio.run(awaited(job)),
+    ]
+    queue = TaskQueue(url)
+    maps: list[Callable[[], object]] = [
+        lambda: list(queue.map(square, [1, 2])),
+        lambda: list(queue.imap(square, [3, 4])),
+        lambda: list(queue.imap_unordered(square, iter([5, 6]))),
+    ]
+    jobs = queue.submit_many(square, [(number,) for number in range(len(ways))])
+    with futures.ThreadPoolExecutor(len(ways) + len(maps)) as threads:
+        waits = [threads.submit(way, job) for way, job in zip(ways, jobs, strict=True)]
+        waits += [threads.submit(each) for each in maps]
+        for wait in waits:
+            wait.result(LIMIT)
+    queue.shutdown()
+    return [job.id for job in jobs]
 
 
 def say_odd_texts(text: str, **named: str) -> dict[str, Any]:

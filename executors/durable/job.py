@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures._base import FINISHED
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from taskq.codec import decode
-from taskq.context import WAITED, WAITS, running_job
+from taskq.context import NAMED_AFTER, WAITED, WAITS, running_job, wait_named
 from taskq.errors import JobCancelled, SoftTimeout
 from taskq.future import ENDED, Job, Undecoded
 from taskq.locks import CallLock, may_be_interrupted
@@ -16,14 +16,12 @@ from taskq.states import TERMINAL, State
 from taskq.store import Ended
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from threading import Condition
 
     from taskq.context import JobContext
     from taskq.states import Reason
     from taskq.store import JobRecord
-
-#: Seconds that a job has waited for another one when its log says so.
-_WORD_AFTER: Final = 1.0
 
 __all__ = ["DurableJob", "Home", "StoredOutcome", "ended_of", "failure_of"]
 
@@ -83,6 +81,7 @@ class DurableJob(Job[Any]):
     _told: tuple[int, int | None] | None = None
     #: The final state, once it is known here.
     _final: State | None = None
+    is_named = True
 
     def __init__(self, home: Home, job_id: str) -> None:
         self.home = home
@@ -153,25 +152,39 @@ class DurableJob(Job[Any]):
             self._refresh()  # it may have ended by now
             if self._final is None:
                 self._refuse_deadlock()
-        job = running_job()
-        if job is None:
+        if running_job() is None:
             self._wait_here(timeout)
-        else:
-            self._wait_within(job, timeout)
+        elif not wait_named(self._has_ended_within, timeout, lambda: self._id):
+            raise TimeoutError
 
-    def _wait_within(self, job: JobContext, timeout: float | None) -> None:
-        """Wait in a job: after a second its log says so, by which a worker full of such jobs is known."""
-        first = _WORD_AFTER if timeout is None else min(_WORD_AFTER, timeout)
+    def _has_ended_within(self, timeout: float | None) -> bool:
         try:
-            return self._wait_here(first)
+            self._wait_here(timeout)
         except TimeoutError:
-            if timeout is not None and timeout <= first:
-                raise
-        job.log(WAITS + self._id)
+            return False
+        return True
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        job = running_job()
+        return super().__await__() if job is None else self._await_in(job)
+
+    def _await_in(self, job: JobContext) -> Generator[Any, None, Any]:
+        """Wait in a job's event loop: as any other wait in a job, it is named in the log after a second."""
+        import asyncio  # noqa: PLC0415  # who awaits has it
+
+        named = []
+
+        def name() -> None:
+            named.append(self._id)
+            job.log(WAITS + self._id)
+
+        later = asyncio.get_running_loop().call_later(NAMED_AFTER, name)
         try:
-            self._wait_here(None if timeout is None else timeout - first)
+            return (yield from super().__await__())
         finally:
-            job.log(WAITED + self._id)
+            later.cancel()
+            if named:
+                job.log(WAITED + self._id)
 
     def _wait_here(self, timeout: float | None) -> None:
         if "_lock" not in self.__dict__ and not self.home.is_listening(self):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from taskq.context import WAITED, WAITS, running_job
+from taskq.context import ALL, WAITED, WAITS, running_job
 from taskq.errors import BackendUnavailable
 from taskq.redact import safe_url
 from taskq.states import TERMINAL, State
@@ -114,14 +114,14 @@ class Parting:
     def end(self) -> None:
         """Take note that the wait is over."""
         if self._said and (job := running_job()) is not None:
-            job.log(f"{WAITED}all of them")
+            job.log(WAITED + ALL)
 
     def _say(self, text: str, kind: str, first: str) -> None:
         """Say it once for each kind of hindrance."""
         if kind != self._said:
             self._said = kind
             if (job := running_job()) is not None:  # by which a worker full of such jobs is known
-                job.log(f"{WAITS}{first}")
+                job.log(WAITS + first)
             _write(f"taskq: waiting for {text}")
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from taskq.chunks import ITEMS_MAX, LIST_DEPTH, read_chunk
 from taskq.codec import decode, encode
+from taskq.context import wait_named
 from taskq.envelope import CHUNK, Template
 from taskq.errors import BackendUnavailable, DecodeError, EncodeError, QueueFull
 from taskq.executor import Journaled
@@ -162,6 +163,13 @@ class DurableStream(MapStream):
 
     def _delivers_here(self) -> bool:
         return self._listener.is_this_thread()
+
+    def _wait_for_change(self, timeout: float | None) -> bool:
+        return wait_named(super()._wait_for_change, timeout, self._awaited)
+
+    def _awaited(self) -> str:
+        """Return the id of the chunk that is in the store for longest."""
+        return next(iter(self._open.copy()), "")
 
     def _let_go(self) -> None:
         self._listener.later(self._withdraw)  # a finalizer may be the caller

@@ -16,13 +16,13 @@ from taskq.errors import ConfigError, EncodeError, JobNotFound, PoolBroken, Queu
 from taskq.executor import LEAVING_GRACE, Executor
 from taskq.executors.cpus import usable_cpus
 from taskq.executors.dependencies import failed_among, jobs_in, resolved, when_done
-from taskq.executors.pool import values
+from taskq.executors.job_registry import JobRegistry
+from taskq.executors.pool import payloads
 from taskq.executors.pool.child import ChildSettings
-from taskq.executors.pool.crew import Crew
+from taskq.executors.pool.functions import definition, unwrap_callable
 from taskq.executors.pool.jobs import DEFAULTS, Function, LocalJob
-from taskq.executors.pool.naming import definition, target
+from taskq.executors.pool.pool import ProcessPool
 from taskq.executors.pool.processes import default_start_method
-from taskq.executors.register import Register
 from taskq.job import JobOptions
 from taskq.states import State
 from taskq.tasks import name_of, options_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from taskq.executor import StreamPlan
-    from taskq.executors.pool.stream import Stream
+    from taskq.executors.pool.local_map import Stream
     from taskq.future import Job
 
 __all__ = ["LocalExecutor"]
@@ -69,7 +69,7 @@ class LocalExecutor(Executor):
         self._function_numbers = count()
         self._job_numbers = count(1)
         self._stream_numbers = count(1)
-        self._register = Register()
+        self._registry = JobRegistry()
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._finishes = False
         settings = ChildSettings(
@@ -79,12 +79,12 @@ class LocalExecutor(Executor):
             initializer=initializer,
             initargs=tuple(initargs),
         )
-        self._crew = Crew(self.processes, self._start_method, settings)
-        self._dispatcher = self._crew.dispatcher
+        self._pool = ProcessPool(self.processes, self._start_method, settings)
+        self._dispatcher = self._pool.dispatcher
         self._books = self._dispatcher.books
         self._books.backlog.prefer(preferred)
         # A queue that is dropped without shutdown lets its processes go once its jobs, which hold it, are done.
-        weakref.finalize(self, self._crew.finish_in_background).atexit = False
+        weakref.finalize(self, self._pool.finish_in_background).atexit = False
 
     # -- Executor
 
@@ -96,7 +96,7 @@ class LocalExecutor(Executor):
         options: JobOptions | None,
         ready: list[_Prepared] | None = None,
     ) -> Job[Any]:
-        if not self._crew.accepting:
+        if not self._pool.accepting:
             raise self._refusal()
         try:
             function = self._functions[fn]
@@ -107,11 +107,11 @@ class LocalExecutor(Executor):
         number = next(self._job_numbers)
         if len(args) == 1 and type(args[0]) is bytes and not kwargs and options.job_id is None:
             job = LocalJob(self, function, number, args[0])
-            job.lone = values.RAW
+            job.bare_encoding = payloads.BARE_BYTES
             return self._admit(job, options, lambda: self._enqueue(job), ready)
         try:
-            payload = values.pack_call(number, args, kwargs, strict=self._strict)
-        except (values.JobInside, EncodeError):
+            payload = payloads.pack_call(number, args, kwargs, strict=self._strict)
+        except (payloads.JobInside, EncodeError):
             if not (needed := jobs_in((args, kwargs))):
                 raise
             job = LocalJob(self, function, number, b"")
@@ -139,7 +139,7 @@ class LocalExecutor(Executor):
     ) -> LocalJob:
         """Do as `_admit`; a job with an id of its own has it for its number."""
         if options.job_id is not None:
-            job.load(values.pack_call(options.job_id, args, kwargs, strict=self._strict))
+            job.load(payloads.pack_call(options.job_id, args, kwargs, strict=self._strict))
         return self._admit(job, options, lambda: self._enqueue(job), ready)
 
     def submit_many(
@@ -169,16 +169,16 @@ class LocalExecutor(Executor):
     def stream(
         self, fn: Callable[..., Any], items: Iterable[Any], plan: StreamPlan, options: JobOptions | None
     ) -> Iterator[Any]:
-        if not self._crew.accepting:
+        if not self._pool.accepting:
             raise self._refusal()
         function, args, kwargs = self._resolve(fn, (), {})
         if args or kwargs:  # bound arguments go with the function, once for each child
-            function = self._define(*target(fn))
+            function = self._define(*unwrap_callable(fn))
         options = options or function.options
         for name in ("delay", "at", "expires", "key", "job_id"):
             if getattr(options, name) is not None:
                 raise ConfigError(f"{name} is for single jobs: a map over items cannot have it; use submit")
-        from taskq.executors.pool.stream import Stream  # noqa: PLC0415  # 1 ms of every start, which jobs alone do not need
+        from taskq.executors.pool.local_map import Stream  # noqa: PLC0415  # 1 ms of every start, which jobs alone do not need
 
         stream = Stream(
             self._dispatcher,
@@ -196,25 +196,25 @@ class LocalExecutor(Executor):
         return stream.iterate()
 
     def find(self, job_id: str) -> Job[Any]:
-        job = self._register.find(job_id)
+        job = self._registry.find(job_id)
         if job is None:
             message = f"there is no job {job_id!r} here: local:// knows the jobs that this program holds a handle to"
             raise JobNotFound(message)
         return job
 
     def close(self, *, wait: bool = True, cancel: bool = False, grace: float | None = None) -> None:
-        if self._crew.is_foreign():
+        if self._pool.is_foreign():
             return
         self._take_no_more(cancel=cancel)
         if wait and not self._dispatcher.is_this_thread():
-            self._crew.finish(grace)
+            self._pool.finish(grace)
         elif not self._finishes:
-            self._crew.finish_in_background()
+            self._pool.finish_in_background()
             self._finishes = True
 
     def _take_no_more(self, *, cancel: bool) -> None:
         """Close the queue for further work, and drop what waits if told to. Interrupted, it may be done again."""
-        self._crew.accepting = False
+        self._pool.accepting = False
         if cancel:
             self._dispatcher.post(self._books.drop_waiting)
         self._dispatcher.post(lambda: self._dispatcher.resume(None))  # what is paused would never end
@@ -222,12 +222,12 @@ class LocalExecutor(Executor):
             stream.close(cancel=cancel)
 
     def leave(self, error: BaseException | None) -> None:
-        if isinstance(error, KeyboardInterrupt) and not self._crew.is_foreign():
+        if isinstance(error, KeyboardInterrupt) and not self._pool.is_foreign():
             self._take_no_more(cancel=True)
-            self._crew.finish_at_once(LEAVING_GRACE)
-        elif error is not None and not (self._crew.is_foreign() or self._dispatcher.is_this_thread()):
+            self._pool.finish_at_once(LEAVING_GRACE)
+        elif error is not None and not (self._pool.is_foreign() or self._dispatcher.is_this_thread()):
             self._take_no_more(cancel=True)
-            self._crew.finish_after(error, LEAVING_GRACE)
+            self._pool.finish_after(error, LEAVING_GRACE)
         else:
             super().leave(error)
 
@@ -240,13 +240,13 @@ class LocalExecutor(Executor):
     # -- Home of its jobs
 
     def remember(self, job: LocalJob) -> None:
-        self._register.remember(job)
+        self._registry.remember(job)
 
     def state_of(self, job: LocalJob) -> State:
-        return self._dispatcher.ask(lambda: self._books.locate(job), State.QUEUED)
+        return self._dispatcher.ask(lambda: self._books.state_of(job), State.QUEUED)
 
     def progress_of(self, job: LocalJob) -> tuple[int, int | None] | None:
-        return self._dispatcher.ask(lambda: self._books.progress_of(job), job.told)
+        return self._dispatcher.ask(lambda: self._books.progress_of(job), job.last_progress)
 
     def delivers_here(self) -> bool:
         return self._dispatcher.is_this_thread()
@@ -260,7 +260,7 @@ class LocalExecutor(Executor):
             return any(answers)
         answer: SimpleQueue[bool] = SimpleQueue()
         self._dispatcher.post(lambda: self._dispatcher.cancel(job, answer.put, kill=kill))
-        while not self._crew.ended.is_set():
+        while not self._pool.ended.is_set():
             try:
                 return answer.get(timeout=_LOOK)
             except Empty:
@@ -273,7 +273,7 @@ class LocalExecutor(Executor):
         self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[Function, Sequence[Any], Mapping[str, Any]]:
         """Return the function as the children know it, and the arguments with those that were bound to it in front."""
-        plain, bound, bound_kwargs = target(fn)
+        plain, bound, bound_kwargs = unwrap_callable(fn)
         function = self._functions.get(plain)
         if function is None:
             function = self._functions[plain] = self._define(plain, (), {})
@@ -309,7 +309,7 @@ class LocalExecutor(Executor):
 
     def _begin(self, job: LocalJob, options: JobOptions, begin: Callable[[], None]) -> LocalJob:
         if options.key is not None or options.job_id is not None or options.result_ttl is not None:
-            known = self._register.admit(job, options)
+            known = self._registry.admit(job, options)
             if known is not job:
                 return known
         if options.expires is not None:
@@ -320,7 +320,7 @@ class LocalExecutor(Executor):
 
     def _take_back(self, job: LocalJob, options: JobOptions) -> None:
         """End a job whose submit was interrupted, or refused; nobody has its handle."""
-        self._register.dismiss(job, options)
+        self._registry.dismiss(job, options)
         if job.waiting is not State.BLOCKED:  # else those that it waits for release it
             self._dispatcher.cancel(job, _nobody, kill=False)
 
@@ -380,7 +380,7 @@ class LocalExecutor(Executor):
             error: BaseException | None = failed_among(needed, job.id)
             if error is None and not job.done():
                 name = (job.options or DEFAULTS).job_id or job.number
-                job.load(values.pack_call(name, *resolved(args, kwargs), strict=self._strict))
+                job.load(payloads.pack_call(name, *resolved(args, kwargs), strict=self._strict))
                 self._enqueue(job)
         except Exception as failure:  # noqa: BLE001  # a result that cannot be rebuilt or sent on: the job's failure
             error = failure
@@ -395,10 +395,10 @@ class LocalExecutor(Executor):
     # -- the end
 
     def _refusal(self) -> Exception:
-        if self._crew.is_foreign():
+        if self._pool.is_foreign():
             return QueueClosed("this queue was made before the process forked: make a new TaskQueue in the child")
-        if self._crew.broken is not None:
-            return PoolBroken(self._crew.broken)
+        if self._pool.broken is not None:
+            return PoolBroken(self._pool.broken)
         return QueueClosed("the queue was shut down: make a new TaskQueue to run more")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from taskq.codec import decode
 from taskq.errors import DecodeError, EncodeError
 from taskq.executors.dependencies import jobs_in
-from taskq.executors.stream import raisable
+from taskq.executors.map_stream import raisable
 from taskq.result import Failure
 
 if TYPE_CHECKING:

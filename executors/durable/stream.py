@@ -22,7 +22,7 @@ from taskq.executor import Journaled
 from taskq.executors.durable.job import failure_of
 from taskq.executors.durable.pace import Pace
 from taskq.executors.durable.results import ItemError, Raising, error_of, of_item, result_of
-from taskq.executors.stream import READ_NS, Arrival, MapResults, MapStream, released
+from taskq.executors.map_stream import READ_NS, Arrival, MapResults, MapStream, released
 from taskq.ids import new_id
 from taskq.result import Failure
 from taskq.states import State

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.envelope import CALL, Template
 from taskq.errors import TaskRefused
-from taskq.executors.pool.naming import target
+from taskq.executors.pool.functions import unwrap_callable
 from taskq.label import parameters_of
 from taskq.names import main_module
 from taskq.tasks import name_of, options_of
@@ -25,7 +25,7 @@ class Task:
     __slots__ = ("_last", "_template", "args", "kwargs", "name", "options", "parameters")
 
     def __init__(self, fn: Callable[..., Any]) -> None:
-        plain, self.args, self.kwargs = target(fn)
+        plain, self.args, self.kwargs = unwrap_callable(fn)
         self.name = name_of(plain)
         if self.name.startswith("__main__:"):
             self.name = _imported_name(self.name)

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from taskq import clock, context, runner
 from taskq.errors import DecodeError, UnknownTask
-from taskq.executors.pool import frames, page, values
-from taskq.executors.pool.channel import RELEASE, open_line
+from taskq.executors.pool import payloads, protocol, shared_page
+from taskq.executors.pool.connection import RELEASE, connect_to_parent
 from taskq.executors.pool.execution import Execution
+from taskq.executors.pool.functions import find_function
 from taskq.executors.pool.journal import Journal
-from taskq.executors.pool.naming import find_function
-from taskq.executors.pool.output import OUTPUT_LIMIT, Spool
+from taskq.executors.pool.output import OUTPUT_LIMIT, OutputCapture
 from taskq.record import Record
 from taskq.result import Failure
 from taskq.states import Reason
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from types import FrameType
 
-    from taskq.executors.pool.channel import OwnEnd
+    from taskq.executors.pool.connection import ParentConnection
 
 #: Why a job failed that could not be begun.
 _OWN_REASONS: Final[dict[type[BaseException], Reason]] = {
@@ -71,15 +71,15 @@ class ChildSettings(Record):
     outlasts_stop: bool = False
 
 
-def serve(rendezvous: socket.socket, settings: ChildSettings) -> NoReturn:
+def serve(handshake: socket.socket, settings: ChildSettings) -> NoReturn:
     """Run jobs until the parent hangs up. Called by Pool as its initializer; ends the process by SystemExit."""
     global _serving  # noqa: PLW0603  # what this process is, for the processes that jobs fork
     _leave_parents_signals()
     runner.begin_process()
     context.provide(None)
-    spool = Spool() if settings.capture else None
-    end = open_line(rendezvous, None if spool is None else spool.fd)
-    rendezvous.close()
+    spool = OutputCapture() if settings.capture else None
+    end = connect_to_parent(handshake, None if spool is None else spool.fd)
+    handshake.close()
     _serving = child = Child(end, settings, spool)
     child.start(settings)
     with suppress(KeyboardInterrupt):  # meant for a job that had just ended
@@ -92,12 +92,12 @@ _serving: Child | None = None
 
 
 def _in_forked_process() -> None:
-    """Keep a process that a job forks from the child's line: only the child itself reads, claims, commits, flushes."""
+    """Cut a process that a job forks off from the parent: only the child itself reads, claims, commits and flushes."""
     global _serving  # as in serve
     child, _serving = _serving, None
     if child is not None:
         runner.disown()
-        child.abandon()
+        child.close_in_fork()
         for number in STOPS:
             if getattr(signal.getsignal(number), "__self__", None) is child:
                 signal.signal(number, signal.SIG_DFL)
@@ -150,24 +150,24 @@ class _Clock:
     def stop(self) -> None:
         """Count no longer."""
         words = self._words
-        now = words[page.IMPORTING] = monotonic_ns()
-        if words[page.START]:
-            self._ran = now - words[page.START]
-            words[page.START] = 0
+        now = words[shared_page.IMPORTING] = monotonic_ns()
+        if words[shared_page.START]:
+            self._ran = now - words[shared_page.START]
+            words[shared_page.START] = 0
         else:
             self._ran = -1
 
     def go_on(self) -> None:
         """Count on from where it was stopped, if a job with a time limit ran."""
-        self._words[page.IMPORTING] = 0
+        self._words[shared_page.IMPORTING] = 0
         if self._ran >= 0:
-            self._words[page.START] = monotonic_ns() - self._ran
+            self._words[shared_page.START] = monotonic_ns() - self._ran
 
 
 class Child:
     """The state of one child process. Also the Reporter of the job that runs."""
 
-    def __init__(self, end: OwnEnd, settings: ChildSettings, spool: Spool | None = None) -> None:
+    def __init__(self, end: ParentConnection, settings: ChildSettings, spool: OutputCapture | None = None) -> None:
         self._end = end
         self._input = end.input
         self._send_lock = threading.Lock()
@@ -179,7 +179,7 @@ class Child:
         self.max_tasks = settings.max_tasks
         self.functions: dict[int, Callable[..., Any] | Exception] = {}
         self.run_lengths: dict[int, int] = {}
-        self.line = 0  # number of the next frame's first job
+        self.next_seq = 0  # number of the next frame's first job
         self.tasks = 0
         self.queue = "default"
         self.spool = spool
@@ -207,18 +207,18 @@ class Child:
                 self._report_failed_start(error)
         if self.spool is not None:
             self.spool.take_over()
-        self._send(frames.REPORT.pack(0, frames.READY, 0, frames.ON_SOCKET, 0, 0))
+        self._send(protocol.REPORT.pack(0, protocol.READY, 0, protocol.ON_SOCKET, 0, 0))
 
     def _report_failed_start(self, error: BaseException) -> NoReturn:
-        body = values.pack_failure(Failure.from_exception(error), error, strict=self.strict)
-        self._send(frames.REPORT.pack(len(body), frames.INIT_FAILED, 0, frames.ON_SOCKET, 0, 0) + body)
+        body = payloads.pack_failure(Failure.from_exception(error), error, strict=self.strict)
+        self._send(protocol.REPORT.pack(len(body), protocol.INIT_FAILED, 0, protocol.ON_SOCKET, 0, 0) + body)
         raise SystemExit(1)
 
     def _release(self, _signal: int, _frame: FrameType | None) -> None:
         if self._execution is None or self._send_lock.locked():  # locked: perhaps by what was interrupted
             return
-        if self.words[page.INTERRUPT] == page.ASKED:
-            self.words[page.INTERRUPT] = page.RAISED
+        if self.words[shared_page.INTERRUPT] == shared_page.ASKED:
+            self.words[shared_page.INTERRUPT] = shared_page.RAISED
             raise KeyboardInterrupt
         self._execution.release()
 
@@ -228,7 +228,7 @@ class Child:
         A handler, not SIG_IGN: programs that a job starts would inherit that.
         """
         deadline = monotonic() + _STOP_WITHIN
-        while not self.words[page.LEAVING]:
+        while not self.words[shared_page.LEAVING]:
             if monotonic() > deadline:
                 _die_of(number)
                 return
@@ -240,26 +240,26 @@ class Child:
             _die_of(number)
 
     def work(self) -> None:
-        """Serve orders until the parent closes the line, or the share of tasks is done."""
+        """Serve orders until the parent closes the connection, or the share of tasks is done."""
         while True:
-            header = self._input.read(frames.ORDER.size)
-            if len(header) < frames.ORDER.size:
+            header = self._input.read(protocol.ORDER.size)
+            if len(header) < protocol.ORDER.size:
                 return
-            order = frames.Order._make(frames.ORDER.unpack(header))
-            if order.kind == frames.DEFINE:
-                self.words[page.PHASE] = page.DEFINING
+            order = protocol.Order._make(protocol.ORDER.unpack(header))
+            if order.kind == protocol.DEFINE:
+                self.words[shared_page.PHASE] = shared_page.DEFINING
                 self.functions[order.function] = self._define(order)
-            elif order.kind == frames.FORGET:
+            elif order.kind == protocol.FORGET:
                 self.functions.pop(order.function, None)
                 self.run_lengths.pop(order.function, None)
-            elif order.kind == frames.QUEUE:
+            elif order.kind == protocol.QUEUE:
                 self.queue = self._input.read(order.bytes).decode()
-            elif order.kind == frames.RECALL:
-                self._meta = self.line, self._input.read(order.bytes)
+            elif order.kind == protocol.RECALL:
+                self._meta = self.next_seq, self._input.read(order.bytes)
             elif not self._serve(order):
                 return
 
-    def _define(self, order: frames.Order) -> Callable[..., Any] | Exception:
+    def _define(self, order: protocol.Order) -> Callable[..., Any] | Exception:
         """Return the function of a definition ready to run, or the reason why there is none."""
         definition = self._input.read(order.bytes)
         try:
@@ -268,55 +268,55 @@ class Child:
         except Exception as error:  # noqa: BLE001  # importing a user's module may raise anything
             return error
 
-    def _serve(self, order: frames.Order) -> bool:
+    def _serve(self, order: protocol.Order) -> bool:
         """Run one frame and report its end; return whether there is life after it."""
-        self.words[page.PHASE] = page.DECODING
+        self.words[shared_page.PHASE] = shared_page.DECODING
         started = perf_counter_ns()
-        last = self.line + order.jobs
+        last = self.next_seq + order.jobs
         items = self._decode(order)
-        flags = frames.END
+        flags = protocol.END
         if items is None:
-            flags |= frames.UNDECODABLE
+            flags |= protocol.UNDECODABLE
         else:
-            self.words[page.PHASE] = page.RUNNING
+            self.words[shared_page.PHASE] = shared_page.RUNNING
             self._execution = Execution(self, order, items)
             self._execution.go()
             self._execution = None
             context.provide(None)
             if self.journal.done < last:
-                flags |= frames.STOPPED
-        self.words[page.PHASE] = page.IDLE
+                flags |= protocol.STOPPED
+        self.words[shared_page.PHASE] = shared_page.IDLE
         _flush_prints()
         self._send_progress()
         retiring = self.max_tasks is not None and self.tasks >= self.max_tasks
-        self.journal.flush(flags | (frames.RETIRING if retiring else 0), perf_counter_ns() - started)
-        self.journal.done = self.line = last
+        self.journal.flush(flags | (protocol.RETIRING if retiring else 0), perf_counter_ns() - started)
+        self.journal.done = self.next_seq = last
         return not retiring
 
-    def _decode(self, order: frames.Order) -> list[Any] | None:
+    def _decode(self, order: protocol.Order) -> list[Any] | None:
         """Return the items of a frame, or None when their bytes cannot be read."""
         try:
             items = list(self._read_items(order))
         except Exception as error:  # noqa: BLE001  # arguments of any class may fail to be rebuilt in any way
             if order.jobs == 1:
-                self.journal.commit(1, values.FAILURE, self.failure(error, Reason.UNDECODABLE))
+                self.journal.commit(1, payloads.FAILURE, self.failure(error, Reason.UNDECODABLE))
             return None
-        if order.kind == frames.CALLS and order.encoding in {values.RAW, values.LARGE_CALL}:
+        if order.kind == protocol.CALLS and order.encoding in {payloads.BARE_BYTES, payloads.LARGE_CALL}:
             return [(order.first, *items)]
         return items
 
-    def _read_items(self, order: frames.Order) -> Any:
-        if order.place == frames.ON_SOCKET:
+    def _read_items(self, order: protocol.Order) -> Any:
+        if order.place == protocol.ON_SOCKET:
             return self._unpack(order, self._receive(order))
         try:
             return self._unpack(order, self._arguments[order.place - 1][: order.bytes])
         finally:
-            self.words[page.TAKEN] += 1
+            self.words[shared_page.TAKEN] += 1
 
-    def _receive(self, order: frames.Order) -> bytes | memoryview:
+    def _receive(self, order: protocol.Order) -> bytes | memoryview:
         """Read a payload: into memory of its size, or that of an earlier one where nothing will refer to it."""
         size = order.bytes
-        if order.encoding == values.RAW or not _SHORT_PAYLOAD < size <= _KEPT_BUFFER:
+        if order.encoding == payloads.BARE_BYTES or not _SHORT_PAYLOAD < size <= _KEPT_BUFFER:
             return self._input.read(size)
         if len(self._buffer) < size:
             self._buffer = bytearray(size)
@@ -324,11 +324,11 @@ class Child:
         self._input.readinto(data)
         return data
 
-    def _unpack(self, order: frames.Order, data: bytes | memoryview) -> Any:
-        if order.encoding == values.LARGE_CALL:
-            return values.unpack_call(data, strict=self.strict)
-        items = values.unpack(order.encoding, data)
-        return (items, None) if order.kind == frames.CALLS and order.encoding == values.RAW else items
+    def _unpack(self, order: protocol.Order, data: bytes | memoryview) -> Any:
+        if order.encoding == payloads.LARGE_CALL:
+            return payloads.unpack_call(data, strict=self.strict)
+        items = payloads.unpack(order.encoding, data)
+        return (items, None) if order.kind == protocol.CALLS and order.encoding == payloads.BARE_BYTES else items
 
     def _send(self, data: bytes) -> None:
         with self._send_lock:
@@ -337,10 +337,10 @@ class Child:
             except OSError:  # the parent is gone
                 os._exit(0)
 
-    def abandon(self) -> None:
+    def close_in_fork(self) -> None:
         """Be no child any more, in a process that a job has forked."""
         self._execution = None
-        self._end.abandon()
+        self._end.close_in_fork()
         self._input = self._end.input
 
     # -- Reporter
@@ -349,27 +349,27 @@ class Child:
         if self._told is not None and self._told[0] != number:
             self._send_progress()
         self._told = number, done, total
-        self.words[page.TOLD] = 0
-        self.words[page.DONE] = done
-        self.words[page.TOTAL] = 0 if total is None else total + 1
-        self.words[page.TOLD] = number + 1
+        self.words[shared_page.TOLD] = 0
+        self.words[shared_page.DONE] = done
+        self.words[shared_page.TOTAL] = 0 if total is None else total + 1
+        self.words[shared_page.TOLD] = number + 1
 
     def _send_progress(self) -> None:
         """Send a job's last word, which the shared page is going to lose."""
         if self._told is not None:
             number, done, total = self._told
             self._told = None
-            self._say(frames.PROGRESS, frames.PROGRESS_BODY.pack(number, done, -1 if total is None else total))
+            self._say(protocol.PROGRESS, protocol.PROGRESS_BODY.pack(number, done, -1 if total is None else total))
 
     def is_cancelled(self, number: int) -> bool:
-        return bool(self.words[page.CANCEL] == number + 1)
+        return bool(self.words[shared_page.CANCEL] == number + 1)
 
     def log(self, number: int, text: str) -> None:
         data = text.encode(errors="backslashreplace")
         if self.spool is not None:
             self.spool.write(data)
         else:
-            self._say(frames.NOTE, frames.NOTE_BODY.pack(number, frames.LOGGED, 0) + data[:OUTPUT_LIMIT])
+            self._say(protocol.NOTE, protocol.NOTE_BODY.pack(number, protocol.LOGGED, 0) + data[:OUTPUT_LIMIT])
 
     def meta(self, number: int) -> dict[str, Any]:
         known = self._meta[1] if self._meta[0] == number else {}
@@ -383,24 +383,24 @@ class Child:
 
         data = codec.encode(changed, limit=META_LIMIT, root="meta")
         self._meta = number, changed
-        self._say(frames.NOTE, frames.NOTE_BODY.pack(number, frames.META, 0) + data)
+        self._say(protocol.NOTE, protocol.NOTE_BODY.pack(number, protocol.META, 0) + data)
 
-    def tell_printed(self, line: int) -> None:
+    def tell_printed(self, seq: int) -> None:
         """Send what the job printed that has just ended, if it did."""
         spool = self.spool
         if spool is not None and (size := spool.size()):
-            self._say(frames.NOTE, frames.NOTE_BODY.pack(line, frames.PRINTED, size) + spool.take())
+            self._say(protocol.NOTE, protocol.NOTE_BODY.pack(seq, protocol.PRINTED, size) + spool.take())
 
     def _say(self, kind: int, body: bytes) -> None:
         """Send what a job says, and count it: the parent must read it before the job's outcome."""
-        self._send(frames.REPORT.pack(len(body), kind, 0, frames.ON_SOCKET, 0, 0) + body)
-        self.words[page.NOTES] += 1
+        self._send(protocol.REPORT.pack(len(body), kind, 0, protocol.ON_SOCKET, 0, 0) + body)
+        self.words[shared_page.NOTES] += 1
 
     def failure(self, error: BaseException, reason: Reason = Reason.ERROR) -> bytes:
         """Encode what a job raised."""
         if reason is Reason.ERROR and getattr(error, "__before_start__", False) is True:
             reason = _OWN_REASONS.get(type(error), reason)
-        return values.pack_failure(Failure.from_exception(error, reason), error, strict=self.strict)
+        return payloads.pack_failure(Failure.from_exception(error, reason), error, strict=self.strict)
 
 
 def _decoded(meta: bytes) -> dict[str, Any]:

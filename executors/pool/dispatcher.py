@@ -1,8 +1,8 @@
 """The one thread that owns all state of a pool in the parent.
 
     user threads ──post()──▶ inbox ─┐           (straight to a child, while the dispatcher sleeps: `offer.py`)
-    Pool's thread ──exited()────────┤            ┌──▶ slot 0 ◀──▶ child 0
-    rendezvous ──hello──────────────┼─▶ dispatcher ──▶ slot 1 ◀──▶ child 1
+    Pool's thread ──exited()────────┤            ┌──▶ child 0 ◀──▶ child 0
+    listener ──hello──────────────┼─▶ dispatcher ──▶ child 1 ◀──▶ child 1
     timers ─────────────────────────┘            └──▶ ...
 
     each turn:  poll → inbox → reports and deaths → due timers → tick → feed
@@ -21,22 +21,22 @@ from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from taskq.executors.pool import frames, page
+from taskq.executors.pool import protocol, shared_page
+from taskq.executors.pool.batches import CallBatch, MapChunk
 from taskq.executors.pool.books import Books
+from taskq.executors.pool.child_handle import ChildHandle
+from taskq.executors.pool.direct import STANDS, DirectPath
 from taskq.executors.pool.jobs import LocalJob
-from taskq.executors.pool.offer import STANDS, Offers
-from taskq.executors.pool.output import said_by
-from taskq.executors.pool.overseer import TICK, Overseer
-from taskq.executors.pool.slot import Slot
-from taskq.executors.pool.work import Calls, Chunk
+from taskq.executors.pool.output import output_of
+from taskq.executors.pool.supervisor import TICK, Supervisor
 from taskq.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskq.executors.pool.channel import Line, Rendezvous
-    from taskq.executors.pool.slot import Record
-    from taskq.executors.pool.work import Entry, Sink
+    from taskq.executors.pool.batches import Sink, WorkItem
+    from taskq.executors.pool.child_handle import Record
+    from taskq.executors.pool.connection import ChildConnection, HandshakeListener
 
 T = TypeVar("T")
 log = get_logger(__name__)
@@ -44,7 +44,7 @@ log = get_logger(__name__)
 #: Frames a child may have: the one it runs, and one behind it so that it never waits for the parent.
 DEPTH: Final = 2
 #: The classes of work; anything else that is posted is a function to call.
-WORK: Final = (LocalJob, Chunk)
+WORK: Final = (LocalJob, MapChunk)
 #: Bytes that a pipe holds at the most: one read empties it.
 _PIPE_BYTES: Final = 1 << 16
 #: Posts that the loop has not read, at each multiple of which a poster looks if it keeps the loop from running, and the
@@ -62,31 +62,31 @@ _ANSWER_WITHIN: Final = 30.0
 class Dispatcher:
     """Hand work to children and take their outcomes. What is for other threads stands first."""
 
-    def __init__(self, rendezvous: Rendezvous, processes: int, on_broken: Callable[[str], None]) -> None:
+    def __init__(self, listener: HandshakeListener, processes: int, on_broken: Callable[[str], None]) -> None:
         self.books = Books()
         self.on_idle: list[Callable[[], None]] = []
         self.on_broken = on_broken
         self._processes = processes
-        self._rendezvous = rendezvous
+        self._listener = listener
         self._inbox: deque[Any] = deque()
         #: True while the loop sleeps; one list for each sleep: who wakes it late does not touch the next one.
         self._asleep: list[bool] = []
-        self._hungry = True
+        self._wants_work = True
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self._poll = select.poll()
         self._poll.register(self._wake_read, select.POLLIN)
-        self._poll.register(rendezvous.parent_end, select.POLLIN)
-        self._deaths: dict[int, Slot] = {}  # by pidfd
-        self._offers = Offers(self._poll, self.wake)
+        self._poll.register(listener.parent_end, select.POLLIN)
+        self._deaths: dict[int, ChildHandle] = {}  # by pidfd
+        self._direct = DirectPath(self._poll, self.wake)
         #: Lines of dead children to which a submitter may still send: their descriptors must stay what they are.
-        self._unclosed: list[Line] = []
-        self._overseer = Overseer(self)
+        self._closing: list[ChildConnection] = []
+        self._supervisor = Supervisor(self)
         self._next_tick = 0.0
         #: Whether the last sleep was to end at a time: for a tick, or for work that is due.
         self._waits_for_time = False
-        self._given_up = False
+        self._aborted = False
         #: Whether the program was: then what waits is dropped, also what comes back from children.
         self._interrupted = False
         self._running = True
@@ -99,11 +99,11 @@ class Dispatcher:
         """Begin."""
         self._thread.start()
 
-    def post(self, message: Entry | Callable[[], None]) -> None:
+    def post(self, message: WorkItem | Callable[[], None]) -> None:
         """Have work queued, or a function called, by the dispatcher's thread. Waits for nothing, but may let it run."""
         inbox = self._inbox
         inbox.append(message)
-        if self._asleep and (self._hungry or not isinstance(message, WORK)):
+        if self._asleep and (self._wants_work or not isinstance(message, WORK)):
             self.wake()
         elif not len(inbox) % _BURST and isinstance(message, LocalJob) and self._is_kept_waiting(message):
             sleep(_YIELD)
@@ -115,18 +115,20 @@ class Dispatcher:
 
         Jobs so short that to make them takes longer than to run them are left to the interpreter's own switches.
         """
-        if (job.function.pace.ns or _WORTH_NS) < _WORTH_NS:
+        if (job.function.sizer.ns or _WORTH_NS) < _WORTH_NS:
             return False
         try:
-            slots = [*self.books.slots.values()]
-            return any(slot.ready and slot.line.page.words[page.PHASE] == page.IDLE for slot in slots)
+            children = [*self.books.children.values()]
+            return any(
+                child.ready and child.connection.page.words[shared_page.PHASE] == shared_page.IDLE for child in children
+            )
         except (RuntimeError, ValueError):  # children come and go
             return False
 
     def submit(self, job: LocalJob) -> None:
         """Do as `post` for a job without options; send it to a free child straight away where one is on offer."""
-        offer = self._offers.current
-        if offer is None or self._inbox or not offer.take(job):
+        slot = self._direct.current
+        if slot is None or self._inbox or not slot.try_send(job):
             self.post(job)
 
     def tick_at(self, when: float) -> None:
@@ -157,7 +159,7 @@ class Dispatcher:
 
     def exited(self, pid: int | None, exitcode: int | None) -> None:
         """Hear from Pool's thread that it reaped a child."""
-        self.post(lambda: self._overseer.reaped(pid, exitcode))
+        self.post(lambda: self._supervisor.reaped(pid, exitcode))
 
     def is_this_thread(self) -> bool:
         """Tell whether the caller runs in the dispatcher's thread, as callbacks do."""
@@ -170,9 +172,9 @@ class Dispatcher:
             self._thread.join()
         os.close(self._wake_read)
         os.close(self._wake_write)
-        self._offers.close()
-        for line in self._unclosed:
-            line.close()
+        self._direct.free()
+        for connection in self._closing:
+            connection.close()
         self._over = True  # who posts from now on sees it, who posted before is in the inbox
         self._settle_inbox()
 
@@ -184,12 +186,12 @@ class Dispatcher:
                 self.books.add(message)
         self.books.drop_waiting()
 
-    def release_in_fork(self) -> None:
+    def close_in_fork(self) -> None:
         """Close the descriptors that a forked copy of this process holds."""
-        for line in (*(slot.line for slot in self.books.slots.values()), *self._unclosed):
-            line.release_in_fork()
-        self._offers.close()
-        for fd in (self._wake_read, self._wake_write, self._rendezvous.parent_end.detach()):
+        for connection in (*(child.connection for child in self.books.children.values()), *self._closing):
+            connection.close_in_fork()
+        self._direct.free()
+        for fd in (self._wake_read, self._wake_write, self._listener.parent_end.detach()):
             os.close(fd)
 
     # -- the loop
@@ -204,7 +206,7 @@ class Dispatcher:
 
     def _turn(self) -> None:
         events = self._poll.poll(self._timeout_ms())
-        if (sent_to := self._offers.end()) is not None:
+        if (sent_to := self._direct.withdraw()) is not None:
             self.read(sent_to)
         for fd, event in events:
             self._attend_to(fd, event)
@@ -215,7 +217,7 @@ class Dispatcher:
             self._come_due(now)
             if now >= self._next_tick and self._needs_ticks():
                 self._next_tick = now + TICK
-                self._overseer.tick()
+                self._supervisor.tick()
         if self._interrupted:
             self.books.drop_waiting()
         self._feed()
@@ -225,17 +227,17 @@ class Dispatcher:
                 call()
 
     def _attend_to(self, fd: int, event: int) -> None:
-        if (slot := self.books.slots.get(fd)) is not None:
+        if (child := self.books.children.get(fd)) is not None:
             if event == select.POLLOUT:
-                self._send_on(slot)
+                self._send_on(child)
             else:
-                self.read(slot)
+                self.read(child)
         elif fd in self._deaths:
-            self._overseer.bury(self._deaths[fd])
+            self._supervisor.handle_death(self._deaths[fd])
         elif fd == self._wake_read:
             self._drain_wakes()
         else:
-            self.welcome()
+            self.accept_children()
 
     def _timeout_ms(self) -> float | None:
         """Return how long to sleep. Says `asleep` first and looks at the inbox after: no message is slept over."""
@@ -247,14 +249,14 @@ class Dispatcher:
         if self._inbox:
             return 0
         if due is None:
-            return None if self._offers.current is None else STANDS * 1000
+            return None if self._direct.current is None else STANDS * 1000
         return max(0.0, due - monotonic()) * 1000 + 0.5
 
     def _needs_ticks(self) -> bool:
-        return self._overseer.mourns or self.books.busy or self.books.awaits_start
+        return self._supervisor.awaits_exit or self.books.busy or self.books.awaits_start
 
     def _is_idle(self) -> bool:
-        return self.books.empty and not self._inbox and not self._overseer.mourns
+        return self.books.empty and not self._inbox and not self._supervisor.awaits_exit
 
     def _drain_wakes(self) -> None:
         os.read(self._wake_read, _PIPE_BYTES)
@@ -273,142 +275,144 @@ class Dispatcher:
 
     # -- children come, report and go
 
-    def welcome(self) -> None:
+    def accept_children(self) -> None:
         """Take in the children that have said hello."""
-        while (line := self._rendezvous.accept()) is not None:
-            if isinstance(line, int):
-                self._overseer.excuse(line)
+        while (connection := self._listener.accept()) is not None:
+            if isinstance(connection, int):
+                self._supervisor.expect_exit(connection)
                 continue
-            slot = Slot(line)
-            self._offers.introduce(line)
-            fd = line.sock.fileno()
-            self.books.slots[fd] = slot
+            child = ChildHandle(connection)
+            self._direct.introduce(connection)
+            fd = connection.sock.fileno()
+            self.books.children[fd] = child
             self._poll.register(fd, select.POLLIN)
-            if line.pidfd is not None:
-                self._deaths[line.pidfd] = slot
-                self._poll.register(line.pidfd, select.POLLIN)
+            if connection.pidfd is not None:
+                self._deaths[connection.pidfd] = child
+                self._poll.register(connection.pidfd, select.POLLIN)
 
-    def read(self, slot: Slot) -> None:
+    def read(self, child: ChildHandle) -> None:
         """Take what a child has sent."""
-        if slot.has_unsent:
-            self._send_on(slot)
-        for report, body, records in slot.reports():
-            slot.still = False
-            if report.kind in (frames.PROGRESS, frames.NOTE):
-                slot.notes += 1
-                (_note_progress if report.kind == frames.PROGRESS else _note_said)(slot, body)
+        if child.has_unsent:
+            self._send_on(child)
+        for report, body, records in child.reports():
+            child.stalled = False
+            if report.kind in (protocol.PROGRESS, protocol.NOTE):
+                child.notes += 1
+                (_keep_progress if report.kind == protocol.PROGRESS else _keep_note)(child, body)
                 continue
-            if report.kind == frames.RESULTS:
-                self.settle(slot, records)
-                if report.flags & frames.END and slot.frames:
-                    self._frame_over(slot, report)
-            elif report.kind == frames.READY:
-                slot.ready = True
-                self._overseer.started_well(slot)
+            if report.kind == protocol.RESULTS:
+                self.settle(child, records)
+                if report.flags & protocol.END and child.frames:
+                    self._frame_over(child, report)
+            elif report.kind == protocol.READY:
+                child.ready = True
+                self._supervisor.became_ready(child)
             else:
-                self._overseer.start_failed(slot, body)
-        if slot.ended and slot.line.pidfd is None and not slot.dead:
-            self._overseer.bury(slot)
+                self._supervisor.start_failed(child, body)
+        if child.ended and child.connection.pidfd is None and not child.dead:
+            self._supervisor.handle_death(child)
 
-    def settle(self, slot: Slot, records: list[Record]) -> None:
+    def settle(self, child: ChildHandle, records: list[Record]) -> None:
         """Record outcomes of the jobs at the head of the child's first frame."""
-        if slot.line.page.words[page.TOLD]:
-            _note_told(slot)
-        slot.note_time(records)
+        if child.connection.page.words[shared_page.TOLD]:
+            _keep_progress_on_page(child)
+        child.note_time(records)
         for jobs, encoding, payload in records:
-            if not slot.frames:  # all was taken from the child meanwhile: the pool is breaking down
+            if not child.frames:  # all was taken from the child meanwhile: the pool is breaking down
                 return
-            frame = slot.frames[0]
+            frame = child.frames[0]
             self.books.outcomes.record(frame.batch, frame.settled, jobs, encoding, payload)
             frame.settled += jobs
 
-    def _frame_over(self, slot: Slot, report: frames.Report) -> None:
-        frame = slot.frames.popleft()
+    def _frame_over(self, child: ChildHandle, report: protocol.Report) -> None:
+        frame = child.frames.popleft()
         if frame.settled:
-            frame.batch.function.pace.observe(frame.settled, report.elapsed_ns)
-        if report.flags & frames.UNDECODABLE:
+            frame.batch.function.sizer.observe(frame.settled, report.elapsed_ns)
+        if report.flags & protocol.UNDECODABLE:
             self.books.backlog.put_back(frame.batch.singles(0, frame.cut))
         elif frame.settled < frame.cut:
             self.books.backlog.put_back(frame.batch.part(frame.settled, frame.cut))
-        if report.flags & frames.RETIRING:
-            slot.retiring = True
-        if not slot.frames:
-            self._overseer.rested(slot)
-            if slot.retiring and slot.orphan:
-                self.forget(slot)
+        if report.flags & protocol.RETIRING:
+            child.retiring = True
+        if not child.frames:
+            self._supervisor.went_idle(child)
+            if child.retiring and child.orphan:
+                self.forget(child)
 
-    def forget(self, slot: Slot) -> None:
+    def forget(self, child: ChildHandle) -> None:
         """Let go of a child that is dead."""
-        slot.dead = True
-        fd = slot.line.sock.fileno()
-        if self.books.slots.pop(fd, None) is None:
+        child.dead = True
+        fd = child.connection.sock.fileno()
+        if self.books.children.pop(fd, None) is None:
             return
         self._poll.unregister(fd)
-        if slot.line.pidfd is not None:
-            del self._deaths[slot.line.pidfd]
-            self._poll.unregister(slot.line.pidfd)
-        if slot.is_held:
-            self._unclosed.append(slot.line)
+        if child.connection.pidfd is not None:
+            del self._deaths[child.connection.pidfd]
+            self._poll.unregister(child.connection.pidfd)
+        if child.is_held:
+            self._closing.append(child.connection)
         else:
-            slot.line.close()
+            child.connection.close()
 
     # -- work goes out
 
     def _feed(self) -> None:
-        """Give work to children that have room. `_hungry` tells posters of work whether it is worth waking us."""
-        while not self._given_up:
-            slot = self._hungriest()
-            self._hungry = slot is not None
-            if slot is None:
+        """Give work to children that have room. `_wants_work` tells posters of work whether it is worth waking us."""
+        while not self._aborted:
+            child = self._least_loaded()
+            self._wants_work = child is not None
+            if child is None:
                 return
             if not self.books.backlog:
                 if self._running and not self.books.backlog.paused:
-                    self._offers.make(slot)
+                    self._direct.open(child)
                 return
             batch = self.books.backlog.take(DEPTH * self._processes)
             if batch is None:
                 return
-            if slot.frames and batch.size > page.REGION_BYTES:  # it would be stuck half written behind what runs
+            if (
+                child.frames and batch.size > shared_page.REGION_BYTES
+            ):  # it would be stuck half written behind what runs
                 self.books.backlog.put_back(batch.part(0, len(batch)))
-                self._hungry = False
+                self._wants_work = False
                 return
-            slot.send(batch)
-            if slot.has_unsent:
-                self._poll.modify(slot.line.sock, select.POLLIN | select.POLLOUT)
+            child.send(batch)
+            if child.has_unsent:
+                self._poll.modify(child.connection.sock, select.POLLIN | select.POLLOUT)
 
-    def _hungriest(self) -> Slot | None:
+    def _least_loaded(self) -> ChildHandle | None:
         """Return the child that has the least to do of those that have room."""
-        found: Slot | None = None
-        for slot in self.books.slots.values():
-            if (found is None or len(slot.frames) < len(found.frames)) and _accepts(slot):
-                found = slot
+        found: ChildHandle | None = None
+        for child in self.books.children.values():
+            if (found is None or len(child.frames) < len(found.frames)) and _accepts(child):
+                found = child
         return found
 
-    def _send_on(self, slot: Slot) -> None:
-        slot.write_on()
-        if not slot.has_unsent:
-            self._poll.modify(slot.line.sock, select.POLLIN)
+    def _send_on(self, child: ChildHandle) -> None:
+        child.write_on()
+        if not child.has_unsent:
+            self._poll.modify(child.connection.sock, select.POLLIN)
 
     def _come_due(self, now: float) -> None:
         """Queue the work whose time has come, and fail the jobs that have not started in theirs."""
         self.books.add_due(now)
         for job in self.books.expiries.take(now):
-            if isinstance(job, Chunk) or job.done():
+            if isinstance(job, MapChunk) or job.done():
                 continue
-            found = self.books.holder(job)
+            found = self.books.find_child(job)
             if found is None:
                 job.expire()
             else:
-                self._overseer.expire(*found, job)
+                self._supervisor.expire(*found, job)
 
     # -- wishes of the users, in this thread
 
     def pause(self, queue: str) -> None:
         """Start nothing more of this queue; what children have of it in store comes back to the backlog."""
         self.books.backlog.paused.add(queue)
-        for slot in self.books.slots.values():
-            if any(frame.batch.options.queue == queue for frame in slot.frames):
-                self._overseer.stop(slot)
+        for child in self.books.children.values():
+            if any(frame.batch.options.queue == queue for frame in child.frames):
+                self._supervisor.stop(child)
 
     def resume(self, queue: str | None) -> None:
         """Take back a pause; None: all of them."""
@@ -417,9 +421,9 @@ class Dispatcher:
 
     def cancel(self, job: LocalJob, answer: Callable[[bool], None], *, kill: bool) -> None:
         """Keep a job from running, or ask it to stop, or kill it; `answer` hears if it is cancelled for certain."""
-        found = None if job.done() else self.books.holder(job)
+        found = None if job.done() else self.books.find_child(job)
         if found is not None:
-            self._overseer.cancel(*found, job, answer, kill=kill)
+            self._supervisor.cancel(*found, job, answer, kill=kill)
             return
         if not job.done():
             job.withdraw()
@@ -427,86 +431,86 @@ class Dispatcher:
 
     def end_stream(self, stream: Sink) -> None:
         """Stop what still runs of a map that nobody reads any more, and let its function go."""
-        for slot in self.books.slots.values():
-            if any(isinstance(frame.batch, Chunk) and frame.batch.sink is stream for frame in slot.frames):
-                self._overseer.stop(slot)
+        for child in self.books.children.values():
+            if any(isinstance(frame.batch, MapChunk) and frame.batch.sink is stream for frame in child.frames):
+                self._supervisor.stop(child)
             if stream.function.bound:
-                slot.forget(stream.function)
+                child.forget(stream.function)
 
-    def abandon(self) -> None:
+    def cancel_all(self) -> None:
         """Record every job that is left as cancelled: the children are gone and the queue is closed."""
-        for slot in list(self.books.slots.values()):
-            self.books.backlog.put_back(self.books.take_from(slot))
-            self.forget(slot)
+        for child in list(self.books.children.values()):
+            self.books.backlog.put_back(self.books.take_unfinished(child))
+            self.forget(child)
         self.books.drop_waiting()
 
-    def hang_up(self) -> None:
-        """Close the line of every child: an idle one exits by itself."""
-        self._overseer.ending = True
-        self.welcome()
-        for slot in self.books.slots.values():
-            slot.line.hang_up()
+    def disconnect(self) -> None:
+        """Close the connection of every child: an idle one exits by itself."""
+        self._supervisor.ending = True
+        self.accept_children()
+        for child in self.books.children.values():
+            child.connection.disconnect()
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """Start nothing more and kill what runs."""
-        self._given_up = self._overseer.ending = True
+        self._aborted = self._supervisor.ending = True
         self.kill_children()
 
-    def wind_down(self) -> None:
+    def drain(self) -> None:
         """Start nothing more; what children have in store comes back to the backlog, what runs goes on."""
-        self._given_up = True
-        for slot in self.books.slots.values():
-            slot.line.page.words[page.LEAVING] = 1
-            self._overseer.stop(slot)
+        self._aborted = True
+        for child in self.books.children.values():
+            child.connection.page.words[shared_page.LEAVING] = 1
+            self._supervisor.stop(child)
 
     def interrupt(self) -> None:
         """Start nothing more, drop what waits, and raise KeyboardInterrupt in the jobs that run."""
         self._interrupted = True
-        self.wind_down()
-        for slot in self.books.slots.values():
-            if slot.frames:
-                slot.frames[0].batch.ask_to_stop()
-                slot.line.page.words[page.INTERRUPT] = page.ASKED
-                slot.line.ask_to_release()
+        self.drain()
+        for child in self.books.children.values():
+            if child.frames:
+                child.frames[0].batch.ask_to_stop()
+                child.connection.page.words[shared_page.INTERRUPT] = shared_page.ASKED
+                child.connection.ask_to_release()
 
     def busy_children(self) -> int:
         """Return how many children have work."""
-        return sum(bool(slot.frames) for slot in self.books.slots.values())
+        return sum(bool(child.frames) for child in self.books.children.values())
 
     def kill_children(self) -> None:
         """Kill every child that there still is."""
-        for slot in self.books.slots.values():
-            slot.line.kill()
+        for child in self.books.children.values():
+            child.connection.kill()
 
 
-def _accepts(slot: Slot) -> bool:
+def _accepts(child: ChildHandle) -> bool:
     """Tell whether a child can be given another frame now."""
-    if not slot.ready or slot.retiring or slot.stopping is not None or slot.is_unsure or slot.has_unsent:
+    if not child.ready or child.retiring or child.stopping is not None or child.is_unsure or child.has_unsent:
         return False
-    if not slot.frames:
+    if not child.frames:
         return True
-    head = slot.frames[0]
-    return len(slot.frames) < DEPTH and head.batch.function.pace.fits_behind(head.cut - head.settled)
+    head = child.frames[0]
+    return len(child.frames) < DEPTH and head.batch.function.sizer.fits_behind(head.cut - head.settled)
 
 
-def _note_told(slot: Slot) -> None:
+def _keep_progress_on_page(child: ChildHandle) -> None:
     """Keep the progress that is on the page, before its job's outcome is recorded and nobody looks there for it."""
-    line = slot.line.page.words[page.TOLD] - 1
-    found = slot.find(line)
-    if found is not None and isinstance(found[0].batch, Calls):
+    seq = child.connection.page.words[shared_page.TOLD] - 1
+    found = child.find(seq)
+    if found is not None and isinstance(found[0].batch, CallBatch):
         job = found[0].batch.jobs[found[1]]
-        job.told = slot.progress_at(line) or job.told
+        job.last_progress = child.progress_at(seq) or job.last_progress
 
 
-def _note_said(slot: Slot, body: bytes) -> None:
-    line, what, size = frames.NOTE_BODY.unpack_from(body)
-    found = slot.find(line)
-    if found is not None and isinstance(found[0].batch, Calls):
-        said_by(found[0].batch.jobs[found[1]]).take(what, body[frames.NOTE_BODY.size :], size)
+def _keep_note(child: ChildHandle, body: bytes) -> None:
+    seq, what, size = protocol.NOTE_BODY.unpack_from(body)
+    found = child.find(seq)
+    if found is not None and isinstance(found[0].batch, CallBatch):
+        output_of(found[0].batch.jobs[found[1]]).take(what, body[protocol.NOTE_BODY.size :], size)
 
 
-def _note_progress(slot: Slot, body: bytes) -> None:
-    line, done, total = frames.PROGRESS_BODY.unpack(body)
-    found = slot.find(line)
-    if found is not None and isinstance(found[0].batch, Calls):
-        found[0].batch.jobs[found[1]].told = (done, None if total < 0 else total)
+def _keep_progress(child: ChildHandle, body: bytes) -> None:
+    seq, done, total = protocol.PROGRESS_BODY.unpack(body)
+    found = child.find(seq)
+    if found is not None and isinstance(found[0].batch, CallBatch):
+        found[0].batch.jobs[found[1]].last_progress = (done, None if total < 0 else total)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from taskq import clock, context, runner
 from taskq.context import JobContext
 from taskq.errors import JobCancelled
-from taskq.executors.pool import frames, page, values
+from taskq.executors.pool import payloads, protocol, shared_page
 from taskq.states import Reason
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ class Execution:
     microseconds share one; timed jobs, and jobs that may have killed a process, always run alone.
     """
 
-    def __init__(self, child: Child, order: frames.Order, items: list[Any]) -> None:
+    def __init__(self, child: Child, order: protocol.Order, items: list[Any]) -> None:
         self._child = child
         self._order = order
         self._items = iter(items)
         self._journal = child.journal
-        self._exact = bool(order.flags & frames.EXACT)
+        self._exact = bool(order.flags & protocol.EXACT)
         #: Values of the present run, and how many of them are committed.
         self._results: list[Any] = []
         self._committed = 0
@@ -80,15 +80,15 @@ class Execution:
         if length:
             child.run_lengths[order.function] = length
 
-    def _claim(self, line: int, jobs: int) -> int:
+    def _claim(self, seq: int, jobs: int) -> int:
         """Announce the jobs that may start now; return how many may (0: the parent wants no more)."""
         child = self._child
         words = child.words
         if child.max_tasks is not None:
             jobs = min(jobs, child.max_tasks - child.tasks)
-        words[page.CLAIM] = line + jobs
-        if words[page.STOP]:  # read after the claim was written: the parent waits and then reads the claim
-            words[page.CLAIM] = line
+        words[shared_page.CLAIM] = seq + jobs
+        if words[shared_page.STOP]:  # read after the claim was written: the parent waits and then reads the claim
+            words[shared_page.CLAIM] = seq
             return 0
         child.tasks += jobs
         return jobs
@@ -98,12 +98,12 @@ class Execution:
     def _run_singly(self, function: Callable[..., Any], _length: int, last: int) -> int:
         """Run jobs one by one until they turn out short; return how many the next run may hold, 0: none may start."""
         journal, words, items, soft = self._journal, self._child.words, self._items, self._order.soft
-        arguments = self._arguments_of_call if self._order.kind == frames.CALLS else self._arguments_of_item
+        arguments = self._arguments_of_call if self._order.kind == protocol.CALLS else self._arguments_of_item
         spool, exact = self._child.spool, self._exact
         results = self._results = []
         self._committed = 0
-        while (line := journal.done) < last:
-            if not self._claim(line, 1):
+        while (seq := journal.done) < last:
+            if not self._claim(seq, 1):
                 return 0
             started = perf_counter_ns()
             try:
@@ -112,12 +112,12 @@ class Execution:
                 self._commit_failure(unreadable, Reason.UNDECODABLE)
                 continue
             if exact:
-                words[page.START] = monotonic_ns()
+                words[shared_page.START] = monotonic_ns()
             error = runner.run_one(function, args, kwargs, results, soft)
             if exact:
-                words[page.START] = 0
+                words[shared_page.START] = 0
             if spool is not None:
-                self._tell_printed(line)
+                self._tell_printed(seq)
             if error is None:
                 self._commit_one(results.pop())
             else:
@@ -131,26 +131,26 @@ class Execution:
         self._call_number = call[0]
         if len(call) > 2:  # noqa: PLR2004  # all is plain, see pack_call
             return call[1], call[2] or _NOTHING
-        return values.unpack_call(call[1], strict=self._child.strict)
+        return payloads.unpack_call(call[1], strict=self._child.strict)
 
     def _arguments_of_item(self, item: Any) -> tuple[Any, Any]:
-        return item if self._order.flags & frames.STAR else (item,), _NOTHING
+        return item if self._order.flags & protocol.STAR else (item,), _NOTHING
 
-    def _tell_printed(self, line: int) -> None:
+    def _tell_printed(self, seq: int) -> None:
         """Send what a call printed that has just ended."""
-        if self._order.kind == frames.CALLS:
-            self._child.tell_printed(line)
+        if self._order.kind == protocol.CALLS:
+            self._child.tell_printed(seq)
 
     # -- several together
 
     def _run_together(self, function: Callable[..., Any], length: int, last: int) -> int:
         """Run several jobs; return as `_run_singly`."""
-        line = self._journal.done
-        jobs = self._claim(line, min(length, last - line))
+        seq = self._journal.done
+        jobs = self._claim(seq, min(length, last - seq))
         if not jobs:
             return 0
         started = perf_counter_ns()
-        if self._order.kind == frames.CHUNK:
+        if self._order.kind == protocol.CHUNK:
             self._run_chunk(function, jobs)
         else:
             self._run_calls(function, jobs)
@@ -159,9 +159,9 @@ class Execution:
 
     def _run_chunk(self, function: Callable[..., Any], jobs: int) -> None:
         """Run items of a map."""
-        star = bool(self._order.flags & frames.STAR)
+        star = bool(self._order.flags & protocol.STAR)
         end = self._journal.done + jobs
-        while self._journal.done < end and not self._released and not self._child.words[page.INTERRUPT]:
+        while self._journal.done < end and not self._released and not self._child.words[shared_page.INTERRUPT]:
             self._results, self._committed = [], 0
             self._left = length_hint(self._items)
             items = islice(self._items, end - self._journal.done)
@@ -180,7 +180,7 @@ class Execution:
         self._results, self._committed = [], 0
         first = self._journal.done
         spool = self._child.spool
-        for line, call in enumerate(islice(self._items, jobs), first):
+        for seq, call in enumerate(islice(self._items, jobs), first):
             try:
                 args, kwargs = self._arguments_of_call(call)
             except Exception as unreadable:  # noqa: BLE001  # as in _run_singly
@@ -190,19 +190,19 @@ class Execution:
             error = runner.run_one(function, args, kwargs, self._results)
             self._in_job = False
             if spool is not None:
-                self._tell_printed(line)
+                self._tell_printed(seq)
             if error is not None:
                 self._commit_failure(error)
-                if self._child.words[page.INTERRUPT]:
+                if self._child.words[shared_page.INTERRUPT]:
                     break
         self._commit_results()
 
     def _commit_failure(self, error: BaseException, reason: Reason = Reason.ERROR) -> None:
         self._commit_results()
         self._results, self._committed = [], 0
-        if isinstance(error, KeyboardInterrupt) and self._child.words[page.INTERRUPT]:
+        if isinstance(error, KeyboardInterrupt) and self._child.words[shared_page.INTERRUPT]:
             error = JobCancelled("it was interrupted, as its program was")
-        self._journal.commit(1, values.FAILURE, self._child.failure(error, reason))
+        self._journal.commit(1, payloads.FAILURE, self._child.failure(error, reason))
 
     @property
     def _released(self) -> bool:
@@ -215,14 +215,14 @@ class Execution:
 
         Called by a signal that the parent sends when one job of a run of short ones takes long, after it has set STOP.
         """
-        if not self._in_job or self._kept is not None or not self._child.words[page.STOP]:
+        if not self._in_job or self._kept is not None or not self._child.words[shared_page.STOP]:
             return
         self._in_job = False
-        running = self._order.kind == frames.CALLS or self._left - length_hint(self._items) > len(self._results)
+        running = self._order.kind == protocol.CALLS or self._left - length_hint(self._items) > len(self._results)
         self._kept = len(self._results) + running  # the first item may not have been taken yet
         deque(self._items, maxlen=0)  # the loop that runs the jobs finds no further one
         self._commit_results()
-        self._child.words[page.CLAIM] = self._journal.done + running
+        self._child.words[shared_page.CLAIM] = self._journal.done + running
 
     # -- outcomes
 
@@ -233,12 +233,12 @@ class Execution:
         if not results:
             return
         together = None
-        if len(results) > 1 and (self._order.kind == frames.CHUNK or values.are_scalars(map(type, results))):
+        if len(results) > 1 and (self._order.kind == protocol.CHUNK or payloads.are_scalars(map(type, results))):
             try:
-                together = values.pack(results, strict=self._child.strict, root="result")
+                together = payloads.pack(results, strict=self._child.strict, root="result")
             except Exception:  # noqa: BLE001  # one of them cannot travel, however its class says so; the others can
                 together = None
-        if together is None or (self._order.kind == frames.CALLS and together[0] != values.MSGPACK):
+        if together is None or (self._order.kind == protocol.CALLS and together[0] != payloads.MSGPACK):
             self._commit_singly(results)
         else:
             self._journal.commit(len(results), *together)
@@ -249,23 +249,23 @@ class Execution:
 
     def _commit_one(self, result: Any) -> None:
         try:
-            encoding, payload = values.pack_one(result, strict=self._child.strict, root="result")
+            encoding, payload = payloads.pack_one(result, strict=self._child.strict, root="result")
         except Exception as error:  # noqa: BLE001  # as above
-            encoding, payload = values.FAILURE, self._child.failure(error)
+            encoding, payload = payloads.FAILURE, self._child.failure(error)
         self._journal.commit(1, encoding, payload)
 
     def _refuse_all(self, error: Exception) -> None:
         refusal = self._child.failure(error, Reason.UNKNOWN_TASK)
         for _ in range(self._order.jobs):
-            self._journal.commit(1, values.FAILURE, refusal)
+            self._journal.commit(1, payloads.FAILURE, refusal)
 
     def _context(self) -> JobContext:
         """Describe the job that is running: its place is behind all committed ones and those finished in this run."""
         child, order = self._child, self._order
-        line = self._journal.done + len(self._results) - self._committed
-        if order.kind == frames.CALLS:
+        seq = self._journal.done + len(self._results) - self._committed
+        if order.kind == protocol.CALLS:
             named = self._call_number  # a text is an id that the job was given
             job_id = named if isinstance(named, str) else f"{child.session}-{named}"
         else:
-            job_id = f"{child.session}-{order.stream}.{order.first + line - child.line}"
-        return JobContext(job_id, order.attempt, line, child, child.queue)
+            job_id = f"{child.session}-{order.stream}.{order.first + seq - child.next_seq}"
+        return JobContext(job_id, order.attempt, seq, child, child.queue)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from concurrent.futures._base import FINISHED
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from taskq.executors.pool import values
-from taskq.executors.pool.pace import Pace
+from taskq.executors.pool import payloads
+from taskq.executors.pool.batch_sizer import BatchSizer
 from taskq.future import ENDED, Job, Undecoded
 from taskq.job import JobOptions
 from taskq.result import Failure
 
 if TYPE_CHECKING:
-    from taskq.executors.pool.offer import Offer
-    from taskq.executors.pool.output import Said
+    from taskq.executors.pool.direct import DirectSlot
+    from taskq.executors.pool.output import JobOutput
     from taskq.states import Reason, State
 
 #: Seconds for which a waiting thread watches the child itself; longer jobs do not hang on microseconds.
@@ -26,7 +26,7 @@ DEFAULTS = JobOptions()
 class Function:
     """A function as the children know it: by a number and a definition that each gets once."""
 
-    __slots__ = ("bound", "definition", "name", "number", "options", "pace")
+    __slots__ = ("bound", "definition", "name", "number", "options", "sizer")
 
     def __init__(self, number: int, name: str, definition: bytes, options: JobOptions, *, bound: bool) -> None:
         self.number = number
@@ -35,10 +35,10 @@ class Function:
         self.name = name
         self.definition = definition
         self.options = options
-        self.pace = Pace()
+        self.sizer = BatchSizer()
 
 
-class Home(Protocol):
+class JobOwner(Protocol):
     """Where a job belongs: it answers what the job itself cannot know."""
 
     session: str
@@ -50,7 +50,7 @@ class Home(Protocol):
         """Return where a job that has not ended stands."""
 
     def progress_of(self, job: LocalJob) -> tuple[int, int | None] | None:
-        """Return what a running job said last of its progress, if it did."""
+        """Return what a running job output last of its progress, if it did."""
 
     def cancel(self, job: LocalJob, *, kill: bool) -> bool:
         """Do what `Job.cancel` says."""
@@ -67,19 +67,19 @@ class Outcome(Undecoded):
     def __init__(self, encoding: int, data: bytes) -> None:
         self._encoding = encoding
         self._data = data
-        self.failed = encoding == values.FAILURE
+        self.failed = encoding == payloads.FAILURE
 
     def decode(self, job_id: str) -> tuple[Any, BaseException | None]:
         if self.failed:
-            return None, values.rebuild(*values.unpack_failure(self._data), job_id)
+            return None, payloads.rebuild(*payloads.unpack_failure(self._data), job_id)
         try:
-            return values.unpack(self._encoding, self._data)[0], None
+            return payloads.unpack(self._encoding, self._data)[0], None
         except Exception as error:  # noqa: BLE001  # its class may fail to be rebuilt here in any way
             return None, error
 
     def failure(self) -> Failure:
         """Return the description of what failed."""
-        return values.unpack_failure(self._data)[0]
+        return payloads.unpack_failure(self._data)[0]
 
 
 class LocalJob(Job[Any]):
@@ -88,35 +88,35 @@ class LocalJob(Job[Any]):
     options: JobOptions | None = None
     attempt = 1
     _crashes = 0
-    told: tuple[int, int | None] | None = None
+    last_progress: tuple[int, int | None] | None = None
     #: What it logged, printed and noted; None: nothing.
-    said: Said | None = None
+    output: JobOutput | None = None
     _reason: Reason | None = None
     #: Whether the job waits for a time or for other jobs.
     waiting: State | None = None
     #: When, by the monotonic clock, it is no longer to be found; None: as long as somebody holds it.
     over_at: float | None = None
-    stop_wanted = False
+    stop_requested = False
     #: The encoding of a payload that goes to a child by itself, without the job's number; None: it has one.
-    lone: int | None = None
+    bare_encoding: int | None = None
     #: Whether it must have a frame of its own: it may have killed a process.
-    alone = False
+    isolated = False
     #: By which its submitter has sent it, as long as the dispatcher does not watch; and its number in that child.
-    offer: Offer | None = None
-    line = 0
+    direct: DirectSlot | None = None
+    seq = 0
 
-    def __init__(self, home: Home, function: Function, number: int, payload: bytes) -> None:
+    def __init__(self, home: JobOwner, function: Function, number: int, payload: bytes) -> None:
         self.home = home
         self.function = function
         self.number = number
         self.payload = payload
 
-    def load(self, payload: bytes | values.LargeCall) -> None:
+    def load(self, payload: bytes | payloads.LargeCall) -> None:
         """Take these encoded arguments."""
-        if isinstance(payload, values.LargeCall):
-            self.payload, self.lone = payload.data, values.LARGE_CALL
+        if isinstance(payload, payloads.LargeCall):
+            self.payload, self.bare_encoding = payload.data, payloads.LARGE_CALL
         else:
-            self.payload, self.lone = payload, None
+            self.payload, self.bare_encoding = payload, None
 
     @property
     def id(self) -> str:
@@ -144,7 +144,7 @@ class LocalJob(Job[Any]):
         """Record that the job had not started in its time."""
         self.attempt -= 1
         failure = Failure.expired(None if self.options is None else self.options.expires)
-        self.settle(Outcome(values.FAILURE, values.pack_failure(failure)))
+        self.settle(Outcome(payloads.FAILURE, payloads.pack_failure(failure)))
 
     @property
     def attempts(self) -> int:
@@ -164,14 +164,14 @@ class LocalJob(Job[Any]):
 
     @property
     def progress(self) -> tuple[int, int | None] | None:
-        return self.told if self.done() else self.home.progress_of(self)
+        return self.last_progress if self.done() else self.home.progress_of(self)
 
     @property
     def meta(self) -> dict[str, Any]:
-        return {} if self.said is None else self.said.meta()
+        return {} if self.output is None else self.output.meta()
 
     def logs(self) -> str:
-        return "" if self.said is None else self.said.all().decode(errors="replace")
+        return "" if self.output is None else self.output.all().decode(errors="replace")
 
     def cancel(self, *, kill: bool = False) -> bool:
         return self.home.cancel(self, kill=kill)
@@ -180,28 +180,28 @@ class LocalJob(Job[Any]):
         return self.home.state_of(self)
 
     def done(self) -> bool:
-        return self._state in ENDED or (self.offer is not None and self._look())
+        return self._state in ENDED or (self.direct is not None and self._look())
 
     def _wait(self, timeout: float | None) -> None:
-        if self.offer is None or not self._look(_PATIENCE if timeout is None else min(_PATIENCE, timeout)):
+        if self.direct is None or not self._look(_PATIENCE if timeout is None else min(_PATIENCE, timeout)):
             if timeout != 0 and self.home.delivers_here():
                 self._refuse_deadlock()
             super()._wait(timeout)
 
     def _attend(self) -> None:
-        if (offer := self.offer) is not None:
-            offer.wake()
-            self.offer = None
+        if (direct := self.direct) is not None:
+            direct.wake()
+            self.direct = None
 
     def _look(self, patience: float = 0.0, awake: float = 0.0) -> bool:
         """Return whether the outcome is there, or comes soon; if not, the dispatcher watches for it from now on."""
-        offer = self.offer
-        found = None if offer is None else offer.look(self, patience, awake)
-        if offer is None or found is None or not self.settle_early(_told_value(*found)):
+        direct = self.direct
+        found = None if direct is None else direct.poll(self, patience, awake)
+        if direct is None or found is None or not self.settle_early(_value_of(*found)):
             self._attend()
             return False
-        offer.let_go(self)
-        self.offer = None
+        direct.release(self)
+        self.direct = None
         return True
 
     def _decode(self) -> None:
@@ -212,7 +212,7 @@ class LocalJob(Job[Any]):
 
     def __reduce_ex__(self, protocol: object) -> Any:
         """Tell the pickler's caller that a job stands among the arguments."""
-        raise values.JobInside
+        raise payloads.JobInside
 
 
 class _Settled(LocalJob):
@@ -227,6 +227,6 @@ class _Settled(LocalJob):
 SETTLED: Final = _Settled()
 
 
-def _told_value(encoding: int, data: bytes) -> Any:
+def _value_of(encoding: int, data: bytes) -> Any:
     """Return a plain value, or the outcome that is decoded by the first who asks."""
-    return values.unpack(encoding, data)[0] if encoding == values.MSGPACK else Outcome(encoding, data)
+    return payloads.unpack(encoding, data)[0] if encoding == payloads.MSGPACK else Outcome(encoding, data)

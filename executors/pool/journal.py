@@ -14,22 +14,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from taskq.executors.pool.frames import ON_SOCKET, RECORD, REPORT, RESULTS, SIZE_MAX
-from taskq.executors.pool.page import COMMIT, COMMIT_SHIFT, CONSUMED, REGION_BYTES
+from taskq.executors.pool.protocol import ON_SOCKET, RECORD, REPORT, RESULTS, SIZE_MAX
+from taskq.executors.pool.shared_page import COMMIT, COMMIT_SHIFT, CONSUMED, REGION_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskq.executors.pool.page import Page
+    from taskq.executors.pool.shared_page import SharedPage
 
 #: Bytes from which leaving a flush in shared memory beats copying it through the socket.
 _SHARE_FROM: Final = 16 * 1024
 
 
 class Journal:
-    """Write records of finished jobs. `done` is the line number after the last one."""
+    """Write records of finished jobs. `done` is the sequence number after the last one."""
 
-    def __init__(self, page: Page, send: Callable[[bytes], None]) -> None:
+    def __init__(self, page: SharedPage, send: Callable[[bytes], None]) -> None:
         self._words = page.words
         self._halves = page.journal
         self._half = page.journal[0]

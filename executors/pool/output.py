@@ -1,8 +1,8 @@
 """What jobs say besides their results: what they print, log, and note of themselves.
 
-    child    Spool: one file for file descriptors 1 and 2, so that text written by C code and by other programs that
-             the job starts is in it. When a job ends, its text is sent to the parent and the file is emptied.
-    parent   Said: all that one job has said. Reads the file of a running job live, and of a dead child.
+    child    OutputCapture: one file for file descriptors 1 and 2, so that text written by C code and by other programs
+             that the job starts is in it. When a job ends, its text is sent to the parent and the file is emptied.
+    parent   JobOutput: all that one job has said. Reads the file of a running job live, and of a dead child.
 
 The file is anonymous memory, opened to append, so whoever empties it cannot make a hole in it. It is only as large as
 what one job prints; beyond the limit the parent gives its memory back while the job runs.
@@ -14,12 +14,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from taskq.executors.pool import frames
+from taskq.executors.pool import protocol
 
 if TYPE_CHECKING:
     from taskq.executors.pool.jobs import LocalJob
 
-__all__ = ["OUTPUT_LIMIT", "Said", "Spool", "last_words", "peek", "said_by", "trim"]
+__all__ = ["OUTPUT_LIMIT", "JobOutput", "OutputCapture", "last_words", "output_of", "peek", "trim"]
 
 #: Bytes kept of what a job says; with the line that tells what was left out, a mebibyte.
 OUTPUT_LIMIT: Final = 1024 * 1024 - 256
@@ -35,7 +35,7 @@ _PUNCH_HOLE_KEEP_SIZE: Final = 2 | 1
 _LINE_BUFFERED: Final = 1
 
 
-class Spool:
+class OutputCapture:
     """The file into which a child prints. In the child."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ def _flush(stream: Any) -> None:
 # --- in the parent
 
 
-class Said:
+class JobOutput:
     """What one job has said, over all its attempts. Written by the dispatcher's thread, read by any."""
 
     __slots__ = ("live", "meta_bytes", "text")
@@ -128,7 +128,7 @@ class Said:
 
     def take(self, what: int, data: bytes, size: int) -> None:
         """Take a note. `size`: of what was printed, how many bytes there were in all."""
-        if what == frames.META:
+        if what == protocol.META:
             self.meta_bytes = data
             return
         self.live = b""
@@ -150,17 +150,17 @@ class Said:
         return {} if self.meta_bytes is None else codec.decode(self.meta_bytes)
 
 
-def said_by(job: LocalJob) -> Said:
+def output_of(job: LocalJob) -> JobOutput:
     """Return where to keep what a job says."""
-    if job.said is None:
-        job.said = Said()
-    return job.said
+    if job.output is None:
+        job.output = JobOutput()
+    return job.output
 
 
 def peek(output: int, job: LocalJob) -> bytes:
     """Return what a running job has printed since it was looked at last."""
-    seen = 0 if job.said is None else len(job.said.live)
-    room = OUTPUT_LIMIT - (0 if job.said is None else len(job.said.text)) - seen
+    seen = 0 if job.output is None else len(job.output.live)
+    room = OUTPUT_LIMIT - (0 if job.output is None else len(job.output.text)) - seen
     return os.pread(output, room, seen) if room > 0 else b""
 
 

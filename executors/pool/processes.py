@@ -77,7 +77,7 @@ class StartPolicy:
         os.close(write_end)
         self._free = weakref.finalize(self, os.close, self.at_its_end)
         self._free.atexit = False
-        self.stillborn: object | None = None
+        self.failed_to_start: object | None = None
         self._started: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
 
     def close(self) -> None:
@@ -192,7 +192,7 @@ class _Watched:
         self._owner = os.getpid()
         if not self.policy.begin(super().start):  # type: ignore[misc]
             self._stillborn = True
-            self.policy.stillborn = self.policy.stillborn or self
+            self.policy.failed_to_start = self.policy.failed_to_start or self
         else:
             self._watch_death()
             self.policy.remember(self)  # type: ignore[arg-type]
@@ -222,8 +222,8 @@ class _Watched:
         if self._is_foreign():
             return
         if self._stillborn:
-            if self.policy is not None and self.policy.stillborn is self:
-                self.policy.stillborn = None
+            if self.policy is not None and self.policy.failed_to_start is self:
+                self.policy.failed_to_start = None
             self._tell(None, _EXIT_NOT_STARTED)
             return
         super().join(timeout)  # type: ignore[misc]
@@ -247,7 +247,7 @@ class _Watched:
     @property
     def sentinel(self) -> int:
         if self._stillborn:
-            if self.policy is None or self.policy.stillborn is not self:
+            if self.policy is None or self.policy.failed_to_start is not self:
                 raise AttributeError("it was not started, and another one tells Pool so")
             return self.policy.at_its_end
         if self._death is not None:

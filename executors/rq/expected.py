@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
-from taskq.executors.oldest import drop_oldest
+from taskq.executors.bounded_dict import drop_oldest
 from taskq.executors.rq.record import read_news
 from taskq.locks import CallLock
 

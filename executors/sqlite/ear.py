@@ -19,7 +19,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from taskq.errors import BackendUnavailable, QueueClosed, StoreDamaged, StoreFull
-from taskq.executors.oldest import drop_oldest
+from taskq.executors.bounded_dict import drop_oldest
 from taskq.executors.sqlite.ends import broken, unpack
 from taskq.executors.sqlite.page import ANY, AWAKE, OWN
 from taskq.executors.sqlite.read import chunks, fits

@@ -130,7 +130,7 @@ class ChunkRun:
         errand = self._errand(perform_item, args, _single_options(self._options), index)
         errand.attempt = single.attempt + single.crashes
         errand.crashes = single.crashes
-        errand.alone = True
+        errand.isolated = True
         errand.size = len(envelope)
         self._ahead_bytes += errand.size
         return errand
@@ -189,7 +189,7 @@ class ChunkRun:
             self._waiting = deque(sorted(again))
 
     def _item_ended(self, errand: Errand, outcome: bytes | Failure) -> None:
-        self._elapsed_ns += int(errand.function.pace.ns or 0)
+        self._elapsed_ns += int(errand.function.sizer.ns or 0)
         if isinstance(outcome, Failure) and outcome.reason is Reason.UNKNOWN_TASK:
             self._give_up(refused(self.claim, outcome))
         else:

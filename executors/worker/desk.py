@@ -172,7 +172,7 @@ class Desk:
             errand.retry = options.retry
         if claim.crashes:
             errand.crashes = claim.crashes
-            errand.alone = True
+            errand.isolated = True
         if claim.meta:
             errand.remember(claim.meta)
         self.held[claim.id] = errand
@@ -322,7 +322,7 @@ def _drop(errands: Iterable[Errand]) -> None:
 
 def _with_last_words(errand: Errand, verdict: Verdict) -> Verdict:
     """Add what the job has said and the store was not told."""
-    if errand.said is None and errand.told is None:
+    if errand.output is None and errand.last_progress is None:
         return verdict
     news = errand.news()
     return verdict if news is None else replace(verdict, progress=news.progress, meta=news.meta, log=news.log)

@@ -27,9 +27,9 @@ ACTING: Final = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), 
 
 def echo(errand: Errand, *, ended: bool) -> None:
     """Log what a job has printed since it was looked at last; an incomplete line waits until it has ended."""
-    if errand.said is None:
+    if errand.output is None:
         return
-    text = errand.said.all()
+    text = errand.output.all()
     until = len(text) if ended else text.rfind(b"\n") + 1
     if until <= errand.echoed:
         return

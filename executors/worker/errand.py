@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from taskq.executors.pool.jobs import LocalJob, Outcome
-from taskq.executors.pool.output import said_by
+from taskq.executors.pool.output import output_of
 from taskq.future import ENDED
 from taskq.store import Note
 
@@ -100,7 +100,7 @@ class Errand(LocalJob):
     def settle(self, value: Any, error: BaseException | None = None) -> None:  # noqa: ARG002  # a Job's signature
         """Take the outcome to the worker; in the dispatcher's thread."""
         if self.__dict__.setdefault("_settled_by", "dispatcher") == "dispatcher":
-            self.ran_ns = self.function.pace.last_ns
+            self.ran_ns = self.function.sizer.last_ns
             self._end_with(value)
 
     def settle_early(self, value: Any) -> bool:
@@ -113,8 +113,8 @@ class Errand(LocalJob):
 
     def watch(self) -> None:
         """Look for the outcome for a moment, so that a short job takes no way through the dispatcher's thread."""
-        if self.offer is not None:
-            ns = self.function.pace.ns
+        if self.direct is not None:
+            ns = self.function.sizer.ns
             self._look(_WATCH, _AWAKE if ns and ns < _SHORT_NS else 0.0)
 
     def _end_with(self, value: Any) -> None:
@@ -140,20 +140,20 @@ class Errand(LocalJob):
 
     def remember(self, meta: bytes) -> None:
         """Begin with what an earlier attempt has noted."""
-        said_by(self).meta_bytes = self._meta_told = meta
-        self.alone = True
+        output_of(self).meta_bytes = self._meta_told = meta
+        self.isolated = True
 
     def news(self) -> Note | None:
         """Return what it has said since it was asked last; None: nothing."""
-        said = self.said
-        progress = None if self.told == self._progress_told else self.told
+        said = self.output
+        progress = None if self.last_progress == self._progress_told else self.last_progress
         meta, log = None, b""
         if said is not None:
             meta = None if said.meta_bytes == self._meta_told else said.meta_bytes
             log = said.all()[self._log_told :]
         if progress is None and meta is None and not log:
             return None
-        self._progress_told = self.told
+        self._progress_told = self.last_progress
         self._log_told += len(log)
         self._meta_told = meta or self._meta_told
         return Note(id=self.claim.id, token=self.claim.token, progress=progress, meta=meta, log=log)

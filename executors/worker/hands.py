@@ -21,11 +21,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from taskq.executors.cpus import usable_cpus
-from taskq.executors.pool import values
+from taskq.executors.pool import payloads
 from taskq.executors.pool.child import ChildSettings
-from taskq.executors.pool.crew import Crew
+from taskq.executors.pool.functions import definition
 from taskq.executors.pool.jobs import DEFAULTS, Function
-from taskq.executors.pool.naming import definition
+from taskq.executors.pool.pool import ProcessPool
 from taskq.executors.pool.processes import default_start_method
 from taskq.executors.worker.errand import Errand
 from taskq.tasks import name_of
@@ -86,8 +86,8 @@ class Hands:
             capture=capture,
             outlasts_stop=True,
         )
-        self._crew = Crew(self.processes, self._start_method, settings)
-        self.dispatcher = self._crew.dispatcher
+        self._pool = ProcessPool(self.processes, self._start_method, settings)
+        self.dispatcher = self._pool.dispatcher
         self.dispatcher.books.backlog.prefer(queues)
 
     # -- work in
@@ -97,8 +97,8 @@ class Hands:
         function = self._functions.get((run, task)) or self._function(run, task)
         number = next(self._numbers)
         errand = Errand(self, function, number, b"", options)
-        errand.load(values.pack_call(number, args, {}, strict=True))
-        errand.cost = function.pace.ns or UNKNOWN_NS
+        errand.load(payloads.pack_call(number, args, {}, strict=True))
+        errand.cost = function.sizer.ns or UNKNOWN_NS
         errand.task = task
         return errand
 
@@ -118,7 +118,7 @@ class Hands:
             return
         self.ahead_ns += sum(errand.cost for errand in errands)
         first = errands[0]
-        if len(errands) > 1 or first.options is not DEFAULTS or first.alone:
+        if len(errands) > 1 or first.options is not DEFAULTS or first.isolated:
             self.dispatcher.post(partial(self._add, errands))
         else:
             first.sent_at = monotonic()
@@ -185,7 +185,7 @@ class Hands:
 
     def wind_down(self) -> None:
         """Start nothing more; what children hold in store comes back, for `give_back`."""
-        self.dispatcher.post(self.dispatcher.wind_down)
+        self.dispatcher.post(self.dispatcher.drain)
 
     def cancel(self, errands: Iterable[Errand], *, kill: bool) -> None:
         """Drop those that have not begun; ask those that run to stop, or kill their processes."""
@@ -198,16 +198,16 @@ class Hands:
         self.dispatcher.post(self._kill_busy)
 
     def _kill_busy(self) -> None:
-        for slot in self.dispatcher.books.slots.values():
-            if slot.frames:
-                slot.line.kill()
+        for child in self.dispatcher.books.children.values():
+            if child.frames:
+                child.connection.kill()
 
     # -- life
 
     def is_ready(self) -> bool:
         """Return whether a child is ready for work, after a moment's wait if none is."""
-        slots = self.dispatcher.books.slots
-        if self.dispatcher.ask(lambda: any(slot.ready for slot in slots.values()), otherwise=False):
+        children = self.dispatcher.books.children
+        if self.dispatcher.ask(lambda: any(child.ready for child in children.values()), otherwise=False):
             return True
         self.sleep(_LOOK)
         return False
@@ -215,12 +215,12 @@ class Hands:
     @property
     def broken(self) -> str | None:
         """Why no child can be started; None as long as they can."""
-        return self._crew.broken
+        return self._pool.broken
 
     def close(self) -> None:
         """Kill what still runs, and free everything."""
-        self._crew.accepting = False
-        self._crew.finish(0)
+        self._pool.accepting = False
+        self._pool.finish(0)
         os.close(self._wake_read)
         os.close(self._wake_write)
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from taskq.context import awaited_in
-from taskq.executors.pool.output import peek, said_by
-from taskq.executors.pool.work import Calls
+from taskq.executors.pool.batches import CallBatch
+from taskq.executors.pool.output import output_of, peek
 from taskq.executors.worker.echo import echo
 from taskq.executors.worker.errand import Errand
 from taskq.log import get_logger
 
 if TYPE_CHECKING:
-    from taskq.executors.pool.slot import Slot
+    from taskq.executors.pool.child_handle import ChildHandle
     from taskq.executors.worker.hands import Hands
     from taskq.store import Note
 
@@ -59,7 +59,7 @@ class Notes:
         waits = {
             errand.claim.id: awaited
             for errand in running
-            if errand.said is not None and (awaited := awaited_in(errand.said.all()))
+            if errand.output is not None and (awaited := awaited_in(errand.output.all()))
         }
         if len(waits) < self._hands.processes or waits == self._waits:
             return
@@ -75,28 +75,28 @@ class Notes:
     def _look(self) -> list[Errand]:
         """Bring what is known of running jobs up to date; in the dispatcher's thread."""
         found = []
-        for slot in self._hands.dispatcher.books.slots.values():
-            errand = _running(slot)
+        for child in self._hands.dispatcher.books.children.values():
+            errand = _running(child)
             if errand is not None:
-                errand.told = slot.progress_at(slot.done) or errand.told
-                _peek(slot, errand)
+                errand.last_progress = child.progress_at(child.done) or errand.last_progress
+                _peek(child, errand)
                 found.append(errand)
         return found
 
 
-def _running(slot: Slot) -> Errand | None:
+def _running(child: ChildHandle) -> Errand | None:
     """Return the job that a child is running, if that is beyond doubt."""
-    if not slot.frames or slot.claim - slot.done != 1:
+    if not child.frames or child.claim - child.done != 1:
         return None
-    head = slot.frames[0]
-    job = head.batch.jobs[head.settled] if isinstance(head.batch, Calls) else None
+    head = child.frames[0]
+    job = head.batch.jobs[head.settled] if isinstance(head.batch, CallBatch) else None
     return job if isinstance(job, Errand) and job.chunk is None else None  # a chunk is no job of a user's
 
 
-def _peek(slot: Slot, errand: Errand) -> None:
+def _peek(child: ChildHandle, errand: Errand) -> None:
     """Read what a running job has printed, unless the next one has begun at this very moment."""
-    if slot.line.output is None:
+    if child.connection.output is None:
         return
-    printed = peek(slot.line.output, errand)
-    if printed and slot.claim - slot.done == 1:
-        said_by(errand).live += printed
+    printed = peek(child.connection.output, errand)
+    if printed and child.claim - child.done == 1:
+        output_of(errand).live += printed

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskq.executors.pool.output import Said
+from taskq.executors.pool.output import JobOutput
 from taskq.executors.worker import echo as module
 from taskq.executors.worker.echo import LINE_MAX, LINES_MAX, echo
 
@@ -23,9 +23,9 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def errand(live: bytes) -> Any:
     """Return a running job that has printed this."""
-    said = Said()
+    said = JobOutput()
     said.live = live
-    return SimpleNamespace(said=said, echoed=0, task="shop:sell", claim=SimpleNamespace(id="one", queue="default"))
+    return SimpleNamespace(output=said, echoed=0, task="shop:sell", claim=SimpleNamespace(id="one", queue="default"))
 
 
 def test_each_line_once(lines: list[dict[str, Any]]) -> None:
@@ -35,9 +35,9 @@ def test_each_line_once(lines: list[dict[str, Any]]) -> None:
     echo(job, ended=False)
     assert [line["text"] for line in lines] == ["first"]
     assert {line["job"] for line in lines} == {"one"}
-    job.said.live += b"ond\nlast"
+    job.output.live += b"ond\nlast"
     echo(job, ended=False)
-    job.said.text, job.said.live = job.said.live, b""
+    job.output.text, job.output.live = job.output.live, b""
     echo(job, ended=True)
     echo(job, ended=True)
     assert [line["text"] for line in lines] == ["first", "second", "last"]

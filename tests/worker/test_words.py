@@ -94,11 +94,11 @@ def test_flood_takes_no_memory(store: StoreDouble, serve: Serve, tmp_path: Path)
     job_id = store.call(f"{SAMPLE}:flood_and_hold", 200_000_000, str(tmp_path / "gate"))
     running = serve(processes=1)
     eventually(lambda: running.worker._loop is not None, "the worker to be there")
-    slots = running.worker._loop.hands.dispatcher.books.slots  # type: ignore[union-attr]
+    children = running.worker._loop.hands.dispatcher.books.children  # type: ignore[union-attr]
 
     def sizes() -> tuple[int, int]:
-        (slot,) = slots.values()
-        found = os.fstat(slot.line.output)  # type: ignore[arg-type]
+        (child,) = children.values()
+        found = os.fstat(child.connection.output)  # type: ignore[arg-type]
         return found.st_size, found.st_blocks * 512
 
     eventually(lambda: sizes()[0] > 190_000_000, "the flood to be over")

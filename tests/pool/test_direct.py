@@ -45,7 +45,7 @@ def queue() -> Iterator[TaskQueue]:
 
 def offer_for(queue: TaskQueue, fn: Callable[..., Any], *args: Any) -> Any:
     """Return the offer that stands, of a child that knows the function."""
-    offers = queue._executor._dispatcher._offers  # type: ignore[attr-defined]  # what no user can see
+    offers = queue._executor._dispatcher._direct  # type: ignore[attr-defined]  # what no user can see
 
     def standing() -> Any:
         queue.submit(fn, *args).result(PATIENCE)
@@ -58,8 +58,10 @@ def offer_for(queue: TaskQueue, fn: Callable[..., Any], *args: Any) -> Any:
 
 def send_by(offer: Any, send: Callable[[bytes], int]) -> None:
     """Have who takes the offer send by this function."""
-    line = offer._line
-    offer._line = SimpleNamespace(sock=SimpleNamespace(send=send, recv=line.sock.recv), bell=line.bell)
+    connection = offer._connection
+    offer._connection = SimpleNamespace(
+        sock=SimpleNamespace(send=send, recv=connection.sock.recv), waker=connection.waker
+    )
 
 
 def interrupted_submits(queue: TaskQueue, path: Path) -> int:
@@ -113,7 +115,7 @@ def test_a_job_that_is_sent_late_runs_once(queue: TaskQueue, tmp_path: Path) -> 
     def submit_late() -> None:
         while not asleep.is_set():
             offer = offer_for(queue, note_line, str(path) + "-warm", 0)
-            send = offer._line.sock.send
+            send = offer._connection.sock.send
 
             def send_late(data: bytes, send: Callable[[bytes], int] = send) -> int:
                 asleep.set()

@@ -1,12 +1,12 @@
-"""How a fresh child opens its private line to the parent.
+"""How a fresh child opens its private connection to the parent.
 
     child                                             parent
-    makes socket pair, page, pidfd, life pipe
-    Hello ──one datagram with the descriptors───▶  rendezvous.accept() → Line
-    arms the life pipe, keeps socket and page         keeps socket, page, pidfd, write end of the life pipe
+    makes socket pair, page, pidfd, parent-death pipe
+    Hello ──one datagram with the descriptors───▶  HandshakeListener.accept() → ChildConnection
+    arms the pipe, keeps socket and page              keeps socket, page, pidfd, write end of the pipe
 
-Nothing has a name in the file system, nothing is inherited but the rendezvous, and a replacement child makes a new
-line: whatever kills either side at any instant, the kernel frees everything and no half-read message is left.
+Nothing has a name in the file system, nothing is inherited but the handshake socket, and a replacement child makes a
+new connection: whatever kills either side at any instant, the kernel frees everything and no half-read message is left.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import signal
 import socket
 import threading
 
-from taskq.executors.pool.frames import HELLO, VERSION
-from taskq.executors.pool.page import Page, create_memory
+from taskq.executors.pool.protocol import HELLO, VERSION
+from taskq.executors.pool.shared_page import SharedPage, create_memory
 
 #: Bytes that either direction of the socket may hold, so that a frame is one system call.
 _SOCKET_BUFFER = 512 * 1024
-#: Descriptors of a hello at the most: socket, page, life pipe, and where there are such, pidfd and output.
+#: Descriptors of a hello at the most: socket, page, parent-death pipe, and where there are such, pidfd and output.
 _DESCRIPTORS = 5
 #: Of these, the ones that are always there.
 _BASIC = 3
@@ -38,8 +38,8 @@ _READ_AHEAD = 1 << 16
 RELEASE = signal.SIGURG
 
 
-class Line:
-    """The parent's end of one child's line. `pidfd` is None where the platform has none.
+class ChildConnection:
+    """The parent's end of the connection to one child. `pidfd` is None where the platform has none.
 
     `output`: the file that everything goes into which the child prints; None: it prints where this process does.
     """
@@ -48,44 +48,44 @@ class Line:
         self,
         pid: int,
         sock: socket.socket,
-        page: Page,
+        page: SharedPage,
         *,
         pidfd: int | None,
-        life: int,
-        bell: Bell | None = None,
+        death_pipe: int,
+        waker: Waker | None = None,
         output: int | None = None,
     ) -> None:
         self.pid = pid
         self.sock = sock
         self.page = page
         self.pidfd = pidfd
-        self.life = life
-        self.bell = bell
+        self.death_pipe = death_pipe
+        self.waker = waker
         self.output = output
 
     def close(self) -> None:
         """Free everything; a child that still lives dies of it."""
         self.sock.close()
         self.page.close()
-        os.close(self.life)
-        if self.bell is not None:
-            self.bell.close()
+        os.close(self.death_pipe)
+        if self.waker is not None:
+            self.waker.close()
         for fd in (self.pidfd, self.output):
             if fd is not None:
                 os.close(fd)
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         """Let the child read the end of its orders."""
         with contextlib.suppress(OSError):  # it is gone
             self.sock.shutdown(socket.SHUT_WR)
 
-    def release_in_fork(self) -> None:
-        """Close the descriptors in a forked copy of the parent, so that the life pipe has one holder only."""
-        for fd in (self.sock.detach(), self.life, self.pidfd, self.output):
+    def close_in_fork(self) -> None:
+        """Close the descriptors in a forked copy of the parent, so that the parent-death pipe has one holder only."""
+        for fd in (self.sock.detach(), self.death_pipe, self.pidfd, self.output):
             if fd is not None and fd >= 0:
                 os.close(fd)
-        if self.bell is not None:
-            self.bell.close()
+        if self.waker is not None:
+            self.waker.close()
 
     def is_alive(self) -> bool:
         """Tell whether the child lives; without a pidfd, whether there is a process with its number."""
@@ -114,20 +114,20 @@ class Line:
                 continue
 
 
-class Bell:
+class Waker:
     """Wakes threads that wait for a child's next report, also while earlier ones are unread. Linux only."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._epoll = select.epoll()
         self._epoll.register(sock, select.EPOLLIN | select.EPOLLET)
 
-    def hear(self, fd: int) -> None:
+    def listen_to(self, fd: int) -> None:
         """Let this descriptor, when it is written to, wake them as well."""
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
 
     def wait(self, seconds: float) -> None:
         """Return when there is something new, or after so many seconds."""
-        with contextlib.suppress(OSError, ValueError):  # the child has died, and its line was closed
+        with contextlib.suppress(OSError, ValueError):  # the child has died, and its connection was closed
             self._epoll.poll(seconds)
 
     def close(self) -> None:
@@ -135,18 +135,18 @@ class Bell:
         self._epoll.close()
 
 
-class Rendezvous:
+class HandshakeListener:
     """Where children say hello. `child_end` goes to them as an argument of their process."""
 
     def __init__(self) -> None:
         self.parent_end, self.child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.parent_end.setblocking(False)
 
-    def accept(self) -> Line | int | None:
-        """Return the line of the next child that has said hello; None when there is none.
+    def accept(self) -> ChildConnection | int | None:
+        """Return the connection of the next child that has said hello; None when there is none.
 
-        Where this process has no descriptors left for the line, return the child's pid: it hangs up, and Pool starts
-        another.
+        Where this process has no descriptors left for the connection, return the child's pid: it exits, and
+        multiprocessing starts another.
         """
         try:
             data, fds, _, _ = socket.recv_fds(self.parent_end, HELLO.size, _DESCRIPTORS)
@@ -154,12 +154,12 @@ class Rendezvous:
             return None
         version, pid = HELLO.unpack(data)
         try:
-            return self._line(version, pid, fds)
+            return self._connection(version, pid, fds)
         except OSError:
             return int(pid)
 
     @staticmethod
-    def _line(version: int, pid: int, fds: list[int]) -> Line:
+    def _connection(version: int, pid: int, fds: list[int]) -> ChildConnection:
         with contextlib.ExitStack() as unused:
             for fd in fds:
                 unused.callback(os.close, fd)
@@ -169,15 +169,17 @@ class Rendezvous:
                 raise RuntimeError(message)
             if len(fds) < _BASIC + flags.bit_count():
                 raise OSError(errno.EMFILE, "no descriptors left")
-            page = Page(fds[1])
+            page = SharedPage(fds[1])
             unused.pop_all()
         os.close(fds[1])
         sock = socket.socket(fileno=fds[0])
         sock.setblocking(False)
         pidfd = fds[3] if flags & _HAS_PIDFD else None
         output = fds[-1] if flags & _HAS_OUTPUT else None
-        bell = Bell(sock) if pidfd is not None and hasattr(select, "epoll") else None
-        return Line(pid=pid, sock=sock, page=page, pidfd=pidfd, life=fds[2], bell=bell, output=output)
+        waker = Waker(sock) if pidfd is not None and hasattr(select, "epoll") else None
+        return ChildConnection(
+            pid=pid, sock=sock, page=page, pidfd=pidfd, death_pipe=fds[2], waker=waker, output=output
+        )
 
     def close(self) -> None:
         """Hear no more hellos."""
@@ -185,22 +187,22 @@ class Rendezvous:
         self.child_end.close()
 
 
-class OwnEnd:
-    """The child's end of its line. `input` is what it reads its orders from."""
+class ParentConnection:
+    """The child's end of its connection. `input` is what it reads its orders from."""
 
-    def __init__(self, sock: socket.socket, page: Page, life: int) -> None:
+    def __init__(self, sock: socket.socket, page: SharedPage, death_pipe: int) -> None:
         self.sock = sock
         self.page = page
-        self._life = life
+        self._death_pipe = death_pipe
         self._input = os.dup(sock.fileno())
         self.input: io.BufferedIOBase = io.BufferedReader(io.FileIO(self._input, closefd=False), _READ_AHEAD)
 
-    def abandon(self) -> None:
+    def close_in_fork(self) -> None:
         """Let go of it in a process that this one has forked, without a lock: a thread that is not there may hold it.
 
-        The parent hears of the end of its child by the end of the line, and what is written to the page is the child's.
+        The connection's end tells the parent that its child has ended, and the page is for the child to write.
         """
-        for fd in (self.sock.detach(), self._input, self._life):
+        for fd in (self.sock.detach(), self._input, self._death_pipe):
             with contextlib.suppress(OSError):
                 os.close(fd)
         self.input = io.BytesIO()
@@ -208,8 +210,8 @@ class OwnEnd:
             self.page.close()
 
 
-def open_line(rendezvous: socket.socket, output: int | None = None) -> OwnEnd:
-    """Make this process's line, hand the parent its end, and see to it that this process dies with the parent.
+def connect_to_parent(handshake: socket.socket, output: int | None = None) -> ParentConnection:
+    """Make this process's connection, hand the parent its end, and see to it that this process dies with the parent.
 
     `output`: the file that this process is going to print into, for the parent to read.
     """
@@ -219,37 +221,37 @@ def open_line(rendezvous: socket.socket, output: int | None = None) -> OwnEnd:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER)
     os.set_blocking(ours.fileno(), True)  # also where a library of green threads has replaced sockets
     memory = create_memory()
-    life_read, life_write = os.pipe()
+    death_read, death_write = os.pipe()
     pidfd = [os.pidfd_open(os.getpid())] if hasattr(os, "pidfd_open") else []
     printed = [] if output is None else [output]
     flags = (_HAS_PIDFD if pidfd else 0) | (_HAS_OUTPUT if printed else 0)
     try:
-        fds = [theirs.fileno(), memory, life_write, *pidfd]
-        socket.send_fds(rendezvous, [HELLO.pack(VERSION | flags, os.getpid())], [*fds, *printed])
+        fds = [theirs.fileno(), memory, death_write, *pidfd]
+        socket.send_fds(handshake, [HELLO.pack(VERSION | flags, os.getpid())], [*fds, *printed])
     except OSError as error:  # the parent has gone or is closing
         raise SystemExit(0) from error
-    page = Page(memory)
+    page = SharedPage(memory)
     theirs.close()
     for fd in fds[1:]:
         os.close(fd)
-    die_with_writer(life_read)
-    return OwnEnd(ours, page, life_read)
+    die_with_writer(death_read)
+    return ParentConnection(ours, page, death_read)
 
 
-def die_with_writer(life_read: int) -> None:
+def die_with_writer(death_read: int) -> None:
     """Have this process killed when the last writer of the pipe goes: the kernel does it, even inside C code."""
     if hasattr(fcntl, "F_SETSIG"):
-        fcntl.fcntl(life_read, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(life_read, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(life_read, fcntl.F_SETFL, fcntl.fcntl(life_read, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+        fcntl.fcntl(death_read, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(death_read, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(death_read, fcntl.F_SETFL, fcntl.fcntl(death_read, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
     else:  # macOS: a thread that waits; it cannot run while C code holds the interpreter
-        threading.Thread(target=_wait_and_die, args=(life_read,), daemon=True).start()
-    if _is_readable(life_read):  # the parent went before the pipe was armed
+        threading.Thread(target=_wait_and_die, args=(death_read,), daemon=True).start()
+    if _is_readable(death_read):  # the parent went before the pipe was armed
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _wait_and_die(life_read: int) -> None:
-    os.read(life_read, 1)
+def _wait_and_die(death_read: int) -> None:
+    os.read(death_read, 1)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

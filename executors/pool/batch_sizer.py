@@ -23,7 +23,7 @@ _STEP: Final = 4
 _WEIGHT: Final = 0.3
 
 
-class Pace:
+class BatchSizer:
     """What was measured of one function. Written by the dispatcher alone, read by any thread."""
 
     __slots__ = ("_bytes", "_known_to", "last_ns", "ns")

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq import TaskQueue
-from taskq.executors.pool import page
+from taskq.executors.pool import shared_page
 from taskq.executors.pool.backlog import Backlog
+from taskq.executors.pool.batch_sizer import FRAME_BYTES
+from taskq.executors.pool.batches import CallBatch
+from taskq.executors.pool.child_handle import ChildHandle
 from taskq.executors.pool.jobs import DEFAULTS, Function, LocalJob
-from taskq.executors.pool.pace import FRAME_BYTES
-from taskq.executors.pool.slot import Slot
-from taskq.executors.pool.values import LARGE
-from taskq.executors.pool.work import Calls
+from taskq.executors.pool.payloads import LARGE
 from tests.sample_tasks import capture, identity, pid, size_of
 from tests.waiting import PATIENCE, eventually
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MEGABYTE = 1 << 20
 #: Where the way changes: what is large, what a shared region holds, what one turn sends; and beyond.
-SIZES = (LARGE - 9, LARGE + 1, page.REGION_BYTES - 64, page.REGION_BYTES + 1, 33 * MEGABYTE, 5 * MEGABYTE)
+SIZES = (LARGE - 9, LARGE + 1, shared_page.REGION_BYTES - 64, shared_page.REGION_BYTES + 1, 33 * MEGABYTE, 5 * MEGABYTE)
 KINDS = {
     "bytes": lambda size: b"x" * size,
     "text": lambda size: "ä" + "x" * size,
@@ -90,12 +90,12 @@ class HalfDeafSocket:
         return self.sendmsg([memoryview(data)])
 
 
-def slot_with(sock: HalfDeafSocket) -> Slot:
-    """Return a slot on this socket, of a child that knows every function."""
-    words = [0] * (page.NOTES + 1)
-    slot = Slot(SimpleNamespace(sock=sock, page=SimpleNamespace(words=words, arguments=[])))  # type: ignore[arg-type]
-    slot.known = {0}
-    return slot
+def slot_with(sock: HalfDeafSocket) -> ChildHandle:
+    """Return a child on this socket, of a child that knows every function."""
+    words = [0] * (shared_page.NOTES + 1)
+    child = ChildHandle(SimpleNamespace(sock=sock, page=SimpleNamespace(words=words, arguments=[])))  # type: ignore[arg-type]
+    child.known = {0}
+    return child
 
 
 def job_of(payload: bytes, function: Function) -> LocalJob:
@@ -106,12 +106,12 @@ def job_of(payload: bytes, function: Function) -> LocalJob:
 def test_what_the_socket_does_not_take_is_sent_on_without_a_copy() -> None:
     """However small the pieces that the socket takes, each comes out of the argument's own bytes."""
     sock, function = HalfDeafSocket(), Function(0, "f", b"", DEFAULTS, bound=False)
-    job = job_of(os.urandom(page.REGION_BYTES + 5), function)
-    job.lone = 3  # RAW
-    slot = slot_with(sock)
-    slot.send(Calls(function, [job]))
-    while slot.has_unsent:
-        slot.write_on()
+    job = job_of(os.urandom(shared_page.REGION_BYTES + 5), function)
+    job.bare_encoding = 3  # RAW
+    child = slot_with(sock)
+    child.send(CallBatch(function, [job]))
+    while child.has_unsent:
+        child.write_on()
     assert bytes(sock.received[-len(job.payload) :]) == job.payload
     assert id(job.payload) in sock.sources
     assert len(sock.sources) <= len({"header", "payload"})
@@ -120,25 +120,25 @@ def test_what_the_socket_does_not_take_is_sent_on_without_a_copy() -> None:
 def test_a_frame_of_calls_is_bounded_by_the_bytes_of_their_arguments() -> None:
     """Jobs that were measured as short do not share a frame of many megabytes: others could do some of them."""
     function, backlog = Function(0, "f", b"", DEFAULTS, bound=False), Backlog()
-    function.pace.observe(10_000, 1_000_000)
+    function.sizer.observe(10_000, 1_000_000)
     for _ in range(40):
         backlog.add(job_of(bytes(FRAME_BYTES // 4), function))
     batch = backlog.take(1)
-    assert isinstance(batch, Calls)
+    assert isinstance(batch, CallBatch)
     assert len(batch) == len(("first", "second", "third", "fourth"))
 
 
 def test_large_jobs_go_to_a_child_once(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is being written, or decoded, is never taken back and sent again, though other children have nothing."""
     sent: Counter[int] = Counter()
-    send = Slot.send
+    send = ChildHandle.send
 
-    def counting(slot: Slot, batch: Any) -> None:
+    def counting(child: ChildHandle, batch: Any) -> None:
         sent.update(job.number for job in batch.jobs)
-        send(slot, batch)
+        send(child, batch)
 
     wait_until_fast(queue)
-    monkeypatch.setattr(Slot, "send", counting)
+    monkeypatch.setattr(ChildHandle, "send", counting)
     jobs = [queue.submit(size_of, bytes(48 * MEGABYTE)) for _ in range(3)]
     jobs += [queue.submit(size_of, bytes(3 * MEGABYTE)) for _ in range(8)]
     assert [job.result(PATIENCE) for job in jobs] == [48 * MEGABYTE] * 3 + [3 * MEGABYTE] * 8
@@ -158,7 +158,7 @@ def test_a_job_that_is_being_written_can_be_cancelled() -> None:
         try:
             job = queue.submit(size_of, bytes(16 * MEGABYTE))
             books = queue._executor._books  # type: ignore[attr-defined]  # what no user can see
-            eventually(lambda: any(slot.has_unsent for slot in books.slots.values()), "the socket is full")
+            eventually(lambda: any(child.has_unsent for child in books.children.values()), "the socket is full")
             assert job.cancel()
         finally:
             os.kill(child, signal.SIGCONT)
@@ -172,6 +172,6 @@ def test_a_job_whose_child_dies_while_it_is_written_runs_in_another() -> None:
         os.kill(child, signal.SIGSTOP)
         job = queue.options(max_crashes=3).submit(size_of, bytes(16 * MEGABYTE))
         books = queue._executor._books  # type: ignore[attr-defined]  # what no user can see
-        eventually(lambda: any(slot.has_unsent for slot in books.slots.values()), "the socket is full")
+        eventually(lambda: any(child.has_unsent for child in books.children.values()), "the socket is full")
         os.kill(child, signal.SIGKILL)
         assert job.result(PATIENCE) == 16 * MEGABYTE

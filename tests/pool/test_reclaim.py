@@ -50,7 +50,9 @@ def test_no_job_starts_twice_when_children_are_stopped_at_random(queue: TaskQueu
         seen += 1
         if random.random() < 0.01:
             stops += 1
-            dispatcher.post(lambda: [dispatcher._overseer.stop(slot) for slot in dispatcher.books.slots.values()])
+            dispatcher.post(
+                lambda: [dispatcher._supervisor.stop(child) for child in dispatcher.books.children.values()]
+            )
     assert seen == JOBS
     assert stops > JOBS // 1000
     assert path.read_bytes() == bytes([1]) * JOBS

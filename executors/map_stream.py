@@ -26,7 +26,7 @@ from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from taskq.errors import Deadlock
-from taskq.executors.input import InputReader
+from taskq.executors.input_reader import InputReader
 from taskq.locks import CallLock
 from taskq.progress import Progress
 

@@ -1,6 +1,6 @@
 """A map on the local pool: chunks of items go to the dispatcher, and come back as it has them.
 
-    input ──▶ Chunk ──post──▶ dispatcher ──▶ children
+    input ──▶ MapChunk ──post──▶ dispatcher ──▶ children
                                                 │
                                                put (first item, count, encoding, bytes)
                                                 ▼
@@ -15,10 +15,10 @@ from operator import length_hint
 from typing import TYPE_CHECKING, Any, Final
 
 from taskq.errors import EncodeError
-from taskq.executors.pool import values
+from taskq.executors.map_stream import CANCELLED, Arrival, MapStream, raisable, released
+from taskq.executors.pool import payloads
+from taskq.executors.pool.batches import MapChunk
 from taskq.executors.pool.dispatcher import DEPTH
-from taskq.executors.pool.work import Chunk
-from taskq.executors.stream import CANCELLED, Arrival, MapStream, raisable, released
 from taskq.result import Failure
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["LET_GO", "Stream"]
 
 #: Encodings of results that may be large objects; plain scalars are left in their list.
-LET_GO: Final = frozenset({values.PICKLE, values.CODEC, values.RAW})
+LET_GO: Final = frozenset({payloads.PICKLE, payloads.CODEC, payloads.BARE_BYTES})
 
 
 class Stream(MapStream):
@@ -78,21 +78,21 @@ class Stream(MapStream):
 
     def _arrive(self, news: tuple[int, int, int, bytes]) -> Arrival:
         first, jobs, encoding, data = news
-        failed = encoding == values.FAILURE
+        failed = encoding == payloads.FAILURE
         return Arrival(first, jobs, failed=failed, size=len(data), results=(encoding, data))
 
     def _group(self, arrival: Arrival) -> Iterable[Any]:
         plan, first, jobs = self.plan, arrival.first, arrival.count
         encoding, data = arrival.results
-        if encoding != values.FAILURE:
+        if encoding != payloads.FAILURE:
             try:
-                results: Iterable[Any] = values.unpack(encoding, data)
+                results: Iterable[Any] = payloads.unpack(encoding, data)
             except Exception as unreadable:  # noqa: BLE001  # their class may fail to be rebuilt here in any way
                 errors: list[BaseException] = [unreadable] * jobs
                 results = errors if plan.return_exceptions else _Raising(errors)
         else:
-            failure, pickled = values.unpack_failure(data)
-            error = raisable(values.rebuild(failure, pickled, f"{self._session}-{self.number}.{first}"))
+            failure, pickled = payloads.unpack_failure(data)
+            error = raisable(payloads.rebuild(failure, pickled, f"{self._session}-{self.number}.{first}"))
             results = [error] if plan.return_exceptions else _Raising([error])
         if isinstance(results, _Raising):
             return results
@@ -120,14 +120,14 @@ class Stream(MapStream):
 
     def wanted(self) -> int:
         ahead = (DEPTH + 1) * self._processes
-        return self._shortened(self._room(self.plan.chunksize or self.function.pace.frame(), ahead))
+        return self._shortened(self._room(self.plan.chunksize or self.function.sizer.frame(), ahead))
 
     def hand_on(self, items: Sequence[Any], *, soon: bool) -> None:  # noqa: ARG002  # a chunk is sent at once
         self._queue(items)
 
     def _shortened(self, jobs: int) -> int:
         """Return how many items to read at once: fewer where the end is near."""
-        pace = self.function.pace
+        pace = self.function.sizer
         if self._input_size is None or self.plan.chunksize or pace.ns is None:
             return jobs
         return min(jobs, pace.share(self._input_size - self._read, DEPTH * self._processes))
@@ -136,29 +136,29 @@ class Stream(MapStream):
         first = self._read
         self._read += len(items)
         try:
-            encoding, payload = values.pack(items, strict=self._strict, root="items")
-        except (EncodeError, values.JobInside):
+            encoding, payload = payloads.pack(items, strict=self._strict, root="items")
+        except (EncodeError, payloads.JobInside):
             self._queue_singly(first, items)
         else:
-            self.function.pace.observe_bytes(len(items), len(payload))
+            self.function.sizer.observe_bytes(len(items), len(payload))
             self._post(first, items, encoding, payload)
 
     def _queue_singly(self, first: int, items: Sequence[Any]) -> None:
         """Queue what can travel; what cannot is an error of its own item."""
         for index, item in enumerate(items, first):
             try:
-                encoding, payload = values.pack_one(item, strict=self._strict, root="item")
-            except values.JobInside:
+                encoding, payload = payloads.pack_one(item, strict=self._strict, root="item")
+            except payloads.JobInside:
                 error = EncodeError("a map does not wait for jobs: pass their results", f"items[{index}]")
-                self.put(index, 1, values.FAILURE, values.pack_failure(Failure.from_exception(error), error))
+                self.put(index, 1, payloads.FAILURE, payloads.pack_failure(Failure.from_exception(error), error))
             except EncodeError as error:
-                self.put(index, 1, values.FAILURE, values.pack_failure(Failure.from_exception(error), error))
+                self.put(index, 1, payloads.FAILURE, payloads.pack_failure(Failure.from_exception(error), error))
             else:
                 self._post(index, [item], encoding, payload)
 
     def _post(self, first: int, items: Sequence[Any], encoding: int, payload: bytes) -> None:
         self._dispatcher.post(
-            Chunk(
+            MapChunk(
                 self.function,
                 self,
                 self.number,

@@ -22,17 +22,17 @@ from socket import MSG_DONTWAIT, MSG_PEEK
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from taskq.executors.pool import values
-from taskq.executors.pool.frames import END, ON_SOCKET, ORDER, RECORD, REPORT, RESULTS
+from taskq.executors.pool import payloads
+from taskq.executors.pool.batches import CallBatch
 from taskq.executors.pool.jobs import DEFAULTS, SETTLED
-from taskq.executors.pool.work import Calls
+from taskq.executors.pool.protocol import END, ON_SOCKET, ORDER, RECORD, REPORT, RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskq.executors.pool.channel import Line
+    from taskq.executors.pool.child_handle import ChildHandle
+    from taskq.executors.pool.connection import ChildConnection
     from taskq.executors.pool.jobs import LocalJob
-    from taskq.executors.pool.slot import Slot
 
 #: Seconds that an offer stands at the most: so late at the latest is settled what nobody asks about.
 STANDS: Final = 1.0
@@ -43,118 +43,129 @@ _FRAMES_MAX: Final = 16
 #: Bytes that a look asks for behind what was seen: a small result with its report.
 _LOOK: Final = 4096
 #: What was booked, of an offer that has ended: no place is left.
-_NOTHING_LEFT: Final[dict[int, Calls | None]] = dict.fromkeys(range(_FRAMES_MAX))
+_NOTHING_LEFT: Final[dict[int, CallBatch | None]] = dict.fromkeys(range(_FRAMES_MAX))
 
 
-class Offers:
+class DirectPath:
     """The offers of one dispatcher, one at a time. `current` is for any thread, all else for the dispatcher's."""
 
     def __init__(self, poll: select.poll, wake: Callable[[], None]) -> None:
         """Take children on offer out of what `poll` watches; `wake` wakes the dispatcher, in any thread."""
-        self.current: Offer | None = None
-        self._slot: Slot | None = None
+        self.current: DirectSlot | None = None
+        self._child: ChildHandle | None = None
         self._poll = poll
         self._wake = wake
         #: Written to when an offer has ended, for those who wait for a report that the dispatcher reads now.
         self._ended = os.eventfd(0) if hasattr(os, "eventfd") else None
 
-    def introduce(self, line: Line) -> None:
-        """Prepare the line of a new child."""
-        if line.bell is not None and self._ended is not None:
-            line.bell.hear(self._ended)
+    def introduce(self, connection: ChildConnection) -> None:
+        """Prepare the connection of a new child."""
+        if connection.waker is not None and self._ended is not None:
+            connection.waker.listen_to(self._ended)
 
-    def make(self, slot: Slot) -> None:
-        """Offer a child to the next submitter, if it has nothing to do and its death would be heard all the same."""
-        if not slot.frames and slot.line.bell is not None and slot.queue == DEFAULTS.queue:
-            self._poll.unregister(slot.line.sock)
-            self._slot = slot
-            self.current = Offer(slot.line, slot.known, slot.next_line, self._wake)
+    def open(self, child: ChildHandle) -> None:
+        """Offer a child to the next submitter, if it is idle and its death would be noticed all the same."""
+        if not child.frames and child.connection.waker is not None and child.queue == DEFAULTS.queue:
+            self._poll.unregister(child.connection.sock)
+            self._child = child
+            self.current = DirectSlot(child.connection, child.known, child.next_seq, self._wake)
 
-    def end(self) -> Slot | None:
+    def withdraw(self) -> ChildHandle | None:
         """Take the child back, with what submitters have sent to it; return it if it may have reported something."""
-        offer, slot = self.current, self._slot
-        if offer is None or slot is None:
+        slot, child = self.current, self._child
+        if slot is None or child is None:
             return None
-        self.current = self._slot = None
-        self._poll.register(slot.line.sock, select.POLLIN)
-        frames = offer.end()
+        self.current = self._child = None
+        self._poll.register(child.connection.sock, select.POLLIN)
+        frames = slot.close()
         if not frames:
             return None
-        slot.adopt(offer, frames)
+        child.adopt(slot, frames)
         if self._ended is not None:
             os.eventfd_write(self._ended, 1)
-        return slot
+        return child
 
-    def close(self) -> None:
+    def free(self) -> None:
         """Free what it used."""
         if self._ended is not None:
             os.close(self._ended)
             self._ended = None
 
 
-class Offer:
+class DirectSlot:
     """One child that has nothing to do, for whoever takes it first. All but `end` is for any thread."""
 
-    __slots__ = ("_booked", "_frames", "_functions", "_left", "_line", "_place", "_read", "_sent", "_start", "wake")
+    __slots__ = (
+        "_booked",
+        "_connection",
+        "_frames",
+        "_functions",
+        "_interrupted",
+        "_place",
+        "_read",
+        "_sent",
+        "_start",
+        "wake",
+    )
 
-    def __init__(self, line: Line, functions: set[int], start: int, wake: Callable[[], None]) -> None:
-        """Offer the child behind `line`, which knows these functions and gives the next job the number `start`."""
+    def __init__(self, connection: ChildConnection, functions: set[int], start: int, wake: Callable[[], None]) -> None:
+        """Offer the child behind `connection`: it knows these functions, and its next job has the number `start`."""
         #: Makes the dispatcher end the offer.
         self.wake = wake
-        self._line = line
+        self._connection = connection
         self._functions = functions
         self._start = start
         #: Frames by their place. None stands where the offer ended.
-        self._booked: dict[int, Calls | None] = {}
+        self._booked: dict[int, CallBatch | None] = {}
         #: The place to be booked next, how many frames were sent for certain, and how many were booked when it ended.
         self._place = 0
         self._sent = 0
         self._frames = 0
         #: Whether a submitter was interrupted, and sends nothing more.
-        self._left = False
+        self._interrupted = False
         #: Bytes of the reports that were seen.
         self._read = 0
 
-    def take(self, job: LocalJob) -> bool:
+    def try_send(self, job: LocalJob) -> bool:
         """Send a job that has no options to the child; False: it must go the usual way."""
         place = self._place
         if place in self._booked or place == _FRAMES_MAX or not self._fits(job):
             return False
-        frame = Calls(job.function, [job])
+        frame = CallBatch(job.function, [job])
         order, payload = frame.order()
         data = ORDER.pack(*order) + payload
-        job.line = self._start + place
-        job.offer = self
+        job.seq = self._start + place
+        job.direct = self
         try:
             if self._booked.setdefault(place, frame) is not frame:
-                job.offer = None
+                job.direct = None
                 return False
-            if self._line.sock.send(data) == len(data):
+            if self._connection.sock.send(data) == len(data):
                 self._sent = place + 1
         except OSError:  # the child is dead, or does not read
             self.wake()
         except BaseException:
-            self._left = True
+            self._interrupted = True
             raise
         return True
 
     def _fits(self, job: LocalJob) -> bool:
         return job.function.number in self._functions and len(job.payload) <= _PAYLOAD_MAX
 
-    def look(self, job: LocalJob, patience: float = 0.0, awake: float = 0.0) -> tuple[int, bytes] | None:
+    def poll(self, job: LocalJob, patience: float = 0.0, awake: float = 0.0) -> tuple[int, bytes] | None:
         """Return encoding and bytes of the value that a job came to, if its child reports it within so many seconds.
 
         `awake`: for how many of them the thread looks again and again, and does not sleep unless others need its core.
         """
         now = monotonic()
         deadline, until = now + patience, now + awake
-        bell = self._line.bell
+        bell = self._connection.waker
         while True:
             records = self._records_of(job)
             if records is not None:
                 _, encoding, size = RECORD.unpack_from(records)
                 value = records[RECORD.size :]
-                return None if encoding == values.FAILURE or len(value) < size else (encoding, value)
+                return None if encoding == payloads.FAILURE or len(value) < size else (encoding, value)
             now = monotonic()
             if now >= deadline or bell is None or self._booked is _NOTHING_LEFT:
                 return None
@@ -166,7 +177,7 @@ class Offer:
     def _records_of(self, job: LocalJob) -> bytes | None:
         """Return what the report says that ends a job's frame, if it is there."""
         try:
-            data = self._line.sock.recv(self._read + _LOOK, MSG_PEEK | MSG_DONTWAIT)
+            data = self._connection.sock.recv(self._read + _LOOK, MSG_PEEK | MSG_DONTWAIT)
         except OSError:  # nothing is there, or the child is gone
             return None
         at = self._read
@@ -178,7 +189,7 @@ class Offer:
                 return None
             start = at + REPORT.size
             at = start + size
-            if done == job.line + 1:
+            if done == job.seq + 1:
                 self._seen_to_end(done - self._start, at)
                 return data[start:at]
         return None
@@ -189,19 +200,19 @@ class Offer:
         if frames == _FRAMES_MAX:
             self.wake()
 
-    def let_go(self, job: LocalJob) -> None:
+    def release(self, job: LocalJob) -> None:
         """Hold no job that has its outcome: it may be the last thing that keeps the queue from being dropped."""
-        frame = self._booked.get(job.line - self._start)
+        frame = self._booked.get(job.seq - self._start)
         if frame is not None:
             frame.jobs[0] = SETTLED
 
-    def end(self) -> list[Calls]:
+    def close(self) -> list[CallBatch]:
         """Let nobody take the child any more; return the frames that were sent or are just being sent."""
-        frames: list[Calls] = []
+        frames: list[CallBatch] = []
         while (frame := self._booked.setdefault(len(frames), None)) is not None:
             frames.append(frame)
             for job in frame.jobs:
-                job.offer = None  # the dispatcher watches
+                job.direct = None  # the dispatcher watches
         self._booked = _NOTHING_LEFT
         self._frames = len(frames)
         return frames
@@ -214,4 +225,4 @@ class Offer:
     @property
     def is_held(self) -> bool:
         """Whether a submitter may be about to send one of them."""
-        return not (self.is_sent or self._left)
+        return not (self.is_sent or self._interrupted)

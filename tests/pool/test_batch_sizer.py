@@ -7,19 +7,19 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskq.executors.pool import values
-from taskq.executors.pool.frames import RECORD
-from taskq.executors.pool.pace import SHORT_NS, TARGET_NS, Pace
-from taskq.executors.pool.slot import _records
+from taskq.executors.pool import payloads
+from taskq.executors.pool.batch_sizer import SHORT_NS, TARGET_NS, BatchSizer
+from taskq.executors.pool.child_handle import _records
+from taskq.executors.pool.protocol import RECORD
 from tests.sample_values import same
 
 PLAIN = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=300)
 ENDS = st.lists(st.lists(PLAIN | st.binary(max_size=300), min_size=1, max_size=3) | st.just("failed"), max_size=40)
 
 
-def measured(each_ns: float, jobs: int) -> Pace:
+def measured(each_ns: float, jobs: int) -> BatchSizer:
     """Return the pace of a function of which frames of so many jobs have come back."""
-    pace = Pace()
+    pace = BatchSizer()
     for _ in range(20):
         pace.observe(jobs, int(each_ns * jobs))
     return pace
@@ -40,13 +40,13 @@ def test_records_that_are_joined(ends: list[Any]) -> None:
     journal, expected = b"", []
     for end in ends:
         encoding, payload = (
-            (values.FAILURE, b"why") if end == "failed" else values.pack(end, strict=False, root="result")
+            (payloads.FAILURE, b"why") if end == "failed" else payloads.pack(end, strict=False, root="result")
         )
         journal += RECORD.pack(1 if end == "failed" else len(end), encoding, len(payload)) + payload
         expected += [end] if end == "failed" else end
     found: list[Any] = []
     for jobs, encoding, payload in _records(memoryview(b"before" + journal), len(b"before"), len(b"before" + journal)):
-        one = ["failed"] if encoding == values.FAILURE else list(values.unpack(encoding, payload))
+        one = ["failed"] if encoding == payloads.FAILURE else list(payloads.unpack(encoding, payload))
         assert len(one) == jobs
         found += one
     assert same(found, expected)

@@ -17,7 +17,7 @@ from taskq.executors.pool.processes import StartPolicy, Watcher, watched_context
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskq.executors.pool.channel import Rendezvous
+    from taskq.executors.pool.connection import HandshakeListener
 
 #: Seconds a child gets to run its exit handlers before it is killed.
 _GRACE: Final = 2.0
@@ -25,11 +25,11 @@ _GRACE: Final = 2.0
 _LOOK: Final = 0.05
 
 
-class Children:
+class ProcessGroup:
     """Own the Pool. Every method may be called from any thread, each once."""
 
     def __init__(
-        self, processes: int, start_method: str, settings: ChildSettings, watcher: Watcher, rendezvous: Rendezvous
+        self, processes: int, start_method: str, settings: ChildSettings, watcher: Watcher, listener: HandshakeListener
     ) -> None:
         """Start the processes.
 
@@ -42,7 +42,7 @@ class Children:
             self._pool: Any = Pool(
                 processes,
                 initializer=serve,
-                initargs=(rendezvous.child_end, settings),
+                initargs=(listener.child_end, settings),
                 context=watched_context(start_method, self._policy),
             )
         except BaseException as exc:
@@ -57,17 +57,17 @@ class Children:
             raise
         self._policy.lenient = True
 
-    def end(self, hang_up: Callable[[], None], kill: Callable[[], None]) -> None:
+    def end(self, disconnect: Callable[[], None], kill: Callable[[], None]) -> None:
         """Replace no child any more, have them hang up and exit, and kill those that have not when the grace is over.
 
-        `hang_up` closes the lines of children that have one now; it is called again for those that come late.
+        `disconnect` closes the connections of children that have one now; it is called again for those that come late.
         """
         pool = self._pool
         pool.close()
         deadline = monotonic() + _GRACE
-        hang_up()
+        disconnect()
         while not self._have_ended(_LOOK):
-            hang_up()
+            disconnect()
             if monotonic() >= deadline:
                 kill()
                 self._policy.kill_all()

@@ -7,9 +7,9 @@
     START    child        monotonic ns at which the running timed job began, 0 otherwise
     TAKEN    child        argument payloads it has read out of the argument regions
     STOP     parent       start nothing more
-    CANCEL   parent       1 + number in the line of the job that is asked to stop, 0 for none
+    CANCEL   parent       1 + sequence number of the job that is asked to stop, 0 for none
     CONSUMED parent       journal halves it has read out
-    TOLD     child        1 + number in the line of the job that told its progress last, 0 while it writes; then the two
+    TOLD     child        1 + sequence number of the job that told its progress last, 0 while it writes; then the two
     DONE                  numbers of it, TOTAL being one more than the total, 0 for unknown
     TOTAL
     NOTES    child        reports of what jobs said (PROGRESS, NOTE) that it has sent
@@ -62,7 +62,7 @@ def create_memory() -> int:
     return fd
 
 
-class Page:
+class SharedPage:
     """One process's view of the shared page. `close()` frees the mapping."""
 
     def __init__(self, fd: int) -> None:

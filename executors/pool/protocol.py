@@ -50,7 +50,7 @@ class Order(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Header of a message to the parent. `done` is the line number after the last finished job."""
+    """Header of a message to the parent. `done` is the sequence number after the last finished job."""
 
     bytes: int
     kind: int
@@ -65,8 +65,8 @@ REPORT: Final = struct.Struct("<QBBBQQ")
 RECORD: Final = struct.Struct("<IBI")  # jobs, encoding, bytes
 #: The bytes that a record names at the most: if so many, it is alone in its report, and takes all of it.
 SIZE_MAX: Final = (1 << 32) - 1
-PROGRESS_BODY: Final = struct.Struct("<QQq")  # line number, done, total (-1: unknown)
-NOTE_BODY: Final = struct.Struct("<QBQ")  # line number, what the note is, bytes of all that was printed
+PROGRESS_BODY: Final = struct.Struct("<QQq")  # sequence number, done, total (-1: unknown)
+NOTE_BODY: Final = struct.Struct("<QBQ")  # sequence number, what the note is, bytes of all that was printed
 HELLO: Final = struct.Struct("<IQ")  # version, pid
 
 # What a note is: a text that the job logged, its whole meta, all that it printed.

@@ -1,9 +1,9 @@
-"""The parent's view of one child: its line, the frames it has, and what of them is settled.
+"""The parent's view of one child: its connection, the frames it has, and what of them is settled.
 
     frames   [ head: settled | running | untouched ] [ next: untouched ]
               `settled` jobs have their outcome; from `cut` on, jobs were taken back and belong to nobody here
 
-Lines: every job sent to one child has a number, counted on both sides; a frame's jobs have consecutive ones.
+Every job sent to one child has a sequence number, counted on both sides; a frame's jobs have consecutive ones.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
-from taskq.executors.pool import frames, page, values
-from taskq.executors.pool.frames import ON_SOCKET, ORDER, RECORD, REPORT, SIZE_MAX, Order, Report
-from taskq.executors.pool.work import Calls
+from taskq.executors.pool import payloads, protocol, shared_page
+from taskq.executors.pool.batches import CallBatch
+from taskq.executors.pool.protocol import ON_SOCKET, ORDER, RECORD, REPORT, SIZE_MAX, Order, Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from socket import socket
 
-    from taskq.executors.pool.channel import Line
+    from taskq.executors.pool.batches import Batch, WorkItem
+    from taskq.executors.pool.connection import ChildConnection
+    from taskq.executors.pool.direct import DirectSlot
     from taskq.executors.pool.jobs import Function, LocalJob
-    from taskq.executors.pool.offer import Offer
-    from taskq.executors.pool.work import Batch, Entry
 
 #: Jobs, encoding and payload of one record.
 Record: TypeAlias = tuple[int, int, bytes]
@@ -80,7 +80,7 @@ class _LargeResult:
         return *self.record, self._buffer.getvalue()  # no copy: nobody else has the buffer
 
 
-class Frame:
+class InFlight:
     """A batch in a child's hands."""
 
     __slots__ = ("batch", "cut", "first", "settled")
@@ -92,11 +92,11 @@ class Frame:
         self.cut = len(batch)
 
 
-class Slot:
+class ChildHandle:
     """One child. Used by the dispatcher's thread only."""
 
-    def __init__(self, line: Line) -> None:
-        self.line = line
+    def __init__(self, connection: ChildConnection) -> None:
+        self.connection = connection
         self.ready = False
         #: Whether it was said that it imports for long.
         self.warned = False
@@ -106,11 +106,11 @@ class Slot:
         #: Whether the child has closed its end, and whether all it left was taken care of.
         self.ended = False
         self.dead = False
-        self.frames: deque[Frame] = deque()
+        self.frames: deque[InFlight] = deque()
         #: When, by the monotonic clock, a child that was asked to stop has certainly heard it; None: it was not asked.
         self.stopping: float | None = None
         #: Whether there was no sign of progress for a tick, and what was seen at the last one; -1: it had no work then.
-        self.still = False
+        self.stalled = False
         self.seen_commit = 0
         self.known: set[int] = set()
         #: Reports of what jobs said that were read; the queue that the child was told last.
@@ -119,9 +119,9 @@ class Slot:
         #: When the last outcomes came, or work came to an idle child, by the monotonic clock.
         self._counting_from = 0.0
         #: The number that its next job will have.
-        self.next_line = 0
+        self.next_seq = 0
         #: The last offer by which submitters sent to it.
-        self._offer: Offer | None = None
+        self._direct: DirectSlot | None = None
         #: What did not fit into the socket, in order.
         self._unsent: deque[memoryview] = deque()
         self._input = bytearray()
@@ -151,18 +151,21 @@ class Slot:
             self._define(function)
         if batch.options.queue != self.queue:
             self.queue = batch.options.queue
-            self._tell(frames.QUEUE, self.queue.encode())
-        if isinstance(batch, Calls) and batch.jobs[0].said is not None and batch.jobs[0].said.meta_bytes:
-            self._tell(frames.RECALL, batch.jobs[0].said.meta_bytes)
+            self._tell(protocol.QUEUE, self.queue.encode())
+        if isinstance(batch, CallBatch) and batch.jobs[0].output is not None and batch.jobs[0].output.meta_bytes:
+            self._tell(protocol.RECALL, batch.jobs[0].output.meta_bytes)
         if not self.frames:
             self._begin()
         order, payload = batch.order()
         self._append(batch)
-        words = self.line.page.words
+        words = self.connection.page.words
         size = len(payload)
-        if _SHARE_FROM <= size <= page.REGION_BYTES and self._shared_sent - words[page.TAKEN] < page.ARGUMENT_REGIONS:
-            number = self._shared_sent % page.ARGUMENT_REGIONS
-            self.line.page.arguments[number][:size] = payload
+        if (
+            _SHARE_FROM <= size <= shared_page.REGION_BYTES
+            and self._shared_sent - words[shared_page.TAKEN] < shared_page.ARGUMENT_REGIONS
+        ):
+            number = self._shared_sent % shared_page.ARGUMENT_REGIONS
+            self.connection.page.arguments[number][:size] = payload
             self._shared_sent += 1
             self._write(ORDER.pack(*order._replace(place=1 + number)))
         elif size <= _SHARE_FROM:
@@ -180,12 +183,12 @@ class Slot:
         self.seen_commit = -1
 
     def _append(self, batch: Batch) -> None:
-        self.frames.append(Frame(batch, self.next_line))
-        self.next_line += len(batch)
+        self.frames.append(InFlight(batch, self.next_seq))
+        self.next_seq += len(batch)
 
-    def adopt(self, offer: Offer, batches: Sequence[Batch]) -> None:
+    def adopt(self, slot: DirectSlot, batches: Sequence[Batch]) -> None:
         """Take note of what submitters have sent to it, or are just sending."""
-        self._offer = offer
+        self._direct = slot
         self._begin()
         for batch in batches:
             self._append(batch)
@@ -193,22 +196,22 @@ class Slot:
     @property
     def is_held(self) -> bool:
         """Whether a submitter may be about to send to it."""
-        return self._offer is not None and self._offer.is_held
+        return self._direct is not None and self._direct.is_held
 
     @property
     def is_unsure(self) -> bool:
         """Whether it may not have been sent all that it should have: then nobody else may send anything."""
-        return bool(self.frames) and self._offer is not None and not self._offer.is_sent
+        return bool(self.frames) and self._direct is not None and not self._direct.is_sent
 
     def _define(self, function: Function) -> None:
-        order = Order(bytes=len(function.definition), kind=frames.DEFINE, function=function.number)
+        order = Order(bytes=len(function.definition), kind=protocol.DEFINE, function=function.number)
         self._write(ORDER.pack(*order) + function.definition)
 
     def forget(self, function: Function) -> None:
         """Tell the child that a function is not used any more."""
         if function.number in self.known:
             self.known.discard(function.number)
-            self._write(ORDER.pack(*Order(bytes=0, kind=frames.FORGET, function=function.number)))
+            self._write(ORDER.pack(*Order(bytes=0, kind=protocol.FORGET, function=function.number)))
 
     @property
     def has_unsent(self) -> bool:
@@ -220,7 +223,7 @@ class Slot:
             self._unsent.append(memoryview(data))
             return
         try:
-            sent = self.line.sock.send(data)
+            sent = self.connection.sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:  # the child is dead; its pidfd tells
@@ -233,7 +236,7 @@ class Slot:
         unsent, left = self._unsent, _TURN
         try:
             while unsent and left > 0:
-                sent = self.line.sock.sendmsg(islice(unsent, _BUFFERS_MAX))
+                sent = self.connection.sock.sendmsg(islice(unsent, _BUFFERS_MAX))
                 left -= sent
                 while unsent and sent >= len(unsent[0]):
                     sent -= len(unsent.popleft())
@@ -252,11 +255,11 @@ class Slot:
         while left > 0 or self.dead:
             try:
                 if self._large is None:
-                    data = self.line.sock.recv(_READ)
+                    data = self.connection.sock.recv(_READ)
                     count = len(data)
                     self._input += data
                 else:
-                    count = self._large.receive(self.line.sock)
+                    count = self._large.receive(self.connection.sock)
             except BlockingIOError:
                 return
             except OSError:  # the child died with our bytes unread
@@ -286,7 +289,7 @@ class Slot:
                     at = len(buffer)
                 break
             with memoryview(buffer)[at + REPORT.size : end] as body:
-                if report.kind == frames.RESULTS:
+                if report.kind == protocol.RESULTS:
                     found = report, b"", self._results(report, body)
                 else:
                     found = report, bytes(body), []
@@ -305,9 +308,9 @@ class Slot:
         early = self._count_flush()
         if report.place == ON_SOCKET:
             return _records(body, early, len(body))
-        found = _records(self.line.page.journal[self._half], early, report.bytes)
+        found = _records(self.connection.page.journal[self._half], early, report.bytes)
         self._half ^= 1
-        self.line.page.words[page.CONSUMED] += 1
+        self.connection.page.words[shared_page.CONSUMED] += 1
         return found
 
     def journal(self) -> list[Record] | None:
@@ -315,13 +318,13 @@ class Slot:
 
         None: the child is just flushing, or has sent words of a job that must be read before its outcome.
         """
-        words = self.line.page.words
-        commit = words[page.COMMIT]
-        if commit >> page.COMMIT_SHIFT != self._flushes or words[page.NOTES] > self.notes:
+        words = self.connection.page.words
+        commit = words[shared_page.COMMIT]
+        if commit >> shared_page.COMMIT_SHIFT != self._flushes or words[shared_page.NOTES] > self.notes:
             return None
-        end = commit & page.COMMIT_MASK
-        found = _records(self.line.page.journal[self._half], self._early, end)
-        if words[page.COMMIT] >> page.COMMIT_SHIFT != self._flushes:
+        end = commit & shared_page.COMMIT_MASK
+        found = _records(self.connection.page.journal[self._half], self._early, end)
+        if words[shared_page.COMMIT] >> shared_page.COMMIT_SHIFT != self._flushes:
             return None
         self._early = end
         return found
@@ -331,56 +334,59 @@ class Slot:
         if records and self.frames:
             now = monotonic()
             jobs = sum(record[0] for record in records)
-            self.frames[0].batch.function.pace.last_ns = (now - self._counting_from) * 1e9 / max(jobs, 1)
+            self.frames[0].batch.function.sizer.last_ns = (now - self._counting_from) * 1e9 / max(jobs, 1)
             self._counting_from = now
 
     # -- where it stands
 
     @property
     def done(self) -> int:
-        """The line number of the first job without an outcome."""
-        return self.frames[0].first + self.frames[0].settled if self.frames else self.next_line
+        """The sequence number of the first job without an outcome."""
+        return self.frames[0].first + self.frames[0].settled if self.frames else self.next_seq
 
     @property
     def claim(self) -> int:
-        """The line number from which on nothing was started."""
-        return int(self.line.page.words[page.CLAIM])
+        """The sequence number from which on nothing was started."""
+        return int(self.connection.page.words[shared_page.CLAIM])
 
     @property
-    def line_end(self) -> int:
-        """The line number after the last job that is still in the child's hands."""
-        return max((frame.first + frame.cut for frame in self.frames), default=self.next_line)
+    def end_seq(self) -> int:
+        """The sequence number after the last job that is still in the child's hands."""
+        return max((frame.first + frame.cut for frame in self.frames), default=self.next_seq)
 
     def find_job(self, job: LocalJob) -> int | None:
-        """Return the line number of a job in the child's hands."""
+        """Return the sequence number of a job in the child's hands."""
         for frame in self.frames:
-            if isinstance(frame.batch, Calls) and frame.batch.function is job.function:
+            if isinstance(frame.batch, CallBatch) and frame.batch.function is job.function:
                 for at in range(frame.settled, frame.cut):
                     if frame.batch.jobs[at] is job:
                         return frame.first + at
         return None
 
-    def find(self, line: int) -> tuple[Frame, int] | None:
-        """Return the frame and the place in it of the job with this line number."""
+    def find(self, seq: int) -> tuple[InFlight, int] | None:
+        """Return the frame and the place in it of the job with this sequence number."""
         for frame in self.frames:
-            if frame.first <= line < frame.first + len(frame.batch):
-                return frame, line - frame.first
+            if frame.first <= seq < frame.first + len(frame.batch):
+                return frame, seq - frame.first
         return None
 
-    def progress_at(self, line: int) -> tuple[int, int | None] | None:
-        """Return the progress that the job with this line number told, if it was the last to tell one."""
-        words = self.line.page.words
+    def progress_at(self, seq: int) -> tuple[int, int | None] | None:
+        """Return the progress that the job with this sequence number told, if it was the last to tell one."""
+        words = self.connection.page.words
         for _ in range(_PROGRESS_TRIES):
-            if words[page.TOLD] not in {0, line + 1}:
+            if words[shared_page.TOLD] not in {0, seq + 1}:
                 return None
-            done, total = words[page.DONE], words[page.TOTAL]
-            if words[page.TOLD] == line + 1 and (words[page.DONE], words[page.TOTAL]) == (done, total):
+            done, total = words[shared_page.DONE], words[shared_page.TOTAL]
+            if words[shared_page.TOLD] == seq + 1 and (words[shared_page.DONE], words[shared_page.TOTAL]) == (
+                done,
+                total,
+            ):
                 return done, total - 1 if total else None
         return None
 
-    def take_back(self, boundary: int) -> list[Entry]:
-        """Take every job from line `boundary` on out of the child's hands; only after it has obeyed STOP."""
-        entries: list[Entry] = []
+    def reclaim(self, boundary: int) -> list[WorkItem]:
+        """Take every job from number `boundary` on out of the child's hands; only after it has obeyed STOP."""
+        entries: list[WorkItem] = []
         for frame in self.frames:
             start = max(boundary - frame.first, frame.settled)
             if start < frame.cut:
@@ -391,7 +397,7 @@ class Slot:
 
 def _is_large(report: Report, buffer: bytearray, body: int) -> bool:
     """Tell whether a report that is not all there is one record, and too large for the input buffer."""
-    if report.kind != frames.RESULTS or report.bytes <= _READ or len(buffer) < body + RECORD.size:
+    if report.kind != protocol.RESULTS or report.bytes <= _READ or len(buffer) < body + RECORD.size:
         return False
     size = RECORD.unpack_from(buffer, body)[2]
     return size in {report.bytes - RECORD.size, SIZE_MAX}
@@ -412,13 +418,13 @@ def _records(data: memoryview, at: int, end: int) -> list[Record]:
         start = at + RECORD.size
         at = start + size
         payload = bytes(source[start:at])
-        if encoding == values.MSGPACK and jobs == 1 and size <= _JOINED_MAX:
+        if encoding == payloads.MSGPACK and jobs == 1 and size <= _JOINED_MAX:
             plain.append(payload)
             continue
         if plain:
-            found.append((len(plain), values.MSGPACK, values.join(plain)))
+            found.append((len(plain), payloads.MSGPACK, payloads.join(plain)))
             plain = []
         found.append((jobs, encoding, payload))
     if plain:
-        found.append((len(plain), values.MSGPACK, values.join(plain)))
+        found.append((len(plain), payloads.MSGPACK, payloads.join(plain)))
     return found

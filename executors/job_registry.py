@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from taskq.executors.pool.jobs import LocalJob
     from taskq.job import JobOptions
 
-__all__ = ["Register"]
+__all__ = ["JobRegistry"]
 
 _DAY: Final = 86_400.0
 
 
-class Register:
+class JobRegistry:
     """Know jobs by their names. Methods may be called from any thread."""
 
     def __init__(self) -> None:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import ModuleType
 
-# Encodings of a record or payload. RAW is one bytes object as it is, and LARGE_CALL the arguments of one call without
-# its number, so that megabytes are not copied to be wrapped; FAILURE is one Failure instead of values.
-MSGPACK, PICKLE, CODEC, RAW, FAILURE, LARGE_CALL = range(6)
+# Encodings of a record or payload. BARE_BYTES is one bytes object as it is, and LARGE_CALL the arguments of one call
+# without its number, so that megabytes are not copied to be wrapped; FAILURE is one Failure instead of values.
+MSGPACK, PICKLE, CODEC, BARE_BYTES, FAILURE, LARGE_CALL = range(6)
 
 #: Types that msgpack carries exactly: equal and of the same type at the other end.
 SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None)})
@@ -59,11 +59,11 @@ def pack(values: Sequence[Any], *, strict: bool, root: str) -> tuple[int, bytes]
         JobInside: a value is or holds a Job.
     """
     if len(values) == 1 and type(values[0]) is bytes:
-        return RAW, values[0]
+        return BARE_BYTES, values[0]
     if are_scalars(map(type, values)) and (len(values) > _FEW or not has_large(values)):
         try:
             return MSGPACK, pack_scalars(values)
-        except (OverflowError, ValueError):  # beyond 64 bits, lone surrogates
+        except (OverflowError, ValueError):  # beyond 64 bits, bare_encoding surrogates
             pass
     if strict:
         return CODEC, _codec().encode(list(values), max_depth=_codec().MAX_DEPTH + 1, root=root)
@@ -83,12 +83,12 @@ def join(ones: list[bytes]) -> bytes:
 
 
 def pack_one(value: Any, *, strict: bool, root: str) -> tuple[int, bytes]:
-    """Encode one value as a list of one, naming the path below the value itself when it cannot travel."""
+    """Encode one value as a list of one, functions the path below the value itself when it cannot travel."""
     kind = type(value)
     if kind in _SHORT or (kind is int and _INT_MIN <= value <= _INT_MAX) or (kind is str and len(value) < _FEW_BYTES):
         try:
             return MSGPACK, pack_scalars((value,))
-        except ValueError:  # lone surrogates
+        except ValueError:  # bare_encoding surrogates
             pass
     try:
         return pack([value], strict=strict, root=root)
@@ -119,7 +119,7 @@ def pack_call(number: int | str, args: Sequence[Any], kwargs: Mapping[str, Any],
             if kwargs:  # to walk a dict may run the garbage collector, and in it anybody's finalizer
                 return bytes(msgpack.packb((number, args, kwargs)))
             return pack_scalars((number, args, None))
-        except (OverflowError, ValueError):  # beyond 64 bits, lone surrogates
+        except (OverflowError, ValueError):  # beyond 64 bits, bare_encoding surrogates
             pass
     blob = _pack_both(args, kwargs, strict=strict)
     if len(blob) < LARGE:
@@ -191,7 +191,7 @@ def unpack(encoding: int, data: bytes | memoryview) -> Any:
     try:
         if encoding == MSGPACK:
             return msgpack.unpackb(data)
-        if encoding == RAW:
+        if encoding == BARE_BYTES:
             return [bytes(data)]
         if encoding == PICKLE:
             return pickle.loads(data)  # noqa: S301  # from our own child or parent, over a private socket

@@ -1,7 +1,7 @@
 """Batches: what goes to a child as one frame.
 
-    Calls   jobs made by submit, one function
-    Chunk   consecutive items of a map
+    CallBatch   jobs made by submit, one function
+    MapChunk   consecutive items of a map
 
 Both can be cut at any job, so that what a dead or stopped child did not start goes to another one.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from taskq.executors.pool import frames, values
+from taskq.executors.pool import payloads, protocol
 from taskq.executors.pool.jobs import DEFAULTS, LocalJob, Outcome
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def _is_exact(options: JobOptions) -> bool:
     return bool(options.timeout or options.soft_timeout) or options.max_crashes == 1
 
 
-class Calls:
+class CallBatch:
     """Jobs of one function, in order."""
 
     __slots__ = ("function", "jobs")
@@ -42,23 +42,23 @@ class Calls:
         return self.jobs[0].options or DEFAULTS
 
     @property
-    def gone(self) -> bool:
+    def abandoned(self) -> bool:
         """Whether nobody waits for it any more."""
         return all(job.done() for job in self.jobs)
 
-    def order(self) -> tuple[frames.Order, bytes]:
+    def order(self) -> tuple[protocol.Order, bytes]:
         """Return the message to a child."""
         jobs = self.jobs
         first, options = jobs[0], self.options
-        if first.lone is not None:
-            encoding, payload = first.lone, first.payload
+        if first.bare_encoding is not None:
+            encoding, payload = first.bare_encoding, first.payload
         else:
-            encoding = values.MSGPACK
+            encoding = payloads.MSGPACK
             payload = b"\xdd" + len(jobs).to_bytes(4, "big") + b"".join([job.payload for job in jobs])
-        return frames.Order(
+        return protocol.Order(
             bytes=len(payload),
-            kind=frames.CALLS,
-            flags=frames.EXACT if _is_exact(options) or first.crashes else 0,
+            kind=protocol.CALLS,
+            flags=protocol.EXACT if _is_exact(options) or first.crashes else 0,
             encoding=encoding,
             attempt=first.attempt,
             function=self.function.number,
@@ -67,25 +67,25 @@ class Calls:
             soft=options.soft_timeout or 0.0,
         ), payload
 
-    def part(self, start: int, stop: int) -> list[Entry]:
+    def part(self, start: int, stop: int) -> list[WorkItem]:
         """Return jobs `start` to `stop`."""
         return [*self.jobs[start:stop]]
 
-    def singles(self, start: int, stop: int) -> list[Entry]:
+    def singles(self, start: int, stop: int) -> list[WorkItem]:
         """Return jobs `start` to `stop`, each to be run alone."""
         for job in self.jobs[start:stop]:
-            job.alone = True
+            job.isolated = True
         return self.part(start, stop)
 
     def record(self, at: int, jobs: int, encoding: int, data: bytes) -> None:
         """Record the outcomes of `jobs` jobs from the one at `at`."""
-        if encoding == values.MSGPACK:
-            for job, value in zip(self.jobs[at : at + jobs], values.unpack(encoding, data), strict=True):
+        if encoding == payloads.MSGPACK:
+            for job, value in zip(self.jobs[at : at + jobs], payloads.unpack(encoding, data), strict=True):
                 if not job.done():
                     job.settle(value)
         elif not self.jobs[at].done():
             self.jobs[at].settle(Outcome(encoding, data))
-        if self.jobs[at].lone is not None:
+        if self.jobs[at].bare_encoding is not None:
             self.jobs[at].payload = b""  # its handle may be held for long
 
     @property
@@ -97,12 +97,12 @@ class Calls:
         """Return the job's current attempt and its crashes."""
         return self.jobs[at].attempt, self.jobs[at].crashes
 
-    def again(self, at: int, *, crashed: bool) -> Entry:
+    def again(self, at: int, *, crashed: bool) -> WorkItem:
         """Return the job for its next attempt."""
         job = self.jobs[at]
         job.attempt += 1
         job.crashes += crashed
-        job.alone = True
+        job.isolated = True
         return job
 
     def count_crash(self, at: int) -> int:
@@ -113,11 +113,11 @@ class Calls:
     def ask_to_stop(self) -> None:
         """Take note that all of them are to end."""
         for job in self.jobs:
-            job.stop_wanted = True
+            job.stop_requested = True
 
     def is_asked_to_stop(self, at: int) -> bool:
         """Tell whether somebody cancelled the job while it ran."""
-        return self.jobs[at].stop_wanted
+        return self.jobs[at].stop_requested
 
     def drop(self, at: int) -> None:
         """Record that the job was cancelled."""
@@ -138,7 +138,7 @@ class Sink(Protocol):
         """Take note that what was not started will never be."""
 
 
-class Chunk:
+class MapChunk:
     """Consecutive items of a map. Keeps the items until they are done, to encode them again if a child dies."""
 
     __slots__ = (
@@ -176,7 +176,7 @@ class Chunk:
         return len(self.items)
 
     @property
-    def gone(self) -> bool:
+    def abandoned(self) -> bool:
         """Whether nobody waits for it any more."""
         return self.sink.dropped
 
@@ -185,14 +185,14 @@ class Chunk:
         """Bytes of its payload."""
         return len(self.payload)
 
-    def order(self) -> tuple[frames.Order, bytes]:
+    def order(self) -> tuple[protocol.Order, bytes]:
         """Return the message to a child."""
         options = self.options
         exact = _is_exact(options) or self.crashes
-        return frames.Order(
+        return protocol.Order(
             bytes=len(self.payload),
-            kind=frames.CHUNK,
-            flags=(frames.STAR if self.star else 0) | (frames.EXACT if exact else 0),
+            kind=protocol.CHUNK,
+            flags=(protocol.STAR if self.star else 0) | (protocol.EXACT if exact else 0),
             encoding=self.encoding,
             attempt=self.attempt,
             function=self.function.number,
@@ -202,11 +202,11 @@ class Chunk:
             soft=options.soft_timeout or 0.0,
         ), self.payload
 
-    def part(self, start: int, stop: int) -> list[Entry]:
+    def part(self, start: int, stop: int) -> list[WorkItem]:
         """Return items `start` to `stop` as batches of their own."""
         return [self._cut(start, stop, self.attempt, self.crashes)] if start < stop else []
 
-    def singles(self, start: int, stop: int) -> list[Entry]:
+    def singles(self, start: int, stop: int) -> list[WorkItem]:
         """Return items `start` to `stop`, each to be run alone."""
         return [batch for at in range(start, stop) for batch in self.part(at, at + 1)]
 
@@ -218,7 +218,7 @@ class Chunk:
         """Return the current attempt and the crashes."""
         return self.attempt, self.crashes
 
-    def again(self, at: int, *, crashed: bool) -> Entry:
+    def again(self, at: int, *, crashed: bool) -> WorkItem:
         """Return one item for its next attempt."""
         return self._cut(at, at + 1, self.attempt + 1, self.crashes + crashed)
 
@@ -237,20 +237,20 @@ class Chunk:
     def drop(self, at: int) -> None:  # only a map that nobody reads any more is dropped
         """Do nothing: nobody waits for it."""
 
-    def _cut(self, start: int, stop: int, attempt: int, crashes: int) -> Chunk:
+    def _cut(self, start: int, stop: int, attempt: int, crashes: int) -> MapChunk:
         items = self.items[start:stop]
         if len(items) == len(self.items):
             encoding, payload = self.encoding, self.payload
         else:
             # These items could be encoded before; the strict codec's choice is remembered by its encoding.
-            encoding, payload = values.pack(items, strict=self.encoding == values.CODEC, root="items")
-        return Chunk(
+            encoding, payload = payloads.pack(items, strict=self.encoding == payloads.CODEC, root="items")
+        return MapChunk(
             self.function, self.sink, self.stream, self.first + start, items,
             star=self.star, options=self.options, encoding=encoding, payload=payload, attempt=attempt, crashes=crashes,
         )  # fmt: skip
 
 
 #: What goes to a child as one frame.
-Batch: TypeAlias = Calls | Chunk
-#: What waits in the backlog: jobs are joined into Calls when a child has room.
-Entry: TypeAlias = LocalJob | Chunk
+Batch: TypeAlias = CallBatch | MapChunk
+#: What waits in the backlog: jobs are joined into CallBatch when a child has room.
+WorkItem: TypeAlias = LocalJob | MapChunk

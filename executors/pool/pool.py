@@ -2,7 +2,7 @@
 
     finish:  every job has its outcome → children hang up and exit → dispatcher ends → descriptors are closed
 
-While it waits for the jobs, dead children are still replaced. At the interpreter's end every open crew is finished, so
+While it waits for the jobs, dead children are still replaced. At the interpreter's end every open pool is finished, so
 that what was submitted is run, as `concurrent.futures` promises.
 """
 
@@ -17,9 +17,9 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from taskq.executors.pool.channel import Rendezvous
-from taskq.executors.pool.children import Children
+from taskq.executors.pool.connection import HandshakeListener
 from taskq.executors.pool.dispatcher import Dispatcher
+from taskq.executors.pool.process_group import ProcessGroup
 from taskq.executors.pool.processes import refuse_while_importing
 from taskq.locks import Bell, CallLock, aside
 
@@ -33,7 +33,7 @@ _MOMENT: Final = 0.3
 _WORD_AFTER: Final = 1.0
 
 
-class Crew:
+class ProcessPool:
     """Start on construction, end by `finish`. Safe to use from several threads."""
 
     def __init__(self, processes: int, start_method: str, settings: ChildSettings) -> None:
@@ -43,8 +43,8 @@ class Crew:
         self.accepting = True
         #: Why no child can be started; None as long as they can.
         self.broken: str | None = None
-        self._rendezvous = Rendezvous()
-        self.dispatcher = Dispatcher(self._rendezvous, processes, self._break_down)
+        self._listener = HandshakeListener()
+        self.dispatcher = Dispatcher(self._listener, processes, self._break_down)
         #: Set when nothing is left of it.
         self.ended = threading.Event()
         self._finishing = CallLock()
@@ -53,7 +53,7 @@ class Crew:
         self._bell = Bell()
         _open.add(self)
         try:
-            self._children = Children(processes, start_method, settings, self.dispatcher, self._rendezvous)
+            self._process_group = ProcessGroup(processes, start_method, settings, self.dispatcher, self._listener)
         except BaseException:
             self._free()
             raise
@@ -91,7 +91,7 @@ class Crew:
             if self.ended.is_set():
                 return
             if not self._wait_until_idle(grace):
-                self.dispatcher.post(self.dispatcher.give_up)
+                self.dispatcher.post(self.dispatcher.abort)
             self._end()
 
     def finish_at_once(self, grace: float) -> None:
@@ -141,22 +141,23 @@ class Crew:
 
     def _end(self) -> None:
         dispatcher = self.dispatcher
-        self._children.end(
-            hang_up=lambda: dispatcher.post(dispatcher.hang_up), kill=lambda: dispatcher.post(dispatcher.kill_children)
+        self._process_group.end(
+            disconnect=lambda: dispatcher.post(dispatcher.disconnect),
+            kill=lambda: dispatcher.post(dispatcher.kill_children),
         )
-        dispatcher.post(dispatcher.abandon)
+        dispatcher.post(dispatcher.cancel_all)
         self._free()
 
     def _free(self) -> None:
         self.dispatcher.stop()
-        self._rendezvous.close()
+        self._listener.close()
         self.ended.set()
         _open.discard(self)
 
-    def release_in_fork(self) -> None:
+    def close_in_fork(self) -> None:
         """Take no work in a forked copy of the process, and close its copies of the descriptors."""
         self.accepting = False
-        self.dispatcher.release_in_fork()
+        self.dispatcher.close_in_fork()
 
 
 def _jobs(count: int) -> str:
@@ -169,21 +170,21 @@ def _say(text: str) -> None:
         sys.stderr.flush()
 
 
-_open: weakref.WeakSet[Crew] = weakref.WeakSet()
+_open: weakref.WeakSet[ProcessPool] = weakref.WeakSet()
 
 
 def _finish_all() -> None:
-    for crew in list(_open):
-        crew.accepting = False
-        crew.finish()
+    for pool in list(_open):
+        pool.accepting = False
+        pool.finish()
 
 
-def _release_all_in_fork() -> None:
-    for crew in list(_open):
-        _open.discard(crew)  # a copy of this copy has other files behind the same numbers
-        crew.release_in_fork()
+def _close_all_in_fork() -> None:
+    for pool in list(_open):
+        _open.discard(pool)  # a copy of this copy has other files behind the same numbers
+        pool.close_in_fork()
 
 
 atexit.register(_finish_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_release_all_in_fork)
+    os.register_at_fork(after_in_child=_close_all_in_fork)

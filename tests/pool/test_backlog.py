@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq.errors import JobExists
+from taskq.executors.job_registry import JobRegistry
 from taskq.executors.pool.backlog import Backlog
+from taskq.executors.pool.batches import CallBatch
 from taskq.executors.pool.jobs import DEFAULTS, Function, LocalJob
-from taskq.executors.pool.work import Calls
-from taskq.executors.register import Register
 from taskq.job import JobOptions
 from taskq.states import State
 
 if TYPE_CHECKING:
-    from taskq.executors.pool.jobs import Home
+    from taskq.executors.pool.jobs import JobOwner
 
 
 class Somewhere:
@@ -31,7 +31,7 @@ class Somewhere:
         return State.QUEUED
 
 
-HOME: Home = Somewhere()  # type: ignore[assignment]
+HOME: JobOwner = Somewhere()  # type: ignore[assignment]
 FUNCTION = Function(1, "m:f", b"", DEFAULTS, bound=False)
 
 
@@ -46,7 +46,7 @@ def taken(backlog: Backlog) -> list[int]:
     """Take all there is to take, and return the numbers."""
     numbers = []
     while (batch := backlog.take(1)) is not None:
-        assert isinstance(batch, Calls)
+        assert isinstance(batch, CallBatch)
         numbers += [entry.number for entry in batch.jobs]
     return numbers
 
@@ -105,7 +105,7 @@ def test_pause_of_an_unknown_queue() -> None:
 
 def test_key_is_free_again_after_the_end() -> None:
     """A key leads to its job until that has ended."""
-    register = Register()
+    register = JobRegistry()
     first, second = job(1, key="k"), job(2, key="k")
     options = JobOptions(key="k")
     assert register.admit(first, options) is first
@@ -120,8 +120,8 @@ def test_key_is_free_again_after_the_end() -> None:
 def test_id_is_kept_until_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """An id leads to its job, ended or not and held or not, until `result_ttl` after its end."""
     now = [100.0]
-    monkeypatch.setattr("taskq.executors.register.monotonic", lambda: now[0])
-    register = Register()
+    monkeypatch.setattr("taskq.executors.job_registry.monotonic", lambda: now[0])
+    register = JobRegistry()
     options = JobOptions(job_id="mine", result_ttl=5)
     register.admit(job(1, job_id="mine"), options)
     found = register.find("mine")
@@ -139,8 +139,8 @@ def test_id_is_kept_until_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> N
 def test_default_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without words, an ended job with an id of its own is kept a day, a failed one a week."""
     now = [0.0]
-    monkeypatch.setattr("taskq.executors.register.monotonic", lambda: now[0])
-    register = Register()
+    monkeypatch.setattr("taskq.executors.job_registry.monotonic", lambda: now[0])
+    register = JobRegistry()
     good, bad = job(1), job(2)
     register.admit(good, JobOptions(job_id="good"))
     register.admit(bad, JobOptions(job_id="bad"))

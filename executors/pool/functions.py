@@ -1,9 +1,9 @@
 """How a function is named to the children: by its importable name, never by its code.
 
-    parent   target(fn)      a function with a name, and the arguments that a partial, a method's object or a callable
-                             object puts in front
-             definition()    name, bound arguments and for __main__ a digest, as bytes
-    child    find_function() imports it
+    parent   unwrap_callable()  a function with a name, and the arguments that a partial, a method's object or a
+                                callable object puts in front
+             definition()       name, bound arguments and for __main__ a digest, as bytes
+    child    find_function()    imports it
 
 The parts of a definition are packed by msgpack.
 """
@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING, Any
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.errors import TaskRefused, UnknownTask
-from taskq.executors.pool import values
+from taskq.executors.pool import payloads
 from taskq.tasks import name_of
 from taskq.trust import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["definition", "find_function", "target"]
+__all__ = ["definition", "find_function", "unwrap_callable"]
 
 _MAIN = "__main__:"
 
 
-def target(fn: Callable[..., Any]) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+def unwrap_callable(fn: Callable[..., Any]) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
     """Split a callable into a function that has a name and the arguments bound to it.
 
     Raises:
@@ -83,7 +83,7 @@ def definition(
                 "save it in a module and import it, or run the program from a file"
             )
             raise TaskRefused(message)
-    bound = values.pack_call(0, args, kwargs, strict=strict) if args or kwargs else None
+    bound = payloads.pack_call(0, args, kwargs, strict=strict) if args or kwargs else None
     return bytes(msgpack.packb([name, digest, bound, strict]))
 
 
@@ -109,7 +109,7 @@ def find_function(described: bytes) -> Callable[..., Any]:
     if bound is None:
         return function
     call = msgpack.unpackb(bound)
-    args, kwargs = call[1:] if len(call) > 2 else values.unpack_call(call[1], strict=strict)  # noqa: PLR2004
+    args, kwargs = call[1:] if len(call) > 2 else payloads.unpack_call(call[1], strict=strict)  # noqa: PLR2004
     return partial(function, *args, **(kwargs or {}))
 
 

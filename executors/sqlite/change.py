@@ -12,7 +12,7 @@ from taskq.executors.sqlite.sweep import forget
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskq.executors.sqlite.file import Tx
+    from taskq.executors.sqlite.database import Tx
     from taskq.states import State
 
 __all__ = ["cancel", "remove", "retry"]

@@ -20,7 +20,7 @@ from taskq.store import Claim
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from taskq.executors.sqlite.file import Tx
+    from taskq.executors.sqlite.database import Tx
     from taskq.executors.sqlite.schema import Execute
 
 __all__ = [

@@ -1,8 +1,8 @@
 """The connections of one process to a queue file: opened together, closed under the lock, left behind by forks.
 
-one to write (`birth` makes the file) · some to read · the lock with its page · the inbox · the log, for syncs
+one to write (`create` makes the file) · some to read · the lock with its page · the append log · the WAL, for syncs
 
-Where a file is found deleted, renamed or replaced (`names`), what was open is closed and opened anew:
+Where a file is found deleted, renamed or replaced (`identities`), what was open is closed and opened anew:
 
     the queue file gone          ─▶ an error; all stays open, for the case that it comes back
     another one in its place     ─▶ that is opened; the jobs of the old one are gone with it
@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from taskq.errors import BackendUnavailable, TaskqError
 from taskq.executors.sqlite.access import check_folder, check_path
-from taskq.executors.sqlite.birth import beside, open_reader, open_writer
+from taskq.executors.sqlite.create import beside, open_reader, open_writer
 from taskq.executors.sqlite.errors import from_os, from_sqlite
-from taskq.executors.sqlite.fork import gate, immortal, watch
-from taskq.executors.sqlite.inbox import Inbox
+from taskq.executors.sqlite.fork import fork_guard, leak, watch
+from taskq.executors.sqlite.identities import FILE, INBOX, LOCK, LOG, MEMORY, FileIdentities
+from taskq.executors.sqlite.inbox import AppendLog
 from taskq.executors.sqlite.lock import PATIENCE, StoreLock
-from taskq.executors.sqlite.names import FILE, INBOX, LOCK, LOG, MEMORY, Names
-from taskq.executors.sqlite.sync import LogSync
+from taskq.executors.sqlite.sync import FileSync
 from taskq.locks import CallLock, aside
 from taskq.log import get_logger
 
@@ -51,12 +51,12 @@ IDLE_READERS = 4
 LOG_ROOM = 8 * 1024 * 1024
 
 #: Seconds that a store which was never closed waits for the lock when it is thrown away.
-FAREWELL = 1.0
+CLOSE_PATIENCE = 1.0
 
 
 #: Connections that are open. Without it the garbage collector, where it finds a store in a cycle, could close one of
 #: its connections before the store itself, and so without the lock.
-_held: set[sqlite3.Connection] = set()
+_open_connections: set[sqlite3.Connection] = set()
 
 
 class Opened(NamedTuple):
@@ -64,9 +64,9 @@ class Opened(NamedTuple):
 
     writer: sqlite3.Connection
     lock: StoreLock
-    log: LogSync
-    inbox: Inbox
-    names: Names
+    wal: FileSync
+    append_log: AppendLog
+    identities: FileIdentities
 
 
 class Connections:
@@ -89,7 +89,7 @@ class Connections:
         self._opening = CallLock()
         self._opened: Opened | None = None
         self._readers: list[sqlite3.Connection] = []
-        #: Readers that are being used: by which thread, and how often it was behind the gate then.
+        #: Readers that are being used: by which thread, and how often it was inside the fork guard then.
         self._taken: dict[sqlite3.Connection, tuple[int, int]] = {}
 
     # -- opening
@@ -98,12 +98,12 @@ class Connections:
         """Return what is open; open it if nothing is.
 
         Raises:
-            ConfigError, StoreDamaged, BackendUnavailable, StoreFull: see `birth`.
+            ConfigError, StoreDamaged, BackendUnavailable, StoreFull: see `create`.
         """
         return self._opened or aside(self._open)
 
     def _open(self) -> Opened:
-        with self._opening, gate:
+        with self._opening, fork_guard:
             if self._closed:
                 raise BackendUnavailable(f"{self.path}: this store was closed; open a new one")
             if self._opened is None:
@@ -111,37 +111,37 @@ class Connections:
             return self._opened
 
     def mend(self, opened: Opened) -> bool:
-        """Open anew what stands at the names now, after `names` no longer held; return whether it is another file.
+        """Open the files that are in place now, after some were moved; return whether the queue file is another one.
 
-        Not to be called by who is inside the gate, or holds the lock.
+        Not to be called by who is inside the fork guard, or holds the lock.
 
         Raises:
             BackendUnavailable: the queue file is gone.
-            ConfigError, StoreDamaged, StoreFull: see `birth`.
+            ConfigError, StoreDamaged, StoreFull: see `create`.
         """
         return aside(partial(self._mend, opened))
 
     def _mend(self, opened: Opened) -> bool:
         with self._opening:
-            changed = opened.names.changed()
+            changed = opened.identities.changed()
             if self._opened is not opened or not changed:
                 return False
-            if opened.names.is_missing(FILE):
+            if opened.identities.is_missing(FILE):
                 raise gone(self.path)
-            log.warning("queue_file_changed", path=str(self.path), reason=_told(self.path, changed))
-            gate.shut()
+            log.warning("queue_file_changed", path=str(self.path), reason=_described(self.path, changed))
+            fork_guard.shut()
             try:
                 self._retire(opened, changed)
                 self._opened = self._open_anew()
                 self.generation += 1
             finally:
-                gate.open()
+                fork_guard.open()
             return FILE in changed
 
     def is_gone(self) -> bool:
         """Return whether the queue file was there and is no longer."""
         opened = self._opened
-        return opened is not None and opened.names.is_missing(FILE)
+        return opened is not None and opened.identities.is_missing(FILE)
 
     def _retire(self, opened: Opened, changed: Sequence[str]) -> None:
         """Close what is open; nobody is inside SQLite."""
@@ -150,11 +150,11 @@ class Connections:
         self._taken.clear()
         if not {FILE, MEMORY} & {*changed}:
             with suppress(TaskqError, sqlite3.Error, OSError), opened.lock:
-                _bring_in(opened, checkpoints=LOG in changed and opened.names.is_missing(LOG))
-        _close_all([*readers, opened.writer], opened.lock, FAREWELL)
-        for thing in (opened.log, opened.inbox, opened.lock):
+                _ingest_rest(opened, checkpoints=LOG in changed and opened.identities.is_missing(LOG))
+        _close_all([*readers, opened.writer], opened.lock, CLOSE_PATIENCE)
+        for thing in (opened.wal, opened.append_log, opened.lock):
             thing.retire()
-        opened.names.close()
+        opened.identities.close()
         self._opened = None
 
     def _open_anew(self) -> Opened:
@@ -194,7 +194,7 @@ class Connections:
         while self._inherited:
             connection = self._inherited.pop()
             connection.close()
-            _held.discard(connection)
+            _open_connections.discard(connection)
         with ExitStack() as undo:
             writer = open_writer(self.path, lock.page, shared=self._place.shared)
             undo.callback(writer.close)
@@ -202,31 +202,32 @@ class Connections:
                 writer.execute("SELECT count(*) FROM jobs WHERE n = 0").fetchone()  # opens the log
             except sqlite3.Error as exc:
                 raise from_sqlite(self.path, exc) from exc
-            inbox = Inbox(self.path, lock, shared=self._place.shared)
-            undo.callback(inbox.close)
-            log = os.open(beside(self.path, "-wal"), os.O_RDWR | os.O_CLOEXEC)
-            undo.callback(os.close, log)
-            names = lock.names = Names(self.path, {LOG: log, INBOX: inbox.descriptor, LOCK: lock.descriptor})
+            append_log = AppendLog(self.path, lock, shared=self._place.shared)
+            undo.callback(append_log.close)
+            wal = os.open(beside(self.path, "-wal"), os.O_RDWR | os.O_CLOEXEC)
+            undo.callback(os.close, wal)
+            descriptors = {LOG: wal, INBOX: append_log.descriptor, LOCK: lock.descriptor}
+            lock.identities = identities = FileIdentities(self.path, descriptors)
             undo.pop_all()
-        _held.add(writer)
-        return Opened(writer, lock, LogSync(log, lock, attrgetter("log"), LOG_ROOM), inbox, names)
+        _open_connections.add(writer)
+        return Opened(writer, lock, FileSync(wal, lock, attrgetter("wal"), LOG_ROOM), append_log, identities)
 
     # -- reading
 
-    def take_reader(self) -> sqlite3.Connection:
+    def acquire_reader(self) -> sqlite3.Connection:
         """Return a connection for reading that nobody else uses; give it back."""
         self.get()
-        mark = get_ident(), gate.depth()
+        mark = get_ident(), fork_guard.depth()
         for connection in reversed(self._readers.copy()):
             if self._taken.setdefault(connection, mark) is mark:
                 return connection
         connection = open_reader(self.path)
         self._taken[connection] = mark
         self._readers.append(connection)
-        _held.add(connection)
+        _open_connections.add(connection)
         return connection
 
-    def give_back(self, connection: sqlite3.Connection) -> None:
+    def release_reader(self, connection: sqlite3.Connection) -> None:
         """Keep a connection for the next one who reads."""
         if self._opened is None or len(self._readers) > IDLE_READERS:
             self._throw_away(connection)
@@ -234,7 +235,7 @@ class Connections:
             self._taken.pop(connection, None)
 
     def throw_away_taken(self, depth: int) -> None:
-        """Close what this thread took since it was so deep behind the gate: what it has begun there goes on else."""
+        """Close what this thread took since it was this deep inside the fork guard, and so end what it began there."""
         me = get_ident()
         for connection, (thread, deeper) in self._taken.copy().items():
             if thread == me and deeper > depth:
@@ -246,7 +247,7 @@ class Connections:
         opened = self._opened
         shared = self._place.shared
         lock = StoreLock(beside(self.path, "-lock"), shared=shared) if opened is None else opened.lock
-        _close_all([connection], lock, FAREWELL)
+        _close_all([connection], lock, CLOSE_PATIENCE)
         if opened is None:
             lock.close()
         self._taken.pop(connection, None)
@@ -255,33 +256,33 @@ class Connections:
 
     def close(self, patience: float = PATIENCE) -> None:
         """Close all, under the lock: the last connection to be closed checkpoints. Safe to call twice."""
-        with self._opening, gate:
+        with self._opening, fork_guard:
             self._closed = True
             opened, self._opened = self._opened, None
             if opened is not None:
-                mark = get_ident(), gate.depth()
+                mark = get_ident(), fork_guard.depth()
                 idle = [one for one in self._readers.copy() if self._taken.setdefault(one, mark) is mark]
                 _close_all([*idle, opened.writer], opened.lock, patience)
-                opened.log.close()
-                opened.inbox.close()
+                opened.wal.close()
+                opened.append_log.close()
                 opened.lock.close()
-                opened.names.close()
+                opened.identities.close()
 
-    def forsake(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Leave to the parent, in a forked copy, what is the parent's; see `fork`."""
         if self._opened is not None:
             for connection in (*self._readers, self._opened.writer):
-                immortal(connection)
+                leak(connection)
                 self._inherited.append(connection)
-            self._opened.log.close()
-            self._opened.inbox.close()
+            self._opened.wal.close()
+            self._opened.append_log.close()
             self._opened.lock.close()
-            self._opened.names.close()
+            self._opened.identities.close()
         self._reset()
 
     def __del__(self) -> None:
         if getattr(self, "_opened", None) is not None:
-            self.close(FAREWELL)
+            self.close(CLOSE_PATIENCE)
 
 
 def gone(path: Path) -> BackendUnavailable:
@@ -292,7 +293,7 @@ def gone(path: Path) -> BackendUnavailable:
     )
 
 
-def _told(path: Path, changed: Sequence[str]) -> str:
+def _described(path: Path, changed: Sequence[str]) -> str:
     """Say what has happened to the files of a queue."""
     if FILE in changed:
         return "another file stands in its place; it is opened, and the jobs of the one before are gone with that"
@@ -300,19 +301,19 @@ def _told(path: Path, changed: Sequence[str]) -> str:
     return f"deleted, renamed or replaced while in use: {names}; opened anew"
 
 
-def _bring_in(opened: Opened, *, checkpoints: bool) -> None:
-    """Bring into the tables what the old inbox has, and into the queue file what a deleted log has."""
-    writer, _, log, inbox, _ = opened
+def _ingest_rest(opened: Opened, *, checkpoints: bool) -> None:
+    """Bring into the tables what the old append log has, and into the queue file what a deleted log has."""
+    writer, _, wal, append_log, _ = opened
     writer.execute("BEGIN IMMEDIATE")
     try:
-        inbox.pour(writer)
+        append_log.ingest(writer)
         writer.execute("COMMIT")
     except BaseException:
         if writer.in_transaction:
             writer.execute("ROLLBACK")
-        inbox.not_poured()
+        append_log.not_ingested()
         raise
-    inbox.poured(log)
+    append_log.ingested(wal)
     if checkpoints:
         writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
@@ -326,7 +327,7 @@ def _close_all(connections: list[sqlite3.Connection], lock: StoreLock, patience:
     except (BackendUnavailable, OSError):
         if lock.path.parent.exists():
             for connection in connections:
-                immortal(connection)  # closing it without the lock could checkpoint while somebody commits
+                leak(connection)  # closing it without the lock could checkpoint while somebody commits
         else:
             _close_each(connections)  # the file is gone with its folder: SQLite sees that, and does not checkpoint
 
@@ -334,7 +335,7 @@ def _close_all(connections: list[sqlite3.Connection], lock: StoreLock, patience:
 def _close_each(connections: list[sqlite3.Connection]) -> None:
     for connection in connections:
         connection.close()
-        _held.discard(connection)
+        _open_connections.discard(connection)
 
 
 _all: weakref.WeakSet[Connections] = weakref.WeakSet()
@@ -344,4 +345,4 @@ _all: weakref.WeakSet[Connections] = weakref.WeakSet()
 def _close_at_exit() -> None:
     """Close what was never closed, while the lock can still be taken."""
     for connections in list(_all):
-        connections.close(FAREWELL)
+        connections.close(CLOSE_PATIENCE)

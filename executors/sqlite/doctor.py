@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskq.errors import StoreDamaged, TaskqError
-from taskq.executors.sqlite.birth import beside
+from taskq.executors.sqlite.create import beside
 from taskq.executors.sqlite.errors import free_bytes
 from taskq.executors.sqlite.sweep import dead_workers
 from taskq.store import Finding
@@ -20,7 +20,7 @@ from taskq.store import Finding
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskq.executors.sqlite.file import StoreFile
+    from taskq.executors.sqlite.database import StoreFile
     from taskq.executors.sqlite.wake import Wakes
 
 __all__ = ["examine"]

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from taskq.errors import BackendUnavailable, QueueClosed, StoreDamaged, StoreFull
 from taskq.executors.bounded_dict import drop_oldest
 from taskq.executors.sqlite.ends import broken, unpack
-from taskq.executors.sqlite.page import ANY, AWAKE, OWN
 from taskq.executors.sqlite.read import chunks, fits
 from taskq.executors.sqlite.schema import FAILED, RUNNING, STATES
+from taskq.executors.sqlite.shared import ANY, AWAKE, OWN
 from taskq.locks import CallLock
 from taskq.result import Failure
 from taskq.states import State
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Sequence
 
-    from taskq.executors.sqlite.file import StoreFile
+    from taskq.executors.sqlite.database import StoreFile
     from taskq.executors.sqlite.wake import Wakes
 
 __all__ = ["SQLiteEar"]

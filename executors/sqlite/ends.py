@@ -22,7 +22,7 @@ from taskq.states import Reason
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from taskq.executors.sqlite.file import Tx
+    from taskq.executors.sqlite.database import Tx
 
 __all__ = [
     "ENDING",

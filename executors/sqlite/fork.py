@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["Inherited", "gate", "immortal", "watch"]
+__all__ = ["Inherited", "fork_guard", "leak", "watch"]
 
 #: Seconds between two looks while somebody forks.
 LOOK_S = 0.0005
@@ -30,12 +30,12 @@ LOOK_S = 0.0005
 class Inherited(Protocol):
     """What has to do something in a forked copy."""
 
-    def forsake(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Leave to the parent what is the parent's."""
 
 
-class _Gate:
-    """Know which threads are inside SQLite; `with gate:` around every use of a connection.
+class _ForkGuard:
+    """Know which threads are inside SQLite; `with fork_guard:` around every use of a connection.
 
     Going in and out takes no lock, as every write does it: a thread first says that it is inside and then looks whether
     somebody forks, who first says so and then looks who is inside. So one of them always sees the other.
@@ -102,24 +102,24 @@ class _Gate:
             time.sleep(LOOK_S)
 
 
-gate = _Gate()
+fork_guard = _ForkGuard()
 _watched: weakref.WeakSet[Inherited] = weakref.WeakSet()
 
 
 def watch(thing: Inherited) -> None:
-    """Have its `forsake` called in every copy that is forked from now on."""
+    """Have its `after_fork_in_child` called in every copy that is forked from now on."""
     _watched.add(thing)
 
 
-def _in_copy() -> None:
-    gate.reset()
+def _in_child() -> None:
+    fork_guard.reset()
     for thing in list(_watched):
-        thing.forsake()
+        thing.after_fork_in_child()
 
 
-os.register_at_fork(before=gate.shut, after_in_parent=gate.forking.clear, after_in_child=_in_copy)
+os.register_at_fork(before=fork_guard.shut, after_in_parent=fork_guard.forking.clear, after_in_child=_in_child)
 
 
-def immortal(connection: sqlite3.Connection) -> None:
+def leak(connection: sqlite3.Connection) -> None:
     """Keep a connection from being closed by the garbage collector, which knows nothing of our lock."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))

@@ -1,20 +1,20 @@
 """The inbox: new jobs, put one by one, wait in a file beside the queue file for the next transaction.
 
     append ─▶ a record behind the last one: one write, where a commit of SQLite takes many times as long
-    pour   ─▶ within any transaction: all records since the mark become rows of `jobs`, and the mark moves behind them
-    turn   ─▶ when it is long, within a pour: the mark gets a new salt ─▶ COMMIT ─▶ sync of the log ─▶ a new header
+    ingest ─▶ within any transaction: all records since the mark become rows of `jobs`, and the mark moves behind them
+    rotate ─▶ when it is long, within an ingest: the mark gets a new salt ─▶ COMMIT ─▶ sync of the log ─▶ a new header
 
     queue.db-inbox   header: magic, salt │ length, check, row │ length, check, row │ ... older bytes, never read
     table inbox      the mark: salt, byte and check up to which its records are rows
-    page.inbox       where the last record ends, and its check; 0: nobody knows, the next pour looks
+    page.append_log  where the last record ends, and its check; 0: nobody knows, the next ingest looks
 
-All of it happens under the store's lock. Every transaction pours first, and whoever reads has it poured: nobody ever
-sees the tables without the jobs that were put before.
+All of it happens under the store's lock. Every transaction ingests first, and so does every read: the tables are never
+seen without the jobs that were put before.
 
 Why nothing is lost or comes twice, whoever dies and wherever the power fails. The mark is a row of the database: it
 moves with the jobs that it stands for, or not at all. Bytes behind it are kept until their rows are on the disk, as
-the turn syncs the log before the header; a header whose salt is not the mark's begins a file of which all has been
-poured. Each check goes over the one before, from the salt on, so that what was torn, or stands behind the last record
+the rotation syncs the WAL before the header; a header whose salt is not the mark's begins a file of which all has been
+ingested. Each check goes over the one before, from the salt on, so that what was torn, or stands behind the last record
 from before, is never taken for one. What the page says is believed only while it was written by somebody who lives:
 whoever opens the file has it looked up anew.
 """
@@ -32,10 +32,10 @@ from zlib import crc32
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.executors.sqlite.access import open_own
-from taskq.executors.sqlite.birth import beside, keep_name
+from taskq.executors.sqlite.create import beside, keep_name
 from taskq.executors.sqlite.errors import damaged
 from taskq.executors.sqlite.rows import insert
-from taskq.executors.sqlite.sync import LogSync
+from taskq.executors.sqlite.sync import FileSync
 
 if TYPE_CHECKING:
     import sqlite3
@@ -44,16 +44,16 @@ if TYPE_CHECKING:
 
     from taskq.executors.sqlite.lock import StoreLock
 
-__all__ = ["Inbox"]
+__all__ = ["AppendLog"]
 
 MAGIC: Final = b"taskqin1"
 HEADER: Final = struct.Struct("<8sQ")
 RECORD: Final = struct.Struct("<II")
 
-#: Bytes that are poured before the next record is appended: some 3,500 jobs, for which a pour takes some 30 ms.
-POUR_AT: Final = 512 * 1024
-#: Bytes after which the file is turned, and to which it grows in one step.
-TURN_AT: Final = 4 * 1024 * 1024
+#: Bytes that are ingested before the next record is appended: some 3,500 jobs, for which an ingest takes some 30 ms.
+INGEST_AT: Final = 512 * 1024
+#: Bytes after which the file is rotated, and to which it grows in one step.
+ROTATE_AT: Final = 4 * 1024 * 1024
 
 #: Bytes that are read at once where it is not known how many there are; more than any record has.
 PIECE: Final = 64 * 1024
@@ -65,7 +65,7 @@ READ_MARK: Final = "SELECT salt, upto, chain FROM inbox"
 MOVE_MARK: Final = "UPDATE inbox SET salt = ?, upto = ?, chain = ?"
 
 
-class Inbox:
+class AppendLog:
     """The inbox of one queue file in this process. All but `sync` is called under the store's lock.
 
     Raises:
@@ -80,11 +80,11 @@ class Inbox:
         self._descriptor = open_own(name, os.O_RDWR | os.O_CREAT, shared=shared)
         if is_new:
             keep_name(name)
-        self._syncs = LogSync(self._descriptor, lock, attrgetter("inbox.ledger"), TURN_AT)
+        self._syncs = FileSync(self._descriptor, lock, attrgetter("append_log.sync_state"), ROTATE_AT)
         self._pack = msgpack.Packer(autoreset=True).pack
-        self._poured = 0, 0  # where the records end that the open transaction pours, and the check of the last
-        self._turning: int | None = None  # the salt of the next header
-        lock.page.inbox.forget()
+        self._ingested = 0, 0  # where the records end that the open transaction ingests, and the check of the last
+        self._rotating: int | None = None  # the salt of the next header
+        lock.page.append_log.forget()
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -111,10 +111,10 @@ class Inbox:
     # -- appending
 
     def append(self, row: Sequence[Any]) -> int:
-        """Append a job's row; return the number to be synced, or 0: there is to be a pour first."""
-        page = self._lock.page.inbox
+        """Append a job's row; return the number to be synced, or 0: there is to be an ingest first."""
+        page = self._lock.page.append_log
         end, chain = page.last
-        if not 0 < end < page.poured + POUR_AT:
+        if not 0 < end < page.ingested + INGEST_AT:
             return 0
         if os.lseek(self._descriptor, 0, os.SEEK_END) < end:
             return self._cut(end)
@@ -124,28 +124,28 @@ class Inbox:
         if os.pwrite(self._descriptor, record, end) != len(record):
             raise OSError(errno.EIO, "a write was cut short")  # the next record is written over it
         page.last = end + len(record), check
-        return page.ledger.count_commit()
+        return page.sync_state.count_commit()
 
     def _cut(self, end: int) -> int:
-        """Have the next pour begin the file anew, which somebody has cut; say so where jobs are gone."""
-        page = self._lock.page.inbox
+        """Have the next ingest begin the file anew, which somebody has cut; say so where jobs are gone."""
+        page = self._lock.page.append_log
         waited = page.is_waiting
         page.forget()
         if waited:
             raise damaged(self._path, f"its inbox was cut: it ended at byte {end:,}, and the jobs in it are gone")
         return 0
 
-    # -- pouring
+    # -- ingesting
 
-    def pour(self, connection: sqlite3.Connection) -> None:
+    def ingest(self, connection: sqlite3.Connection) -> None:
         """Move what has come since the last time into the tables, within the transaction that is open.
 
-        `poured` is to be called when it is made.
+        `ingested` is to be called when it is made.
 
         Raises:
             StoreDamaged: records that were there are no longer.
         """
-        page = self._lock.page.inbox
+        page = self._lock.page.append_log
         salt, start, chain = connection.execute(READ_MARK).fetchone()
         rows: list[Any] = []
         end = start
@@ -157,28 +157,28 @@ class Inbox:
                 page.forget()  # it was cut: what is said once, since nothing can bring it back
             raise damaged(self._path, f"its inbox ends at byte {end:,} instead of {expected:,}")
         insert(connection.executemany, rows)
-        if end > TURN_AT or not self._is_of(salt):
+        if end > ROTATE_AT or not self._is_of(salt):
             page.forget()
-            self._turning = secrets.randbits(SALT_BITS) | 1
-            connection.execute(MOVE_MARK, (self._turning, HEADER.size, _first_check(self._turning)))
+            self._rotating = secrets.randbits(SALT_BITS) | 1
+            connection.execute(MOVE_MARK, (self._rotating, HEADER.size, _first_check(self._rotating)))
         elif rows:
             connection.execute(MOVE_MARK, (salt, end, chain))
-        self._poured = end, chain
+        self._ingested = end, chain
 
-    def poured(self, log: LogSync) -> None:
-        """Take note that the transaction of the last `pour` is made; `log` is the database's."""
-        page = self._lock.page.inbox
-        if self._turning is not None:
-            salt, self._turning = self._turning, None
-            log.sync_under_lock()
+    def ingested(self, wal: FileSync) -> None:
+        """Take note that the transaction of the last `ingest` is made; `wal` is the database's."""
+        page = self._lock.page.append_log
+        if self._rotating is not None:
+            salt, self._rotating = self._rotating, None
+            wal.sync_under_lock()
             os.pwrite(self._descriptor, HEADER.pack(MAGIC, salt), 0)
-            self._poured = HEADER.size, _first_check(salt)
-        page.poured = self._poured[0]
-        page.last = self._poured
+            self._ingested = HEADER.size, _first_check(salt)
+        page.ingested = self._ingested[0]
+        page.last = self._ingested
 
-    def not_poured(self) -> None:
+    def not_ingested(self) -> None:
         """Take note that it is not."""
-        self._turning = None
+        self._rotating = None
 
     def _is_of(self, salt: int) -> bool:
         """Return whether the file goes with the mark of this salt."""
@@ -186,7 +186,7 @@ class Inbox:
 
     def _read(self, start: int, chain: int) -> tuple[list[Any], int, int]:
         """Return the rows from a byte on, and where the last one ends with its check."""
-        known = self._lock.page.inbox.end
+        known = self._lock.page.append_log.end
         rows: list[Any] = []
         while True:
             data = os.pread(self._descriptor, known - start if known > start else PIECE, start)

@@ -4,7 +4,7 @@ SQLite before 3.51.3 can damage a file when one connection begins the log anew w
 here while another checkpoints, so that this cannot happen, whatever SQLite is installed.
 
 It is `flock` on `queue.db-lock`, which the kernel frees when its holder dies. The same file holds the shared page, on
-which a bell tells those who wait that it is free: a blocking flock would wait for ever for a process that was stopped
+which a futex tells those who wait that it is free: a blocking flock would wait for ever for a process that was stopped
 while it held the lock.
 
 An exception of a signal handler may come between any two instructions, and other processes wait for what it leaves
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from taskq.errors import BackendUnavailable
 from taskq.executors.sqlite.access import open_own
-from taskq.executors.sqlite.page import SIZE, Page
+from taskq.executors.sqlite.shared import SIZE, Page
 from taskq.locks import is_running
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-    from taskq.executors.sqlite.names import Names
+    from taskq.executors.sqlite.identities import FileIdentities
 
 __all__ = ["LockClosed", "StoreLock"]
 
@@ -61,8 +61,8 @@ class StoreLock:
         self._pid = os.getpid()  # a forked copy opens a lock of its own
         self.page: Page = self._open()
         #: Tells whether the queue's files are in their places; whether they were when the lock was taken.
-        self.names: Names | None = None
-        self.holds = True
+        self.identities: FileIdentities | None = None
+        self.in_place = True
 
     def _open(self) -> Page:
         descriptor = open_own(self.path, os.O_RDWR | os.O_CREAT, shared=self._shared)
@@ -133,7 +133,7 @@ class StoreLock:
         try:
             self._call = None
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-            self.page.lock_bell.ring(1)
+            self.page.lock_futex.wake(1)
             self._mutex.release()
         except BaseException:
             self.abandon()
@@ -150,7 +150,7 @@ class StoreLock:
             self._call = None
             if self._descriptor >= 0:
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-                self.page.lock_bell.ring(1)
+                self.page.lock_futex.wake(1)
             self._mutex.release()
 
     def hold(self, work: Callable[[], T], undo: Callable[[], None] | None = None, patience: float = PATIENCE) -> T:
@@ -205,8 +205,8 @@ class StoreLock:
         """Return whether this is still the lock file; see on the way whether all the queue's files are in place."""
         if os.lseek(self._descriptor, 0, os.SEEK_END) < SIZE:
             return False
-        self.holds = self.names is not None and self.names.hold()
-        return self.holds or os.fstat(self._descriptor).st_nlink > 0
+        self.in_place = self.identities is not None and self.identities.in_place()
+        return self.in_place or os.fstat(self._descriptor).st_nlink > 0
 
     def _move(self) -> None:
         """Leave a lock file that somebody has deleted: those who come later lock another one. Go where they are.
@@ -236,14 +236,14 @@ class StoreLock:
             if self._take():
                 return
         deadline = time.monotonic() + patience
-        bell = self.page.lock_bell
+        futex = self.page.lock_futex
         while True:
-            rung = bell.listen()
+            seen = futex.listen()
             if self._take():
                 return  # one who waited listens on, for the others: only one of them is woken
             if time.monotonic() > deadline:
                 raise self._taken(patience)
-            bell.wait(rung)
+            futex.wait(seen)
 
     def _taken(self, patience: float) -> BackendUnavailable:
         return BackendUnavailable(

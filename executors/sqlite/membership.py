@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from taskq.errors import BackendUnavailable, ConfigError, StoreFull
 from taskq.executors.sqlite.claim import claim, claim_one, claims_of, is_work, next_due
 from taskq.executors.sqlite.left import unrefuse
-from taskq.executors.sqlite.page import AWAKE, OWN
 from taskq.executors.sqlite.remains import remains
 from taskq.executors.sqlite.scarce import SMALL, bare, envelope_size, give_up_arguments, quiet, weight
+from taskq.executors.sqlite.shared import AWAKE, OWN
 from taskq.executors.sqlite.sweep import disown, give_back, is_dead, prune, sweep
 from taskq.executors.sqlite.verdict import apply_notes, apply_verdicts, begin, no_longer_held
 from taskq.executors.sqlite.wake import is_readable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Sequence
 
-    from taskq.executors.sqlite.file import StoreFile, Tx
+    from taskq.executors.sqlite.database import StoreFile, Tx
     from taskq.executors.sqlite.schema import Execute
     from taskq.executors.sqlite.wake import Fifo, Wakes
     from taskq.store import Claim, Note, Remains, Verdict, WorkerRecord
@@ -129,7 +129,7 @@ class SQLiteMembership(Membership):
         )
         marks = ", ".join("?" * len(values))
         tx.execute(f"INSERT OR REPLACE INTO workers VALUES ({marks})", values)
-        tx.page.change_roster()
+        tx.page.count_workers_change()
 
     # -- verdicts and claims
 
@@ -154,7 +154,7 @@ class SQLiteMembership(Membership):
     ) -> Exchanged:
         """Exchange; where there is little room, tell the verdicts one by one first, each as it fits."""
         size = weight(verdicts, notes)
-        if not size or self._file.room.fits(size):
+        if not size or self._file.disk_space.fits(size):
             try:
                 return self._exchanged(verdicts, notes, want, unclear=unclear)
             except BackendUnavailable as exc:
@@ -177,7 +177,7 @@ class SQLiteMembership(Membership):
         size = weight([quiet(verdict)], ())
         if size > SMALL:
             size -= self._file.read(lambda connection: envelope_size(connection, verdict.token))
-        if size <= SMALL or self._file.room.fits(size):
+        if size <= SMALL or self._file.disk_space.fits(size):
             try:
                 return self._write(lambda tx: self._apply_scarcely(tx, quiet(verdict)), told=True)
             except BackendUnavailable as exc:
@@ -369,4 +369,4 @@ class SQLiteMembership(Membership):
         give_back(tx, self._name)
         unrefuse(tx.execute, self._name)
         tx.execute("DELETE FROM workers WHERE name = ?", (self._name,))
-        tx.page.change_roster()
+        tx.page.count_workers_change()

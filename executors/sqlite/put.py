@@ -19,10 +19,10 @@ from taskq.executors.sqlite.schema import BLOCKED, FAILED, SUCCEEDED
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskq.executors.sqlite.file import Tx
+    from taskq.executors.sqlite.database import Tx
     from taskq.store import NewJob
 
-__all__ = ["block", "is_for_inbox", "put"]
+__all__ = ["block", "can_append", "put"]
 
 
 def put(tx: Tx, jobs: Sequence[NewJob], ear: int) -> tuple[list[str], bool]:
@@ -37,8 +37,8 @@ def put(tx: Tx, jobs: Sequence[NewJob], ear: int) -> tuple[list[str], bool]:
     return [job.id for job in jobs], made == len(jobs)
 
 
-def is_for_inbox(job: NewJob) -> bool:
-    """Return whether the inbox may take a job: what comes of it does not depend on the others that are there.
+def can_append(job: NewJob) -> bool:
+    """Return whether the append log may take a job: what comes of it does not depend on the others that are there.
 
     Its id is of our own making, so that one that is taken can only be the same job, put again.
     """

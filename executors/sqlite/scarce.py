@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from taskq.executors.sqlite.file import Tx
+    from taskq.executors.sqlite.database import Tx
     from taskq.store import Note, Verdict
 
 __all__ = ["bare", "envelope_size", "give_up_arguments", "quiet", "weight"]

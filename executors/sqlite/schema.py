@@ -5,7 +5,7 @@
     needs    dependent ─▶ the job it waits for        wishes  running jobs that somebody wants cancelled
     logs     what jobs have printed, in pieces        workers, paused
     refusals workers that cannot run a job, which is left to others
-    inbox    up to where the inbox has been poured into `jobs`
+    inbox    up to where the append log has been ingested into `jobs`
 
 `n` numbers the jobs in the order of their submits; all tables name a job by it. `PRAGMA user_version` is the schema's
 version: a newer one is refused, an older one is led up step by step, in one transaction.
@@ -130,7 +130,7 @@ CREATE TABLE workers (
 );
 """
 
-#: The mark of the inbox, one row; see `inbox`.
+#: The mark of the append log, one row; see `inbox`.
 _SECOND = """
 CREATE TABLE inbox (salt INTEGER NOT NULL, upto INTEGER NOT NULL, chain INTEGER NOT NULL);
 INSERT INTO inbox (salt, upto, chain) VALUES (0, 0, 0);

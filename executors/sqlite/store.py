@@ -15,11 +15,11 @@ import time
 from typing import TYPE_CHECKING
 
 from taskq.executors.sqlite.change import cancel, remove, retry
+from taskq.executors.sqlite.database import StoreFile
 from taskq.executors.sqlite.doctor import examine
 from taskq.executors.sqlite.ear import SQLiteEar
-from taskq.executors.sqlite.file import StoreFile
 from taskq.executors.sqlite.membership import SQLiteMembership
-from taskq.executors.sqlite.put import is_for_inbox, put
+from taskq.executors.sqlite.put import can_append, put
 from taskq.executors.sqlite.read import chunks, get_jobs, list_jobs, list_queues, list_workers, read_log
 from taskq.executors.sqlite.rows import row_of
 from taskq.executors.sqlite.sweep import is_dead
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from typing import TypeVar
 
-    from taskq.executors.sqlite.file import Tx
+    from taskq.executors.sqlite.database import Tx
     from taskq.states import State
     from taskq.store import Ear, Finding, JobRecord, Membership, NewJob, QueueRecord, WorkerRecord
 
@@ -90,19 +90,19 @@ class SQLiteStore(Store):
     def put(self, jobs: Sequence[NewJob], *, reply_to: str = "") -> builtins.list[str]:
         if not jobs:
             return []
-        short = self._file.room.check(sum([len(job.envelope) for job in jobs]), len(jobs))
+        short = self._file.disk_space.check(sum([len(job.envelope) for job in jobs]), len(jobs))
         address = int(reply_to or 0)
         ear = self._ears.get(reply_to)
         if ear is not None:
             ear.put_here([job.id for job in jobs])
-        if len(jobs) == 1 and not short and is_for_inbox(jobs[0]):
-            return [self._put_in_inbox(jobs[0], address)]
+        if len(jobs) == 1 and not short and can_append(jobs[0]):
+            return [self._append(jobs[0], address)]
         ids, all_new = self._write(lambda tx: put(tx, jobs, address))
         if ear is not None and not all_new:
             ear.not_ours([job.id for job in jobs])
         return ids
 
-    def _put_in_inbox(self, job: NewJob, address: int) -> str:
+    def _append(self, job: NewJob, address: int) -> str:
         number = self._file.append(row_of(job, address, time.time()))
         self._wakes.after_append(job.options.queue)
         self._file.sync_append(number)

@@ -21,7 +21,7 @@ from taskq.result import Failure
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from taskq.executors.sqlite.file import StoreFile, Tx
+    from taskq.executors.sqlite.database import StoreFile, Tx
     from taskq.executors.sqlite.wake import Wakes
 
 __all__ = ["dead_workers", "disown", "forget", "give_back", "is_dead", "prune", "sweep"]
@@ -94,7 +94,7 @@ def _bury(file: StoreFile, wakes: Wakes, name: str) -> int:
             return False
         tx.execute("DELETE FROM workers WHERE name = ?", (name,))
         unrefuse(tx.execute, name)
-        tx.page.change_roster()
+        tx.page.count_workers_change()
         tx.page.flag_worker(row[0], 0)
         return True
 

@@ -1,4 +1,4 @@
-"""One sync of the log, or of the inbox, for everybody who waits for one.
+"""One sync of the log, or of the append log, for everybody who waits for one.
 
     commit (synchronous=NORMAL) ──▶ number n ──lock given free──▶ sync up to n:
         somebody is syncing?  wait; did that sync begin after our commit?  then it was ours too
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from taskq.executors.sqlite.lock import StoreLock
-    from taskq.executors.sqlite.page import Ledger, Page
+    from taskq.executors.sqlite.shared import Page, SyncState
 
-__all__ = ["LogSync"]
+__all__ = ["FileSync"]
 
 #: The part of a sync's time, and the seconds at most, for which others are waited for who are likely to need it too.
-COMPANY, COMPANY_S = 0.25, 5e-3
+BATCH_WAIT, BATCH_WAIT_S = 0.25, 5e-3
 
 #: Seconds after which we sync ourselves: two syncs at once do no harm, and theirs may never end.
 PATIENCE = 1.0
@@ -51,16 +51,16 @@ SPARE = 32
 PIECE = 1024 * 1024
 
 
-class LogSync:
-    """Sync the file behind a descriptor, the log or the inbox; safe from threads.
+class FileSync:
+    """Sync the file behind a descriptor, the log or the append log; safe from threads.
 
-    `ledger_on` finds its numbers on the page; `room`: the bytes to which it is made to grow in one step.
+    `state_of` finds its numbers on the page; `room`: the bytes to which it is made to grow in one step.
     """
 
-    def __init__(self, descriptor: int, lock: StoreLock, ledger_on: Callable[[Page], Ledger], room: int) -> None:
+    def __init__(self, descriptor: int, lock: StoreLock, state_of: Callable[[Page], SyncState], room: int) -> None:
         self._descriptor = descriptor
         self._lock = lock
-        self._ledger_on = ledger_on
+        self._state_of = state_of
         self._room = room
         self._turn = CallLock()
         self._synced = 0
@@ -104,39 +104,39 @@ class LogSync:
         with self._turn:
             if self._synced >= number:
                 return
-            ledger = self._ledger_on(self._lock.page)
-            before = ledger.synced
+            state = self._state_of(self._lock.page)
+            before = state.synced
             if before >= number:
                 self._synced = number
-            elif ledger.is_alone(number) and not self._wants_room():  # as it seems: two syncs at once do no harm
-                self._sync_once(ledger)
-                ledger.company = ledger.committed - before
-                ledger.synced = self._synced = number
+            elif state.is_alone(number) and not self._wants_room():  # as it seems: two syncs at once do no harm
+                self._sync_once(state)
+                state.batch = state.committed - before
+                state.synced = self._synced = number
             else:
-                self._sync_in_turn(ledger, number)
+                self._sync_in_turn(state, number)
 
     def _unlock(self) -> None:
         """Let others sync; that one more of them does at once does no harm."""
         if self._descriptor >= 0:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
-    def _sync_in_turn(self, ledger: Ledger, number: int) -> None:
-        locked = self._wait_for_turn(ledger, number)
+    def _sync_in_turn(self, state: SyncState, number: int) -> None:
+        locked = self._wait_for_turn(state, number)
         try:
-            if ledger.synced >= number:
+            if state.synced >= number:
                 self._synced = number
                 return
-            self._await_company(ledger)
-            before, target = ledger.synced, ledger.committed
+            self._await_batch(state)
+            before, target = state.synced, state.committed
             started = time.monotonic()
-            self._sync(ledger)
+            self._sync(state)
             self._took = time.monotonic() - started
-            ledger.company = ledger.committed - before
-            ledger.synced = self._synced = max(target, number)
+            state.batch = state.committed - before
+            state.synced = self._synced = max(target, number)
         finally:
             if locked:
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-                ledger.sync_bell.ring()
+                state.synced_futex.wake()
 
     def sync_under_lock(self) -> None:
         """Sync all that was written, now: for whoever holds the store's lock.
@@ -144,45 +144,45 @@ class LogSync:
         Raises:
             OSError: the disk says that it could not write.
         """
-        ledger = self._ledger_on(self._lock.page)
-        again = ledger.suspect
+        state = self._state_of(self._lock.page)
+        again = state.suspect
         if again:
             self._write_again()
-        self._sync_once(ledger, again=again)
+        self._sync_once(state, again=again)
 
-    def _await_company(self, ledger: Ledger) -> None:
+    def _await_batch(self, state: SyncState) -> None:
         """Wait a little until as many have committed as around the last sync.
 
         Otherwise those whom a sync has just released would each time come a moment too late for the next one, and wait
         for two.
         """
-        wanted = ledger.synced + ledger.company
-        if ledger.committed >= wanted:
+        wanted = state.synced + state.batch
+        if state.committed >= wanted:
             return
-        deadline = time.monotonic() + min(self._took * COMPANY, COMPANY_S)
-        ledger.wanted = wanted
+        deadline = time.monotonic() + min(self._took * BATCH_WAIT, BATCH_WAIT_S)
+        state.wanted = wanted
         while True:
-            rung = ledger.commit_bell.listen()
+            seen = state.committed_futex.listen()
             left = deadline - time.monotonic()
-            if ledger.committed >= wanted or left <= 0:
+            if state.committed >= wanted or left <= 0:
                 break
-            ledger.commit_bell.wait(rung, left)
-        ledger.wanted = 0
+            state.committed_futex.wait(seen, left)
+        state.wanted = 0
 
-    def _wait_for_turn(self, ledger: Ledger, number: int) -> bool:
+    def _wait_for_turn(self, state: SyncState, number: int) -> bool:
         """Wait until nobody else syncs; return whether the lock for that is ours: on the log itself."""
         if self._take():
             return True
         deadline = time.monotonic() + PATIENCE
         while True:
-            rung = ledger.sync_bell.listen()
-            if ledger.synced >= number:
+            seen = state.synced_futex.listen()
+            if state.synced >= number:
                 return False
             if self._take():
                 return True
             if time.monotonic() > deadline:
                 return False
-            ledger.sync_bell.wait(rung)
+            state.synced_futex.wait(seen)
 
     def _take(self) -> bool:
         try:
@@ -191,24 +191,24 @@ class LogSync:
             return False
         return True
 
-    def _sync(self, ledger: Ledger) -> None:
-        again = ledger.suspect
+    def _sync(self, state: SyncState) -> None:
+        again = state.suspect
         if again:
             self._lock.hold(self._write_again)
         elif self._wants_room():
             self._make_room()
-        self._sync_once(ledger, again=again)
+        self._sync_once(state, again=again)
 
-    def _sync_once(self, ledger: Ledger, *, again: bool = False) -> None:
+    def _sync_once(self, state: SyncState, *, again: bool = False) -> None:
         """Sync; `again`: all has been written anew since a sync failed, which this one makes good."""
         self.count += 1
         try:
             sync_data(self._descriptor)
         except OSError:
-            ledger.suspect = True
+            state.suspect = True
             raise
         if again:
-            ledger.suspect = False
+            state.suspect = False
 
     def _write_again(self) -> None:
         """Make every page of the file dirty again. Nobody else writes it meanwhile; readers read the same bytes."""

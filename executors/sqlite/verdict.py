@@ -22,7 +22,7 @@ from taskq.states import TERMINAL, State
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from taskq.executors.sqlite.file import Tx
+    from taskq.executors.sqlite.database import Tx
     from taskq.store import Note, Verdict
 
 __all__ = ["LOG_LIMIT", "add_log", "apply_notes", "apply_verdicts", "begin", "no_longer_held"]

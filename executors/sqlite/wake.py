@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING
 
 from taskq.errors import BackendUnavailable
 from taskq.executors.sqlite.access import check_wake
-from taskq.executors.sqlite.birth import beside
+from taskq.executors.sqlite.create import beside
 from taskq.executors.sqlite.errors import from_os
 from taskq.executors.sqlite.fork import watch
-from taskq.executors.sqlite.page import ANY, AWAKE, EARS, WORKERS
+from taskq.executors.sqlite.shared import ANY, AWAKE, EARS, WORKERS
 from taskq.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from taskq.executors.sqlite.file import StoreFile, Tx
+    from taskq.executors.sqlite.database import StoreFile, Tx
 
 __all__ = ["Fifo", "Wakes", "is_read", "is_readable", "reader_of", "ring"]
 
@@ -50,7 +50,7 @@ class Wakes:
         self._folder = str(beside(file.path, "-wake"))
         #: Seconds after which a worker that has not renewed is frozen; see `Store.lease`.
         self.lease: float = Store.lease
-        self._roster: tuple[int, dict[int, tuple[str, frozenset[str]]]] = (-1, {})
+        self._known_workers: tuple[int, dict[int, tuple[str, frozenset[str]]]] = (-1, {})
 
     def worker_path(self, slot: int) -> str:
         """Return where the worker of this slot listens."""
@@ -99,7 +99,7 @@ class Wakes:
             self.wake_worker(name)
 
     def after_append(self, queue: str) -> None:
-        """Wake a worker for a job that has come into the inbox."""
+        """Wake a worker for a job that has come into the append log."""
         if self._file.page.hungry_worker() >= 0:
             self._wake_hungry(queue, 1)
 
@@ -115,13 +115,13 @@ class Wakes:
 
     def wake_worker(self, name: str) -> None:
         """Wake one worker, hungry or not."""
-        for slot, (known, _) in self._current_roster().items():
+        for slot, (known, _) in self._current_workers().items():
             if known == name:
                 ring(self.worker_path(slot))
 
     def wake_workers(self) -> None:
         """Wake all workers."""
-        for slot in self._current_roster():
+        for slot in self._current_workers():
             ring(self.worker_path(slot))
 
     def wake_ears(self, tx: Tx) -> None:
@@ -140,17 +140,17 @@ class Wakes:
             ring(f"{self._folder}/ear-{slot}")
 
     def _serves(self, slot: int, queue: str) -> bool:
-        known = self._current_roster().get(slot)
+        known = self._current_workers().get(slot)
         return known is not None and (not known[1] or queue in known[1])
 
-    def _current_roster(self) -> dict[int, tuple[str, frozenset[str]]]:
+    def _current_workers(self) -> dict[int, tuple[str, frozenset[str]]]:
         """Return name and queues of each worker by its slot, read anew when one has come or gone."""
-        number = self._file.page.roster
-        if self._roster[0] != number:
+        number = self._file.page.workers_generation
+        if self._known_workers[0] != number:
             rows = self._file.read(lambda c: c.execute("SELECT slot, name, queues FROM workers").fetchall())
             found = {slot: (name, frozenset(filter(None, queues.split(",")))) for slot, name, queues in rows}
-            self._roster = number, found
-        return self._roster[1]
+            self._known_workers = number, found
+        return self._known_workers[1]
 
 
 class Fifo:
@@ -228,7 +228,7 @@ class Fifo:
                 os.close(descriptor)
         self.reader = self.writer = -1
 
-    def forsake(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Close the ends without taking it away: what a forked copy does."""
         self._close_ends()
 

@@ -23,7 +23,7 @@ BATCHES = (("a1", "a2", "a3"), ("b1",), ("big1",), ("c1", "c2"), ("short1",), ("
 def main(path: str, ledger_path: str) -> None:
     """Submit, claim, note, renew, finish, forget, checkpoint, leave, close."""
     sqlite_ends.GRACE = 0.0
-    sqlite_inbox.TURN_AT = 400  # it is turned more than once
+    sqlite_inbox.ROTATE_AT = 400  # it is rotated more than once
     ledger = os.open(ledger_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def note(*words: str) -> None:

@@ -16,9 +16,9 @@ import pytest
 from taskq.errors import BackendUnavailable, JobExists
 from taskq.executors.sqlite.inbox import HEADER
 from taskq.executors.sqlite.lock import StoreLock
-from taskq.executors.sqlite.page import Bell, Ledger, Page
+from taskq.executors.sqlite.shared import Futex, Page, SyncState
 from taskq.executors.sqlite.store import SQLiteStore
-from taskq.executors.sqlite.sync import LogSync
+from taskq.executors.sqlite.sync import FileSync
 from tests.sqlite.workshop import job, said, take
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def test_one_sync_for_each_lonely_put(full: SQLiteStore) -> None:
 
 
 def test_no_syncs_at_normal(store: SQLiteStore, member: Any) -> None:
-    """At normal durability nothing waits for the disk, once the inbox has begun."""
+    """At normal durability nothing waits for the disk, once the append log has begun."""
     store.put([job("first")])
     before = store._file.syncs
     store.put([job("a")])
@@ -77,7 +77,7 @@ def test_threads_share_commits_and_syncs(full: SQLiteStore, monkeypatch: pytest.
     """Puts of threads that come together are one commit; each one's error is its own, and its changes only its own."""
     full.put([job("taken", key="k")])
     file = full._file
-    commits, syncs = file.page.log.committed, file.syncs
+    commits, syncs = file.page.wal.committed, file.syncs
     results: dict[str, Any] = {}
 
     def put(number: int) -> None:
@@ -91,11 +91,11 @@ def test_threads_share_commits_and_syncs(full: SQLiteStore, monkeypatch: pytest.
     with file.lock:  # until all of them wait
         for thread in threads:
             thread.start()
-        while len(file._errands) < 15:
+        while len(file._pending) < 15:
             threading.Event().wait(0.01)
     for thread in threads:
         thread.join()
-    assert file.page.log.committed - commits <= 3
+    assert file.page.wal.committed - commits <= 3
     assert file.syncs - syncs <= 3
     for number in range(16):
         assert results[f"j{number}"] == ("taken" if number % 4 == 0 else [f"x{number}", f"j{number}"])
@@ -104,27 +104,27 @@ def test_threads_share_commits_and_syncs(full: SQLiteStore, monkeypatch: pytest.
 
 #: How a job goes to each file that is synced, and its numbers on the page.
 WAYS = pytest.mark.parametrize(
-    ("name", "options", "ledger_on"),
-    [("wal", {"key": "k"}, attrgetter("log")), ("inbox", {}, attrgetter("inbox.ledger"))],
+    ("name", "options", "state_of"),
+    [("wal", {"key": "k"}, attrgetter("wal")), ("inbox", {}, attrgetter("append_log.sync_state"))],
     ids=["log", "inbox"],
 )
 
 
 @WAYS
 def test_a_sync_covers_what_was_committed_before_it(
-    full: SQLiteStore, name: str, options: dict[str, Any], ledger_on: Callable[[Page], Ledger]
+    full: SQLiteStore, name: str, options: dict[str, Any], state_of: Callable[[Page], SyncState]
 ) -> None:
     """Who finds its commit covered by another's sync makes none of its own."""
     full.put([job("first")])
     full.put([job("a", **options)])
     file = full._file
     lock = StoreLock(file.path.with_name("queue.db-lock"))
-    other = LogSync(os.open(file.path.with_name(f"queue.db-{name}"), os.O_RDWR), lock, ledger_on, 0)
-    ledger = ledger_on(file.page)
-    number = ledger.committed
+    other = FileSync(os.open(file.path.with_name(f"queue.db-{name}"), os.O_RDWR), lock, state_of, 0)
+    state = state_of(file.page)
+    number = state.committed
     other.up_to(number)
     assert other.count == 0  # this process has synced it already
-    ledger.count_commit()
+    state.count_commit()
     other.up_to(number + 1)
     before = file.syncs
     file.sync(number + 1) if name == "wal" else file.sync_append(number + 1)
@@ -133,49 +133,49 @@ def test_a_sync_covers_what_was_committed_before_it(
     lock.close()
 
 
-def test_who_syncs_waits_for_company(full: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sync_waits_for_a_batch(full: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where others have committed around the last sync, the next one waits a moment for as many; alone it does not."""
     full.put([job("a")])
     file = full._file
-    ledger, naps = file.page.inbox.ledger, []
+    state, naps = file.page.append_log.sync_state, []
 
-    def wait(_: Bell, __: int, seconds: float) -> None:
+    def wait(_: Futex, __: int, seconds: float) -> None:
         naps.append(seconds)
-        ledger.count_commit()  # another process does
+        state.count_commit()  # another process does
 
-    monkeypatch.setattr(Bell, "wait", wait)
+    monkeypatch.setattr(Futex, "wait", wait)
     full.put([job("b")])
-    assert (ledger.company, naps) == (1, [])
-    ledger.company = 3
-    file._connections.get().inbox._syncs._took = 60.0
+    assert (state.batch, naps) == (1, [])
+    state.batch = 3
+    file._connections.get().append_log._syncs._took = 60.0
     before = file.syncs
     full.put([job("c")])
     assert file.syncs == before + 1
     assert len(naps) == 2
     assert max(naps) < 0.01
-    assert ledger.synced == ledger.committed
-    assert ledger.company == 3
+    assert state.synced == state.committed
+    assert state.batch == 3
 
 
-def test_bell(full: SQLiteStore) -> None:
+def test_futex(full: SQLiteStore) -> None:
     """Whoever listens is woken by a ring, also by one before it waits; a ring that is lost costs little."""
-    bell, heard = full._file.page.lock_bell, threading.Event()
+    futex, heard = full._file.page.lock_futex, threading.Event()
 
     def listen() -> None:
-        rung = bell.listen()
-        while bell.listen() == rung:
-            bell.wait(rung, 0.5)
+        seen = futex.listen()
+        while futex.listen() == seen:
+            futex.wait(seen, 0.5)
         heard.set()
 
     thread = threading.Thread(target=listen)
     thread.start()
     while not heard.is_set():
-        bell.ring()
+        futex.wake()
     thread.join()
-    rung = bell.listen()
-    bell.ring()
-    bell.wait(rung, 0.9)
-    bell.wait(bell.listen(), 0.001)
+    seen = futex.listen()
+    futex.wake()
+    futex.wait(seen, 0.9)
+    futex.wait(futex.listen(), 0.001)
 
 
 def test_four_processes_share_syncs(path: Path, full: SQLiteStore) -> None:
@@ -214,7 +214,7 @@ def test_failed_sync(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     options: dict[str, Any],
-    ledger_on: Callable[[Page], Ledger],
+    state_of: Callable[[Page], SyncState],
 ) -> None:
     """After a failed sync the call says so, and the next sync first writes the whole file again."""
     full.put([job("a")])
@@ -229,20 +229,20 @@ def test_failed_sync(
         patch.setattr("taskq.executors.sqlite.sync.sync_data", fail)
         with pytest.raises(BackendUnavailable, match=f"syncing its {said_}: Input/output error"):
             full.put([job("b", **options)])
-    ledger = ledger_on(full._file.page)
-    assert ledger.suspect
+    state = state_of(full._file.page)
+    assert state.suspect
     monkeypatch.setattr("os.pwrite", lambda fd, data, at: wrote.append(len(data)) or real(fd, data, at))
     full.put([job("b", **options)])
     assert wrote[-1] == full._file.path.with_name(f"queue.db-{name}").stat().st_size
-    assert not ledger.suspect
+    assert not state.suspect
     assert full._file.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
     assert len(full.list()) == 2
 
 
 def test_failed_sync_at_the_turn(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the log cannot be synced the inbox does not begin anew, and puts say so; once it can, it does."""
-    monkeypatch.setattr("taskq.executors.sqlite.inbox.POUR_AT", 200)
-    monkeypatch.setattr("taskq.executors.sqlite.inbox.TURN_AT", 300)
+    """While the log cannot be synced the append log does not begin anew, and puts say so; once it can, it does."""
+    monkeypatch.setattr("taskq.executors.sqlite.inbox.INGEST_AT", 200)
+    monkeypatch.setattr("taskq.executors.sqlite.inbox.ROTATE_AT", 300)
     file = store._file.path.with_name("queue.db-inbox")
     kept: list[str] = []
 
@@ -336,8 +336,8 @@ def test_order_of_calls(path: Path, name: str, options: str) -> None:
 
 @needs_strace
 def test_order_of_calls_at_the_turn(path: Path) -> None:
-    """The inbox begins anew when the log, which has all its jobs, is synced, and not before."""
-    small = "from taskq.executors.sqlite import inbox\ninbox.POUR_AT, inbox.TURN_AT = 200, 300\n"
+    """The append log begins anew when the log, which has all its jobs, is synced, and not before."""
+    small = "from taskq.executors.sqlite import inbox\ninbox.INGEST_AT, inbox.ROTATE_AT = 200, 300\n"
     _, lines = trace(path, "-e", "trace=pwrite64,fdatasync,flock", script=small + SCRIPT)
     text = _collapsed(" ".join(word for line in lines if (word := _word(line, path))))
     assert text.count("lock log+ log-sync inbox+ unlock") >= 2, text

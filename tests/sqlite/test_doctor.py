@@ -34,7 +34,7 @@ def test_worries(store: SQLiteStore, path: Path, join: Callable[..., Any], monke
     member = join("dead")
     store.put([job("a"), job("b")])
     take(member, 1)
-    member._fifo.forsake()
+    member._fifo.after_fork_in_child()
     path.chmod(0o644)
     store._file.write(lambda tx: tx.execute("UPDATE jobs SET submitted = submitted - 9999").close())
     monkeypatch.setattr("taskq.executors.sqlite.doctor._kind_of_file_system", lambda path: "nfs4")

@@ -212,7 +212,7 @@ def test_slots(store: SQLiteStore, open_store: Any) -> None:
     """Each ear has a place of its own, which is free when it is closed or its process is dead."""
     first, second = store.ear(), open_store().ear()
     assert first.address != second.address
-    first._fifo.forsake()
+    first._fifo.after_fork_in_child()
     third = store.ear()
     assert third.address == first.address
     for one in (second, third):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq.errors import BackendUnavailable, ConfigError, StoreDamaged, TaskqError
-from taskq.executors.sqlite import birth as sqlite_birth
+from taskq.executors.sqlite import create as sqlite_create
 from taskq.executors.sqlite import schema as sqlite_schema
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.executors.sqlite.url import parse
@@ -125,7 +125,7 @@ def test_thrown_away(url: str, path: Path) -> None:
 
 def test_relative_path_by_mistake() -> None:
     """Whoever writes sqlite:///queue.db and may not write there is asked what he meant."""
-    error = sqlite_birth._hinted(Path("/queue.db"), BackendUnavailable("no"))
+    error = sqlite_create._hinted(Path("/queue.db"), BackendUnavailable("no"))
     assert "sqlite:///./queue.db" in str(error)
 
 
@@ -246,8 +246,8 @@ def test_older_schema(path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def _newer_code(monkeypatch: pytest.MonkeyPatch, steps: tuple[str, ...]) -> None:
-    monkeypatch.setattr(sqlite_birth, "VERSION", len(steps))
-    monkeypatch.setattr(sqlite_birth, "migrate", lambda c, version: sqlite_schema.migrate(c, version, steps))
+    monkeypatch.setattr(sqlite_create, "VERSION", len(steps))
+    monkeypatch.setattr(sqlite_create, "migrate", lambda c, version: sqlite_schema.migrate(c, version, steps))
 
 
 def _set_version(path: Path, version: int) -> None:
@@ -316,7 +316,7 @@ def test_copy_does_not_hold_the_lock(store: SQLiteStore, member: Any) -> None:
     child = context.Process(target=gate.wait, args=(30,))
     child.start()
     try:
-        member._fifo.forsake()
+        member._fifo.after_fork_in_child()
         eventually(lambda: store.workers() == [], "the copy to close what it has inherited")
     finally:
         gate.set()
@@ -350,13 +350,13 @@ def test_deleted_lock_file(path: Path, open_store: Callable[[], SQLiteStore]) ->
     first, second = open_store(), open_store()
     for number in range(5):
         first.put([job(f"a{number}")])
-    committed = first._file.page.log.committed
+    committed = first._file.page.wal.committed
     path.with_name("queue.db-lock").unlink()
     third = open_store()
     third.put([job("c")])
     first.put([job("d")])
     second.put([job("b")])
-    assert min(store._file.page.log.committed for store in (first, second, third)) > committed
+    assert min(store._file.page.wal.committed for store in (first, second, third)) > committed
     assert len(first.list()) == 8
 
 
@@ -377,7 +377,7 @@ def test_held_lock(store: SQLiteStore, open_store: Callable[[], SQLiteStore], mo
 
 
 def test_other_programs_transaction(path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that knows nothing of our lock and holds the file makes a write fail in words; the inbox takes jobs."""
+    """A write fails in words while a program without our lock holds the file; the append log takes jobs."""
     store.put([job("first")])
     store._file.write(lambda tx: tx.execute("PRAGMA busy_timeout = 50").close())
     foreign = sqlite3.connect(path, isolation_level=None)

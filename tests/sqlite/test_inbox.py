@@ -1,4 +1,4 @@
-"""The inbox: what was put is there for everybody, once, in order, whoever dies between which two steps."""
+"""The append log: what was put is there for everybody, once, in order, whoever dies between which two steps."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 
 from taskq.errors import StoreDamaged
 from taskq.executors.sqlite import inbox as sqlite_inbox
-from taskq.executors.sqlite.inbox import HEADER, Inbox
-from taskq.executors.sqlite.room import Room
+from taskq.executors.sqlite.disk_space import DiskSpace
+from taskq.executors.sqlite.inbox import HEADER, AppendLog
 from taskq.executors.sqlite.schema import STEPS
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import State
@@ -31,15 +31,15 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def plenty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the disk have room, whatever it has: else nothing would go through the inbox."""
-    monkeypatch.setattr(Room, "check", lambda *_: False)
+    """Let the disk have room, whatever it has: else nothing would go through the append log."""
+    monkeypatch.setattr(DiskSpace, "check", lambda *_: False)
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the inbox be poured and turned every few jobs."""
-    monkeypatch.setattr(sqlite_inbox, "POUR_AT", 300)
-    monkeypatch.setattr(sqlite_inbox, "TURN_AT", 500)
+    """Let the append log be ingested and turned every few jobs."""
+    monkeypatch.setattr(sqlite_inbox, "INGEST_AT", 300)
+    monkeypatch.setattr(sqlite_inbox, "ROTATE_AT", 500)
 
 
 def ids(store: SQLiteStore) -> list[str]:
@@ -49,7 +49,7 @@ def ids(store: SQLiteStore) -> list[str]:
 
 
 def in_tables(path: Path) -> list[str]:
-    """Return the jobs that are rows, as a program sees them that knows nothing of the inbox."""
+    """Return the jobs that are rows, as a program sees them that knows nothing of the append log."""
     connection = sqlite3.connect(path)
     try:
         return [row[0] for row in connection.execute("SELECT id FROM jobs ORDER BY n")]
@@ -58,12 +58,12 @@ def in_tables(path: Path) -> list[str]:
 
 
 def abandon(store: SQLiteStore) -> None:
-    """Leave a store as a process that is killed does: nothing is poured, checkpointed or said."""
+    """Leave a store as a process that is killed does: nothing is ingested, checkpointed or said."""
     store._file._connections.close()
 
 
 def test_waits_for_the_next_look(path: Path, store: SQLiteStore) -> None:
-    """A job put alone is in the inbox, not yet in the tables; whoever looks finds it, and then it is in both."""
+    """A job put alone is in the append log, not yet in the tables; whoever looks finds it, and then it is in both."""
     store.put([job("a")])
     store.put([job("b")])
     assert in_tables(path) == []
@@ -87,7 +87,7 @@ def test_everybody_sees_it(store: SQLiteStore, open_store: Callable[[], SQLiteSt
 
 
 def test_order_between_ways(store: SQLiteStore) -> None:
-    """Puts that go through the inbox and those that do not keep their order among each other."""
+    """Puts that go through the append log and those that do not keep their order among each other."""
     store.put([job("a")])
     store.put([job("b", key="k")])
     store.put([job("c")])
@@ -135,7 +135,7 @@ def test_options_arrive(store: SQLiteStore) -> None:
 
 
 def test_put_again(store: SQLiteStore) -> None:
-    """A job that is put once more, in the inbox or poured, is still one."""
+    """A job that is put once more, in the append log or ingested, is still one."""
     for _ in range(2):
         store.put([job("a")])
         store.put([job("a")])
@@ -164,7 +164,7 @@ def test_closed_file_is_whole(path: Path, store: SQLiteStore) -> None:
 
 
 def test_killed_with_jobs_in_it(path: Path, open_store: Callable[[], SQLiteStore]) -> None:
-    """Who opens the file after a death finds what was in the inbox, though the page says nothing or nonsense of it."""
+    """After a death the append log's jobs are found, though the page says nothing or nonsense of it."""
     for said_of_it in (b"", os.urandom(4096)):
         store = open_store()
         name = f"j{len(said_of_it)}"
@@ -183,27 +183,27 @@ def test_killed_at_the_turn(
     """Who dies between the commit of a turn and its last step leaves all jobs, once; ended ones do not come again."""
     store = open_store()
     names: list[str] = []
-    real = Inbox.poured
+    real = AppendLog.ingested
 
-    def die(inbox: Inbox, log: Any) -> None:
-        if inbox._turning is None or len(names) < 8:
+    def die(inbox: AppendLog, log: Any) -> None:
+        if inbox._rotating is None or len(names) < 8:
             real(inbox, log)
             return
-        page = inbox._lock.page.inbox
+        page = inbox._lock.page.append_log
         if step != "not synced":
             log.sync_under_lock()
         if step == "not on the page":
-            os.pwrite(inbox._descriptor, HEADER.pack(sqlite_inbox.MAGIC, inbox._turning), 0)
+            os.pwrite(inbox._descriptor, HEADER.pack(sqlite_inbox.MAGIC, inbox._rotating), 0)
         assert page.end == 0
         raise Killed
 
-    monkeypatch.setattr(Inbox, "poured", die)
+    monkeypatch.setattr(AppendLog, "ingested", die)
     with pytest.raises(Killed):
         for number in range(100):
             store.put([job(f"j{number}")])
             names.append(f"j{number}")
     abandon(store)
-    monkeypatch.setattr(Inbox, "poured", real)
+    monkeypatch.setattr(AppendLog, "ingested", real)
     heir = open_store()
     assert ids(heir) == names
     heir.remove(heir.cancel(names) and names)
@@ -219,7 +219,7 @@ def test_torn_record(path: Path, open_store: Callable[[], SQLiteStore]) -> None:
     ):
         store = open_store()
         store.put([job(f"j{number}")])
-        end = store._file.page.inbox.end
+        end = store._file.page.append_log.end
         abandon(store)
         with path.with_name("queue.db-inbox").open("r+b") as file:
             file.seek(end)
@@ -233,7 +233,7 @@ def test_record_of_an_older_turn(path: Path, open_store: Callable[[], SQLiteStor
     store.put([job("a")])
     store.put([job("b")])
     file = path.with_name("queue.db-inbox")
-    first, second = HEADER.size, store._file.page.inbox.end
+    first, second = HEADER.size, store._file.page.append_log.end
     record = file.read_bytes()[first:second]
     assert ids(store) == ["a", "b"]
     store.remove(["a", "b"])
@@ -265,8 +265,8 @@ def test_damage_is_said(path: Path, store: SQLiteStore, open_store: Callable[[],
 
 
 def test_full_disk(store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is little room a job goes to the tables at once: one in the inbox would need room to be poured."""
-    monkeypatch.setattr(Room, "check", lambda *_: True)
+    """Where there is little room a job goes to the tables at once: ingesting it later would need room."""
+    monkeypatch.setattr(DiskSpace, "check", lambda *_: True)
     store.put([job("a")])
     assert in_tables(path) == ["a"]
 
@@ -287,9 +287,9 @@ def test_older_file(path: Path, open_store: Callable[[], SQLiteStore], monkeypat
     """A file of the first schema, which has no inbox, is led up with its jobs, and takes new ones."""
     with monkeypatch.context() as patch:
         patch.setattr("taskq.executors.sqlite.schema.STEPS", STEPS[:1])
-        patch.setattr("taskq.executors.sqlite.birth.VERSION", 1)
+        patch.setattr("taskq.executors.sqlite.create.VERSION", 1)
         patch.setattr("taskq.executors.sqlite.schema.migrate.__defaults__", (STEPS[:1],))
-        patch.setattr("taskq.executors.sqlite.connections.Inbox", _NoInbox)
+        patch.setattr("taskq.executors.sqlite.connections.AppendLog", _NoInbox)
         old = open_store()
         old._file._connections.get().writer.execute(
             "INSERT INTO jobs (id, state, queue, rank, task, fence, max_crashes, submitted) "
@@ -342,7 +342,7 @@ def test_any_order(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -
                 abandon(stores[0])
                 stores[0] = SQLiteStore(f"sqlite://{path}?durability=normal")
             elif step == "forget":
-                stores[0]._file.page.inbox.forget()
+                stores[0]._file.page.append_log.forget()
             elif wanted:
                 gone = wanted.pop(0)
                 stores[1].cancel([gone])

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(STRACE is None, reason="NOT TESTED: kill -9 at e
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
     """Run the program under strace on a file of its own."""
     (folder / "q").mkdir(mode=0o700, exist_ok=True)
-    program = (sys.executable, "-m", "tests.sqlite.kill_script", str(folder / "q" / "queue.db"), str(folder / "ledger"))
+    program = (sys.executable, "-m", "tests.sqlite.kill_script", str(folder / "q" / "queue.db"), str(folder / "state"))
     command = (str(STRACE), "-f", "-qq", "-o", str(folder / "calls"), "-e", f"trace={CALLS}", *options, *program)
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(command, capture_output=True, timeout=60, check=False, env=environment)
@@ -67,8 +67,8 @@ def kill_at(call: str, number: int) -> str | None:
 
 def check(folder: Path) -> str | None:
     """Look at the file that a killed program has left: whole, nothing missing, and all of it can be worked off."""
-    ledger = folder / "ledger"
-    lines = [line.split() for line in ledger.read_text().splitlines()] if ledger.exists() else []
+    state = folder / "state"
+    lines = [line.split() for line in state.read_text().splitlines()] if state.exists() else []
     store = SQLiteStore(f"sqlite://{folder}/q/queue.db?durability=normal")
     try:
         whole = store._file.read(lambda c: c.execute("PRAGMA integrity_check").fetchall())

@@ -221,7 +221,7 @@ class QueueFile(RuleBasedStateMachine):
 
     def die(self, name: str) -> None:
         """Let a worker die with its jobs: each counts one crash, and the third one ends it, if it had begun."""
-        self.members[name]._fifo.forsake()  # type: ignore[attr-defined]
+        self.members[name]._fifo.after_fork_in_child()  # type: ignore[attr-defined]
         held = [one for one in self.jobs if self.jobs[one].holder == name and self.jobs[one].state is State.RUNNING]
         other = self.members[next(one for one in WORKERS if one != name)]
         assert other.sweep() == len(held)

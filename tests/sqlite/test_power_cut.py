@@ -43,7 +43,7 @@ from tests.sqlite.workshop import job, said, worker
 def note(text):
     os.write(1, text.encode())
 
-inbox.TURN_AT = 1500  # it is turned more than once
+inbox.ROTATE_AT = 1500  # it is turned more than once
 store = SQLiteStore(sys.argv[1])
 member = store.join(worker())
 for number in range(40):
@@ -51,7 +51,7 @@ for number in range(40):
     note(f"put j{number}")
     if number % 8 == 7:
         claims = member.exchange([], [], 5).claims
-        for more in range(4):  # while what the claim has poured is not synced
+        for more in range(4):  # while what the claim has ingested is not synced
             store.put([job(f"m{number}-{more}")])
             note(f"put m{number}-{more}")
         member.exchange([said(one) for one in claims], [], 0)
@@ -227,7 +227,7 @@ def test_cuts_find_a_checkpoint_that_does_not_sync(calls: list[Call], tmp_path: 
 
 
 def test_cuts_find_a_turn_that_does_not_sync(calls: list[Call], tmp_path: Path) -> None:
-    """Were the inbox begun anew before the log is synced, which has its jobs, these cuts would lose some."""
+    """Were the append log begun anew before the log is synced, which has its jobs, these cuts would lose some."""
     turns = {at for at, one in enumerate(calls) if one[:3] == ("pwrite64", "queue.db-inbox", 0)}
     assert len(turns) > 3
     without = [one for at, one in enumerate(calls) if one[:2] != ("fdatasync", "queue.db-wal") or at + 1 not in turns]

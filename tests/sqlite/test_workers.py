@@ -230,7 +230,7 @@ def _claims(held: list[tuple[str, str]]) -> list[Claim]:
 
 def die(member: Any) -> None:
     """Do what the kernel does when a worker's process ends."""
-    member._fifo.forsake()
+    member._fifo.after_fork_in_child()
 
 
 def freeze(store: SQLiteStore, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Room on the disk that is kept for those who have jobs already: the last of it is not for new ones.
+"""Disk space that is kept for those who have jobs already: the last of it is not for new ones.
 
     reserve + some for the outcome of each job that has not ended     new jobs leave it free
     half of the reserve                                               results leave it free, for outcomes without them
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["Room"]
+__all__ = ["DiskSpace"]
 
 #: Bytes, and the part of the file system, that new jobs leave free: the smaller one.
 RESERVE, RESERVE_PART = 16 * 1024 * 1024, 0.1
@@ -35,7 +35,7 @@ PLENTY = 256 * 1024 * 1024
 FRESH_S, FRESH_BYTES = 0.1, 1024 * 1024
 
 
-class Room:
+class DiskSpace:
     """Know whether there is room on a file's disk; safe from threads."""
 
     def __init__(self, path: Path, unused: Callable[[], int], unfinished: Callable[[], int]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from taskq.errors import BackendUnavailable, StoreDamaged
 from taskq.executors.sqlite import ear as sqlite_ear
-from taskq.executors.sqlite.room import Room
+from taskq.executors.sqlite.disk_space import DiskSpace
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import Reason, State
 from tests.sqlite.workshop import hear, job, said, state_of, take, tell, worker
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def plenty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the disk have room, whatever it has: else nothing would go through the inbox."""
-    monkeypatch.setattr(Room, "check", lambda *_: False)
+    """Let the disk have room, whatever it has: else nothing would go through the append log."""
+    monkeypatch.setattr(DiskSpace, "check", lambda *_: False)
 
 
 def delete(path: Path) -> None:
@@ -51,8 +51,8 @@ def cut(path: Path) -> None:
 
 def settle(store: SQLiteStore) -> None:
     """Have a store trust what it has seen of its folder: from then on it looks at no file while that is as it was."""
-    names = store._file._connections.get().names
-    eventually(lambda: names.hold() and names._trusted, "the folder has settled")
+    identities = store._file._connections.get().identities
+    eventually(lambda: identities.in_place() and identities._trusted, "the folder has settled")
 
 
 @pytest.mark.parametrize("act", [delete, rename, replace, cut])
@@ -81,7 +81,7 @@ def test_deleted_with_jobs_in_it(ending: str, path: Path, store: SQLiteStore) ->
     settle(store)
     ids = [store.put([job(f"j{n}")])[0] for n in range(5)]
     if ending == "-wal":
-        store.list()  # brings them from the inbox into the log
+        store.list()  # brings them from the append log into the log
     path.with_name(path.name + ending).unlink()
     store.put([job("later")])
     store.close()
@@ -201,10 +201,10 @@ def test_many_descriptors(path: Path, store: SQLiteStore) -> None:
 
 def test_a_settled_look_is_cheap(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a folder is as it was, no file in it is looked at, but for a look each quarter of a second."""
-    names = store._file._connections.get().names
-    eventually(lambda: names.hold() and names._trusted, "the folder has settled")
+    identities = store._file._connections.get().identities
+    eventually(lambda: identities.in_place() and identities._trusted, "the folder has settled")
     looks: list[int] = []
-    monkeypatch.setattr(type(names), "changed", lambda _: looks.append(1) or [])
-    names._look_at += 1000.0
-    assert all(names.hold() for _ in range(100))
+    monkeypatch.setattr(type(identities), "changed", lambda _: looks.append(1) or [])
+    identities._look_at += 1000.0
+    assert all(identities.in_place() for _ in range(100))
     assert looks == []

@@ -1,14 +1,14 @@
 """A queue file in this process: its connections, and the way of every write.
 
     write(work) ── threads that come together are joined ──▶ the first of them, for all:
-        lock ─▶ BEGIN IMMEDIATE ─▶ the inbox is poured ─▶ work(tx), each in a savepoint ─▶ COMMIT ─▶ number
+        lock ─▶ BEGIN IMMEDIATE ─▶ the append log is ingested ─▶ work(tx), each in a savepoint ─▶ COMMIT ─▶ number
              ─▶ checkpoint? ─▶ unlock
                    each caller then:  after(tx): wake who sleeps ─▶ sync up to its number, if it must last
 
     append(row) ── lock ─▶ inbox ─▶ number ─▶ unlock
-    read(work)  ── a connection of its own, no lock; what is in the inbox is poured first
+    read(work)  ── a connection of its own, no lock; what is in the append log is ingested first
 
-Every use of a connection stands behind the gate of `fork`.
+Every use of a connection stands inside `fork_guard`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from taskq.errors import BackendUnavailable, SoftTimeout, TaskqError
 from taskq.executors.sqlite.access import real_path
-from taskq.executors.sqlite.birth import BUSY_MS
 from taskq.executors.sqlite.connections import Connections, gone
 from taskq.executors.sqlite.copy import copied
+from taskq.executors.sqlite.create import BUSY_MS
+from taskq.executors.sqlite.disk_space import DiskSpace
 from taskq.executors.sqlite.errors import from_os, from_sqlite
-from taskq.executors.sqlite.fork import gate, watch
+from taskq.executors.sqlite.fork import fork_guard, watch
 from taskq.executors.sqlite.lock import LockClosed
-from taskq.executors.sqlite.room import Room
 from taskq.locks import CallLock, aside, may_be_interrupted
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from taskq.executors.sqlite.connections import Opened
     from taskq.executors.sqlite.lock import StoreLock
-    from taskq.executors.sqlite.page import Page
+    from taskq.executors.sqlite.shared import Page
     from taskq.executors.sqlite.url import Place
 
 __all__ = ["StoreFile", "Tx"]
@@ -78,7 +78,7 @@ class Tx:
         self.stirred: set[str] = set()
 
 
-class _Errand(Generic[T]):
+class _PendingWrite(Generic[T]):
     """One caller's work, and what came of it."""
 
     __slots__ = ("done", "error", "number", "tx", "value", "work")
@@ -109,16 +109,16 @@ class StoreFile:
             raise from_os(place.path, exc, "copying it to read it") from exc
         place = self.place
         self.path = place.path
-        self.room = Room(place.path, self._unused, self._unfinished)
+        self.disk_space = DiskSpace(place.path, self._unused, self._unfinished)
         self._connections = Connections(place)
         self._connections.get()
-        self.forsake()
+        self.after_fork_in_child()
         watch(self)
 
-    def forsake(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Begin with nobody at work, as in a forked copy."""
         self._turn = CallLock()
-        self._errands: deque[_Errand[Any]] = deque()
+        self._pending: deque[_PendingWrite[Any]] = deque()
 
     # -- writing
 
@@ -140,36 +140,36 @@ class StoreFile:
             BackendUnavailable: nothing was done, or it is not known to last: the call may be repeated.
             StoreFull: the disk is full, nothing was done.
         """
-        errand = _Errand(work)
+        write = _PendingWrite(work)
         try:
-            self._errands.append(errand)
+            self._pending.append(write)
             with self._turn:
-                if not errand.done:
-                    self._make(self._joined(errand), errand)
+                if not write.done:
+                    self._make(self._joined(write), write)
         except BaseException:
             with contextlib.suppress(ValueError):
-                self._errands.remove(errand)
+                self._pending.remove(write)
             raise
-        if errand.error is not None:
-            raise errand.error
-        tx = errand.tx
+        if write.error is not None:
+            raise write.error
+        tx = write.tx
         if after is not None and tx is not None:
             after(tx)
         if lasting and self.place.full:
-            self.sync(errand.number)
+            self.sync(write.number)
         if kept is not None and tx is not None:
             kept(tx)
-        return errand.value  # type: ignore[return-value]
+        return write.value  # type: ignore[return-value]
 
     def sync(self, number: int) -> None:
         """Return when commit `number` is on the disk."""
         try:
-            self._connections.get().log.up_to(number)
+            self._connections.get().wal.up_to(number)
         except OSError as exc:
             raise from_os(self.path, exc, "syncing its log") from exc
 
     def append(self, row: Sequence[Any]) -> int:
-        """Put a job's row into the inbox; return the number for `sync_append`.
+        """Put a job's row into the append log; return the number for `sync_append`.
 
         Raises:
             BackendUnavailable: it was not put.
@@ -177,7 +177,7 @@ class StoreFile:
         """
         while True:
             opened = self._connections.get()
-            try:  # no gate: there is nothing of SQLite's that a fork could find half done
+            try:  # no fork guard: there is nothing of SQLite's that a fork could find half done
                 number = opened.lock.hold(partial(_append, opened, row))
             except LockClosed:
                 if self._connections.get() is opened:
@@ -192,7 +192,7 @@ class StoreFile:
             elif number:
                 return number
             else:
-                self._pour()
+                self._ingest()
 
     def sync_append(self, number: int) -> None:
         """Return when append `number` is on the disk, at full durability.
@@ -202,95 +202,95 @@ class StoreFile:
         """
         if self.place.full:
             try:
-                self._connections.get().inbox.sync(number)
+                self._connections.get().append_log.sync(number)
             except OSError as exc:
                 raise from_os(self.path, exc, "syncing its inbox") from exc
 
-    def _pour(self) -> None:
-        """Have what is in the inbox in the tables."""
+    def _ingest(self) -> None:
+        """Have what is in the append log in the tables."""
         self.write(_nothing, lasting=False)
 
-    def _joined(self, own: _Errand[Any]) -> list[_Errand[Any]]:
-        """Take all errands that wait now; a thread that may be interrupted does nobody's but its own."""
+    def _joined(self, own: _PendingWrite[Any]) -> list[_PendingWrite[Any]]:
+        """Take all writes that wait now; a thread that may be interrupted does nobody's but its own."""
         if may_be_interrupted():
-            self._errands.remove(own)
+            self._pending.remove(own)
             return [own]
         found = []
-        while self._errands:
-            found.append(self._errands.popleft())
+        while self._pending:
+            found.append(self._pending.popleft())
         return found
 
-    def _make(self, errands: list[_Errand[Any]], own: _Errand[Any]) -> None:
-        """Make one transaction of these errands; an error of all is each one's."""
+    def _make(self, writes: list[_PendingWrite[Any]], own: _PendingWrite[Any]) -> None:
+        """Make one transaction of these writes; an error of all is each one's."""
         try:
-            self._make_or_make_room(errands)
+            self._make_or_make_room(writes)
         except sqlite3.Error as exc:
-            self._fail(errands, from_sqlite(self.path, exc), exc)
+            self._fail(writes, from_sqlite(self.path, exc), exc)
         except SoftTimeout:
-            self._hand_back(errands, own)
+            self._hand_back(writes, own)
             raise
         except TaskqError as exc:
-            self._fail(errands, exc, None)
+            self._fail(writes, exc, None)
         except OSError as exc:
-            self._fail(errands, self._from_os(exc, "opening it or turning its inbox"), exc)
+            self._fail(writes, self._from_os(exc, "opening it or turning its inbox"), exc)
         except BaseException:
-            self._hand_back(errands, own)
+            self._hand_back(writes, own)
             raise
 
-    def _hand_back(self, errands: list[_Errand[Any]], own: _Errand[Any]) -> None:
-        """Let the others do their errands themselves: what went wrong is not the file's fault but this thread's."""
-        self._errands.extendleft(errand for errand in reversed(errands) if errand is not own and not errand.done)
+    def _hand_back(self, writes: list[_PendingWrite[Any]], own: _PendingWrite[Any]) -> None:
+        """Let the others do their writes themselves: what went wrong is not the file's fault but this thread's."""
+        self._pending.extendleft(write for write in reversed(writes) if write is not own and not write.done)
 
-    def _make_or_make_room(self, errands: list[_Errand[Any]]) -> None:
+    def _make_or_make_room(self, writes: list[_PendingWrite[Any]]) -> None:
         """Make the transaction; where the disk is full, once more in a log that begins anew."""
         try:
-            self._make_under_lock(errands)
+            self._make_under_lock(writes)
         except sqlite3.OperationalError as exc:
             if exc.sqlite_errorcode != sqlite3.SQLITE_FULL:
                 raise
-            for errand in errands:
-                errand.error = None
+            for write in writes:
+                write.error = None
             opened = self._connections.get()
             _under_lock(opened, lambda: self._checkpoint(opened.writer, opened.lock.page))
-            self._make_under_lock(errands)
+            self._make_under_lock(writes)
 
-    def _make_under_lock(self, errands: list[_Errand[Any]]) -> None:
+    def _make_under_lock(self, writes: list[_PendingWrite[Any]]) -> None:
         """Make the transaction in the file that stands at the path, however often that is replaced."""
         for _ in range(REPLACED):
             opened = self.opened()
             try:
-                if _under_lock(opened, partial(self._make_in, opened, errands)):
+                if _under_lock(opened, partial(self._make_in, opened, writes)):
                     return
             except LockClosed:
                 if self._connections.get() is opened:
                     raise
         raise BackendUnavailable(f"{self.path}: its files are deleted or replaced again and again: find out by whom")
 
-    def _make_in(self, opened: Opened, errands: list[_Errand[Any]]) -> bool:
+    def _make_in(self, opened: Opened, writes: list[_PendingWrite[Any]]) -> bool:
         """Make the transaction in what is open, if that is what others read; return whether it was made."""
-        if not opened.lock.holds:
+        if not opened.lock.in_place:
             return False
         changes = opened.writer.total_changes
-        _run_all(errands, opened)
-        self._made(errands, opened, opened.writer.total_changes - changes)
+        _run_all(writes, opened)
+        self._made(writes, opened, opened.writer.total_changes - changes)
         return True
 
-    def _made(self, errands: list[_Errand[Any]], opened: Opened, changes: int) -> None:
+    def _made(self, writes: list[_PendingWrite[Any]], opened: Opened, changes: int) -> None:
         """Take note of a transaction that was made."""
         page = opened.lock.page
-        number = page.log.count_commit()
-        for errand in errands:
-            errand.number = number
-            errand.done = True
-            if errand.tx is not None:
-                errand.tx.number = page.changes
+        number = page.wal.count_commit()
+        for write in writes:
+            write.number = number
+            write.done = True
+            if write.tx is not None:
+                write.tx.number = page.changes
         self._checkpoint_when_long(opened.writer, page, changes)
 
-    def _fail(self, errands: list[_Errand[Any]], error: Exception, cause: BaseException | None) -> None:
-        for errand in errands:
-            if not errand.done:
-                errand.done = True
-                errand.error = error
+    def _fail(self, writes: list[_PendingWrite[Any]], error: Exception, cause: BaseException | None) -> None:
+        for write in writes:
+            if not write.done:
+                write.done = True
+                write.error = error
                 error.__cause__ = cause
 
     # -- the log
@@ -299,7 +299,7 @@ class StoreFile:
         frames = page.frames
         if changes:
             page.frames = frames = frames + 3 + changes // 4
-        if frames > CHECKPOINT_FRAMES or (frames > SHORT_FRAMES and self.room.is_short()):
+        if frames > CHECKPOINT_FRAMES or (frames > SHORT_FRAMES and self.disk_space.is_short()):
             self._checkpoint(connection, page)
 
     def _checkpoint(self, connection: sqlite3.Connection, page: Page) -> int:
@@ -326,15 +326,15 @@ class StoreFile:
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` with a connection that only reads."""
-        if self.opened().lock.page.inbox.is_waiting:
-            self._pour()
-        depth = gate.depth()
+        if self.opened().lock.page.append_log.is_waiting:
+            self._ingest()
+        depth = fork_guard.depth()
         try:
             try:
-                with gate:
-                    connection = self._connections.take_reader()
+                with fork_guard:
+                    connection = self._connections.acquire_reader()
                     value = work(connection)
-                    self._connections.give_back(connection)
+                    self._connections.release_reader(connection)
             except BaseException:
                 self._go_out(depth)
                 raise
@@ -349,7 +349,7 @@ class StoreFile:
     def _go_out(self, depth: int) -> None:
         """Leave nothing of a read that failed or was interrupted."""
         self._connections.throw_away_taken(depth)
-        gate.restore(depth)
+        fork_guard.restore(depth)
 
     def _unused(self) -> int:
         """Return how many bytes of the file are in no table."""
@@ -372,7 +372,7 @@ class StoreFile:
             BackendUnavailable: the queue file was deleted or moved away.
         """
         opened = self._connections.get()
-        if not opened.names.hold():
+        if not opened.identities.in_place():
             self._connections.mend(opened)
             opened = self._connections.get()
         opened.lock.mend()
@@ -404,9 +404,9 @@ class StoreFile:
 
     @property
     def syncs(self) -> int:
-        """How often this process has synced the log or the inbox."""
+        """How often this process has synced the log or the append log."""
         opened = self._connections.get()
-        return opened.log.count + opened.inbox.syncs
+        return opened.wal.count + opened.append_log.syncs
 
     @property
     def lock(self) -> StoreLock:
@@ -418,9 +418,9 @@ class StoreFile:
         aside(self._close)
 
     def _close(self) -> None:
-        with contextlib.suppress(TaskqError):  # closed already, or a full disk: the inbox keeps them
-            if self.page.inbox.is_waiting:
-                self._pour()
+        with contextlib.suppress(TaskqError):  # closed already, or a full disk: the append log keeps them
+            if self.page.append_log.is_waiting:
+                self._ingest()
         with self._turn:
             self._connections.close()
         if self._copy is not None:
@@ -432,22 +432,22 @@ def _nothing(_: Tx) -> None:
 
 
 def _append(opened: Opened, row: Sequence[Any]) -> int:
-    """Append a row; return its number, 0 where there is to be a pour first, or -1 where others read other files."""
-    return opened.inbox.append(row) if opened.lock.holds else -1
+    """Append a row; return its number, 0 where there is to be an ingest first, or -1 where others read other files."""
+    return opened.append_log.append(row) if opened.lock.in_place else -1
 
 
 def _under_lock(opened: Opened, work: Callable[[], T]) -> T:
-    """Do this under the store's lock, behind the gate; no transaction is open afterwards, however that ends."""
-    depth = gate.depth()
+    """Do this under the store's lock, inside the fork guard; no transaction is open afterwards, however that ends."""
+    depth = fork_guard.depth()
     try:
         try:
-            with gate:
+            with fork_guard:
                 return opened.lock.hold(work, partial(_undo, opened))
         except BaseException:
-            gate.restore(depth)
+            fork_guard.restore(depth)
             raise
     except BaseException:  # an interrupt while an error was on its way
-        gate.restore(depth)
+        fork_guard.restore(depth)
         raise
 
 
@@ -455,42 +455,42 @@ def _undo(opened: Opened) -> None:
     """Leave no transaction open."""
     if opened.writer.in_transaction:
         opened.writer.execute("ROLLBACK")
-    opened.inbox.not_poured()
+    opened.append_log.not_ingested()
 
 
-def _run_all(errands: list[_Errand[Any]], opened: Opened) -> None:
-    """Run errands in one transaction, behind all that is in the inbox."""
-    connection, lock, log, inbox, _ = opened
-    pours = lock.page.inbox.is_waiting
+def _run_all(writes: list[_PendingWrite[Any]], opened: Opened) -> None:
+    """Run writes in one transaction, behind all that is in the append log."""
+    connection, lock, wal, append_log, _ = opened
+    ingests = lock.page.append_log.is_waiting
     try:
         connection.execute("BEGIN IMMEDIATE")
-        if pours:
-            inbox.pour(connection)
-        for errand in errands:
-            _run(errand, connection, lock.page, alone=len(errands) == 1)
+        if ingests:
+            append_log.ingest(connection)
+        for write in writes:
+            _run(write, connection, lock.page, alone=len(writes) == 1)
         connection.execute("COMMIT")
     except BaseException:
         _undo(opened)
         raise
-    if pours:
-        inbox.poured(log)
+    if ingests:
+        append_log.ingested(wal)
 
 
-def _run(errand: _Errand[Any], connection: sqlite3.Connection, page: Page, *, alone: bool) -> None:
-    """Run one errand; what it raises is its own affair, and its changes are taken back."""
-    tx = errand.tx = Tx(connection, page)
+def _run(write: _PendingWrite[Any], connection: sqlite3.Connection, page: Page, *, alone: bool) -> None:
+    """Run one write; what it raises is its own affair, and its changes are taken back."""
+    tx = write.tx = Tx(connection, page)
     if alone:
-        errand.value = errand.work(tx)
+        write.value = write.work(tx)
         return
-    connection.execute("SAVEPOINT errand")
+    connection.execute("SAVEPOINT pending")
     try:
-        errand.value = errand.work(tx)
+        write.value = write.work(tx)
     except sqlite3.OperationalError:
         raise  # the file's affair: a full disk, an error of reading
     except SoftTimeout:
         raise
     except Exception as exc:  # noqa: BLE001 - whatever it is, it is for who called, in another thread perhaps
-        connection.execute("ROLLBACK TO errand")
-        errand.error = exc
-        errand.tx = None
-    connection.execute("RELEASE errand")
+        connection.execute("ROLLBACK TO pending")
+        write.error = exc
+        write.tx = None
+    connection.execute("RELEASE pending")

@@ -1,8 +1,8 @@
-"""One page of memory that all processes with a queue file share: counters, flags and bells, in the lock file beside it.
+"""A page of memory that all processes with a queue file share, in its lock file: counters, flags, futexes.
 
-    counters · bells · 256 flags of workers · 2048 flags of ears
+    counters · futexes · 256 flags of workers · 2048 flags of ears
 
-A counter is eight aligned bytes, which the machine reads and writes in one piece. All but `synced`, `company` and
+A counter is eight aligned bytes, which the machine reads and writes in one piece. All but `synced`, `batch` and
 `wanted`, which are of those who sync, are written only under the store's lock. Nothing here must survive: a lost or
 stale page costs a sync, a wake-up or a look, never a job.
 """
@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Final
 
-__all__ = ["ANY", "AWAKE", "EARS", "OWN", "SIZE", "WORKERS", "Bell", "InboxPage", "Ledger", "Page"]
+__all__ = ["ANY", "AWAKE", "EARS", "OWN", "SIZE", "WORKERS", "AppendLogState", "Futex", "Page", "SyncState"]
 
 SIZE: Final = 4096
 
@@ -27,26 +27,26 @@ EARS: Final = 2048
 #: Flags of a worker: AWAKE or hungry (OWN). Of an ear: AWAKE, wants its OWN jobs' ends, or ANY.
 AWAKE, OWN, ANY = 0, 1, 2
 
-_BELLS_AT: Final = 256
+_FUTEXES_AT: Final = 256
 _HUNGRY: Final = bytes([OWN])
 
 _WORKERS_AT: Final = 512
 _EARS_AT: Final = 1024
 
 #: Which number stands where. Programs of several versions may share the page: no place ever gets another meaning.
-_ENDED, _FRAMES, _HOLDER, _ROSTER, _BORN, _INBOX_LAST, _INBOX_POURED = 3, 4, 5, 6, 8, 16, 17
+_ENDED, _FRAMES, _HOLDER, _WORKERS_GENERATION, _CREATED, _APPEND_LAST, _APPEND_INGESTED = 3, 4, 5, 6, 8, 16, 17
 
-#: Where the five numbers of the log's and of the inbox's ledger stand, and the first of their two bells.
+#: Where the five numbers of the log's and of the append log's state stand, and the first of their two futexes.
 _LOG, _INBOX = ((1, 2, 7, 9, 10), 1), ((11, 12, 13, 14, 15), 3)
-_BELLS: Final = 5
+_FUTEXES: Final = 5
 
-#: Bits of a check in the inbox, which shares its number with the byte that it stands at.
+#: Bits of a check in the append log, which shares its number with the byte that it stands at.
 _CHECK_BITS: Final = 32
 
-#: Bytes of a bell on the page: a number that changes with each ring, and whether somebody listens.
-BELL_BYTES: Final = 8
+#: Bytes of a futex on the page: a number that changes with each wake-up, and whether somebody listens.
+FUTEX_BYTES: Final = 8
 
-#: Seconds that a lost ring costs, and between two looks where there is no futex.
+#: Seconds that a lost wake-up costs, and between two looks where there is no futex.
 LOST_S, LOOK_S = 2e-3, 1e-4
 
 #: The number of Linux's system call `futex`, by machine (64 bits only).
@@ -60,7 +60,7 @@ class _Timespec(ctypes.Structure):
     _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
 
 
-_is_64 = ctypes.sizeof(ctypes.c_void_p) == BELL_BYTES
+_is_64 = ctypes.sizeof(ctypes.c_void_p) == FUTEX_BYTES
 _FUTEX: Final = _NUMBERS.get(os.uname().machine) if sys.platform == "linux" and _is_64 else None
 _call = ctypes.CDLL(None).syscall
 _call.argtypes = (ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
@@ -73,35 +73,35 @@ class Page:
         self._map = mmap.mmap(descriptor, SIZE)
         self._bytes = memoryview(self._map)
         self._numbers = self._bytes.cast("Q")
-        self._bells = [Bell(self._map, _BELLS_AT + number * BELL_BYTES) for number in range(_BELLS)]
+        self._futexes = [Futex(self._map, _FUTEXES_AT + number * FUTEX_BYTES) for number in range(_FUTEXES)]
         #: Rung when the store's lock is free again.
-        self.lock_bell = self._bells[0]
-        #: Commits in the log, and appends to the inbox.
-        self.log = Ledger(self._numbers, self._bells, *_LOG)
-        self.inbox = InboxPage(self._numbers, Ledger(self._numbers, self._bells, *_INBOX))
+        self.lock_futex = self._futexes[0]
+        #: Commits in the log, and appends to the append log.
+        self.wal = SyncState(self._numbers, self._futexes, *_LOG)
+        self.append_log = AppendLogState(self._numbers, SyncState(self._numbers, self._futexes, *_INBOX))
 
     def close(self) -> None:
         """Give the memory back; nothing may be read afterwards."""
-        for bell in self._bells:
-            bell.close()
+        for futex in self._futexes:
+            futex.close()
         self._numbers.release()
         self._bytes.release()
         self._map.close()
 
     def follow(self, old: Page) -> None:
         """Go on from the numbers of a page that this one replaces, so that none comes twice."""
-        self.log.follow(old.log)
-        self.inbox.ledger.follow(old.inbox.ledger)
-        self.inbox.forget()
+        self.wal.follow(old.wal)
+        self.append_log.sync_state.follow(old.append_log.sync_state)
+        self.append_log.forget()
         self._numbers[_ENDED] = max(self._numbers[_ENDED], old._numbers[_ENDED])
-        self.change_roster()
+        self.count_workers_change()
 
     # -- commits
 
     @property
     def changes(self) -> int:
-        """A number that grows with every commit and every append to the inbox."""
-        return self.log.committed + self.inbox.ledger.committed
+        """A number that grows with every commit and every append to the append log."""
+        return self.wal.committed + self.append_log.sync_state.committed
 
     @property
     def frames(self) -> int:
@@ -122,13 +122,13 @@ class Page:
         self._numbers[_HOLDER] = pid
 
     @property
-    def born(self) -> bool:
+    def created(self) -> bool:
         """Whether the tables have been made: a file that is empty afterwards has been emptied."""
-        return bool(self._numbers[_BORN])
+        return bool(self._numbers[_CREATED])
 
-    @born.setter
-    def born(self, value: bool) -> None:
-        self._numbers[_BORN] = int(value)
+    @created.setter
+    def created(self, value: bool) -> None:
+        self._numbers[_CREATED] = int(value)
 
     # -- ends of jobs
 
@@ -141,13 +141,13 @@ class Page:
     # -- who sleeps
 
     @property
-    def roster(self) -> int:
+    def workers_generation(self) -> int:
         """A number that changes when a worker comes or goes."""
-        return self._numbers[_ROSTER]
+        return self._numbers[_WORKERS_GENERATION]
 
-    def change_roster(self) -> None:
+    def count_workers_change(self) -> None:
         """Have everybody read again which worker serves what."""
-        self._numbers[_ROSTER] += 1
+        self._numbers[_WORKERS_GENERATION] += 1
 
     def hungry_worker(self, start: int = 0) -> int:
         """Return the slot of the first hungry worker from this one on; -1: there is none."""
@@ -170,59 +170,59 @@ class Page:
         self._bytes[_EARS_AT + slot] = flag
 
 
-class InboxPage:
-    """Where the inbox stands; see `inbox`."""
+class AppendLogState:
+    """Where the append log stands; see `inbox`."""
 
-    def __init__(self, numbers: memoryview[int], ledger: Ledger) -> None:
+    def __init__(self, numbers: memoryview[int], state: SyncState) -> None:
         self._numbers = numbers
-        self.ledger = ledger
+        self.sync_state = state
 
     @property
     def last(self) -> tuple[int, int]:
         """The byte at which the last record ends, and its check: one number, so that both change at once."""
-        number = self._numbers[_INBOX_LAST]
+        number = self._numbers[_APPEND_LAST]
         return number >> _CHECK_BITS, number & _LAST
 
     @last.setter
     def last(self, value: tuple[int, int]) -> None:
-        self._numbers[_INBOX_LAST] = value[0] << _CHECK_BITS | value[1]
+        self._numbers[_APPEND_LAST] = value[0] << _CHECK_BITS | value[1]
 
     @property
     def end(self) -> int:
         """The byte at which the last record ends; 0: nobody knows."""
-        return self._numbers[_INBOX_LAST] >> _CHECK_BITS
+        return self._numbers[_APPEND_LAST] >> _CHECK_BITS
 
     @property
-    def poured(self) -> int:
+    def ingested(self) -> int:
         """The byte up to which all is in the tables, or a smaller one."""
-        return self._numbers[_INBOX_POURED]
+        return self._numbers[_APPEND_INGESTED]
 
-    @poured.setter
-    def poured(self, end: int) -> None:
-        self._numbers[_INBOX_POURED] = end
+    @ingested.setter
+    def ingested(self, end: int) -> None:
+        self._numbers[_APPEND_INGESTED] = end
 
     @property
     def is_waiting(self) -> bool:
-        """Whether something is in the inbox that may not be in the tables."""
-        return self.end != self.poured or not self.end
+        """Whether something is in the append log that may not be in the tables."""
+        return self.end != self.ingested or not self.end
 
     def forget(self) -> None:
-        """Have the next pour look where the last record ends."""
-        self._numbers[_INBOX_LAST] = 0
+        """Have the next ingest look where the last record ends."""
+        self._numbers[_APPEND_LAST] = 0
 
 
-class Ledger:
+class SyncState:
     """What of a file that only grows has been written, and what is on the disk: numbers of commits."""
 
     def __init__(
-        self, numbers: memoryview[int], bells: list[Bell], places: tuple[int, int, int, int, int], first_bell: int
+        self, numbers: memoryview[int], futexes: list[Futex], places: tuple[int, int, int, int, int], first_futex: int
     ) -> None:
         self._numbers = numbers
-        self._committed, self._synced, self._suspect, self._company, self._wanted = places
+        self._committed, self._synced, self._suspect, self._batch, self._wanted = places
         #: Rung when it has been synced, and when commit `wanted` is made.
-        self.sync_bell, self.commit_bell = bells[first_bell : first_bell + 2]
+        self.synced_futex, self.committed_futex = futexes[first_futex : first_futex + 2]
 
-    def follow(self, old: Ledger) -> None:
+    def follow(self, old: SyncState) -> None:
         """Go on from the numbers of another one."""
         self._numbers[self._committed] = max(self.committed, old.committed, old.synced)
 
@@ -246,22 +246,22 @@ class Ledger:
         number = max(numbers[self._committed], numbers[self._synced]) + 1
         numbers[self._committed] = number
         if 0 < numbers[self._wanted] <= number:
-            self.commit_bell.ring()
+            self.committed_futex.wake()
         return number
 
     @property
-    def company(self) -> int:
+    def batch(self) -> int:
         """How many commits there were from the start of the last but one sync to the end of the last."""
-        return self._numbers[self._company]
+        return self._numbers[self._batch]
 
-    @company.setter
-    def company(self, count: int) -> None:
-        self._numbers[self._company] = max(0, count)
+    @batch.setter
+    def batch(self, count: int) -> None:
+        self._numbers[self._batch] = max(0, count)
 
     def is_alone(self, number: int) -> bool:
         """Return whether nobody seems to commit beside the one who has made commit `number`, and no sync has failed."""
         numbers = self._numbers
-        return numbers[self._committed] == number and numbers[self._company] <= 1 and not numbers[self._suspect]
+        return numbers[self._committed] == number and numbers[self._batch] <= 1 and not numbers[self._suspect]
 
     @property
     def wanted(self) -> int:
@@ -282,10 +282,10 @@ class Ledger:
         self._numbers[self._suspect] = int(value)
 
 
-class Bell:
+class Futex:
     """Wait until another process is done with something, and be woken by it: a futex on the page.
 
-        who waits: listen ─▶ try to get it ─▶ still taken: wait        who is done: give it free ─▶ ring
+        who waits: listen ─▶ try to get it ─▶ still taken: wait        who is done: give it free ─▶ wake
 
     It only shortens the wait: whoever waits tries again after a while in any case. So what is lost with a process that
     died between the two is a little time, as it is where there is no futex (macOS) or its number is not known.
@@ -293,8 +293,8 @@ class Bell:
 
     def __init__(self, page: mmap.mmap, at: int) -> None:
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(page)) + at
-        #: How often it was rung, and whether somebody listens.
-        self._numbers = memoryview(page)[at : at + BELL_BYTES].cast("I")
+        #: How often it was seen, and whether somebody listens.
+        self._numbers = memoryview(page)[at : at + FUTEX_BYTES].cast("I")
 
     def close(self) -> None:
         """Give the memory back."""
@@ -302,19 +302,19 @@ class Bell:
 
     def listen(self) -> int:
         """Say that somebody is about to wait; return what `wait` has to be given. Afterwards try once more."""
-        rung = self._numbers[0]
+        seen = self._numbers[0]
         self._numbers[1] = 1
-        return rung
+        return seen
 
-    def wait(self, rung: int, seconds: float = LOST_S) -> None:
-        """Wait for a ring since `listen`, up to so many seconds, which are below 1."""
+    def wait(self, seen: int, seconds: float = LOST_S) -> None:
+        """Wait for a wake-up since `listen`, up to so many seconds, which are below 1."""
         if _FUTEX is None:
             time.sleep(min(seconds, LOOK_S))
         else:
             nap = _Timespec(0, int(seconds * 1e9))
-            _call(_FUTEX, self._address, _WAIT, rung, ctypes.addressof(nap))
+            _call(_FUTEX, self._address, _WAIT, seen, ctypes.addressof(nap))
 
-    def ring(self, count: int = _EVERYBODY) -> None:
+    def wake(self, count: int = _EVERYBODY) -> None:
         """Wake so many of those who wait."""
         if not self._numbers[1]:
             return

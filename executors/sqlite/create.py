@@ -23,7 +23,7 @@ from taskq.executors.sqlite.schema import APPLICATION_ID, VERSION, migrate
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taskq.executors.sqlite.page import Page
+    from taskq.executors.sqlite.shared import Page
 
 __all__ = ["BUSY_MS", "beside", "connect", "keep_name", "make_file", "open_reader", "open_writer"]
 
@@ -56,7 +56,7 @@ def make_file(path: Path, page: Page, *, shared: bool = False) -> None:
     try:
         fresh.unlink(missing_ok=True)  # of a process that has died, whose number we have
         os.close(open_own(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, shared=shared))
-        page.born = False
+        page.created = False
         with contextlib.suppress(FileExistsError):
             os.link(fresh, path)
     finally:
@@ -115,7 +115,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def _make_ready(path: Path, connection: sqlite3.Connection, page: Page) -> None:
     size = path.stat().st_size
-    version = _version(path, connection, born=page.born)
+    version = _version(path, connection, created=page.created)
     if 0 < size <= CHECKED_BYTES:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
@@ -129,17 +129,17 @@ def _make_ready(path: Path, connection: sqlite3.Connection, page: Page) -> None:
         _lead_up(connection, version)
     if version == 0:
         keep_name(path)
-    page.born = True
+    page.created = True
     connection.execute("PRAGMA cache_size = -8000")
 
 
-def _version(path: Path, connection: sqlite3.Connection, *, born: bool) -> int:
+def _version(path: Path, connection: sqlite3.Connection, *, created: bool) -> int:
     """Return the schema's version, 0 for an empty file; refuse what is not ours."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     owner = connection.execute("PRAGMA application_id").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if not tables and not version:
-        if born:
+        if created:
             raise damaged(path, "it was a queue, and is empty now")
         return 0
     if owner != APPLICATION_ID:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["FILE", "INBOX", "LOCK", "LOG", "MEMORY", "Names"]
+__all__ = ["FILE", "INBOX", "LOCK", "LOG", "MEMORY", "FileIdentities"]
 
 #: The endings of the files; the first is the queue file itself.
 FILE, LOG, MEMORY, INBOX, LOCK = "", "-wal", "-shm", "-inbox", "-lock"
@@ -29,7 +29,7 @@ SETTLED_NS: Final = 100_000_000
 LOOK_S: Final = 0.25
 
 
-class Names:
+class FileIdentities:
     """Know the files behind the names of one queue; made under the lock, when all of them are open."""
 
     def __init__(self, path: Path, descriptors: Mapping[str, int]) -> None:
@@ -52,7 +52,7 @@ class Names:
         if folder >= 0:
             os.close(folder)
 
-    def hold(self) -> bool:
+    def in_place(self) -> bool:
         """Return whether all files are in their places; not, when they were closed."""
         now = monotonic()
         try:

@@ -78,6 +78,12 @@ class RedisServer(Place):
             round_trips=self.client.info("stats")["total_reads_processed"],
         )
 
+    def stop(self) -> None:
+        """End the server."""
+        self.client.close()
+        self._server.terminate()
+        self._server.wait()
+
     def forget_peak(self) -> None:
         """Let `peak_bytes` begin from now."""
         self.client.config_resetstat()

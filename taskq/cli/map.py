@@ -21,6 +21,7 @@ from taskq.cli.messages import say
 from taskq.cli.options import CommandAfterDashes, dashed, job_options, pool_flags, read_settings
 from taskq.cli.output import claimed_stdout, file_output, refuse_own_input, stdout_output
 from taskq.cli.resume import Either, nothing_done, read_back
+from taskq.cli.rewrite import rewriting
 from taskq.cli.signals import interruptible
 from taskq.cli.stores import served
 from taskq.cli.surroundings import surroundings_flags, take_surroundings
@@ -57,6 +58,7 @@ extension; without any of these the value is added at the end. Its exit code and
 Examples:
   taskq map tasks:thumbnail --jsonl items.jsonl > thumbnails.jsonl
   taskq map tasks:thumbnail --jsonl items.jsonl -o thumbnails.jsonl --resume
+  taskq map tasks:thumbnail --jsonl items.jsonl -o thumbnails.jsonl --retry-failed
   jq -c '.items[]' big.json | taskq map shop.prices:convert --jsonl - --unordered
   taskq map --jsonl files.jsonl -- gzip -k {}
   taskq map --jsonl videos.jsonl --timeout 1h --retries 1 -- ffmpeg -i {} {.}.mp4
@@ -68,6 +70,7 @@ Examples:
 @click.option("--jsonl", metavar="FILE|-", required=True, type=click.Path(), help="The lines; - is stdin.")
 @click.option("--output", "-o", metavar="FILE", type=click.Path(), help="Where rows go; default: stdout.")
 @click.option("--resume", is_flag=True, help="Skip lines that have a row in the output; a failed last row runs again.")
+@click.option("--retry-failed", is_flag=True, help="As --resume, and run every line again whose row is an error.")
 @click.option("--force", is_flag=True, help="Write over an output file that holds something already.")
 @click.option("--unordered", is_flag=True, help="Write rows as they are done, with their index.")
 @click.option(
@@ -90,6 +93,7 @@ def map_command(
     on_error: str,
     *,
     resume: bool,
+    retry_failed: bool,
     force: bool,
     unordered: bool,
     tracebacks: bool,
@@ -111,16 +115,21 @@ def map_command(
             stop=on_error == "stop",
             tracebacks=tracebacks,
             as_json=as_json,
+            again=retry_failed,
         )
+        keep = resume or retry_failed
         source, name = open_input(jsonl)
         stack.callback(_close, source)
-        place = stack.enter_context(_output(output, stdout, source, keep=resume, force=force))
-        earlier = read_back(place, unordered=unordered) if resume else nothing_done()
+        place = stack.enter_context(_output(output, stdout, source, keep=keep, force=force))
+        earlier = read_back(place, unordered=unordered, again=retry_failed) if keep else nothing_done()
         _advise(plan, target)
-        with _journal(plan.settings.url, place, keep=resume) as journal:
+        with _journal(plan.settings.url, place, keep=keep) as journal:
             known = {} if journal is None else _recover(plan, journal, earlier)
             lines = Lines(source, name, Either(earlier.done, known.copy()) if known else earlier.done)
-            return run_plan(plan, lines, place, earlier, journal=journal, known=known)
+            if not earlier.failures:
+                return run_plan(plan, lines, place, earlier, journal=journal, known=known)
+            with rewriting(place, earlier, unordered=unordered) as rewrite:
+                return run_plan(plan, lines, rewrite.output, earlier, journal=journal, known=known, kept=rewrite.before)
 
 
 def _plan(

@@ -54,6 +54,8 @@ class Plan:
     stop: bool
     tracebacks: bool
     as_json: bool
+    #: Whether lines that failed in an earlier run run again.
+    again: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,26 +82,39 @@ def run_plan(
     *,
     journal: Journal | None = None,
     known: Known | None = None,
+    kept: Callable[[int], Iterator[bytes]] | None = None,
 ) -> int:
-    """Run a plan to its end and tell how it went; return the exit code."""
+    """Run a plan to its end and tell how it went; return the exit code.
+
+    `known`: outcomes of an earlier run that have no row. `kept`: gives the earlier rows that come before an item's.
+    """
     tally = Tally(rows=earlier.rows, failed=earlier.failed, skipped=earlier.rows, began=time.monotonic())
     try:
-        _run(plan, lines, output, tally, journal=journal, known=dict(sorted((known or {}).items())))
+        _run(plan, lines, output, tally, journal=journal, known=dict(sorted((known or {}).items())), kept=kept)
     except KeyboardInterrupt:
-        _tell_interrupted(tally, output)
+        _tell_interrupted(plan, tally, output)
         raise
     _tell_end(plan, tally)
     return Exit.FAILED if tally.failed else Exit.OK
 
 
-def _run(plan: Plan, lines: Lines, output: Output, tally: Tally, *, journal: Journal | None, known: Known) -> None:
+def _run(
+    plan: Plan,
+    lines: Lines,
+    output: Output,
+    tally: Tally,
+    *,
+    journal: Journal | None,
+    known: Known,
+    kept: Callable[[int], Iterator[bytes]] | None,
+) -> None:
     with (
         _stopped_by_output() as stop,
         RowWriter(output, stop) as writer,
         _progress(plan, lines, output, tally) as progress,
         opened(plan.settings, plan.settings.processes) as queue,
     ):
-        rows = _Rows(plan, writer, tally, progress)
+        rows = _Rows(plan, writer, tally, progress, kept)
         if journal is not None:
             journal.write_to(writer)
         for sent, outcome in _stream(plan, queue, lines, journal):
@@ -118,7 +133,15 @@ def _run(plan: Plan, lines: Lines, output: Output, tally: Tally, *, journal: Jou
 class _Rows:
     """Make rows of outcomes, and count them."""
 
-    def __init__(self, plan: Plan, writer: RowWriter, tally: Tally, progress: Progress) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        writer: RowWriter,
+        tally: Tally,
+        progress: Progress,
+        kept: Callable[[int], Iterator[bytes]] | None,
+    ) -> None:
+        self._kept = kept
         self._plan = plan
         self._writer = writer
         self._tally = tally
@@ -141,6 +164,9 @@ class _Rows:
         index = item if self._plan.unordered else None
         if isinstance(outcome, (PoolBroken, QueueClosed)):
             raise outcome
+        if self._kept is not None:
+            for row in self._kept(item):
+                self._writer.put(row)
         self._tally.rows += 1
         if isinstance(outcome, bytes):
             self._writer.put(result_row(outcome, index))
@@ -220,6 +246,7 @@ def _document(tally: Tally) -> dict[str, Any]:
     }
 
 
-def _tell_interrupted(tally: Tally, output: Output) -> None:
-    cure = "; run it again with --resume to go on" if output.resumable else ""
+def _tell_interrupted(plan: Plan, tally: Tally, output: Output) -> None:
+    flag = "--retry-failed" if plan.again else "--resume"
+    cure = f"; run it again with {flag} to go on" if output.resumable else ""
     say(f"map: interrupted after {tally.rows:,} rows{cure}")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from taskq.cli.jsonl import Done
     from taskq.cli.output import Output
 
-__all__ = ["Earlier", "Either", "Indexes", "Prefix", "nothing_done", "read_back"]
+__all__ = ["Earlier", "Either", "Indexes", "Prefix", "Without", "index_of", "nothing_done", "read_back", "rows_of"]
 
 #: How rows begin, as `jsonl` writes them.
 ORDERED_ERROR = re.compile(rb'\{"error": \{"type": ')
@@ -33,11 +33,15 @@ UNORDERED_ROW = re.compile(rb'\{"index": (\d+), "(result|error)": ')
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Earlier:
-    """Hold what earlier runs did: which items, how many rows, how many of them errors."""
+    """Hold what earlier runs did: which items, how many rows, how many of them errors.
+
+    `failures`: the items with an error that are to run again; they are none of the others.
+    """
 
     done: Done
     rows: int = 0
     failed: int = 0
+    failures: Collection[int] = ()
 
 
 class Prefix:
@@ -101,13 +105,31 @@ class Either:
         self._done.check(items)
 
 
+class Without:
+    """What `done` has, but for these items."""
+
+    def __init__(self, done: Done, items: Collection[int]) -> None:
+        self._done = done
+        self._items = items
+
+    def has(self, item: int) -> bool:
+        """Return whether the item is among them."""
+        return item not in self._items and self._done.has(item)
+
+    def check(self, items: int) -> None:
+        """Refuse an input with fewer items."""
+        self._done.check(items)
+
+
 def nothing_done() -> Earlier:
     """Return what a fresh run starts from."""
     return Earlier(done=Prefix(0))
 
 
-def read_back(output: Output, *, unordered: bool) -> Earlier:
+def read_back(output: Output, *, unordered: bool, again: bool = False) -> Earlier:
     """Read the rows that an output holds, and cut off its end where that has to be written again.
+
+    `again`: the items of all rows with an error are to run again.
 
     Raises:
         ConfigError: the output cannot be read back, or its lines are not rows of such a run.
@@ -120,7 +142,7 @@ def read_back(output: Output, *, unordered: bool) -> Earlier:
     descriptor = os.open(f"/proc/self/fd/{output.descriptor}", os.O_RDONLY) if output.name == "stdout" else None
     try:
         source = output.descriptor if descriptor is None else descriptor
-        earlier, end = _scan(source, output.name, unordered=unordered)
+        earlier, end = _scan(source, output.name, unordered=unordered, again=again)
     finally:
         if descriptor is not None:
             os.close(descriptor)
@@ -129,28 +151,40 @@ def read_back(output: Output, *, unordered: bool) -> Earlier:
     return earlier
 
 
-def _scan(descriptor: int, name: str, *, unordered: bool) -> tuple[Earlier, int]:
+def _scan(descriptor: int, name: str, *, unordered: bool, again: bool) -> tuple[Earlier, int]:
     """Return what is done, and where the next row is to be written."""
-    end = _keep_until(descriptor, name, unordered=unordered)
+    end = _keep_until(descriptor, name, unordered=unordered, again=again)
     is_error = (UNORDERED_ERROR if unordered else ORDERED_ERROR).match
-    indexes, rows, failed = Indexes(name), 0, 0
-    for row in _rows(descriptor, end):
+    indexes, rows, failures, failed = Indexes(name), 0, set(), 0
+    for at, row in enumerate(rows_of(descriptor, end)):
         rows += 1
-        failed += is_error(row) is not None
+        item = index_of(row, rows, name) if unordered else at
         if unordered:
-            indexes.add(_index_of(row, rows, name))
-    return Earlier(done=indexes if unordered else Prefix(rows, name), rows=rows, failed=failed), end
+            indexes.add(item)
+        if is_error(row):
+            failed += 1
+            if again:
+                failures.add(item)
+    done = indexes if unordered else Prefix(rows, name)
+    if not failures:
+        return Earlier(done=done, rows=rows, failed=failed), end
+    return Earlier(done=Without(done, failures), rows=rows - failed, failures=failures), end
 
 
-def _index_of(row: bytes, number: int, name: str) -> int:
+def index_of(row: bytes, number: int, name: str) -> int:
+    """Return the item of a row of an --unordered run; `number`: that of its line.
+
+    Raises:
+        ConfigError: it is none.
+    """
     match = UNORDERED_ROW.match(row)
     if match is None:
         raise ConfigError(f"{name}: line {number} is no row of an --unordered run: leave that flag out")
     return int(match[1])
 
 
-def _keep_until(descriptor: int, name: str, *, unordered: bool) -> int:
-    """Return how many bytes stay: all whole lines, but for the last when it is an error."""
+def _keep_until(descriptor: int, name: str, *, unordered: bool, again: bool) -> int:
+    """Return how many bytes stay: all whole lines, but for the last when it is an error that only here runs again."""
     end = _after_line_end(descriptor, os.fstat(descriptor).st_size)
     start = _after_line_end(descriptor, end - 1)
     last = os.pread(descriptor, end - start, start)
@@ -162,7 +196,7 @@ def _keep_until(descriptor: int, name: str, *, unordered: bool) -> int:
         raise ConfigError(f"{name} does not end in rows of taskq map: --resume cannot go on from it") from None
     if not unordered and UNORDERED_ROW.match(last):
         raise ConfigError(f"{name} holds rows of an --unordered run: add --unordered to resume it")
-    return start if (UNORDERED_ERROR if unordered else ORDERED_ERROR).match(last) else end
+    return start if not again and (UNORDERED_ERROR if unordered else ORDERED_ERROR).match(last) else end
 
 
 def _after_line_end(descriptor: int, before: int) -> int:
@@ -176,9 +210,10 @@ def _after_line_end(descriptor: int, before: int) -> int:
     return 0
 
 
-def _rows(descriptor: int, end: int) -> Iterator[bytes]:
-    """Yield the rows up to a place."""
+def rows_of(descriptor: int, end: int | None = None) -> Iterator[bytes]:
+    """Yield the rows of a file, without their line ends, up to a place; None: up to its end."""
     splitter, position = LineSplitter(), 0
+    end = os.fstat(descriptor).st_size if end is None else end
     while position < end:
         data = os.pread(descriptor, min(BLOCK, end - position), position)
         position += len(data)

@@ -6,7 +6,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from taskq.errors import DependencyFailed
-from taskq.future import Job
+from taskq.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -16,7 +16,7 @@ from taskq.locks import CallLock
 
 if TYPE_CHECKING:
     from taskq.executors.pool.jobs import LocalJob
-    from taskq.job import JobOptions
+    from taskq.options import JobOptions
 
 __all__ = ["JobRegistry"]
 

@@ -23,7 +23,7 @@ from taskq.executors.pool.functions import definition, unwrap_callable
 from taskq.executors.pool.jobs import DEFAULTS, Function, LocalJob
 from taskq.executors.pool.pool import ProcessPool
 from taskq.executors.pool.processes import default_start_method
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.states import State
 from taskq.tasks import name_of, options_of
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from taskq.executor import StreamPlan
     from taskq.executors.pool.local_map import Stream
-    from taskq.future import Job
+    from taskq.job import Job
 
 __all__ = ["LocalExecutor"]
 

@@ -37,10 +37,11 @@ try:
         TaskRefused,
         UnknownTask,
     )
-    from taskq.future import Job
-    from taskq.job import JobOptions, Reason, State
+    from taskq.job import Job
+    from taskq.options import JobOptions
     from taskq.queue import TaskQueue
     from taskq.retry import Retry
+    from taskq.states import Reason, State
     from taskq.tasks import task
 finally:
     if _collects:

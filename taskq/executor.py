@@ -18,8 +18,8 @@ from taskq.record import Record
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from taskq.future import Job
-    from taskq.job import JobOptions
+    from taskq.job import Job
+    from taskq.options import JobOptions
 
 __all__ = ["Executor", "Journaled", "StreamPlan"]
 

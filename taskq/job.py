@@ -1,175 +1,404 @@
-"""What can be said of a job besides its task and arguments: its options, and its states.
+"""Job: a handle to one call of a task, and a `concurrent.futures.Future`.
 
-The states themselves stand in `states.py`, below `retry.py` and `result.py`, which need them too.
+A standard Future makes a condition variable, a lock and two lists when it is born; nearly all of them are never used,
+because most results are there before anybody waits. A Job makes them when the first waiter comes:
+
+    waiter                                        whoever settles the job
+    setdefault(condition, a new one)              setdefault(condition, SEALED)
+      its own: wait on it                           its own: write the outcome, nobody is waiting
+      SEALED: the outcome is being written          a waiter's: write the outcome under it, wake everybody
+
+`dict.setdefault` with a string key is one atomic step in CPython, so exactly one side wins.
+
+An exception of a signal handler may end a waiter between any two instructions. So whoever waits here holds nothing, and
+the lock and the events of those who wait by `concurrent.futures` are ones that such an end leaves usable (`locks`).
+
+Source: the private attributes `_condition`, `_state`, `_waiters` and `_done_callbacks` are those that CPython 3.11 to
+3.14's `concurrent.futures` itself reads on other futures (`wait`, `as_completed`), so they are as stable as it is.
 """
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Literal
+import contextlib
+import logging
+import time
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from functools import partial
+from threading import Condition, Event, Lock
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from weakref import ref
 
-from taskq.errors import ConfigError
-from taskq.grammar import check_name
-from taskq.record import Record
-from taskq.retry import Retry
-from taskq.states import TERMINAL, TRANSITIONS, Reason, State
-from taskq.suggest import did_you_mean
+from taskq.context import NAMED_AFTER, wait_named
+from taskq.errors import Deadlock, DecodeError, JobFailed
+from taskq.locks import Bell, CallLock, Flag, aside, detach, may_be_interrupted
+from taskq.states import State
 
 if TYPE_CHECKING:
-    from datetime import datetime
-    from typing import Self, Unpack
+    from collections.abc import Generator
 
-    from taskq.option_fields import JobOptionFields
+    from taskq.states import Reason
 
-__all__ = ["TERMINAL", "TRANSITIONS", "JobOptions", "Reason", "State"]
+__all__ = ["Job", "Undecoded"]
 
-#: Seconds; ten years. A longer wait is a slip of the pen (milliseconds, a timestamp), and clocks overflow.
-MAX_SECONDS = 315_360_000.0
+T = TypeVar("T")
 
-#: Highest and lowest priority; fits 32 bits in every store.
-MAX_PRIORITY = 2**31 - 1
+#: Stands where the condition would be in a job that was settled before anybody waited.
+_SEALED: Final = Condition()
 
-#: Characters of a label.
-MAX_LABEL = 200
+#: What stands for an exception that could not be rebuilt, for which any error on the way may be the reason.
+_DOUBTFUL: Final = (JobFailed, DecodeError)
 
-#: What an id may be: it becomes a part of keys, file names and command lines.
-JOB_ID = r"[A-Za-z0-9_-]{1,128}"
-
-#: What a taken `key` or `job_id` may do.
-IF_EXISTS = ("return", "reject")
+#: The standard Future's states that are final.
+ENDED: Final = frozenset({FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED})
 
 
-class JobOptions(Record):
-    """Hold the options of a job; every one has a default.
+class _Sleeper(Bell):
+    """Waits for one job."""
 
-    - `queue`: the line it waits in.
-    - `timeout`: seconds of running after which its process is killed; `soft_timeout`: seconds after
-      which `SoftTimeout` is raised inside it.
-    - `retry`: a `Retry`, or a number of retries, or None; `max_crashes`: deaths of its process until it
-      is failed.
-    - `priority`: higher runs first.
-    - `delay`: seconds until it may start, or `at`: the instant (aware), not both.
-    - `expires`: seconds after its submit within which it must have started, else it fails as expired.
-    - `key`: jobs with the same key are one job as long as it has not ended.
-    - `job_id`: the id it gets, instead of a new one. Submitted again it is the same job, ended or not.
-    - `if_exists`: what a `key` or `job_id` that is taken does: "return" gives a handle to the job that
-      has it, "reject" raises `JobExists`.
-    - `result_ttl`: seconds for which the ended job is kept. None: a failed one 7 days, others 1 day.
-    - `label`: how lists show it. None: its call; on Redis, where others read it, with the types of its arguments.
+    __slots__ = ()
 
-    Raises:
-        ConfigError: an option has a value that makes no sense.
+    def _told(self, _job: object) -> None:
+        self.ring()
+
+    add_result = add_exception = add_cancelled = _told
+
+
+class Undecoded:
+    """An outcome that is still bytes: it is decoded by the first who asks for it, in the asker's thread."""
+
+    __slots__ = ()
+
+    #: Whether it is an error; known without decoding.
+    failed: bool
+
+    def decode(self, job_id: str) -> tuple[Any, BaseException | None]:
+        """Return the value, or the exception to raise."""
+        raise NotImplementedError
+
+
+class Job(Future[T]):
+    """One call of a task. Everything that `concurrent.futures` says of a Future holds; `await job` works too.
+
+    Made by `TaskQueue.submit`, never by users. All methods may be called from any thread.
     """
 
-    queue: str = "default"
-    timeout: float | None = None
-    soft_timeout: float | None = None
-    retry: Retry | None = None
-    max_crashes: int = 3
-    priority: int = 0
-    delay: float | None = None
-    at: datetime | None = None
-    expires: float | None = None
-    key: str | None = None
-    job_id: str | None = None
-    if_exists: Literal["return", "reject"] = "return"
-    result_ttl: float | None = None
-    label: str | None = None
+    # Class attributes, so that a new job is an empty object; see the module's docstring.
+    _state: str = PENDING
+    _result: Any = None
+    _exception: BaseException | None = None
+    _waiters: list[Any]
+    _done_callbacks: list[Any]
+    #: Whether a job that waits for this one names it in its log: it may need the process in which that one waits.
+    is_named = False
 
-    def check(self) -> None:
-        """Refuse what makes no sense; take a number of retries for a policy."""
-        check_name("queue", self.queue)
-        _check_seconds("timeout", self.timeout, zero=False)
-        _check_seconds("soft_timeout", self.soft_timeout, zero=False)
-        _check_int("max_crashes", self.max_crashes, 1, MAX_PRIORITY)
-        _check_int("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
-        _check_seconds("delay", self.delay, zero=True)
-        _check_seconds("expires", self.expires, zero=False)
-        _check_seconds("result_ttl", self.result_ttl, zero=True)
-        if self.key is not None:
-            check_name("key", self.key)
-        if self.job_id is not None:
-            _check_job_id(self.job_id)
-        if self.label is not None:
-            _check_label(self.label)
-        if self.if_exists not in IF_EXISTS:
-            raise ConfigError(f'if_exists={self.if_exists!r}: write "return" or "reject"')
-        self.__dict__["retry"] = _checked_retry(self.retry)
-        self._check_times()
+    def __init__(self) -> None:  # the standard constructor makes what a Job makes later
+        pass
 
-    def _check_times(self) -> None:
-        if self.at is not None and not _is_instant(at := self.at):
-            raise ConfigError(f"at={at!r}: give an aware datetime, as datetime(2030, 1, 31, tzinfo=UTC)")
-        if self.at is not None and self.delay is not None:
-            raise ConfigError(f"delay={self.delay!r} and at={self.at!r}: give one of them")
-        soft, hard = self.soft_timeout, self.timeout
-        if soft is not None and hard is not None and soft >= hard:
-            raise ConfigError(
-                f"soft_timeout={soft!r} would never come before timeout={hard!r}: "
-                "give a shorter soft_timeout, or soft_timeout=None"
-            )
+    # -- what it is
 
-    def merged(self, **changes: Unpack[JobOptionFields]) -> Self:
-        """Return these options with some changed; a new `delay` takes the place of an `at`, and the reverse.
+    @property
+    def id(self) -> str:
+        """The job's id: unique, and the same in every process."""
+        raise NotImplementedError
+
+    @property
+    def state(self) -> State:
+        """Where the job stands now."""
+        if self._state == FINISHED:
+            return State.SUCCEEDED if self.exception() is None else State.FAILED
+        if self._state == CANCELLED_AND_NOTIFIED:
+            return State.CANCELLED
+        return self._ask_state()
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the job failed; None unless it did."""
+        raise NotImplementedError
+
+    @property
+    def attempts(self) -> int:
+        """How often the job was started, as far as it is known here."""
+        raise NotImplementedError
+
+    @property
+    def crashes(self) -> int:
+        """How many of the attempts ended because their process died."""
+        raise NotImplementedError
+
+    @property
+    def progress(self) -> tuple[int, int | None] | None:
+        """The job's last word about itself: done, and total where it is known. None before the first."""
+        raise NotImplementedError
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the job has noted of itself by `current_job().meta`, as of now."""
+        raise NotImplementedError
+
+    def logs(self) -> str:
+        """Return what the job has logged by `current_job().log` so far; where workers run it, also what it printed."""
+        raise NotImplementedError
+
+    def _ask_state(self) -> State:
+        raise NotImplementedError
+
+    # -- the standard Future, with the condition made late
+
+    @property
+    def _condition(self) -> Condition:
+        attributes = self.__dict__
+        found: Condition | None = attributes.get("_lock")
+        if found is None:
+            self._attend()
+            found = attributes.setdefault("_lock", _new_condition(self))
+        if found is not _SEALED:
+            return found
+        while self._state not in ENDED:  # the other thread is between two of its lines
+            time.sleep(0)
+        late: Condition = attributes.get("_late_lock") or attributes.setdefault("_late_lock", _new_condition(self))
+        return late
+
+    @_condition.setter
+    def _condition(self, condition: Condition) -> None:  # for the type checker: the base class assigns it
+        self.__dict__["_lock"] = condition
+
+    def done(self) -> bool:
+        """Return whether the job has ended, in whichever way."""
+        return self._state in ENDED
+
+    def cancelled(self) -> bool:
+        """Return whether the job was cancelled."""
+        return self._state == CANCELLED_AND_NOTIFIED
+
+    def running(self) -> bool:
+        """Return whether the job is being run, or is in the hands of a process that may start it any moment."""
+        return self._state not in ENDED and self._ask_state() is State.RUNNING
+
+    def cancel(self, *, kill: bool = False) -> bool:
+        """Keep the job from running; return whether that is certain.
+
+        A running job is asked to stop (`current_job().cancelled` becomes true in it) and False is returned, as the
+        standard Future demands. With `kill=True` its process is killed: the job ends as cancelled, True is returned.
+        """
+        raise NotImplementedError
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the job's value, waiting for it at most `timeout` seconds.
 
         Raises:
-            ConfigError: there is no option of such a name, or a value makes no sense.
+            TimeoutError: it was not there in time; the job goes on.
+            Deadlock: this is a callback, in the very thread that would bring the result.
+            concurrent.futures.CancelledError: the job was cancelled.
+            JobCrashed, JobTimeout, JobLost, DependencyFailed, EncodeError: what became of the job.
+            Exception: whatever the task raised, of the original class, with the remote traceback as `__cause__`.
         """
-        if not changes:
-            return self
-        for name in changes:
-            if name not in FIELD_NAMES:
-                raise ConfigError(_unknown(name))
-        fresh: dict[str, Any] = dict(changes)
-        if fresh.get("delay") is not None:
-            fresh.setdefault("at", None)
-        if fresh.get("at") is not None:
-            fresh.setdefault("delay", None)
-        return self.changed(**fresh)
+        if self._state != FINISHED:
+            self._wait(timeout)
+        self._decode()
+        if self._exception is not None:
+            try:
+                raise self._exception
+            finally:
+                self = None  # type: ignore[assignment]  # noqa: PLW0642  # break the cycle through the traceback
+        return self._result  # type: ignore[no-any-return]
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the exception that `result` would raise, or None; waits as `result` does."""
+        if self._state != FINISHED:
+            self._wait(timeout)
+        self._decode()
+        return self._exception
+
+    def _wait(self, timeout: float | None) -> None:
+        """Return when there is an outcome; raise TimeoutError or CancelledError when there is none to come."""
+        self._condition  # noqa: B018  # whoever settles the job looks for waiters from now on
+        if self._state not in ENDED:
+            sleeper = _Sleeper()
+            list.append(self._waiters, sleeper)
+            try:
+                sleeper.wait_for(lambda: self._state in ENDED, timeout)
+            finally:
+                with contextlib.suppress(ValueError):
+                    self._waiters.remove(sleeper)
+        if self._state != FINISHED:
+            raise CancelledError if self._state in ENDED else TimeoutError
+
+    def _refuse_deadlock(self) -> None:
+        raise Deadlock(
+            f"a callback waits for job {self.id} in the thread that would bring its end: wait in a thread of your own "
+            "(threading.Thread, an executor), or give that job an add_done_callback"
+        )
+
+    def _attend(self) -> None:
+        """Take note that somebody is going to wait."""
+
+    def _decode(self) -> None:
+        outcome = self._result
+        if isinstance(outcome, Undecoded):
+            value, error = outcome.decode(self.id)
+            if isinstance(error, _DOUBTFUL) or (error is not None and not outcome.failed):
+                value, error = self._decode_again(outcome, error)
+            self._exception = error
+            self._result = value
+
+    def _decode_again(self, outcome: Undecoded, error: BaseException) -> tuple[Any, BaseException | None]:
+        """Decode where no signal handler runs: what one raised meanwhile is raised on, and is not the job's outcome."""
+        value, again = aside(lambda: outcome.decode(self.id))
+        if again is None:
+            raise error.__cause__ if isinstance(error, DecodeError) and error.__cause__ is not None else error
+        return value, again
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait for the result in an event loop."""
+        import asyncio  # noqa: PLC0415  # 20 ms that only users of asyncio pay, and they have paid already
+
+        return asyncio.wrap_future(self).__await__()
+
+    # -- for executors
+
+    def settle(self, value: Any, error: BaseException | None = None) -> None:
+        """Record the outcome and wake those who wait. For executors, once."""
+        attributes = self.__dict__
+        lock = attributes.setdefault("_lock", _SEALED)
+        if lock is _SEALED:
+            attributes["_exception"] = error
+            attributes["_result"] = value
+            attributes["_state"] = FINISHED
+            return
+        self._tell(FINISHED, value, error)
+
+    def settle_early(self, value: Any) -> bool:
+        """Record a value that `settle` is going to record as well, unless somebody waits already; return whether.
+
+        For executors whose asker can see the outcome first. Harmless when both do it at once, or one is interrupted.
+        """
+        attributes = self.__dict__
+        if attributes.setdefault("_lock", _SEALED) is not _SEALED:
+            return False
+        attributes["_result"] = value
+        attributes["_state"] = FINISHED
+        return True
+
+    def drop(self) -> None:
+        """Record that the job was cancelled and wake those who wait. For executors, once."""
+        attributes = self.__dict__
+        if attributes.setdefault("_lock", _SEALED) is not _SEALED:
+            self._tell(CANCELLED_AND_NOTIFIED, None, None)
+        elif self._state in ENDED:
+            raise InvalidStateError(f"{self._state}: {self!r}")
+        else:
+            attributes["_state"] = CANCELLED_AND_NOTIFIED
+
+    def _tell(self, state: str, value: Any, error: BaseException | None) -> None:
+        """Record the outcome and tell those who wait; all of them, also when this thread is interrupted at it."""
+        if self._state in ENDED:
+            raise InvalidStateError(f"{self._state}: {self!r}")
+        if not may_be_interrupted():
+            self._end(state, value, error)
+            self._invoke_callbacks()
+            return
+        try:
+            aside(partial(self._end, state, value, error))
+            self._invoke_callbacks()
+        except BaseException:
+            detach(partial(self._end_and_call, state, value, error))
+            raise
+
+    def _end_and_call(self, state: str, value: Any, error: BaseException | None) -> None:
+        self._end(state, value, error)
+        self._invoke_callbacks()
+
+    def _end(self, state: str, value: Any, error: BaseException | None) -> None:
+        attributes = self.__dict__
+        lock: Condition = attributes["_lock"]
+        with lock:
+            if self._state in ENDED:
+                return
+            attributes["_exception"] = error
+            attributes["_result"] = value
+            attributes["_state"] = state
+            for waiter in list(self._waiters):
+                if state == CANCELLED_AND_NOTIFIED:
+                    waiter.add_cancelled(self)
+                elif error is not None or (isinstance(value, Undecoded) and value.failed):
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+            lock.notify_all()
+
+    def _invoke_callbacks(self) -> None:
+        """Call the callbacks; even a SystemExit of theirs must not end the thread that settles all jobs."""
+        callbacks = self._done_callbacks
+        while callbacks:
+            try:
+                callbacks.pop(0)(self)
+            except BaseException as error:
+                if may_be_interrupted() and not isinstance(error, Exception):
+                    raise
+                logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
 
 
-#: The names of all options, in their order.
-FIELD_NAMES = JobOptions.field_names()
+def _new_condition(job: Job[Any]) -> Condition:
+    """Make what the standard Future is born with, unless another thread just did."""
+    attributes = job.__dict__
+    attributes.setdefault("_waiters", _Waiters(job))
+    attributes.setdefault("_done_callbacks", [])
+    return Condition(cast("Lock", CallLock()))
 
 
-def _is_instant(value: object) -> bool:
-    from datetime import datetime  # noqa: PLC0415 - 2 ms of every start, for few jobs
+class _Waiters(list[Any]):
+    """The waiters of `concurrent.futures.wait` and `as_completed`; they come from anywhere, also from callbacks."""
 
-    return isinstance(value, datetime) and value.utcoffset() is not None
+    __slots__ = ("_job",)
 
+    def __init__(self, job: Job[Any]) -> None:
+        self._job = ref(job)
 
-def _unknown(name: str) -> str:
-    hint = did_you_mean(name, FIELD_NAMES)
-    return f"there is no job option {name!r}{hint or ':'} the options are {', '.join(FIELD_NAMES)}"
-
-
-def _checked_retry(retry: object) -> Retry | None:
-    if retry is None or isinstance(retry, Retry):
-        return retry
-    if type(retry) is int:
-        return Retry(retry)
-    raise ConfigError(f"retry={retry!r}: give a number of retries, a Retry(...), or None")
-
-
-def _check_seconds(name: str, value: object, *, zero: bool) -> None:
-    if value is None:
-        return
-    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else -1
-    if not 0 <= number <= MAX_SECONDS or (number == 0 and not zero):
-        lowest = "from 0" if zero else "above 0, up"
-        raise ConfigError(f"{name}={value!r}: give seconds, {lowest} to {MAX_SECONDS:.0f}, or None")
+    def append(self, waiter: Any) -> None:
+        """Take one in, with an event and a lock that no interrupt leaves taken."""
+        if type(getattr(waiter, "event", None)) is Event:
+            waiter.event = _EndOfJobs()
+            if hasattr(waiter, "lock"):
+                waiter.lock = CallLock()
+        if type(waiter.event) is _EndOfJobs:
+            waiter.event.jobs.append(self._job)
+        super().append(waiter)
 
 
-def _check_int(name: str, value: object, low: int, high: int) -> None:
-    if type(value) is not int or not low <= value <= high:
-        raise ConfigError(f"{name}={value!r}: give a whole number from {low} to {high}")
+class _EndOfJobs(Flag):
+    """The event of one `wait` or `as_completed`: its wait is said when it may never end."""
 
+    __slots__ = ("jobs",)
 
-def _check_label(value: object) -> None:
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_LABEL or not value.isprintable():
-        raise ConfigError(f"label={value!r}: give 1 to {MAX_LABEL} printable characters, or None")
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: list[ref[Job[Any]]] = []
 
+    def wait(self, timeout: float | None = None) -> bool:
+        return wait_named(self._wait_in_callback if self._delivers_here() else super().wait, timeout, self._name)
 
-def _check_job_id(value: object) -> None:
-    if not isinstance(value, str) or re.fullmatch(JOB_ID, value) is None:
-        raise ConfigError(f"job_id={value!r}: give 1 to 128 letters, digits, - or _, or None")
+    def _delivers_here(self) -> bool:
+        home = getattr(self._first(), "home", None)
+        return home is not None and home.delivers_here()
+
+    def _wait_in_callback(self, timeout: float | None) -> bool:
+        """Say that a callback still waits: it can hardly be told from one that only looks, so it is not refused."""
+        if super().wait(NAMED_AFTER if timeout is None else min(timeout, NAMED_AFTER)):
+            return True
+        if timeout is not None and timeout <= NAMED_AFTER:
+            return False
+        logging.getLogger("taskq").warning(
+            "a callback waits for jobs by concurrent.futures.wait or as_completed in the thread that would bring "
+            "their ends, so it may wait for ever: wait in a thread of your own"
+        )
+        return super().wait(None if timeout is None else timeout - NAMED_AFTER)
+
+    def _first(self) -> Job[Any] | None:
+        """Return the first of the jobs that have not ended."""
+        jobs = (found() for found in self.jobs)
+        return next((job for job in jobs if job is not None and job._state not in ENDED), None)  # noqa: SLF001 - ours
+
+    def _name(self) -> str:
+        job = self._first()
+        return job.id if job is not None and job.is_named else ""

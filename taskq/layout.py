@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.errors import ConfigError, DecodeError, SoftTimeout, UnknownTask
-from taskq.job import JobOptions
 from taskq.names import portable_name
+from taskq.options import JobOptions
 from taskq.retry import MAX_RETRIES, Retry
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from taskq.connect import open_executor
 from taskq.errors import ConfigError
 from taskq.executor import StreamPlan
 from taskq.inputs import is_at_hand
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.tasks import options_of
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from taskq.executor import Executor
-    from taskq.future import Job
-    from taskq.option_fields import JobOptionFields
+    from taskq.job import Job
+    from taskq.options import JobOptionFields
 
 __all__ = ["BoundQueue", "TaskQueue"]
 

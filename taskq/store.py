@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from taskq.job import JobOptions
+    from taskq.options import JobOptions
     from taskq.result import Failure
     from taskq.states import Reason, State
 

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from taskq.clock import paused
 from taskq.errors import ConfigError, TaskRefused, UnknownTask
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Unpack
 
-    from taskq.option_fields import JobOptionFields
+    from taskq.options import JobOptionFields
 
 __all__ = ["name_of", "options_of", "registered", "resolve", "task"]
 

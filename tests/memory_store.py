@@ -22,7 +22,7 @@ from taskq.store import Ear, Ended, Finding, JobRecord, Membership, NewJob, Queu
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from taskq.job import JobOptions
+    from taskq.options import JobOptions
 
 
 class MemoryStore(Store):

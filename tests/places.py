@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskq.connect import open_store
-from taskq.job import TERMINAL, State
+from taskq.states import TERMINAL, State
 from tests.variants import PROCESSES
 from tests.waiting import eventually
 from tests.worker_process import IMPORTS, WorkerProcess

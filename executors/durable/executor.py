@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from taskq.executor import StreamPlan
-    from taskq.future import Job
-    from taskq.job import JobOptions
+    from taskq.job import Job
+    from taskq.options import JobOptions
     from taskq.store import JobRecord, Store
 
 __all__ = ["DurableExecutor"]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from taskq.executor import StreamPlan
     from taskq.executors.durable.ear import Listener
     from taskq.executors.durable.results import Results
-    from taskq.job import JobOptions
+    from taskq.options import JobOptions
     from taskq.store import Store
 
 __all__ = ["DurableStream"]

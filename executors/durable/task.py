@@ -14,7 +14,7 @@ from taskq.tasks import name_of, options_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskq.job import JobOptions
+    from taskq.options import JobOptions
 
 __all__ = ["Task"]
 

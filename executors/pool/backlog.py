@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from taskq.executors.pool.batches import Batch, WorkItem
-    from taskq.job import JobOptions
+    from taskq.options import JobOptions
 
 
 class Backlog:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from taskq.executors.pool.jobs import Function
-    from taskq.job import JobOptions
+    from taskq.options import JobOptions
 
 
 def _is_exact(options: JobOptions) -> bool:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from taskq.executors.pool import payloads
 from taskq.executors.pool.batch_sizer import BatchSizer
-from taskq.future import ENDED, Job, Undecoded
-from taskq.job import JobOptions
+from taskq.job import ENDED, Job, Undecoded
+from taskq.options import JobOptions
 from taskq.result import Failure
 
 if TYPE_CHECKING:

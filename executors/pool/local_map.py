@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from taskq.executor import StreamPlan
     from taskq.executors.pool.dispatcher import Dispatcher
     from taskq.executors.pool.jobs import Function
-    from taskq.job import JobOptions
+    from taskq.options import JobOptions
 
 __all__ = ["LET_GO", "Stream"]
 

@@ -29,7 +29,7 @@ from taskq.errors import DecodeError, UnknownTask
 from taskq.executors.rq.address import Address
 from taskq.executors.rq.outcome import Held, Returned, horse_text
 from taskq.executors.rq.record import inflate_if_packed, whole_number
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.serializer import MsgpackSerializer
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from taskq.executors.rq.scripts import Script
-    from taskq.job import JobOptions
+    from taskq.options import JobOptions
     from taskq.states import State
     from taskq.store import Finding, JobRecord, Membership, NewJob, QueueRecord, WorkerRecord
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable
 
-    from taskq.job import JobOptions
+    from taskq.options import JobOptions
     from taskq.store import NewJob
 
 __all__ = ["INLINE", "insert", "row_of", "statement"]

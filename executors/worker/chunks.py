@@ -22,7 +22,7 @@ from taskq.chunks import RECORDS, Items, Record, count_items, pack_records, read
 from taskq.codec import encode
 from taskq.envelope import CHUNK, Template, parts, perform_chunk, perform_item
 from taskq.executors.worker.verdicts import given_back, refused
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.result import Failure
 from taskq.retry import after_error
 from taskq.states import Reason, State

@@ -23,8 +23,8 @@ from taskq.executors.worker.chunks import ChunkRun
 from taskq.executors.worker.echo import echo, printable
 from taskq.executors.worker.errand import Errand
 from taskq.executors.worker.verdicts import given_back, refused, verdict_on
-from taskq.job import JobOptions
 from taskq.log import get_logger
+from taskq.options import JobOptions
 from taskq.result import Failure
 from taskq.states import Reason, State
 from taskq.store import Verdict, ends_by_a_crash

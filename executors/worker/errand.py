@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from taskq.executors.pool.jobs import LocalJob, Outcome
 from taskq.executors.pool.output import output_of
-from taskq.future import ENDED
+from taskq.job import ENDED
 from taskq.store import Note
 
 if TYPE_CHECKING:
     from collections import deque
 
     from taskq.executors.pool.jobs import Function
-    from taskq.job import JobOptions
+    from taskq.options import JobOptions
     from taskq.result import Failure
     from taskq.retry import Retry
     from taskq.store import Claim, Verdict

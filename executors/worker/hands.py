@@ -33,7 +33,7 @@ from taskq.tasks import name_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from taskq.job import JobOptions
+    from taskq.options import JobOptions
 
 __all__ = ["UNKNOWN_NS", "Hands"]
 

@@ -13,7 +13,7 @@ from taskq.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskq.option_fields import JobOptionFields
+    from taskq.options import JobOptionFields
 
 __all__ = ["job_flags", "read_job_flags"]
 

@@ -13,8 +13,8 @@ from taskq.codec import encode
 from taskq.envelope import CALL, MAX_BYTES, Template
 from taskq.errors import ConfigError, UnknownTask
 from taskq.ids import new_id
-from taskq.job import JobOptions
 from taskq.label import command_label, label_of, parameters_of
+from taskq.options import JobOptions
 from taskq.redact import MASK, is_secret
 from taskq.shell import fill
 from taskq.store import NewJob

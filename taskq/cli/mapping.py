@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from taskq.cli.output import Output
     from taskq.cli.resume import Earlier
     from taskq.config import Settings
-    from taskq.option_fields import JobOptionFields
+    from taskq.options import JobOptionFields
     from taskq.queue import TaskQueue
 
 __all__ = ["Plan", "run_plan"]

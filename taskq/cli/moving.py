@@ -29,7 +29,7 @@ from taskq.store import NewJob
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from taskq.job import JobOptions
+    from taskq.options import JobOptions
     from taskq.store import JobRecord, Store
 
 __all__ = ["WAITING", "Moved", "Mover"]

@@ -11,14 +11,14 @@ import click
 
 from taskq import config, log
 from taskq.cli.url_file import url_file
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.tasks import options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from taskq.config import Settings
-    from taskq.option_fields import JobOptionFields
+    from taskq.options import JobOptionFields
 
 __all__ = ["CommandAfterDashes", "dashed", "job_options", "pool_flags", "read_settings"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from taskq.option_fields import JobOptionFields
+    from taskq.options import JobOptionFields
 
 __all__ = ["Request"]
 

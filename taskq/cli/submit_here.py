@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from taskq.cli.request import Request
     from taskq.config import Settings
-    from taskq.future import Job
-    from taskq.option_fields import JobOptionFields
+    from taskq.job import Job
+    from taskq.options import JobOptionFields
 
 __all__ = ["submit_here"]
 

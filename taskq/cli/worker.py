@@ -21,7 +21,7 @@ from taskq.cli.url_file import url_file
 from taskq.connect import open_store, open_worker
 from taskq.durations import parse_duration
 from taskq.errors import ConfigError
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.redact import safe_url
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from taskq import TaskQueue
-    from taskq.future import Job
+    from taskq.job import Job
     from tests.memory_store import MemoryStore
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.codec import encode
 from taskq.envelope import CALL, Template
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from taskq.executors.job_registry import JobRegistry
 from taskq.executors.pool.backlog import Backlog
 from taskq.executors.pool.batches import CallBatch
 from taskq.executors.pool.jobs import DEFAULTS, Function, LocalJob
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.states import State
 
 if TYPE_CHECKING:

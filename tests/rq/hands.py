@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from taskq.codec import encode
 from taskq.envelope import CALL, Template
 from taskq.ids import new_id
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.result import Failure
 from taskq.states import State
 from taskq.store import NewJob, Verdict, WorkerRecord

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq.executors.sqlite.store import SQLiteStore
-from taskq.job import TERMINAL
-from taskq.states import State
+from taskq.states import TERMINAL, State
 from tests.sqlite.workshop import hear, job, said, worker
 from tests.waiting import eventually
 

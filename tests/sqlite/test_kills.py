@@ -16,7 +16,7 @@ import pytest
 
 from taskq.executors.sqlite import ends as sqlite_ends
 from taskq.executors.sqlite.store import SQLiteStore
-from taskq.job import TERMINAL, State
+from taskq.states import TERMINAL, State
 from tests.sqlite.kill_script import BATCHES
 from tests.sqlite.workshop import said, worker
 

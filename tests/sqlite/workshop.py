@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.states import State
 from taskq.store import NewJob, Verdict, WorkerRecord
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, assert_type
 
 from taskq import task
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.retry import Retry
 from taskq.tasks import options_of
 

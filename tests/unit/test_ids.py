@@ -9,7 +9,7 @@ import time
 
 from taskq import ids
 from taskq.ids import new_id, time_of
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 
 
 def test_shape() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from taskq.errors import DecodeError
-from taskq.future import Job, Undecoded
+from taskq.job import Job, Undecoded
 from taskq.locks import Bell, CallLock, Flag, aside
 from tests.waiting import PATIENCE, eventually
 

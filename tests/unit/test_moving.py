@@ -12,7 +12,7 @@ from taskq.cli.moving import Mover
 from taskq.codec import encode
 from taskq.envelope import CALL, Template, head
 from taskq.errors import ConfigError
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.retry import Retry
 from taskq.states import State
 from taskq.store import JobRecord, NewJob

@@ -13,7 +13,7 @@ import pytest
 
 from taskq import tasks
 from taskq.errors import ConfigError, TaskRefused, UnknownTask
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.retry import Retry
 from taskq.tasks import name_of, options_of, registered, resolve, task
 from tests.unit import tasks_for_resolve as sample

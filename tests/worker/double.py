@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from taskq.codec import decode, encode
 from taskq.envelope import CALL, Template
 from taskq.errors import BackendUnavailable
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.states import TERMINAL, State
 from taskq.store import Claim, Exchange, JobRecord, Membership, Remains, Wish
 

@@ -11,7 +11,7 @@ from taskq.codec import decode, encode
 from taskq.envelope import CHUNK, Template
 from taskq.executors.worker import chunks
 from taskq.executors.worker.chunks import ChunkRun
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.result import Failure
 from taskq.retry import Retry
 from taskq.states import Reason, State

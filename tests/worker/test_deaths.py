@@ -12,7 +12,7 @@ from taskq.codec import decode, encode
 from taskq.connect import open_store
 from taskq.envelope import CALL, Template
 from taskq.ids import new_id
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.states import TERMINAL, Reason, State
 from taskq.store import NewJob
 from tests import processes

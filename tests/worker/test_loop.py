@@ -8,7 +8,7 @@ import pytest
 
 from taskq.errors import BackendUnavailable, ConfigError
 from taskq.executors.worker.desk import Desk
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.states import Reason, State
 from taskq.store import Wish
 from tests.waiting import eventually

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.states import State
 from tests.waiting import eventually
 from tests.worker.conftest import SAMPLE

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskq import State, TaskQueue
 from taskq.connect import open_store
-from taskq.job import TERMINAL
+from taskq.states import TERMINAL
 from tests.sample_tasks import note_and_nap
 from tests.waiting import eventually
 from tests.worker_process import WorkerProcess

@@ -11,7 +11,7 @@ import msgpack
 from taskq import Reason, Retry, State
 from taskq.connect import open_store
 from taskq.errors import DecodeError, UnknownTask
-from taskq.job import JobOptions
+from taskq.options import JobOptions
 from taskq.store import NewJob
 from tests.faults.durable.fleet import PATIENCE, QUICK, check
 from tests.sample_tasks import fail, hold, square

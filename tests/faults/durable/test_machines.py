@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from taskq.job import TERMINAL
+from taskq.states import TERMINAL
 from tests.faults.durable.fleet import QUICK, Excuse, Fleet, check, wait_for_starts
 from tests.proxy import Proxy
 from tests.redis_server import RedisServer

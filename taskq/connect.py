@@ -137,7 +137,7 @@ def _take_common(url: str, query: str) -> tuple[str, dict[str, Any]]:
         else:
             rest.append(part)
     if "lease" in common:
-        common["renew_every"] = common["lease"] / RENEWALS
+        common["heartbeat_every"] = common["lease"] / HEARTBEATS
     place = url.partition("?")[0]
     return ("?".join((place, "&".join(rest))) if rest else place), common
 
@@ -282,7 +282,7 @@ SHORTEST_LEASE = 3.0
 LONGEST_LEASE = 86_400.0
 
 #: How often a worker renews in the time of one lease.
-RENEWALS = 3
+HEARTBEATS = 3
 
 #: What may stand in the query of every store's URL: an attribute of `Store`, and what makes a value of it.
 STORE_READERS: dict[str, Callable[[str, str], Any]] = {"max_bytes": _count, "lease": _lease, "labels": _labels}

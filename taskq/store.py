@@ -1,7 +1,7 @@
 """The interface behind which durable executors keep their jobs: a SQLite file, or Redis.
 
-    clients   DurableExecutor, CLI ──▶ Store:        put · get · find · cancel · retry · pause · ...   ear() ──▶ Ear
-    workers   the daemon           ──▶ Store.join() ─▶ Membership:  exchange · renew · sweep · wait · leave
+    clients   DurableExecutor, CLI ──▶ Store:  put · get · cancel · retry · pause ...   subscribe() ──▶ Subscription
+    workers   the daemon           ──▶ Store.join() ─▶ WorkerSession:  poll · heartbeat · run_maintenance · wait · leave
 
 Everything that crosses it is plain: ids, numbers, bytes that nobody on the way decodes, and the records below. All the
 rules (when a job is retried, how it fails) are made above it; a store only keeps, in one atomic step each, what it is
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Claim",
-    "Ear",
+    "ControlRequest",
     "Ended",
-    "Exchange",
     "Finding",
     "Foreign",
+    "JobOutcome",
     "JobRecord",
-    "Membership",
     "NewJob",
-    "Note",
     "Order",
+    "PollResult",
+    "ProgressUpdate",
     "QueueRecord",
     "Remains",
     "Store",
-    "Verdict",
-    "Wish",
+    "Subscription",
     "WorkerRecord",
+    "WorkerSession",
     "ends_by_a_crash",
 ]
 
@@ -48,13 +48,13 @@ __all__ = [
 
 @dataclass(slots=True, kw_only=True)
 class NewJob:
-    """A job to be kept. `needs`: ids of jobs that must succeed first. `label`: a short call text without secrets."""
+    """A job to be kept. `depends_on`: ids of jobs that must succeed first. `label`: a short call text, no secrets."""
 
     id: str
     task: str
     envelope: bytes
     options: JobOptions
-    needs: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
     label: str = ""
 
 
@@ -86,7 +86,7 @@ class JobRecord:
     worker: str | None = None
     progress: tuple[int, int | None] | None = None
     meta: bytes = b""
-    needs: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
     envelope: bytes = b""
     result: bytes | None = None
     failure: Failure | None = None
@@ -148,11 +148,11 @@ class Ended:
     crashes: int = 0
 
 
-class Ear(ABC):
+class Subscription(ABC):
     """Hears of jobs that end. One thread waits for all; everything else may be called from any."""
 
-    #: Goes with each `put` whose outcomes this ear should hear at once; empty where the store needs no address.
-    address: str = ""
+    #: Goes with each `put` whose outcomes this subscription should hear at once; empty where the store needs none.
+    reply_to: str = ""
 
     @abstractmethod
     def expect(self, ids: Collection[str]) -> None:
@@ -240,7 +240,7 @@ class Claim:
 
 
 @dataclass(slots=True, kw_only=True)
-class Verdict:
+class JobOutcome:
     """What becomes of a claimed job.
 
     - SUCCEEDED with `result`, FAILED with `failure`, CANCELLED: it has ended.
@@ -251,7 +251,7 @@ class Verdict:
       QUEUED again after `delay` seconds, or FAILED.
 
     `started` False: this attempt never began and is not counted. `crashes`: deaths of its process in this attempt.
-    `seconds`: how long it ran. `log` and `meta`: what was not told by a `Note` yet.
+    `seconds`: how long it ran. `log` and `meta`: what was not told by a `ProgressUpdate` yet.
     """
 
     id: str
@@ -271,7 +271,7 @@ class Verdict:
 
 
 @dataclass(slots=True, kw_only=True)
-class Note:
+class ProgressUpdate:
     """What a running job has said since the last note; None and empty: nothing new."""
 
     id: str
@@ -282,7 +282,7 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class ControlRequest:
     """What somebody wants of this worker: a job cancelled (`kill`: at once), or the worker itself stopped.
 
     `crash`: that the processes which run jobs die, as if they had crashed.
@@ -295,11 +295,11 @@ class Wish:
 
 
 @dataclass(slots=True, kw_only=True)
-class Exchange:
-    """What `Membership.exchange` brings: new work, wishes, and the ids of verdicts and notes that came too late."""
+class PollResult:
+    """What `WorkerSession.poll` brings: new work, control requests, and the ids of what came too late."""
 
     claims: Sequence[Claim] = ()
-    wishes: Sequence[Wish] = ()
+    control_requests: Sequence[ControlRequest] = ()
     fenced: Sequence[str] = ()
 
 
@@ -324,7 +324,7 @@ def ends_by_a_crash(crashes: int, max_crashes: int) -> bool:
     return crashes >= max_crashes - 1
 
 
-class Membership(ABC):
+class WorkerSession(ABC):
     """A worker's place in a store, from `Store.join` to `leave`. One thread uses it, except for `wake`.
 
     Raises (all methods): BackendUnavailable: the store cannot be reached now; nothing of the call was done, or it can
@@ -332,12 +332,12 @@ class Membership(ABC):
     """
 
     @abstractmethod
-    def exchange(self, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int) -> Exchange:
+    def poll(self, outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate], want: int) -> PollResult:
         """Tell what became of jobs and take up to `want` new ones, in as few round trips as the store allows.
 
         Jobs come in the order of this worker's queues, in a queue by priority, then in the order of submits; due ones
         included, paused queues and expired jobs left out. A claimed job counts as running. At the store's limit of
-        space the verdicts are still taken, and no claims given.
+        space the outcomes are still taken, and no claims given.
         """
 
     @abstractmethod
@@ -352,10 +352,10 @@ class Membership(ABC):
         """
 
     @abstractmethod
-    def renew(self, record: WorkerRecord, held: Collection[tuple[str, str]]) -> list[str]:
+    def heartbeat(self, record: WorkerRecord, held: Collection[tuple[str, str]]) -> list[str]:
         """Say that this worker lives and still holds these (id, token); return the ids that it holds no longer.
 
-        Must be called every `Store.renew_every` seconds; after `Store.lease` seconds without, others take the jobs.
+        Must be called every `Store.heartbeat_every` seconds; after `Store.lease` seconds without, others take the jobs.
         """
 
     @abstractmethod
@@ -363,7 +363,7 @@ class Membership(ABC):
         """Return what there is yet for this worker's queues; paused queues have nothing that waits for its turn."""
 
     @abstractmethod
-    def sweep(self) -> int:
+    def run_maintenance(self) -> int:
         """Put back the jobs of dead workers, promote what is due, fail what has expired, drop what is too old.
 
         Any worker may; returns how many jobs were put back. A job whose worker died may have been running, and counts
@@ -373,7 +373,7 @@ class Membership(ABC):
 
     @abstractmethod
     def wait(self, timeout: float, wake_fd: int) -> None:
-        """Return when there may be work or a wish, when `wake_fd` is readable, or after `timeout` seconds."""
+        """Return when there may be work or a request, when `wake_fd` is readable, or after `timeout` seconds."""
 
     @abstractmethod
     def leave(self) -> None:
@@ -389,10 +389,10 @@ class Store(ABC):
     Raises (all methods): BackendUnavailable: it cannot be reached; says the URL without its password, and the cure.
     """
 
-    #: Seconds until a worker that does not renew is taken for dead, and between two renewals. `?lease=` sets the first
-    #: (from 3 up); the second is a third of it.
+    #: Seconds without a heartbeat until a worker is taken for dead, and between two heartbeats. `?lease=` sets the
+    #: first (from 3 up); the second is a third of it.
     lease: float = 15.0
-    renew_every: float = 5.0
+    heartbeat_every: float = 5.0
     #: Bytes that an envelope, and a result, may measure; `?max_bytes=` in the URL sets it.
     max_bytes: int = 1_048_576
     #: What labels show of arguments: "full", what tells no secret; "types", as where others read them too.
@@ -475,11 +475,11 @@ class Store(ABC):
     # -- for clients and workers
 
     @abstractmethod
-    def ear(self) -> Ear:
-        """Return a new ear."""
+    def subscribe(self) -> Subscription:
+        """Return a new subscription."""
 
     @abstractmethod
-    def join(self, record: WorkerRecord) -> Membership:
+    def join(self, record: WorkerRecord) -> WorkerSession:
         """Sign a worker on."""
 
     @abstractmethod

@@ -17,7 +17,7 @@ from taskq.errors import BackendUnavailable, DecodeError, JobCancelled, JobExist
 from taskq.result import Failure
 from taskq.retry import after_error
 from taskq.states import TERMINAL, Reason, State
-from taskq.store import Ear, Ended, Finding, JobRecord, Membership, NewJob, QueueRecord, Store, WorkerRecord
+from taskq.store import Ended, Finding, JobRecord, NewJob, QueueRecord, Store, Subscription, WorkerRecord, WorkerSession
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -35,12 +35,12 @@ class MemoryStore(Store):
         self.options: dict[str, JobOptions] = {}
         self.logs: dict[str, bytes] = {}
         self.paused: set[str] = set()
-        self.wishes: set[str] = set()
+        self.control_requests: set[str] = set()
         self.puts: list[int] = []
         self.calls: list[str] = []
         self.fail_next = 0
         self.lose_reply = False
-        self.ears: list[MemoryEar] = []
+        self.subscriptions: list[MemorySubscription] = []
         self.workers_now: list[WorkerRecord] = []
         self.closed = False
 
@@ -88,12 +88,12 @@ class MemoryStore(Store):
             submitted_at=now,
             due_at=now + delay if delay > 0 else None,
             expires_at=None if options.expires is None else now + options.expires,
-            needs=new.needs,
+            depends_on=new.depends_on,
             envelope=new.envelope,
         )
         self.options[new.id] = options
         self.records[new.id] = record
-        if new.needs:
+        if new.depends_on:
             self.records[new.id] = replace(record, state=State.BLOCKED)
             self._unblock()
         return new.id
@@ -106,7 +106,7 @@ class MemoryStore(Store):
         for record in list(self.records.values()):
             if record.state is not State.BLOCKED:
                 continue
-            needed = {job_id: self.records.get(job_id) for job_id in record.needs}
+            needed = {job_id: self.records.get(job_id) for job_id in record.depends_on}
             bad = [
                 job_id for job_id, found in needed.items() if found is None or found.state in TERMINAL - {"succeeded"}
             ]
@@ -139,7 +139,7 @@ class MemoryStore(Store):
             for job_id in ids:
                 record = self.records.get(job_id)
                 if record is not None and record.state is State.RUNNING:
-                    self.wishes.add(job_id)
+                    self.control_requests.add(job_id)
                 elif record is not None and record.state not in TERMINAL:
                     self.end(job_id, State.CANCELLED)
             return [None if job_id not in self.records else self.records[job_id].state for job_id in ids]
@@ -174,13 +174,13 @@ class MemoryStore(Store):
     def doctor(self) -> list[Finding]:
         return []
 
-    def ear(self) -> Ear:
-        self._enter("ear")
-        ear = MemoryEar(self)
-        self.ears.append(ear)
-        return ear
+    def subscribe(self) -> Subscription:
+        self._enter("subscribe")
+        subscription = MemorySubscription(self)
+        self.subscriptions.append(subscription)
+        return subscription
 
-    def join(self, record: WorkerRecord) -> Membership:
+    def join(self, record: WorkerRecord) -> WorkerSession:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -212,7 +212,7 @@ class MemoryStore(Store):
             return list(self.records.values())
 
 
-class MemoryEar(Ear):
+class MemorySubscription(Subscription):
     """Look at the records whenever something has changed."""
 
     def __init__(self, store: MemoryStore) -> None:
@@ -310,7 +310,7 @@ class MemoryWorker:
         head = envelope.head(record.envelope)
         if head.kind == envelope.CHUNK:
             return encode(envelope.perform_chunk(record.envelope, record.id, record.attempts))
-        needed = {job_id: self._store.records[job_id].result or b"" for job_id in record.needs}
+        needed = {job_id: self._store.records[job_id].result or b"" for job_id in record.depends_on}
         results = envelope.pack_results(needed)
         return envelope.perform_call(record.envelope, record.id, record.attempts, results)
 

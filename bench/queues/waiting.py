@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bench.queues.place import Place
     from bench.queues.system import QueueSystem
-    from taskq.store import Membership
+    from taskq.store import WorkerSession
 
 #: Claims for each figure, of one job each.
 CLAIMS = 50
@@ -25,12 +25,12 @@ def compare(system: QueueSystem, place: Place, *, few: int, many: int) -> dict[s
     spent = place.usage()
     store = open_store(system.url)  # type: ignore[attr-defined]
     worker = WorkerRecord(name="bench", host="localhost", pid=1, queues=("default",), processes=1)
-    membership = store.join(worker)
+    session = store.join(worker)
     _fill(system, few)
-    short = _claim_us(membership)
+    short = _claim_us(session)
     _fill(system, many - few)
     size = place.cost(spent, many)["bytes_per_job"]
-    long = _claim_us(membership)
+    long = _claim_us(session)
     return {"few_us": short, "many_us": long, "slower": long / short, "bytes_per_job": size}
 
 
@@ -39,11 +39,11 @@ def _fill(system: QueueSystem, count: int) -> None:
         system.enqueue_many("noop", range(start, min(count, start + BATCH)))
 
 
-def _claim_us(membership: Membership) -> float:
+def _claim_us(session: WorkerSession) -> float:
     times = []
     for _ in range(CLAIMS):
         before = time.perf_counter()
-        exchange = membership.exchange((), (), 1)
+        poll = session.poll((), (), 1)
         times.append(time.perf_counter() - before)
-        assert len(exchange.claims) == 1
+        assert len(poll.claims) == 1
     return statistics.median(times) * 1e6

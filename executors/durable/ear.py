@@ -1,9 +1,9 @@
 """Listener: the one thread of a client that hears which jobs have ended, and tells their handles.
 
-    user's thread                 listener's thread                     store
-    expect(id, target) ──▶ ear ──▶ ear.wait()  ◀───────────────────────  jobs that ended
-    target.hear(ended) ◀──────────────┘
-    wait_for(id, target) ──▶ ear.wait_for()  ◀─────────────────────────  where nothing else is waited for
+    user's thread                      listener's thread                 store
+    expect(id, target) ──▶ subscription ──▶ subscription.wait()  ◀──────  jobs that ended
+    target.hear(ended) ◀────────────────────────┘
+    wait_for(id, target) ──▶ subscription.wait_for()  ◀─────────────────  where nothing else is waited for
       └─ what is not his, and callbacks ──▶ errands
 
 It starts with the first that is expected. Handles that are held but not waited for are told too when the store happens
@@ -29,11 +29,11 @@ from taskq.store import Ended
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from taskq.store import Ear, Store
+    from taskq.store import Store, Subscription
 
 __all__ = ["Held", "Listener", "Target", "Waiter"]
 
-#: Seconds before an ear that failed is asked again.
+#: Seconds before a subscription that failed is asked again.
 _PAUSE: Final = 0.5
 
 
@@ -67,12 +67,12 @@ class Listener:
         #: Handles that somebody holds, by id; weak.
         self._held = held
         self._targets: dict[str, Target] = {}
-        #: Jobs that the ear has yet to be told of, because it could not take them.
+        #: Jobs that the subscription has yet to be told of, because it could not take them.
         self._missed: deque[str] = deque()
         #: Rung when nothing is expected any more.
         self._idle = Bell()
         self._starting = CallLock()
-        self._ear: Ear | None = None
+        self._subscription: Subscription | None = None
         self._thread: threading.Thread | None = None
         self._stopping = False
         #: What is to be done in the listener's thread, because it must not be done where it came up.
@@ -82,9 +82,9 @@ class Listener:
         self._broken: Exception | None = None
 
     @property
-    def address(self) -> str:
+    def reply_to(self) -> str:
         """Where the store may send the outcomes of jobs that are put now; empty: nobody would listen."""
-        return "" if self._ear is None else self._ear.address
+        return "" if self._subscription is None else self._subscription.reply_to
 
     def expects(self, job_id: str) -> bool:
         """Return whether somebody waits for this job here."""
@@ -100,14 +100,16 @@ class Listener:
         Raises:
             BackendUnavailable: the store cannot be reached.
         """
-        if self._ear is None:
+        if self._subscription is None:
             aside(self._begin)
 
     def _begin(self) -> None:
         with self._starting:
-            if self._ear is None and not self._stopping:
-                self._ear = self._store.ear()
-                self._thread = threading.Thread(target=_listen, args=(self, self._ear), name="taskq-ear", daemon=True)
+            if self._subscription is None and not self._stopping:
+                self._subscription = self._store.subscribe()
+                self._thread = threading.Thread(
+                    target=_listen, args=(self, self._subscription), name="taskq-listener", daemon=True
+                )
                 self._thread.start()
 
     def expect(self, targets: Iterable[tuple[str, Target]]) -> None:
@@ -129,13 +131,13 @@ class Listener:
         It may have ended afterwards, or not.
         """
         self.start()
-        ear = self._ear
-        if ear is None or self._targets or self._broken is not None or self.is_this_thread():
+        subscription = self._subscription
+        if subscription is None or self._targets or self._broken is not None or self.is_this_thread():
             self.expect([(job_id, waiter)])
             return
         try:
             self._targets[job_id] = waiter
-            for ended in ear.wait_for(job_id, timeout):
+            for ended in subscription.wait_for(job_id, timeout):
                 if ended.id == job_id and waiter.hear_early(ended):
                     self._told(job_id)
                 else:
@@ -147,11 +149,11 @@ class Listener:
             raise
 
     def _ask_again(self) -> None:
-        """Have the thread ask for all that is expected: who was interrupted may not have told the ear, or us, of it."""
+        """Have the thread ask for all that is expected: an interrupt may have come before it was."""
         self._missed.extend(self._targets.copy())
-        ear = self._ear
-        if ear is not None:
-            ear.wake()
+        subscription = self._subscription
+        if subscription is not None:
+            subscription.wake()
 
     def prepare(self, targets: Iterable[tuple[str, Target]]) -> None:
         """Tell these targets when their jobs, which are not in the store yet, end; `confirm` when they are."""
@@ -159,21 +161,21 @@ class Listener:
 
     def confirm(self, ids: Iterable[str]) -> None:
         """Ask for the ends of these jobs: they are in the store. Those that were heard of already are passed over."""
-        ear = self._ear
+        subscription = self._subscription
         wanted = [job_id for job_id in ids if job_id in self._targets]
-        if ear is None or not wanted:
+        if subscription is None or not wanted:
             return
         try:
-            ear.expect(wanted)
+            subscription.expect(wanted)
         except BackendUnavailable:  # the thread that waits tries again
             self._missed.extend(wanted)
-            ear.wake()
+            subscription.wake()
 
     def forget(self, ids: Iterable[str]) -> None:
         """Hear no more of these jobs."""
         known = [job_id for job_id in ids if self._targets.pop(job_id, None) is not None]
-        if known and self._ear is not None:
-            self._ear.forget(known)
+        if known and self._subscription is not None:
+            self._subscription.forget(known)
             self._idle.ring()
 
     def later(self, errand: Callable[[], None]) -> None:
@@ -182,9 +184,9 @@ class Listener:
         For finalizers: they may run at any point of any thread, also where it holds a lock of the store's.
         """
         self._errands.append(errand)
-        ear = self._ear
-        if ear is not None:
-            ear.wake()
+        subscription = self._subscription
+        if subscription is not None:
+            subscription.wake()
 
     def wait_until_idle(self, timeout: float | None = None) -> bool:
         """Wait until nothing is expected any more; return whether that is so."""
@@ -206,23 +208,23 @@ class Listener:
             return
         self._then = then
         self._stopping = True
-        ear, thread = self._ear, self._thread
-        if ear is None or thread is None:
+        subscription, thread = self._subscription, self._thread
+        if subscription is None or thread is None:
             return
-        ear.wake()
+        subscription.wake()
         if wait and not self.is_this_thread():
             thread.join()
 
     # -- the thread
 
-    def hear(self, ear: Ear) -> bool:
+    def hear(self, subscription: Subscription) -> bool:
         """Wait for news once and pass it on; return whether to go on."""
         if self._missed:
-            ear.expect([self._missed.popleft() for _ in range(len(self._missed))])
+            subscription.expect([self._missed.popleft() for _ in range(len(self._missed))])
         self._run_errands()
         if self._stopping:
             return False
-        for ended in ear.wait(None):
+        for ended in subscription.wait(None):
             self.tell(ended)
         return True
 
@@ -263,21 +265,21 @@ class Listener:
         for job_id in list(self._targets):
             self.tell(Ended(id=job_id, state=State.FAILED, failure=Failure.from_exception(error)))
 
-    def leave(self, ear: Ear) -> None:
+    def leave(self, subscription: Subscription) -> None:
         """End the thread's work."""
-        self._ear = None
-        ear.close()
+        self._subscription = None
+        subscription.close()
         if self._then is not None:
             self._then()
         self._idle.ring()
 
 
-def _listen(listener: Listener, ear: Ear) -> None:
+def _listen(listener: Listener, subscription: Subscription) -> None:
     """Be the thread of a listener."""
     try:
         while True:
             try:
-                if not listener.hear(ear):
+                if not listener.hear(subscription):
                     break
             except (BackendUnavailable, QueueFull):
                 listener.recover()
@@ -285,4 +287,4 @@ def _listen(listener: Listener, ear: Ear) -> None:
                 listener.give_up(error)
                 break
     finally:
-        listener.leave(ear)
+        listener.leave(subscription)

@@ -83,7 +83,7 @@ class DurableExecutor(Executor):
         listener = self._listener_if_open()
         task = self._task(fn)
         new = self._new_job(task, args, kwargs, task.options if options is None else options)
-        kept = self._store.put((new,), reply_to=listener.address)[0]
+        kept = self._store.put((new,), reply_to=listener.reply_to)[0]
         return self._handle(kept)
 
     def submit_many(
@@ -98,7 +98,7 @@ class DurableExecutor(Executor):
         try:
             while batch := _next_batch(fresh):
                 sent += [new.id for new in batch]
-                kept += self._store.put(batch, reply_to=listener.address)
+                kept += self._store.put(batch, reply_to=listener.reply_to)
             return [self._handle(job_id) for job_id in kept]
         except BaseException as error:
             self._take_back(sent, error)
@@ -214,7 +214,7 @@ class DurableExecutor(Executor):
         return job.is_known_to_have_ended and job.cancelled()
 
     def _await_answer(self, job: DurableJob, seconds: float) -> None:
-        """Wait for what a worker makes of the wish: one in its hands that it has not started is cancelled, too."""
+        """Wait for what a worker makes of the request: it also cancels a job that it holds and has not started."""
         if self.delivers_here() or _in_event_loop():  # these must not wait
             return
         try:
@@ -236,7 +236,7 @@ class DurableExecutor(Executor):
     def _new_job(self, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any], options: JobOptions) -> NewJob:
         if task.args or task.kwargs:
             args, kwargs = (*task.args, *args), {**task.kwargs, **kwargs}
-        packed, named, needs = self._encode(args, kwargs)
+        packed, named, depends_on = self._encode(args, kwargs)
         envelope = task.template(options).pack(packed, named)
         if len(envelope) > self._store.max_bytes:
             raise EncodeError(
@@ -249,7 +249,7 @@ class DurableExecutor(Executor):
             task=task.name,
             envelope=envelope,
             options=options,
-            needs=needs,
+            depends_on=depends_on,
             label=options.label
             or label_of(task.name, task.parameters, args, kwargs, full=self._store.labels == "full"),
         )
@@ -266,19 +266,19 @@ class DurableExecutor(Executor):
             return self._encode_with_jobs(args, kwargs)
 
     def _encode_with_jobs(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bytes, bytes, tuple[str, ...]]:
-        needs: dict[str, None] = {}
+        depends_on: dict[str, None] = {}
 
         def refer(value: Any) -> str | None:
             if not isinstance(value, DurableJob) or not self._is_ours(value):
                 return None
-            needs[value.id] = None
+            depends_on[value.id] = None
             return value.id
 
         try:
             return (
                 encode(list(args), root="args", refer=refer),
                 encode(dict(kwargs), root="kwargs", refer=refer),
-                tuple(needs),
+                tuple(depends_on),
             )
         except EncodeError as error:
             if any(refer(job) is None for job in jobs_in((args, kwargs))):

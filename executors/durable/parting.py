@@ -99,7 +99,7 @@ class Parting:
             batch, todo = todo[:_BATCH], todo[_BATCH:]
             for job_id, record in zip(batch, self._store.get(batch), strict=True):
                 if record is not None and record.state is State.BLOCKED:
-                    fresh = [needed for needed in record.needs if needed not in known]
+                    fresh = [needed for needed in record.depends_on if needed not in known]
                     known.update(fresh)
                     todo += fresh
                 elif job_id in asked or not (record is None or record.state in TERMINAL):

@@ -273,7 +273,7 @@ class DurableStream(MapStream):
             self._open.update((chunk.id, chunk) for chunk, _ in batch)
             if self._journal is not None:
                 self._journal.sending([(chunk.id, chunk.first, chunk.items) for chunk, _ in batch])
-            self._store.put([job for _, job in batch], reply_to=self._listener.address)
+            self._store.put([job for _, job in batch], reply_to=self._listener.reply_to)
             self._listener.confirm([chunk.id for chunk, _ in batch])
             del self._unsent[:_SEND_MAX]
 

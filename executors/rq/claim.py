@@ -38,13 +38,13 @@ def _read(address: Address, worker: str, place: tuple[str, str, str, str], field
     job_id, token, queue, since = place
     if fields[0] == b"":
         return _foreign(address, worker, hold(job_id, token, queue, since, _pairs(fields[1])), _pairs(fields[1]))
-    data, _task, result_ttl, failure_ttl, ear, rare = fields
+    data, _task, result_ttl, failure_ttl, reply_to, rare = fields
     held = Held(
         id=job_id,
         token=token,
         queue=queue,
         since=since,
-        ear=_text(ear),
+        reply_to=_text(reply_to),
         result_ttl=whole_number(result_ttl, 86_400),
         failure_ttl=whole_number(failure_ttl, 604_800),
     )

@@ -1,6 +1,6 @@
 """Which jobs a client waits for, and what it has heard of others already.
 
-    put with the ear's address ──▶ addressed ─┐
+    put with the subscription's address ──▶ addressed ─┐
     waited for ──────────────────────────────▶ expected ──▶ begin ──▶ to register with, to read, heard already
     heard, and not expected yet ──▶ early ────┘
 
@@ -29,7 +29,7 @@ EARLY_MAX: Final = 10_000
 #: Bytes of an early result that are kept; a larger one is fetched when it is asked for.
 EARLY_BYTES: Final = 4096
 
-#: Ids remembered of jobs that were put with the ear's address and are not expected yet.
+#: Ids remembered of jobs that were put with the subscription's address and are not expected yet.
 ADDRESSED_MAX: Final = 100_000
 
 
@@ -38,7 +38,7 @@ class Expected:
 
     def __init__(self) -> None:
         self._lock = CallLock()
-        self._jobs: dict[str, bool] = {}  # id -> whether the ear is registered with it
+        self._jobs: dict[str, bool] = {}  # id -> whether the subscription is registered with it
         self._addressed: dict[str, None] = {}
         self._missing: set[str] = set()
         self._early: dict[str, Ended | None] = {}  # None: its record is to be read
@@ -64,7 +64,7 @@ class Expected:
         return fresh
 
     def addressed(self, ids: Iterable[str]) -> None:
-        """Remember jobs that were put with the ear's address: it is registered with them."""
+        """Remember jobs that were put with the subscription's address: it is registered with them."""
         with self._lock:
             self._addressed.update(dict.fromkeys(ids))
             drop_oldest(self._addressed, ADDRESSED_MAX)
@@ -108,7 +108,7 @@ class Expected:
                 self._jobs = dict.fromkeys(self._jobs, False)
 
     def registered(self, ids: Iterable[str]) -> None:
-        """Note that the ear is registered with these."""
+        """Note that the subscription is registered with these."""
         with self._lock:
             for job_id in ids:
                 if job_id in self._jobs:

@@ -16,14 +16,14 @@ __all__ = ["Home"]
 
 
 class Home(Protocol):
-    """The store, as its ears, its workers and its lists see it."""
+    """The store, as its subscriptions, its workers and its lists see it."""
 
     address: Address
     line: Line
     layout: Layout
     url: str
     lease: float
-    renew_every: float
+    heartbeat_every: float
 
     def get(self, ids: Sequence[str], *, payload: bool = False) -> list[JobRecord | None]:
         """Return what is known of these jobs, see `Store.get`."""

@@ -33,11 +33,11 @@ ALIVE: Final = 300
 #: Seconds for which RQ's readers take our worker for alive; renewed every 5 s.
 WORKER_ALIVE: Final = 75
 
-#: Seconds that outcomes wait for an ear, and how many at most; beyond them it asks the jobs themselves.
+#: Seconds that outcomes wait for a subscription, and how many at most; beyond them it asks the jobs themselves.
 REPLIES_KEPT: Final = 3600
 REPLIES_MAX: Final = 10_000
 
-#: Bytes of a result that travel to the ear with the news; larger ones it fetches.
+#: Bytes of a result that travel to the subscription with the news; larger ones it fetches.
 INLINE_MAX: Final = 131_072
 
 #: What begins each key. `{p}` is the prefix.
@@ -72,8 +72,8 @@ KEYS: Final[Mapping[str, str]] = {
     "PRIORITIES": "{p}:tq:priorities:",  # <queue>: zset of waiting ids with a priority other than 0
     "KEY": "{p}:tq:key:",  # <key>: the id of the job that has it and has not ended
     "EXPIRIES": "{p}:tq:expiries",  # zset of ids of waiting jobs, by when they expire
-    "REPLIES": "{p}:tq:replies:",  # <ear>: list of outcomes
-    "EARS": "{p}:tq:ears:",  # <id>: set of further ears that wait for this job
+    "REPLIES": "{p}:tq:replies:",  # <subscription>: list of outcomes
+    "EARS": "{p}:tq:ears:",  # <id>: set of further subscriptions that wait for this job
     "LOG": "{p}:tq:log:",  # <id>: what the job has printed and logged
     "WAKE": "{p}:tq:wake",  # channel: look at the queues again
     "PARKED": "{p}:tq:parked:",  # <queue>: set of our workers that had something free when they found it empty
@@ -118,7 +118,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "retries": "tq_retries",  # of which were retries after an error
     "max_crashes": "tq_max_crashes",  # where it is not 3
     "priority": "tq_priority",  # where it is not 0
-    "reply": "tq_reply",  # the ear that hears of its end
+    "reply": "tq_reply",  # the subscription that hears of its end
     "rare": "tq_rare",  # there: one of the next few is
     "key": "tq_key",  # its unique key
     "expires": "tq_expires",  # when it expires, in seconds since 1970
@@ -162,7 +162,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "execution_ended_at": "execution_ended_at",
     "concurrency": "concurrency",
     # ours, in execution hashes
-    "begun": "tq_begun",  # its worker has said that it begins now, see Membership.begin
+    "begun": "tq_begun",  # its worker has said that it begins now, see WorkerSession.begin
 }
 
 #: RQ's words for where a job stands.

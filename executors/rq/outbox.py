@@ -1,10 +1,10 @@
 """What a worker has to tell Redis, until it knows that Redis has heard it.
 
-    verdicts, notes ──▶ packed once, with their sequence number ──▶ requests ──▶ answered
+    outcomes, updates ──▶ packed once, with their sequence number ──▶ requests ──▶ answered
                                                                       ▲     │ no answer came
                                                                       └─────┘ the same once more: the scripts know it
 
-A verdict that is given once more while it is on its way is not packed again.
+An outcome that is given once more while it is on its way is not packed again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from taskq.executors.rq.outcome import progress_text, unknown, verdict_row
+from taskq.executors.rq.outcome import outcome_row, progress_text, unknown
 from taskq.executors.rq.wire import RedisError
 from taskq.log import get_logger
 from taskq.states import State
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from taskq.executors.rq.home import Home
     from taskq.executors.rq.outcome import Held
     from taskq.executors.rq.scripts import Script
-    from taskq.store import Note, Verdict, WorkerRecord
+    from taskq.store import JobOutcome, ProgressUpdate, WorkerRecord
 
 __all__ = ["AT_ONCE", "UNKNOWN", "Outbox", "names"]
 
 log = get_logger("taskq.redis")
 
-#: Verdicts, notes and claims in one script at most: it holds up everybody else.
+#: Outcomes, updates and claims in one script at most: it holds up everybody else.
 AT_ONCE: Final = 500
 
 #: What a finish that was repeated says of the parking: it may be over because a job was handed over.
@@ -41,7 +41,7 @@ class _Telling:
     """A finish whose answer is not known yet."""
 
     command: bytes
-    verdicts: Sequence[Verdict]
+    outcomes: Sequence[JobOutcome]
     #: Whether it asks to be parked, too.
     parks: bool
 
@@ -51,7 +51,7 @@ class _Noting:
     """Notes whose answer is not known yet."""
 
     command: bytes
-    notes: Sequence[Note]
+    updates: Sequence[ProgressUpdate]
 
 
 class Outbox:
@@ -71,56 +71,56 @@ class Outbox:
         self._noting: list[_Noting] = []
         #: Whether a job was refused.
         self.has_refused = False
-        #: Ids of jobs whose verdicts came too late; whoever reads them empties it.
+        #: Ids of jobs whose outcomes came too late; whoever reads them empties it.
         self.fenced: list[str] = []
         #: What the last finish that asked to be parked was told: 1, 0 or UNKNOWN; None: there was none.
         self.parked: int | None = None
 
     # -- in
 
-    def fresh(self, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
+    def fresh(self, outcomes: Sequence[JobOutcome]) -> Sequence[JobOutcome]:
         """Return those that are not on their way yet, in the order in which they are to be told."""
-        seen = {verdict.token for telling in self._telling for verdict in telling.verdicts}
-        return _front_last([verdict for verdict in verdicts if verdict.token not in seen] if seen else verdicts)
+        seen = {outcome.token for telling in self._telling for outcome in telling.outcomes}
+        return _front_last([outcome for outcome in outcomes if outcome.token not in seen] if seen else outcomes)
 
-    def add(self, verdicts: Sequence[Verdict], parking: list[Any] | int) -> None:
-        """Pack verdicts; with the last of them goes what is to be asked of the parking."""
-        for first in range(0, len(verdicts), AT_ONCE):
-            last = first + AT_ONCE >= len(verdicts)
-            self._telling.append(self._packed(verdicts[first : first + AT_ONCE], parking if last else 0))
+    def add(self, outcomes: Sequence[JobOutcome], parking: list[Any] | int) -> None:
+        """Pack outcomes; with the last of them goes what is to be asked of the parking."""
+        for first in range(0, len(outcomes), AT_ONCE):
+            last = first + AT_ONCE >= len(outcomes)
+            self._telling.append(self._packed(outcomes[first : first + AT_ONCE], parking if last else 0))
 
-    def _packed(self, verdicts: Sequence[Verdict], parking: list[Any] | int) -> _Telling:
+    def _packed(self, outcomes: Sequence[JobOutcome], parking: list[Any] | int) -> _Telling:
         rows: list[list[Any]] = []
         seconds = 0.0
-        for verdict in verdicts:
-            held = self._held.get(verdict.token)
-            rows.append(verdict_row(verdict, held or unknown(verdict), stopped=verdict.id in self._stopped))
-            seconds += verdict.seconds
-            self.has_refused |= verdict.refused
-        state = "busy" if len(self._held) > len(verdicts) else "idle"
+        for outcome in outcomes:
+            held = self._held.get(outcome.token)
+            rows.append(outcome_row(outcome, held or unknown(outcome), stopped=outcome.id in self._stopped))
+            seconds += outcome.seconds
+            self.has_refused |= outcome.refused
+        state = "busy" if len(self._held) > len(outcomes) else "idle"
         argument = [self._worker, str(next(self._sequence)), rows, state, seconds, parking, self._queues]
-        return _Telling(self._scripts.finish.command(argument), verdicts, parking != 0)
+        return _Telling(self._scripts.finish.command(argument), outcomes, parking != 0)
 
-    def add_notes(self, notes: Sequence[Note]) -> None:
+    def add_updates(self, updates: Sequence[ProgressUpdate]) -> None:
         """Pack the notes that are not on their way yet."""
-        sent = {id(note) for noting in self._noting for note in noting.notes}
-        fresh = [note for note in notes if id(note) not in sent and note.token in self._held]
+        sent = {id(update) for noting in self._noting for update in noting.updates}
+        fresh = [update for update in updates if id(update) not in sent and update.token in self._held]
         for first in range(0, len(fresh), AT_ONCE):
             some = fresh[first : first + AT_ONCE]
-            argument = [self._worker, str(next(self._sequence)), [self._note_row(note) for note in some]]
+            argument = [self._worker, str(next(self._sequence)), [self._update_row(update) for update in some]]
             self._noting.append(_Noting(self._scripts.note.command(argument), some))
 
-    def _note_row(self, note: Note) -> list[Any]:
-        held = self._held[note.token]
-        progress = "" if note.progress is None else progress_text(note.progress)
-        return [note.id, note.token, held.queue, progress, note.meta or b"", note.log]
+    def _update_row(self, update: ProgressUpdate) -> list[Any]:
+        held = self._held[update.token]
+        progress = "" if update.progress is None else progress_text(update.progress)
+        return [update.id, update.token, held.queue, progress, update.meta or b"", update.log]
 
     # -- out
 
     @property
-    def verdicts(self) -> int:
-        """How many verdicts are on their way."""
-        return sum(len(telling.verdicts) for telling in self._telling)
+    def outcomes(self) -> int:
+        """How many outcomes are on their way."""
+        return sum(len(telling.outcomes) for telling in self._telling)
 
     def early(self) -> list[tuple[Script, bytes]]:
         """Return one request that is to go by itself, as there is more than one round trip should carry; or none."""
@@ -128,8 +128,8 @@ class Outbox:
 
     def requests(self) -> list[tuple[Script, bytes]]:
         """Return all that is to be sent."""
-        notes = [(self._scripts.note, noting.command) for noting in self._noting]
-        return notes + [(self._scripts.finish, telling.command) for telling in self._telling]
+        updates = [(self._scripts.note, noting.command) for noting in self._noting]
+        return updates + [(self._scripts.finish, telling.command) for telling in self._telling]
 
     def answered_early(self, reply: Any) -> None:
         """Take in the answer to what `early` gave."""
@@ -137,33 +137,33 @@ class Outbox:
 
     def answered(self, replies: Sequence[Any]) -> None:
         """Take in the answers to what `requests` gave, in its order."""
-        notes = len(self._noting)
-        for late in replies[:notes]:
+        updates = len(self._noting)
+        for late in replies[:updates]:
             self._noting.pop(0)
             if not isinstance(late, RedisError):  # else at the limit of memory: what was said is lost
                 self.fenced += names(late)
-        for reply in replies[notes:]:
+        for reply in replies[updates:]:
             self._told(self._telling.pop(0), reply)
 
     def _told(self, telling: _Telling, reply: Any) -> None:
         if isinstance(reply, RedisError):
             reply = [self._tell_each(telling, reply), UNKNOWN]
         late, parked = reply
-        for verdict in telling.verdicts:
-            self._held.pop(verdict.token, None)
-            self._stopped.discard(verdict.id)
+        for outcome in telling.outcomes:
+            self._held.pop(outcome.token, None)
+            self._stopped.discard(outcome.id)
         self.fenced += names(late)
         if telling.parks:
             self.parked = parked
 
     def _tell_each(self, telling: _Telling, error: Exception) -> list[bytes]:
-        """Tell verdicts one by one, as Redis could not carry out all of them; return the ids of those it cannot."""
-        log.error("redis_refuses", worker=self._worker, jobs=len(telling.verdicts), error=str(error))
+        """Tell outcomes one by one, as Redis could not carry out all of them; return the ids of those it cannot."""
+        log.error("redis_refuses", worker=self._worker, jobs=len(telling.outcomes), error=str(error))
         late: list[bytes] = []
-        for verdict in telling.verdicts:
-            command = self._packed([verdict], 0).command
+        for outcome in telling.outcomes:
+            command = self._packed([outcome], 0).command
             reply = self._line.exchange([(self._scripts.finish, command)], partial=True)[0]
-            late += [verdict.id.encode()] if isinstance(reply, RedisError) else reply[0]
+            late += [outcome.id.encode()] if isinstance(reply, RedisError) else reply[0]
         return late
 
 
@@ -172,13 +172,13 @@ def names(ids: list[bytes]) -> list[str]:
     return [job_id.decode("utf-8", "surrogateescape") for job_id in ids]
 
 
-def _front_last(verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
+def _front_last(outcomes: Sequence[JobOutcome]) -> Sequence[JobOutcome]:
     """Put what goes back to the front of its queue last, and the first of it at the very end: each is pushed before."""
-    returned = [verdict for verdict in verdicts if _goes_back(verdict)]
+    returned = [outcome for outcome in outcomes if _goes_back(outcome)]
     if not returned[1:]:
-        return verdicts
-    return [*(verdict for verdict in verdicts if not _goes_back(verdict)), *reversed(returned)]
+        return outcomes
+    return [*(outcome for outcome in outcomes if not _goes_back(outcome)), *reversed(returned)]
 
 
-def _goes_back(verdict: Verdict) -> bool:
-    return verdict.state is State.QUEUED or verdict.refused
+def _goes_back(outcome: JobOutcome) -> bool:
+    return outcome.state is State.QUEUED or outcome.refused

@@ -14,9 +14,9 @@ from taskq.states import Reason, State
 
 if TYPE_CHECKING:
     from taskq.result import Failure
-    from taskq.store import Verdict
+    from taskq.store import JobOutcome
 
-__all__ = ["Held", "Returned", "horse_text", "progress_text", "unknown", "verdict_row"]
+__all__ = ["Held", "Returned", "horse_text", "outcome_row", "progress_text", "unknown"]
 
 #: Kinds of the finish script.
 KINDS: Final = {State.SUCCEEDED: "s", State.FAILED: "f", State.CANCELLED: "c", State.SCHEDULED: "r", State.QUEUED: "b"}
@@ -33,7 +33,7 @@ class Held:
     attempt: int = 1
     crashes: int = 0
     retries: int = 0
-    ear: str = ""
+    reply_to: str = ""
     result_ttl: int = 86_400
     failure_ttl: int = 604_800
     key: str = ""
@@ -63,30 +63,30 @@ class Returned:
         return cls(*msgpack.unpackb(packed))
 
 
-def verdict_row(verdict: Verdict, held: Held, *, stopped: bool) -> list[Any]:
-    """Return a verdict as the finish script takes it."""
-    state = verdict.state
-    attempts = held.attempt - 1 + (verdict.attempts if verdict.started else 0)
-    crashes = held.crashes + verdict.crashes
+def outcome_row(outcome: JobOutcome, held: Held, *, stopped: bool) -> list[Any]:
+    """Return an outcome as the finish script takes it."""
+    state = outcome.state
+    attempts = held.attempt - 1 + (outcome.attempts if outcome.started else 0)
+    crashes = held.crashes + outcome.crashes
     kind, text = KINDS[state], ""
     payload: str | bytes = ""
     returned: Returned | None = None
     ttl = held.result_ttl
     if state is State.SUCCEEDED:
-        result = verdict.result
+        result = outcome.result
         if held.foreign:
             returned = Returned.unpack(result or b"\x92\xc0\xc0")
             result = returned.value
             if returned.retry:
                 ttl = held.failure_ttl
         payload = "" if result is None or (result == NONE and not held.foreign) else b64encode(result).decode("ascii")
-    elif verdict.failure is not None and (state is State.FAILED or verdict.refused):
-        failed_as = horse_text(verdict.failure) if held.foreign else ""
-        payload, text = pack_failure(verdict.failure), as_exc_string(failed_as or exc_text(verdict.failure))
+    elif outcome.failure is not None and (state is State.FAILED or outcome.refused):
+        failed_as = horse_text(outcome.failure) if held.foreign else ""
+        payload, text = pack_failure(outcome.failure), as_exc_string(failed_as or exc_text(outcome.failure))
         ttl = held.failure_ttl
     elif state is State.CANCELLED and stopped:
         kind, text, ttl = "x", as_exc_string("Job stopped by user, work-horse terminated."), held.failure_ttl
-    more = _more(verdict, held, attempts, crashes, payload)
+    more = _more(outcome, held, attempts, crashes, payload)
     foreign: Any = 0
     if held.foreign:
         foreign = [1, (returned and returned.retry) or 0]
@@ -96,37 +96,37 @@ def verdict_row(verdict: Verdict, held: Held, *, stopped: bool) -> list[Any]:
         held.queue,
         kind,
         ttl,
-        held.ear,
+        held.reply_to,
         f"{attempts} {crashes}",
         payload,
         text,
         held.since,
         held.key,
         more or 0,
-        verdict.delay if state in (State.SCHEDULED, State.QUEUED) else 0,
-        int(verdict.refused),
+        outcome.delay if state in (State.SCHEDULED, State.QUEUED) else 0,
+        int(outcome.refused),
         foreign,
         held.whole,
-        verdict.log,
+        outcome.log,
     ]
 
 
-def _more(verdict: Verdict, held: Held, attempts: int, crashes: int, payload: Any) -> list[Any]:
+def _more(outcome: JobOutcome, held: Held, attempts: int, crashes: int, payload: Any) -> list[Any]:
     """Return the fields, flat, that change beside the status."""
     more: list[Any] = []
     if attempts != held.attempt:
         more += (FIELDS["attempts"], attempts)
     if crashes:
         more += (FIELDS["crashes"], crashes)
-    if verdict.progress is not None:
-        more += (FIELDS["progress"], progress_text(verdict.progress))
-    if verdict.meta is not None:
-        more += ("meta", verdict.meta, FIELDS["rare"], "1")
-    if verdict.refused:
+    if outcome.progress is not None:
+        more += (FIELDS["progress"], progress_text(outcome.progress))
+    if outcome.meta is not None:
+        more += ("meta", outcome.meta, FIELDS["rare"], "1")
+    if outcome.refused:
         more += (FIELDS["why"], payload)
-    elif verdict.state is State.FAILED:
+    elif outcome.state is State.FAILED:
         more += (FIELDS["failure"], payload)
-    if verdict.state is State.SCHEDULED:
+    if outcome.state is State.SCHEDULED:
         more += (FIELDS["retries"], held.retries + 1, "ended_at", "")
     return more
 
@@ -137,9 +137,9 @@ def progress_text(progress: tuple[int, int | None]) -> str:
     return f"{done}/" if total is None else f"{done}/{total}"
 
 
-def unknown(verdict: Verdict) -> Held:
+def unknown(outcome: JobOutcome) -> Held:
     """Return what is known of a job that is not in this worker's hands; the fence will refuse it."""
-    return Held(verdict.id, verdict.token)
+    return Held(outcome.id, outcome.token)
 
 
 def horse_text(failure: Failure) -> str:

@@ -315,7 +315,7 @@ def record_of(job_id: str, found: list[Any], data: bytes | None = None, *, paylo
         )
     waits = state in (State.QUEUED, State.SCHEDULED, State.BLOCKED)
     started = None if waits else _moment(fields["started_at"])
-    needs = fields["dependency_ids"]
+    depends_on = fields["dependency_ids"]
     why = fields["why"] if waits else None
     return JobRecord(
         id=job_id,
@@ -336,7 +336,7 @@ def record_of(job_id: str, found: list[Any], data: bytes | None = None, *, paylo
         worker=None if waits else _text(fields["worker_name"]) or None,
         progress=progress_of(fields["progress"]),
         meta=fields["meta"] or b"",
-        needs=tuple(_ids(needs)),
+        depends_on=tuple(_ids(depends_on)),
         envelope=_envelope(data) if payload else b"",
         result=_result(latest, data, ours=bool(fields["task"])) if payload and state is State.SUCCEEDED else None,
         failure=failure,

@@ -2,7 +2,7 @@
 
     RQStore   put · get · cancel · retry · remove · log · pause · resume     one script each, see lua/
               list · queues · workers · doctor                               inventory, doctor: plain reads
-              ear() ──▶ ear          join() ──▶ membership
+              subscribe() ──▶ subscription        join() ──▶ session
 
 What RQ's classes read is kept as they want it; what they have no place for stands beside it. Which key and field is
 which says `layout`.
@@ -19,11 +19,11 @@ from weakref import WeakValueDictionary
 from taskq.errors import JobExists, QueueFull
 from taskq.executors.rq import doctor, inventory, safety
 from taskq.executors.rq.address import Address
-from taskq.executors.rq.ear import RQEar
 from taskq.executors.rq.layout import FIELDS
 from taskq.executors.rq.line import Line
-from taskq.executors.rq.membership import RQMembership
 from taskq.executors.rq.record import LOOKED_UP, STATE_OF, data_of, read_record
+from taskq.executors.rq.session import RQSession
+from taskq.executors.rq.subscription import RQSubscription
 from taskq.executors.rq.wire import as_text
 from taskq.store import Store
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from taskq.executors.rq.scripts import Script
     from taskq.options import JobOptions
     from taskq.states import State
-    from taskq.store import Finding, JobRecord, Membership, NewJob, QueueRecord, WorkerRecord
+    from taskq.store import Finding, JobRecord, NewJob, QueueRecord, WorkerRecord, WorkerSession
 
 __all__ = ["RQStore"]
 
@@ -80,11 +80,11 @@ class RQStore(Store):
         self.url = self.address.url
         self.line = Line(self.address)
         if self.address.lease is not None:
-            self.lease, self.renew_every = self.address.lease, self.address.lease / 3
+            self.lease, self.heartbeat_every = self.address.lease, self.address.lease / 3
         self.layout = self.address.layout
         self._scripts = self.address.scripts
         self._constants: dict[JobOptions, tuple[Any, ...]] = {}
-        self._ears: WeakValueDictionary[str, RQEar] = WeakValueDictionary()
+        self._subscriptions: WeakValueDictionary[str, RQSubscription] = WeakValueDictionary()
 
     def __repr__(self) -> str:
         return f"<RQStore {self.url}>"
@@ -140,10 +140,10 @@ class RQStore(Store):
         return [nonce, int(rare), packed]
 
     def _remind(self, address: str, ids: list[str]) -> None:
-        """Tell an ear that these jobs, all of them new, know its address: it need not ask for them."""
-        ear = self._ears.get(address)
-        if ear is not None:
-            ear.addressed(ids)
+        """Tell a subscription that these jobs, all of them new, know its address: it need not ask for them."""
+        subscription = self._subscriptions.get(address)
+        if subscription is not None:
+            subscription.addressed(ids)
 
     def _take_back(self, ids: list[str]) -> None:
         """Forget what an earlier step of a refused put has written."""
@@ -224,18 +224,18 @@ class RQStore(Store):
 
     # -- for clients and workers
 
-    def ear(self) -> RQEar:
-        made = RQEar(self)
-        self._ears[made.address] = made
+    def subscribe(self) -> RQSubscription:
+        made = RQSubscription(self)
+        self._subscriptions[made.reply_to] = made
         return made
 
-    def join(self, record: WorkerRecord) -> Membership:
+    def join(self, record: WorkerRecord) -> WorkerSession:
         """Sign a worker on.
 
         Raises:
             ConfigError: another worker of this name is alive.
         """
-        return RQMembership(self, record)
+        return RQSession(self, record)
 
     def close(self) -> None:
         self.line.close()
@@ -261,11 +261,11 @@ def _packed(job: NewJob, known: tuple[Any, ...], reply_to: str) -> list[Any]:
     fields = ["data", data_of(job.envelope), "description", job.label or job.task, _TASK, job.task, *constant]
     if reply_to:
         fields += (FIELDS["reply"], reply_to)
-    if job.needs:
+    if job.depends_on:
         rare = [*rare] if rare else [0] * 7
-        rare[5] = list(job.needs)
+        rare[5] = list(job.depends_on)
         rare[6] = int(job.options.if_exists == "reject")
-        fields += (FIELDS["dependency_id"], job.needs[0], FIELDS["dependency_ids"], json.dumps(job.needs))
+        fields += (FIELDS["dependency_id"], job.depends_on[0], FIELDS["dependency_ids"], json.dumps(job.depends_on))
         if FIELDS["rare"] not in constant:
             fields += (FIELDS["rare"], "1")
     return [job.id, job.options.queue, fields, rare]

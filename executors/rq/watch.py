@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskq.errors import BackendUnavailable
 from taskq.executors.rq.wire import BROKEN, RedisError, pack, readable
-from taskq.store import Wish
+from taskq.store import ControlRequest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -94,7 +94,7 @@ class Watch:
         self._due_at: float | None = None
         self._closed: list[int] = []
         self._stirred = True
-        #: Whether the last wait has read what was published, so that `wishes` need not look.
+        #: Whether the last wait has read what was published, so that `control_requests` need not look.
         self._looked = False
         #: Whether stock clients put jobs into its queues, and so may schedule some.
         self.among_stock_clients = False
@@ -120,20 +120,20 @@ class Watch:
         handed, self._handed = self._handed, []
         return handed
 
-    def wait(self, timeout: float, wake_fd: int, *, hungry: bool) -> None:
-        """Return when there may be work (not unless `hungry`), or a command, or after `timeout` seconds."""
+    def wait(self, timeout: float, wake_fd: int, *, needs_work: bool) -> None:
+        """Return when there may be work (not unless `needs_work`), or a command, or after `timeout` seconds."""
         deadline = monotonic() + timeout
         try:
             if self._heard or self._handed:
                 return
             self._subscribe()
-            if hungry and self._stirred:
+            if needs_work and self._stirred:
                 return
-            if hungry and self._due_at is not None:
+            if needs_work and self._due_at is not None:
                 deadline = min(deadline, self._due_at)
-            if any(self._closed) or (hungry and self.among_stock_clients):
+            if any(self._closed) or (needs_work and self.among_stock_clients):
                 deadline = min(deadline, monotonic() + (LEFT_EVERY if LEFT in self._closed else UNTOLD_EVERY))
-            self._select(deadline, wake_fd, self._open_peeks() if hungry else [])
+            self._select(deadline, wake_fd, self._open_peeks() if needs_work else [])
         except (BackendUnavailable, *BROKEN):
             self._drop()
             readable([wake_fd] if wake_fd >= 0 else [], min(0.2, deadline - monotonic()))
@@ -221,7 +221,7 @@ class Watch:
                     self._heard.append(_parsed(reply[2]))
         return news
 
-    def wishes(self, stopped: set[str], held: Mapping[str, Held]) -> list[Wish]:
+    def control_requests(self, stopped: set[str], held: Mapping[str, Held]) -> list[ControlRequest]:
         """Return what RQ's commands ask for. Jobs that a stock client had stopped are added to `stopped`."""
         self.listen()
         looked, self._looked = self._looked, False
@@ -231,9 +231,9 @@ class Watch:
             except BROKEN:
                 self._drop()
         heard, self._heard = self._heard, []
-        found: list[Wish] = []
+        found: list[ControlRequest] = []
         for command in heard:
-            found += _wishes_of(command, stopped, held)
+            found += _control_requests_of(command, stopped, held)
         return found
 
     def _drop(self) -> None:
@@ -258,13 +258,13 @@ def _parsed(payload: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _wishes_of(command: dict[str, Any], stopped: set[str], held: Mapping[str, Held]) -> list[Wish]:
+def _control_requests_of(command: dict[str, Any], stopped: set[str], held: Mapping[str, Held]) -> list[ControlRequest]:
     """Return what one command asks for. Source: rq 3.0.0 command.py."""
     name, job_id = command.get("command"), command.get("job_id")
     if name == "shutdown":
-        return [Wish(stop=True)]
+        return [ControlRequest(stop=True)]
     if name == "kill-horse":
-        return [Wish(crash=True)] if held else []
+        return [ControlRequest(crash=True)] if held else []
     known = (
         isinstance(job_id, str)
         and isinstance(command.get("execution_id", ""), str)
@@ -273,10 +273,10 @@ def _wishes_of(command: dict[str, Any], stopped: set[str], held: Mapping[str, He
     if not known or (name == "stop-execution" and command.get("execution_id") not in held):
         return []
     if command.get("taskq"):  # our own clients: the job ends as cancelled, not as stopped
-        return [Wish(job_id=job_id, kill=name == "stop-job")]
+        return [ControlRequest(job_id=job_id, kill=name == "stop-job")]
     return _kill({str(job_id)}, stopped) if name in ("stop-job", "stop-execution") else []
 
 
-def _kill(ids: Collection[str], stopped: set[str]) -> list[Wish]:
+def _kill(ids: Collection[str], stopped: set[str]) -> list[ControlRequest]:
     stopped.update(ids)
-    return [Wish(job_id=job_id, kill=True) for job_id in sorted(ids)]
+    return [ControlRequest(job_id=job_id, kill=True) for job_id in sorted(ids)]

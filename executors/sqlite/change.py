@@ -19,7 +19,7 @@ __all__ = ["cancel", "remove", "retry"]
 
 
 def cancel(tx: Tx, ids: Sequence[str], *, kill: bool) -> list[State | None]:
-    """End what waits, wish it of the workers that run the rest; see `Store.cancel`."""
+    """End what waits, request it of the workers that run the rest; see `Store.cancel`."""
     states: list[State | None] = []
     for job_id in ids:
         query = f"SELECT {ENDING}, state, worker FROM jobs WHERE id = ?"
@@ -32,11 +32,11 @@ def cancel(tx: Tx, ids: Sequence[str], *, kill: bool) -> list[State | None]:
             end_many(tx, [ending(row, CANCELLED)])
             state = CANCELLED
         elif state == RUNNING:
-            wish = (
+            request = (
                 "INSERT INTO wishes (n, worker, kill) VALUES (?, ?, ?) "
                 "ON CONFLICT (n) DO UPDATE SET worker = excluded.worker, kill = max(kill, excluded.kill)"
             )
-            tx.execute(wish, (row[0], worker, kill))
+            tx.execute(request, (row[0], worker, kill))
             tx.stirred.add(worker)
         states.append(STATES[state])
     return states

@@ -60,7 +60,7 @@ REPLACED = 5
 class Tx:
     """A transaction in the making: its connection and moment, and who is to be woken when it is made."""
 
-    __slots__ = ("ears", "ended", "execute", "executemany", "now", "number", "page", "queued", "stirred")
+    __slots__ = ("ended", "execute", "executemany", "now", "number", "page", "queued", "stirred", "subscriptions")
 
     def __init__(self, connection: sqlite3.Connection, page: Page) -> None:
         self.execute = connection.execute
@@ -69,8 +69,8 @@ class Tx:
         self.now = time.time()
         #: `Page.changes` when it is made.
         self.number = 0
-        #: Ears whose jobs have ended, and how many jobs have.
-        self.ears: set[int] = set()
+        #: Subscriptions whose jobs have ended, and how many jobs have.
+        self.subscriptions: set[int] = set()
         self.ended = 0
         #: How many jobs have begun to wait in each queue.
         self.queued: dict[str, int] = {}

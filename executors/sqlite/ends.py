@@ -1,9 +1,9 @@
-"""How jobs end in a queue file, whoever says so: a verdict, a cancel, a deadline, a dead worker, a failed dependency.
+"""How jobs end in a queue file, whoever says so: an outcome, a cancel, a deadline, a dead worker, a failed dependency.
 
-    end_many ──▶ state, end number, date of forgetting ──▶ its wish and its needs dropped, its ears noted
+    end_many ──▶ state, end number, date of forgetting ──▶ its request and needs dropped, subscriptions noted
                                                         └──▶ those that need it: released, or failed in turn
 
-End numbers grow: an ear reads what ended after the last one that it has seen.
+End numbers grow: a subscription reads what ended after the last one that it has seen.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Ending:
 
     n: int
     id: str
-    ear: int | None
+    reply_to: int | None
     ttl: float | None
     needs: str | None
     state: int
@@ -88,8 +88,8 @@ class Ending:
 
 def ending(row: Sequence[Any], state: int, *, failure: Failure | None = None, crashes: int = 0) -> Ending:
     """Return how a job ends, of a row that begins with the columns of ENDING."""
-    n, job_id, ear, ttl, needs = row[:5]
-    return Ending(n, job_id, ear, ttl, needs, state, failure=failure, crashes=crashes)
+    n, job_id, reply_to, ttl, needs = row[:5]
+    return Ending(n, job_id, reply_to, ttl, needs, state, failure=failure, crashes=crashes)
 
 
 def pack(failure: Failure | None) -> bytes | None:
@@ -165,7 +165,7 @@ def _last_end(tx: Tx) -> int:
 def _settle(tx: Tx, endings: list[Ending]) -> list[Ending]:
     """Do what follows from ends; return the jobs that end because of them."""
     tx.ended += len(endings)
-    tx.ears.update(one.ear for one in endings if type(one.ear) is int)
+    tx.subscriptions.update(one.reply_to for one in endings if type(one.reply_to) is int)
     if tx.execute("SELECT EXISTS (SELECT 1 FROM wishes)").fetchone()[0]:
         tx.executemany("DELETE FROM wishes WHERE n = ?", [(one.n,) for one in endings])
     if not tx.execute("SELECT EXISTS (SELECT 1 FROM needs)").fetchone()[0]:

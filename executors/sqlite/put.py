@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["block", "can_append", "put"]
 
 
-def put(tx: Tx, jobs: Sequence[NewJob], ear: int) -> tuple[list[str], bool]:
+def put(tx: Tx, jobs: Sequence[NewJob], reply_to: int) -> tuple[list[str], bool]:
     """Keep these jobs; return their ids (see `Store.put`), and whether all are new."""
     if not all(_is_plain(job) for job in jobs):
-        found = [_put_one(tx, job, ear) for job in jobs]
+        found = [_put_one(tx, job, reply_to) for job in jobs]
         return [job_id for job_id, _ in found], all(is_new for _, is_new in found)
-    made = insert(tx.executemany, [row_of(job, ear, tx.now) for job in jobs])
+    made = insert(tx.executemany, [row_of(job, reply_to, tx.now) for job in jobs])
     for job in jobs:
         queue = job.options.queue
         tx.queued[queue] = tx.queued.get(queue, 0) + 1
@@ -47,10 +47,10 @@ def can_append(job: NewJob) -> bool:
 
 def _is_plain(job: NewJob) -> bool:
     options = job.options
-    return options.key is None and not job.needs and len(job.envelope) <= INLINE and options.if_exists == "return"
+    return options.key is None and not job.depends_on and len(job.envelope) <= INLINE and options.if_exists == "return"
 
 
-def _put_one(tx: Tx, job: NewJob, ear: int) -> tuple[str, bool]:
+def _put_one(tx: Tx, job: NewJob, reply_to: int) -> tuple[str, bool]:
     options = job.options
     taken = _taken(tx, job)
     if taken is not None:
@@ -58,14 +58,14 @@ def _put_one(tx: Tx, job: NewJob, ear: int) -> tuple[str, bool]:
         if options.if_exists == "reject" and (taken != job.id or options.job_id is not None):
             _refuse(job, taken)
         return taken, False
-    row = row_of(job, ear, tx.now)
+    row = row_of(job, reply_to, tx.now)
     n = tx.execute(statement(len(row)), row).lastrowid
     if len(job.envelope) > INLINE:
         tx.execute("INSERT INTO blobs (n, envelope) VALUES (?, ?)", (n, job.envelope))
     queue = options.queue
     tx.queued[queue] = tx.queued.get(queue, 0) + 1
-    if job.needs:
-        block(tx, n or 0, job.needs)
+    if job.depends_on:
+        block(tx, n or 0, job.depends_on)
     return job.id, True
 
 
@@ -86,10 +86,10 @@ def _refuse(job: NewJob, taken: str) -> NoReturn:
     )
 
 
-def block(tx: Tx, n: int, needs: Sequence[str]) -> None:
+def block(tx: Tx, n: int, depends_on: Sequence[str]) -> None:
     """Have a waiting job wait for others, or end it when one of them will never succeed."""
     waits = False
-    for needed in dict.fromkeys(needs):
+    for needed in dict.fromkeys(depends_on):
         found = tx.execute("SELECT state, failure FROM jobs WHERE id = ?", (needed,)).fetchone()
         if found is None or found[0] > SUCCEEDED:
             end(tx, n, FAILED, failure=dependency_failure(needed, found))

@@ -32,7 +32,7 @@ SELECT EXISTS (
 
 
 def remains(execute: Execute, queues: Sequence[str], refuser: str | None = None) -> Remains:
-    """Return what there is yet for these queues, or for any; see `Membership.remains`."""
+    """Return what there is yet for these queues, or for any; see `WorkerSession.remains`."""
     served = f"queue IN ({', '.join('?' * len(queues))})" if queues else "1"
     running = f"SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_line WHERE state = {RUNNING} AND {served})"
     waiting = WAITS_FOR_OTHERS.format(served=served)

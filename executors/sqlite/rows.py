@@ -36,7 +36,7 @@ _random = random.Random()
 os.register_at_fork(after_in_child=_random.seed)
 
 
-def row_of(job: NewJob, ear: int, now: float) -> tuple[Any, ...]:
+def row_of(job: NewJob, reply_to: int, now: float) -> tuple[Any, ...]:
     """Return what `insert` takes for a job that is put now."""
     options = job.options
     envelope = job.envelope
@@ -49,15 +49,15 @@ def row_of(job: NewJob, ear: int, now: float) -> tuple[Any, ...]:
         int(_random.random() * FENCES),
         options.max_crashes,
         now,
-        ear or None,
+        reply_to or None,
         envelope if len(envelope) <= INLINE else None,
     )
     due = _due(options, now)
     expires, ttl, key = options.expires, options.result_ttl, options.key
-    if due is None and expires is None and ttl is None and key is None and not job.needs:
+    if due is None and expires is None and ttl is None and key is None and not job.depends_on:
         return row
     state = QUEUED if due is None else SCHEDULED
-    return (*row, state, due, None if expires is None else now + expires, ttl, key, " ".join(job.needs) or None)
+    return (*row, state, due, None if expires is None else now + expires, ttl, key, " ".join(job.depends_on) or None)
 
 
 def insert(executemany: Callable[..., sqlite3.Cursor], rows: Iterable[tuple[Any, ...]]) -> int:

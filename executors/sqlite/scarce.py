@@ -1,6 +1,6 @@
 """Outcomes of jobs where the disk is nearly full: what is kept can always be worked off.
 
-    a verdict ─▶ its job has succeeded: its arguments are given up, as nobody runs it again
+    an outcome ─▶ its job has succeeded: its arguments are given up, as nobody runs it again
               ─▶ its result fits in that, or above half of the reserve ─▶ told as it is, without output
               └▶ else told without it: the job has failed, as StoreFull
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from taskq.executors.sqlite.database import Tx
-    from taskq.store import Note, Verdict
+    from taskq.store import JobOutcome, ProgressUpdate
 
 __all__ = ["bare", "envelope_size", "give_up_arguments", "quiet", "weight"]
 
@@ -30,33 +30,33 @@ __all__ = ["bare", "envelope_size", "give_up_arguments", "quiet", "weight"]
 SMALL = 200
 
 
-def weight(verdicts: Sequence[Verdict], notes: Sequence[Note]) -> int:
+def weight(outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate]) -> int:
     """Return about how many bytes these will take."""
-    results = sum([_weight(verdict) for verdict in verdicts])
-    return results + sum([len(note.log) for note in notes])
+    results = sum([_weight(outcome) for outcome in outcomes])
+    return results + sum([len(update.log) for update in updates])
 
 
-def _weight(verdict: Verdict) -> int:
-    failure = verdict.failure
+def _weight(outcome: JobOutcome) -> int:
+    failure = outcome.failure
     words = 0 if failure is None else len(failure.message) + len(failure.traceback) + len(failure.details)
-    return len(verdict.result or b"") + len(verdict.log) + words
+    return len(outcome.result or b"") + len(outcome.log) + words
 
 
 def quiet(news: Any) -> Any:
-    """Return a verdict or a note without the output of its job."""
+    """Return an outcome or a note without the output of its job."""
     return replace(news, log=b"") if news.log else news
 
 
-def bare(verdict: Verdict) -> Verdict:
-    """Return a verdict without what takes room: a result that does not fit is the job's failure."""
-    failure = verdict.failure
-    if verdict.result is not None and len(verdict.result) > SMALL:
-        size = len(verdict.result)
+def bare(outcome: JobOutcome) -> JobOutcome:
+    """Return an outcome without what takes room: a result that does not fit is the job's failure."""
+    failure = outcome.failure
+    if outcome.result is not None and len(outcome.result) > SMALL:
+        size = len(outcome.result)
         failure = Failure.from_exception(StoreFull(f"it ran, but its result of {size:,} bytes has no room on the disk"))
-        return replace(verdict, state=State.FAILED, result=None, failure=failure, log=b"", meta=None)
+        return replace(outcome, state=State.FAILED, result=None, failure=failure, log=b"", meta=None)
     if failure is not None:
         failure = failure.changed(message=failure.message[:SMALL], traceback="", details=b"", args=None)
-    return replace(verdict, failure=failure, log=b"", meta=None)
+    return replace(outcome, failure=failure, log=b"", meta=None)
 
 
 def envelope_size(connection: sqlite3.Connection, token: str) -> int:
@@ -66,10 +66,10 @@ def envelope_size(connection: sqlite3.Connection, token: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def give_up_arguments(tx: Tx, verdict: Verdict) -> None:
+def give_up_arguments(tx: Tx, outcome: JobOutcome) -> None:
     """Let go of the arguments of a job that has succeeded."""
-    if verdict.state is State.SUCCEEDED:
-        n, fence = token_parts(verdict.token)
+    if outcome.state is State.SUCCEEDED:
+        n, fence = token_parts(outcome.token)
         held = tx.execute("SELECT EXISTS (SELECT 1 FROM jobs WHERE n = ? AND fence = ?)", (n, fence)).fetchone()[0]
         if held:
             tx.execute("DELETE FROM blobs WHERE n = ?", (n,))

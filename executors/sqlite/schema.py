@@ -2,7 +2,7 @@
 
     jobs     one row a job, from its submit until it is forgotten
     blobs    envelopes too large to be copied at each change of their row
-    needs    dependent ─▶ the job it waits for        wishes  running jobs that somebody wants cancelled
+    needs    dependent ─▶ the job it waits for        control requests  running jobs that somebody wants cancelled
     logs     what jobs have printed, in pieces        workers, paused
     refusals workers that cannot run a job, which is left to others
     inbox    up to where the append log has been ingested into `jobs`
@@ -141,7 +141,7 @@ _THIRD = """
 CREATE TABLE refusals (n INTEGER NOT NULL, worker TEXT NOT NULL, PRIMARY KEY (n, worker)) WITHOUT ROWID;
 """
 
-#: Jobs whose worker has said that they begin, see `Membership.begin`; and an index of those that have crashed.
+#: Jobs whose worker has said that they begin, see `WorkerSession.begin`; and an index of those that have crashed.
 _FOURTH = """
 CREATE TABLE begun (n INTEGER PRIMARY KEY, fence INTEGER NOT NULL);
 CREATE INDEX jobs_crashed ON jobs (queue) WHERE crashes > 0 AND state = 3;

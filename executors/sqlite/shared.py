@@ -1,6 +1,6 @@
 """A page of memory that all processes with a queue file share, in its lock file: counters, flags, futexes.
 
-    counters · futexes · 256 flags of workers · 2048 flags of ears
+    counters · futexes · 256 flags of workers · 2048 flags of subscriptions
 
 A counter is eight aligned bytes, which the machine reads and writes in one piece. All but `synced`, `batch` and
 `wanted`, which are of those who sync, are written only under the store's lock. Nothing here must survive: a lost or
@@ -16,22 +16,22 @@ import sys
 import time
 from typing import Final
 
-__all__ = ["ANY", "AWAKE", "EARS", "OWN", "SIZE", "WORKERS", "AppendLogState", "Futex", "Page", "SyncState"]
+__all__ = ["ANY", "AWAKE", "OWN", "SIZE", "SUBSCRIPTIONS", "WORKERS", "AppendLogState", "Futex", "Page", "SyncState"]
 
 SIZE: Final = 4096
 
-#: Slots of workers, and of ears. Ear 0 is nobody's: jobs that nobody waits for name it.
+#: Slots of workers, and of subscriptions. Subscription 0 is nobody's: jobs that nobody waits for name it.
 WORKERS: Final = 256
-EARS: Final = 2048
+SUBSCRIPTIONS: Final = 2048
 
-#: Flags of a worker: AWAKE or hungry (OWN). Of an ear: AWAKE, wants its OWN jobs' ends, or ANY.
+#: Flags of a worker: AWAKE, or OWN: it needs work. Of a subscription: AWAKE, wants its OWN jobs' ends, or ANY.
 AWAKE, OWN, ANY = 0, 1, 2
 
 _FUTEXES_AT: Final = 256
-_HUNGRY: Final = bytes([OWN])
+_NEEDS_WORK: Final = bytes([OWN])
 
 _WORKERS_AT: Final = 512
-_EARS_AT: Final = 1024
+_SUBSCRIPTIONS_AT: Final = 1024
 
 #: Which number stands where. Programs of several versions may share the page: no place ever gets another meaning.
 _ENDED, _FRAMES, _HOLDER, _WORKERS_GENERATION, _CREATED, _APPEND_LAST, _APPEND_INGESTED = 3, 4, 5, 6, 8, 16, 17
@@ -149,25 +149,25 @@ class Page:
         """Have everybody read again which worker serves what."""
         self._numbers[_WORKERS_GENERATION] += 1
 
-    def hungry_worker(self, start: int = 0) -> int:
-        """Return the slot of the first hungry worker from this one on; -1: there is none."""
-        return max(-1, self._map.find(_HUNGRY, _WORKERS_AT + start, _WORKERS_AT + WORKERS) - _WORKERS_AT)
+    def worker_in_need(self, start: int = 0) -> int:
+        """Return the slot of the first worker that needs work from this one on; -1: there is none."""
+        return max(-1, self._map.find(_NEEDS_WORK, _WORKERS_AT + start, _WORKERS_AT + WORKERS) - _WORKERS_AT)
 
     def flag_worker(self, slot: int, flag: int) -> None:
-        """Say whether this worker is hungry."""
+        """Say whether this worker needs work."""
         self._bytes[_WORKERS_AT + slot] = flag
 
-    def ear_flags(self) -> bytes:
-        """Return the flags of all ears."""
-        return self._map[_EARS_AT : _EARS_AT + EARS]
+    def subscription_flags(self) -> bytes:
+        """Return the flags of all subscriptions."""
+        return self._map[_SUBSCRIPTIONS_AT : _SUBSCRIPTIONS_AT + SUBSCRIPTIONS]
 
-    def ear_flag(self, slot: int) -> int:
-        """Return one ear's flag."""
-        return self._bytes[_EARS_AT + slot] if 0 < slot < EARS else AWAKE
+    def subscription_flag(self, slot: int) -> int:
+        """Return one subscription's flag."""
+        return self._bytes[_SUBSCRIPTIONS_AT + slot] if 0 < slot < SUBSCRIPTIONS else AWAKE
 
-    def flag_ear(self, slot: int, flag: int) -> None:
-        """Say what this ear wants to be woken by."""
-        self._bytes[_EARS_AT + slot] = flag
+    def flag_subscription(self, slot: int, flag: int) -> None:
+        """Say what this subscription wants to be woken by."""
+        self._bytes[_SUBSCRIPTIONS_AT + slot] = flag
 
 
 class AppendLogState:

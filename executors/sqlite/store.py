@@ -1,8 +1,8 @@
 """The store behind `sqlite:///path`: jobs in one file, for all processes of one machine.
 
     SQLiteStore ─▶ inbox · put · change · read        what clients ask for
-    .join()     ─▶ membership ─▶ claim · verdict · sweep ─▶ ends
-    .ear()      ─▶ ear ─▶ wake: FIFOs, by which processes wake each other
+    .join()     ─▶ session ─▶ claim · outcome · sweep ─▶ ends
+    .subscribe()      ─▶ subscription ─▶ wake: FIFOs, by which processes wake each other
                      │
     all of it through `file`: one lock (`lock`), joined commits and joined syncs (`sync`)
 
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 from taskq.executors.sqlite.change import cancel, remove, retry
 from taskq.executors.sqlite.database import StoreFile
 from taskq.executors.sqlite.doctor import examine
-from taskq.executors.sqlite.ear import SQLiteEar
-from taskq.executors.sqlite.membership import SQLiteMembership
 from taskq.executors.sqlite.put import can_append, put
 from taskq.executors.sqlite.read import chunks, get_jobs, list_jobs, list_queues, list_workers, read_log
 from taskq.executors.sqlite.rows import row_of
+from taskq.executors.sqlite.session import SQLiteSession
+from taskq.executors.sqlite.subscription import SQLiteSubscription
 from taskq.executors.sqlite.sweep import is_dead
 from taskq.executors.sqlite.url import parse
 from taskq.executors.sqlite.wake import Wakes
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from taskq.executors.sqlite.database import Tx
     from taskq.states import State
-    from taskq.store import Ear, Finding, JobRecord, Membership, NewJob, QueueRecord, WorkerRecord
+    from taskq.store import Finding, JobRecord, NewJob, QueueRecord, Subscription, WorkerRecord, WorkerSession
 
     T = TypeVar("T")
 
@@ -61,11 +61,11 @@ class SQLiteStore(Store):
         self.url = place.url
         self._file = StoreFile(place)
         self._wakes = Wakes(self._file)
-        self._ears: dict[str, SQLiteEar] = {}
+        self._subscriptions: dict[str, SQLiteSubscription] = {}
 
     @property
     def lease(self) -> float:
-        """Seconds until a worker that does not renew is taken for frozen."""
+        """Seconds until a worker without a heartbeat is taken for frozen."""
         return self._wakes.lease
 
     @lease.setter
@@ -73,8 +73,8 @@ class SQLiteStore(Store):
         self._wakes.lease = seconds
 
     def _write(self, work: Callable[[Tx], T]) -> T:
-        """Write, and wake whoever that concerns: workers as soon as it is to be seen, ears when it will last."""
-        return self._file.write(work, after=self._wakes.after, kept=self._wakes.wake_ears)
+        """Write, and wake whoever that concerns: workers as soon as it shows, subscriptions when it will last."""
+        return self._file.write(work, after=self._wakes.after, kept=self._wakes.wake_subscriptions)
 
     def _write_in_parts(
         self, ids: Sequence[str], work: Callable[[Tx, Sequence[str]], builtins.list[T]]
@@ -92,14 +92,14 @@ class SQLiteStore(Store):
             return []
         short = self._file.disk_space.check(sum([len(job.envelope) for job in jobs]), len(jobs))
         address = int(reply_to or 0)
-        ear = self._ears.get(reply_to)
-        if ear is not None:
-            ear.put_here([job.id for job in jobs])
+        subscription = self._subscriptions.get(reply_to)
+        if subscription is not None:
+            subscription.put_here([job.id for job in jobs])
         if len(jobs) == 1 and not short and can_append(jobs[0]):
             return [self._append(jobs[0], address)]
         ids, all_new = self._write(lambda tx: put(tx, jobs, address))
-        if ear is not None and not all_new:
-            ear.not_ours([job.id for job in jobs])
+        if subscription is not None and not all_new:
+            subscription.not_ours([job.id for job in jobs])
         return ids
 
     def _append(self, job: NewJob, address: int) -> str:
@@ -155,16 +155,18 @@ class SQLiteStore(Store):
 
     # -- for clients and workers
 
-    def ear(self) -> Ear:
-        made = SQLiteEar(self._file, self._wakes)
-        self._ears = {address: ear for address, ear in self._ears.items() if not ear.is_closed}
-        self._ears[made.address] = made
+    def subscribe(self) -> Subscription:
+        made = SQLiteSubscription(self._file, self._wakes)
+        self._subscriptions = {
+            address: subscription for address, subscription in self._subscriptions.items() if not subscription.is_closed
+        }
+        self._subscriptions[made.reply_to] = made
         return made
 
-    def join(self, record: WorkerRecord) -> Membership:
-        return SQLiteMembership(self._file, self._wakes, record)
+    def join(self, record: WorkerRecord) -> WorkerSession:
+        return SQLiteSession(self._file, self._wakes, record)
 
     def close(self) -> None:
-        for ear in self._ears.values():
-            ear.close()
+        for subscription in self._subscriptions.values():
+            subscription.close()
         self._file.close()

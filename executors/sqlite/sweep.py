@@ -1,7 +1,7 @@
 """What any worker does for all now and then: jobs of the dead put back, the late failed, the old forgotten.
 
 A worker is dead when nobody reads its FIFO any more (see `wake`), and taken for dead when it has not renewed for
-a lease although it may live: it is frozen, and its verdicts will be fenced. Both clocks of that are the machine's
+a lease although it may live: it is frozen, and its outcomes will be fenced. Both clocks of that are the machine's
 monotonic one, which all its processes share and nobody can set.
 """
 
@@ -37,7 +37,7 @@ PRUNE_BATCH = 500
 
 
 def sweep(file: StoreFile, wakes: Wakes, me: str, *, trust_clock: bool) -> int:
-    """Do all that is due in the place of worker `me`; return how many jobs were put back. See `Membership.sweep`."""
+    """Do all that is due in the place of worker `me`; return how many jobs were put back. See `run_maintenance`."""
     put_back = 0
     for name in dead_workers(file, wakes, trust_clock=trust_clock):
         if name != me:
@@ -63,7 +63,7 @@ def _repeat(file: StoreFile, wakes: Wakes, work: Callable[[Tx], int]) -> int:
             return work(tx)
 
         done = file.write(run, after=wakes.after)
-        wakes.wake_ears(kept[0])
+        wakes.wake_subscriptions(kept[0])
         total += done
         if done < BATCH:
             return total

@@ -1,8 +1,8 @@
 """What a worker tells of its jobs, applied to a queue file.
 
-    verdict ──fence fits?──▶ ended (`ends`), or queued again, now or later
+    outcome ──fence fits?──▶ ended (`ends`), or queued again, now or later
               │ no: it came too late, another has the job by now ──▶ fenced
-              └ it fits, but the job does not run: the same verdict came before ──▶ nothing to do
+              └ it fits, but the job does not run: the same outcome came before ──▶ nothing to do
 
 Tables and columns are those of `schema`.
 """
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from taskq.executors.sqlite.database import Tx
-    from taskq.store import Note, Verdict
+    from taskq.store import JobOutcome, ProgressUpdate
 
-__all__ = ["LOG_LIMIT", "add_log", "apply_notes", "apply_verdicts", "begin", "no_longer_held"]
+__all__ = ["LOG_LIMIT", "add_log", "apply_outcomes", "apply_updates", "begin", "no_longer_held"]
 
 #: Bytes kept of what a job prints.
 LOG_LIMIT = 1_048_576
@@ -34,26 +34,26 @@ LOG_LIMIT = 1_048_576
 Row = tuple[int, str, int, int, "int | None", "float | None", "str | None", str]
 
 
-def apply_verdicts(tx: Tx, verdicts: Sequence[Verdict], worker: str) -> list[str]:
-    """Do what these verdicts of a worker say; return the ids of jobs that are not this worker's any more."""
-    parts = [token_parts(verdict.token) for verdict in verdicts]
+def apply_outcomes(tx: Tx, outcomes: Sequence[JobOutcome], worker: str) -> list[str]:
+    """Do what these outcomes of a worker say; return the ids of jobs that are not this worker's any more."""
+    parts = [token_parts(outcome.token) for outcome in outcomes]
     rows = _rows(tx, parts)
     fenced: list[str] = []
     endings: list[Ending] = []
-    for verdict, (n, fence) in zip(verdicts, parts, strict=True):
+    for outcome, (n, fence) in zip(outcomes, parts, strict=True):
         row = rows.get(n)
-        if row is None or row[1] != verdict.id or row[2] != fence:
-            fenced.append(verdict.id)
+        if row is None or row[1] != outcome.id or row[2] != fence:
+            fenced.append(outcome.id)
         elif row[3] == RUNNING:
-            rows[n] = (*row[:3], 0, *row[4:])  # a second verdict of the same call has nothing to say
-            if verdict.log or verdict.meta is not None or verdict.progress is not None:
-                _tell(tx, n, verdict)
-            if verdict.refused:
-                verdict = _refused(tx, n, row[7], verdict, worker)  # noqa: PLW2901  # what it comes to
-            if verdict.state in TERMINAL:
-                endings.append(_ending(row, verdict))
-            elif not _cancel_instead(tx, row, verdict, endings):
-                _put_back(tx, n, row[7], verdict)
+            rows[n] = (*row[:3], 0, *row[4:])  # a second outcome of the same call has nothing to say
+            if outcome.log or outcome.meta is not None or outcome.progress is not None:
+                _tell(tx, n, outcome)
+            if outcome.refused:
+                outcome = _refused(tx, n, row[7], outcome, worker)  # noqa: PLW2901  # what it comes to
+            if outcome.state in TERMINAL:
+                endings.append(_ending(row, outcome))
+            elif not _cancel_instead(tx, row, outcome, endings):
+                _put_back(tx, n, row[7], outcome)
     if endings:
         end_many(tx, endings)
     return fenced
@@ -69,18 +69,18 @@ def _rows(tx: Tx, parts: Sequence[tuple[int, int]]) -> dict[int, Row]:
     return found
 
 
-def _ending(row: Row, verdict: Verdict) -> Ending:
-    n, job_id, _, _, ear, ttl, needs, _ = row
-    state, attempts = code_of(verdict.state), _attempts(verdict)
-    return Ending(n, job_id, ear, ttl, needs, state, verdict.result, verdict.failure, attempts, verdict.crashes)
+def _ending(row: Row, outcome: JobOutcome) -> Ending:
+    n, job_id, _, _, reply_to, ttl, needs, _ = row
+    state, attempts = code_of(outcome.state), _attempts(outcome)
+    return Ending(n, job_id, reply_to, ttl, needs, state, outcome.result, outcome.failure, attempts, outcome.crashes)
 
 
-def _attempts(verdict: Verdict) -> int:
+def _attempts(outcome: JobOutcome) -> int:
     """Return how many attempts to add: the claim has counted one."""
-    return verdict.attempts - 1 if verdict.started else -1
+    return outcome.attempts - 1 if outcome.started else -1
 
 
-def _tell(tx: Tx, n: int, news: Verdict | Note) -> None:
+def _tell(tx: Tx, n: int, news: JobOutcome | ProgressUpdate) -> None:
     """Write down progress, meta and log."""
     if news.progress is not None:
         tx.execute("UPDATE jobs SET done = ?, total = ? WHERE n = ?", (*news.progress, n))
@@ -90,38 +90,38 @@ def _tell(tx: Tx, n: int, news: Verdict | Note) -> None:
         add_log(tx, n, news.log)
 
 
-def _cancel_instead(tx: Tx, row: Row, verdict: Verdict, endings: list[Ending]) -> bool:
+def _cancel_instead(tx: Tx, row: Row, outcome: JobOutcome, endings: list[Ending]) -> bool:
     """End a job that would run again, where somebody has wished it cancelled."""
     if not tx.execute("SELECT EXISTS (SELECT 1 FROM wishes WHERE n = ?)", (row[0],)).fetchone()[0]:
         return False
-    one = _ending(row, verdict)
+    one = _ending(row, outcome)
     one.state, one.result, one.failure = CANCELLED, None, None
     endings.append(one)
     return True
 
 
-def _refused(tx: Tx, n: int, queue: str, verdict: Verdict, worker: str) -> Verdict:
+def _refused(tx: Tx, n: int, queue: str, outcome: JobOutcome, worker: str) -> JobOutcome:
     """Note that a worker cannot run a job, and why; return what becomes of it: others may run it."""
     is_left = refuse(tx.execute, n, queue, worker)
-    tx.execute("UPDATE jobs SET failure = ? WHERE n = ?", (pack(verdict.failure), n))
-    return replace(verdict, state=State.QUEUED, delay=0.0) if is_left else verdict
+    tx.execute("UPDATE jobs SET failure = ? WHERE n = ?", (pack(outcome.failure), n))
+    return replace(outcome, state=State.QUEUED, delay=0.0) if is_left else outcome
 
 
-def _put_back(tx: Tx, n: int, queue: str, verdict: Verdict) -> None:
+def _put_back(tx: Tx, n: int, queue: str, outcome: JobOutcome) -> None:
     """Queue a job again: at its old place, which is before all that came later."""
-    later = verdict.delay > 0
+    later = outcome.delay > 0
     tx.execute(
         "UPDATE jobs SET state = ?, due = ?, attempts = max(0, attempts + ?), crashes = crashes + ?, "
         "retries = retries + ?, refused = CASE WHEN ? THEN NULL WHEN ? THEN coalesce(refused, ?) ELSE refused END "
         "WHERE n = ?",
         (
             SCHEDULED if later else QUEUED,
-            tx.now + verdict.delay if later else None,
-            _attempts(verdict),
-            verdict.crashes,
-            verdict.state is State.SCHEDULED,
-            verdict.refused and not later,
-            verdict.refused,
+            tx.now + outcome.delay if later else None,
+            _attempts(outcome),
+            outcome.crashes,
+            outcome.state is State.SCHEDULED,
+            outcome.refused and not later,
+            outcome.refused,
             tx.now,
             n,
         ),
@@ -129,17 +129,17 @@ def _put_back(tx: Tx, n: int, queue: str, verdict: Verdict) -> None:
     tx.queued[queue] = tx.queued.get(queue, 0) + 1
 
 
-def apply_notes(tx: Tx, notes: Sequence[Note]) -> list[str]:
+def apply_updates(tx: Tx, updates: Sequence[ProgressUpdate]) -> list[str]:
     """Write down what running jobs have said; return the ids of those that are not this worker's any more."""
-    parts = [token_parts(note.token) for note in notes]
+    parts = [token_parts(update.token) for update in updates]
     rows = _rows(tx, parts)
     fenced: list[str] = []
-    for note, (n, fence) in zip(notes, parts, strict=True):
+    for update, (n, fence) in zip(updates, parts, strict=True):
         row = rows.get(n)
-        if row is None or row[1] != note.id or row[2] != fence:
-            fenced.append(note.id)
+        if row is None or row[1] != update.id or row[2] != fence:
+            fenced.append(update.id)
         elif row[3] == RUNNING:
-            _tell(tx, n, note)
+            _tell(tx, n, update)
     return fenced
 
 

@@ -1,4 +1,4 @@
-"""How processes with one queue file wake each other: a FIFO for each worker and each ear, beside the file.
+"""How processes with one queue file wake each other: a FIFO for each worker and each subscription, beside the file.
 
     queue.db-wake/worker-0   worker-1   ear-1   ear-2 ...
 
@@ -24,7 +24,7 @@ from taskq.executors.sqlite.access import check_wake
 from taskq.executors.sqlite.create import beside
 from taskq.executors.sqlite.errors import from_os
 from taskq.executors.sqlite.fork import watch
-from taskq.executors.sqlite.shared import ANY, AWAKE, EARS, WORKERS
+from taskq.executors.sqlite.shared import ANY, AWAKE, SUBSCRIPTIONS, WORKERS
 from taskq.store import Store
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class Wakes:
         """Return a free slot of workers with its FIFO, none of those `taken`. Called under the lock."""
         return self._new("worker", [slot for slot in range(WORKERS) if slot not in taken])
 
-    def new_ear(self) -> tuple[int, Fifo]:
-        """Return a free slot of ears with its FIFO. Called under the lock."""
-        return self._new("ear", range(1, EARS))
+    def new_subscription(self) -> tuple[int, Fifo]:
+        """Return a free slot of subscriptions with its FIFO. Called under the lock."""
+        return self._new("ear", range(1, SUBSCRIPTIONS))
 
     def make_folder(self) -> None:
         """Make the folder of FIFOs, if it is not there.
@@ -92,29 +92,29 @@ class Wakes:
 
     def after(self, tx: Tx) -> None:
         """Wake those workers that this transaction gives something to do."""
-        if tx.queued and tx.page.hungry_worker() >= 0:
+        if tx.queued and tx.page.worker_in_need() >= 0:
             for queue, count in tx.queued.items():
-                self._wake_hungry(queue, count)
+                self._wake_needing_work(queue, count)
         for name in tx.stirred:
             self.wake_worker(name)
 
     def after_append(self, queue: str) -> None:
         """Wake a worker for a job that has come into the append log."""
-        if self._file.page.hungry_worker() >= 0:
-            self._wake_hungry(queue, 1)
+        if self._file.page.worker_in_need() >= 0:
+            self._wake_needing_work(queue, 1)
 
-    def _wake_hungry(self, queue: str, count: int) -> None:
+    def _wake_needing_work(self, queue: str, count: int) -> None:
         """Wake as many workers of a queue as there are new jobs: each is awake by the time of the next commit."""
         page = self._file.page
-        slot = page.hungry_worker()
+        slot = page.worker_in_need()
         while slot >= 0 and count > 0:
             if self._serves(slot, queue):
                 page.flag_worker(slot, AWAKE)
                 count -= ring(self.worker_path(slot))
-            slot = page.hungry_worker(slot + 1)
+            slot = page.worker_in_need(slot + 1)
 
     def wake_worker(self, name: str) -> None:
-        """Wake one worker, hungry or not."""
+        """Wake one worker, whether it needs work or not."""
         for slot, (known, _) in self._current_workers().items():
             if known == name:
                 ring(self.worker_path(slot))
@@ -124,19 +124,19 @@ class Wakes:
         for slot in self._current_workers():
             ring(self.worker_path(slot))
 
-    def wake_ears(self, tx: Tx) -> None:
-        """Wake the ears that want to hear of jobs that this transaction has ended."""
+    def wake_subscriptions(self, tx: Tx) -> None:
+        """Wake the subscriptions that want to hear of jobs that this transaction has ended."""
         if not tx.ended:
             return
         page = self._file.page
-        wanted = {slot for slot in tx.ears if page.ear_flag(slot)}
-        flags = page.ear_flags()
+        wanted = {slot for slot in tx.subscriptions if page.subscription_flag(slot)}
+        flags = page.subscription_flags()
         slot = flags.find(ANY)
         while slot >= 0:
             wanted.add(slot)
             slot = flags.find(ANY, slot + 1)
         for slot in wanted:
-            page.flag_ear(slot, AWAKE)
+            page.flag_subscription(slot, AWAKE)
             ring(f"{self._folder}/ear-{slot}")
 
     def _serves(self, slot: int, queue: str) -> bool:

@@ -26,7 +26,7 @@ from taskq.options import JobOptions
 from taskq.result import Failure
 from taskq.retry import after_error
 from taskq.states import Reason, State
-from taskq.store import Verdict
+from taskq.store import JobOutcome
 
 if TYPE_CHECKING:
     from taskq.envelope import Head
@@ -71,7 +71,7 @@ class ChunkRun:
         self._waiting: deque[_Single] = deque()
         self._ahead_bytes = 0
         self._elapsed_ns = 0
-        self._given_up: Verdict | None = None
+        self._given_up: JobOutcome | None = None
 
     def begin(self) -> list[Errand]:
         """Return what to run first.
@@ -143,44 +143,44 @@ class ChunkRun:
 
     # -- what comes back
 
-    def ended(self, errand: Errand) -> Verdict | None:
-        """Take the end of one of its runs; return the verdict when it was the last one."""
+    def ended(self, errand: Errand) -> JobOutcome | None:
+        """Take the end of one of its runs; return the outcome when it was the last one."""
         self.errands.discard(errand)
         self._ahead_bytes -= errand.size
         if errand.dropped:
             self._give_up(given_back(self.claim))
         elif errand.index < 0:
-            self._whole_ended(errand.outcome())
+            self._whole_ended(errand.returned())
         else:
-            self._item_ended(errand, errand.outcome())
+            self._item_ended(errand, errand.returned())
         if self._waiting and not self.unwanted:
             self._hands.start(self._next_singles())
         if self.errands:
             return None
         if self.unwanted:
-            return Verdict(id=self.claim.id, token=self.claim.token, state=State.CANCELLED)
+            return JobOutcome(id=self.claim.id, token=self.claim.token, state=State.CANCELLED)
         return self._given_up or self._succeeded(pack_records(self._elapsed_ns, self._all_records()))
 
-    def _whole_ended(self, outcome: bytes | Failure) -> None:
-        if not isinstance(outcome, Failure):
-            self._read(outcome)
-        elif outcome.reason is Reason.CRASHED and self._given_up is None and not self.unwanted:
+    def _whole_ended(self, returned: bytes | Failure) -> None:
+        if not isinstance(returned, Failure):
+            self._read(returned)
+        elif returned.reason is Reason.CRASHED and self._given_up is None and not self.unwanted:
             crashes = min(self.claim.crashes + 1, self._options.max_crashes - 1)
             self._take_apart(crashes)
-        elif outcome.reason is Reason.UNKNOWN_TASK:
-            self._give_up(refused(self.claim, outcome))
+        elif returned.reason is Reason.UNKNOWN_TASK:
+            self._give_up(refused(self.claim, returned))
         else:
-            self._given_up = self._failed(outcome)
+            self._given_up = self._failed(returned)
 
-    def _read(self, outcome: bytes) -> None:
+    def _read(self, returned: bytes) -> None:
         """Take the result of the whole chunk as it is, unless an item is to be tried again."""
-        self._given_up = self._succeeded(outcome)
+        self._given_up = self._succeeded(returned)
         policy = self._options.retry
-        if policy is None or not _has_records(outcome):
+        if policy is None or not _has_records(returned):
             return
         now = monotonic()
         again = []
-        for index, record in enumerate(records := read_records(outcome)):
+        for index, record in enumerate(records := read_records(returned)):
             delay = after_error(policy, 0, record, random.random) if isinstance(record, Failure) else None
             if delay is not None:
                 again.append(_Single(now + delay, index, attempt=2))
@@ -188,28 +188,28 @@ class ChunkRun:
             self._given_up, self._records = None, list(records)
             self._waiting = deque(sorted(again))
 
-    def _item_ended(self, errand: Errand, outcome: bytes | Failure) -> None:
+    def _item_ended(self, errand: Errand, returned: bytes | Failure) -> None:
         self._elapsed_ns += int(errand.function.sizer.ns or 0)
-        if isinstance(outcome, Failure) and outcome.reason is Reason.UNKNOWN_TASK:
-            self._give_up(refused(self.claim, outcome))
+        if isinstance(returned, Failure) and returned.reason is Reason.UNKNOWN_TASK:
+            self._give_up(refused(self.claim, returned))
         else:
-            self._records[errand.index] = outcome
+            self._records[errand.index] = returned
 
-    def _give_up(self, verdict: Verdict) -> None:
+    def _give_up(self, outcome: JobOutcome) -> None:
         """Run none of the rest."""
         self.stop()
         if self._given_up is None:
-            self._given_up = verdict
+            self._given_up = outcome
             self._hands.cancel(self.errands, kill=False)
 
     def _all_records(self) -> list[Record]:
         return [record for record in self._records if record is not None]
 
-    def _succeeded(self, result: bytes) -> Verdict:
-        return Verdict(id=self.claim.id, token=self.claim.token, state=State.SUCCEEDED, result=encode(result))
+    def _succeeded(self, result: bytes) -> JobOutcome:
+        return JobOutcome(id=self.claim.id, token=self.claim.token, state=State.SUCCEEDED, result=encode(result))
 
-    def _failed(self, failure: Failure) -> Verdict:
-        return Verdict(id=self.claim.id, token=self.claim.token, state=State.FAILED, failure=failure)
+    def _failed(self, failure: Failure) -> JobOutcome:
+        return JobOutcome(id=self.claim.id, token=self.claim.token, state=State.FAILED, failure=failure)
 
 
 def _single_options(options: JobOptions) -> JobOptions:

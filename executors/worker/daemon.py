@@ -2,7 +2,7 @@
 
              claims  ┌──────┐ accept  ┌──────┐ errands ┌───────┐ orders   ┌──────────┐
     store ◀── Link ─▶│ Loop │◀───────▶│ Desk │◀───────▶│ Hands │◀────────▶│ children │
-            verdicts └──────┘ collect └──────┘  ended  │ (pool)│ outcomes └──────────┘
+            outcomes └──────┘ collect └──────┘  ended  │ (pool)│ outcomes └──────────┘
                                                        └───────┘
 `Worker` is what is said of it, and its life from the first process to the last.
 """

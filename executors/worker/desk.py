@@ -1,8 +1,8 @@
-"""What a worker holds: claims on their way through the pool, each until its verdict.
+"""What a worker holds: claims on their way through the pool, each until its outcome.
 
-    accept(claims) ──▶ errands, or a chunk's ──▶ Hands ──▶ collect() ──▶ verdicts
+    accept(claims) ──▶ errands, or a chunk's ──▶ Hands ──▶ collect() ──▶ outcomes
     a job whose next crash is its last waits for a free process, and for `begin`: then it has been running if we die
-    cancel, give_back, forget, recall                       what ends without an outcome comes out of `collect` too
+    cancel, requeue, forget, kill_all                     what ends without an outcome comes out of `collect` too
 
 It is for the thread of the loop alone.
 """
@@ -22,12 +22,12 @@ from taskq.executors.pool.jobs import DEFAULTS
 from taskq.executors.worker.chunks import ChunkRun
 from taskq.executors.worker.echo import echo, printable
 from taskq.executors.worker.errand import Errand
-from taskq.executors.worker.verdicts import given_back, refused, verdict_on
+from taskq.executors.worker.verdicts import given_back, outcome_of, refused
 from taskq.log import get_logger
 from taskq.options import JobOptions
 from taskq.result import Failure
 from taskq.states import Reason, State
-from taskq.store import Verdict, ends_by_a_crash
+from taskq.store import JobOutcome, ends_by_a_crash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -73,10 +73,10 @@ class Desk:
 
     # -- claims in
 
-    def accept(self, claims: Sequence[Claim]) -> list[Verdict]:
-        """Have claimed jobs run; return the verdicts on those that cannot."""
+    def accept(self, claims: Sequence[Claim]) -> list[JobOutcome]:
+        """Have claimed jobs run; return the outcomes of those that cannot."""
         errands: list[Errand] = []
-        refusals: list[Verdict] = []
+        refusals: list[JobOutcome] = []
         unseen = 0
         for claim in claims:
             if claim.id in self.held:  # it was lost to a lapse of ours, and came back
@@ -137,11 +137,11 @@ class Desk:
             self._hands.ahead_ns -= sum(errand.cost for errand in errands)
         self._hands.start([errand for claim, errands in begun if claim.id in self.held for errand in errands])
 
-    def give_back(self, *, everything: bool) -> None:
+    def requeue(self, *, everything: bool) -> None:
         """Give back what has not begun. Not `everything`: only what never began."""
         while self._careful:
             _drop(self._careful.popleft()[1])
-        self._hands.give_back(everything=everything)
+        self._hands.requeue(everything=everything)
 
     def _accept(self, claim: Claim, errands: list[Errand]) -> int:
         """Hold a claim; return how many crashes it may have."""
@@ -179,18 +179,18 @@ class Desk:
         errands.append(errand)
 
     @staticmethod
-    def _refuse(claim: Claim, error: Exception) -> Verdict:
+    def _refuse(claim: Claim, error: Exception) -> JobOutcome:
         unknown = isinstance(error, UnknownTask)
         failure = Failure.from_exception(error, Reason.UNKNOWN_TASK if unknown else Reason.UNDECODABLE)
         log.warning("job_refused", job=claim.id, queue=claim.queue, error=failure.message)
         if unknown or claim.foreign is not None:
             return refused(claim, failure)
-        return Verdict(id=claim.id, token=claim.token, state=State.FAILED, failure=failure, started=False)
+        return JobOutcome(id=claim.id, token=claim.token, state=State.FAILED, failure=failure, started=False)
 
-    # -- verdicts out
+    # -- outcomes out
 
-    def collect(self, verdicts: list[Verdict]) -> int:
-        """Append the verdicts on all that has ended; return how many came from a process that did something."""
+    def collect(self, outcomes: list[JobOutcome]) -> int:
+        """Append the outcomes of all that has ended; return how many came from a process that did something."""
         ended, held = self._hands.ended, self.held
         worked = 0
         while ended:
@@ -200,50 +200,50 @@ class Desk:
             job_id = errand.claim.id
             if errand.chunk is None:
                 if held.get(job_id) is errand:
-                    told = errand.verdict or _with_last_words(errand, self._judged(errand, verdict_on(errand)))
+                    told = errand.outcome or _with_last_words(errand, self._judged(errand, outcome_of(errand)))
                     if not self._calls_first(errand, told):
                         del held[job_id]
-                        verdicts.append(told)
+                        outcomes.append(told)
                 continue
-            verdict = errand.chunk.ended(errand)
-            if verdict is not None and held.get(job_id) is errand.chunk:
+            outcome = errand.chunk.ended(errand)
+            if outcome is not None and held.get(job_id) is errand.chunk:
                 del held[job_id]
-                verdicts.append(self._judged(errand, verdict))
+                outcomes.append(self._judged(errand, outcome))
         return worked
 
-    def _calls_first(self, errand: Errand, verdict: Verdict) -> bool:
-        """Tell whether something is to be called before a verdict is told; if so, have it run."""
+    def _calls_first(self, errand: Errand, outcome: JobOutcome) -> bool:
+        """Tell whether something is to be called before an outcome is told; if so, have it run."""
         claim = errand.claim
-        if errand.verdict is not None:
-            if not errand.dropped and isinstance(failure := errand.outcome(), Failure):
+        if errand.outcome is not None:
+            if not errand.dropped and isinstance(failure := errand.returned(), Failure):
                 log.warning("callback_failed", job=claim.id, error=f"{failure.type}: {failure.message}")
             return False
-        order = None if claim.foreign is None else _last_order(claim.foreign, verdict)
+        order = None if claim.foreign is None else _last_order(claim.foreign, outcome)
         if order is None:
             return False
         run, args, options = order
         callback = self._hands.errand(run, errand.task, args, _limits(options, claim.queue))
-        callback.claim, callback.verdict = claim, verdict
+        callback.claim, callback.outcome = claim, outcome
         self.held[claim.id] = callback
         self._hands.start([callback])
         return True
 
-    def _judged(self, errand: Errand, verdict: Verdict) -> Verdict:
-        state = verdict.state
+    def _judged(self, errand: Errand, outcome: JobOutcome) -> JobOutcome:
+        state = outcome.state
         if state is State.SUCCEEDED:
             self.succeeded += 1
-            return verdict
+            return outcome
         if self._hands.broken is not None:
-            verdict, state = given_back(errand.claim), State.QUEUED
-        if state is State.QUEUED or verdict.refused:
+            outcome, state = given_back(errand.claim), State.QUEUED
+        if state is State.QUEUED or outcome.refused:
             self.begun -= 1
         elif state is State.FAILED:
             self.failed += 1
-        if verdict.refused and errand.claim.foreign is None:
-            self._remember_refusal(errand.task, verdict.failure)
-        if not verdict.refused or self._is_news(errand.task):
-            _tell(errand, verdict)
-        return verdict
+        if outcome.refused and errand.claim.foreign is None:
+            self._remember_refusal(errand.task, outcome.failure)
+        if not outcome.refused or self._is_news(errand.task):
+            _tell(errand, outcome)
+        return outcome
 
     def _remember_refusal(self, task: str, failure: Failure | None) -> None:
         if failure is not None and len(self._refused) < _UNKNOWN_MAX:
@@ -287,30 +287,30 @@ class Desk:
                 log.warning("job_lost", job=job_id, reason="the lease ran out; another worker has it")
                 self._hands.cancel(_errands_of(found), kill=True)
 
-    def recall(self) -> None:
+    def kill_all(self) -> None:
         """Kill whatever runs: all of it goes back to its queues."""
         for found in self.held.values():
             _stop(found)
             self._hands.cancel(_errands_of(found), kill=True)
 
-    def abandon(self) -> list[Verdict]:
-        """Return the verdicts on everything that is still held: it goes back, unless its end was only to be told."""
-        verdicts = [_verdict_of(found) or given_back(found.claim) for found in self.held.values()]
+    def abandon(self) -> list[JobOutcome]:
+        """Return the outcomes of everything that is still held: it goes back, unless its end was only to be told."""
+        outcomes = [_outcome_of(found) or given_back(found.claim) for found in self.held.values()]
         self.held.clear()
         self._careful.clear()
-        return verdicts
+        return outcomes
 
     def holdings(self) -> list[tuple[str, str]]:
         """Return the id and token of all that is held."""
         return [(found.claim.id, found.claim.token) for found in self.held.values()]
 
 
-def _last_order(foreign: Foreign, verdict: Verdict) -> Order | None:
+def _last_order(foreign: Foreign, outcome: JobOutcome) -> Order | None:
     """Return what a job of another's wants called when its process was killed, or died."""
-    failure = verdict.failure
-    if verdict.state is State.CANCELLED and verdict.started:
+    failure = outcome.failure
+    if outcome.state is State.CANCELLED and outcome.started:
         return foreign.after_stop()
-    if verdict.state is State.FAILED and failure is not None and failure.reason in (Reason.CRASHED, Reason.TIMEOUT):
+    if outcome.state is State.FAILED and failure is not None and failure.reason in (Reason.CRASHED, Reason.TIMEOUT):
         return foreign.after_death(failure)
     return None
 
@@ -320,16 +320,16 @@ def _drop(errands: Iterable[Errand]) -> None:
         errand.drop()
 
 
-def _with_last_words(errand: Errand, verdict: Verdict) -> Verdict:
+def _with_last_words(errand: Errand, outcome: JobOutcome) -> JobOutcome:
     """Add what the job has said and the store was not told."""
     if errand.output is None and errand.last_progress is None:
-        return verdict
+        return outcome
     news = errand.news()
-    return verdict if news is None else replace(verdict, progress=news.progress, meta=news.meta, log=news.log)
+    return outcome if news is None else replace(outcome, progress=news.progress, meta=news.meta, log=news.log)
 
 
-def _verdict_of(found: Held) -> Verdict | None:
-    return found.verdict if isinstance(found, Errand) else None
+def _outcome_of(found: Held) -> JobOutcome | None:
+    return found.outcome if isinstance(found, Errand) else None
 
 
 def _errands_of(found: Held) -> list[Errand]:
@@ -353,22 +353,22 @@ def _limits(options: JobOptions, queue: str) -> JobOptions:
     return _limits_of(options.timeout, options.soft_timeout, options.max_crashes, queue)
 
 
-def _tell(errand: Errand, verdict: Verdict) -> None:
+def _tell(errand: Errand, outcome: JobOutcome) -> None:
     """Log an end that somebody may want to look into."""
-    failure = verdict.failure
-    about = {"job": verdict.id, "queue": errand.claim.queue, "task": errand.task}
+    failure = outcome.failure
+    about = {"job": outcome.id, "queue": errand.claim.queue, "task": errand.task}
     trace = {}
     if failure is not None and failure.traceback and errand.claim.foreign is None:  # RQ's own code has printed it
         trace["exception"] = printable(failure.traceback.rstrip())
     if failure is not None:
         about |= {"reason": str(failure.reason), "error": f"{failure.type}: {failure.message}"}
-    if verdict.refused:
+    if outcome.refused:
         log.warning("job_refused", **about)
-    elif verdict.state is State.SCHEDULED:
-        log.info("job_retried", **about, **trace, delay_s=round(verdict.delay, 3), attempt=errand.claim.attempt)
-    elif verdict.state is State.FAILED:
+    elif outcome.state is State.SCHEDULED:
+        log.info("job_retried", **about, **trace, delay_s=round(outcome.delay, 3), attempt=errand.claim.attempt)
+    elif outcome.state is State.FAILED:
         log.warning("job_failed", **about, **trace, attempt=errand.claim.attempt)
-    elif verdict.state is State.CANCELLED:
+    elif outcome.state is State.CANCELLED:
         log.info("job_cancelled", **about)
     else:
         log.info("job_given_back", **about)

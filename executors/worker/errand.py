@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from taskq.executors.pool.jobs import LocalJob, Outcome
 from taskq.executors.pool.output import output_of
 from taskq.job import ENDED
-from taskq.store import Note
+from taskq.store import ProgressUpdate
 
 if TYPE_CHECKING:
     from collections import deque
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from taskq.options import JobOptions
     from taskq.result import Failure
     from taskq.retry import Retry
-    from taskq.store import Claim, Verdict
+    from taskq.store import Claim, JobOutcome
 
 __all__ = ["Errand"]
 
@@ -45,8 +45,8 @@ class Owner(Protocol):
 
     claim: Claim
 
-    def ended(self, errand: Errand) -> Verdict | None:
-        """Take the end of one of its errands; return the verdict when it was the last."""
+    def ended(self, errand: Errand) -> JobOutcome | None:
+        """Take the end of one of its errands; return the outcome when it was the last."""
 
 
 class Errand(LocalJob):
@@ -68,8 +68,8 @@ class Errand(LocalJob):
     size = 0
     #: Whether somebody cancelled it.
     unwanted = False
-    #: The verdict on its job, if it only runs what was to be called before that is told.
-    verdict: Verdict | None = None
+    #: The outcome of its job, if it only runs what was to be called before that is told.
+    outcome: JobOutcome | None = None
     #: What of its words the store was told.
     _progress_told: tuple[int, int | None] | None = None
     _meta_told: bytes | None = None
@@ -143,7 +143,7 @@ class Errand(LocalJob):
         output_of(self).meta_bytes = self._meta_told = meta
         self.isolated = True
 
-    def news(self) -> Note | None:
+    def news(self) -> ProgressUpdate | None:
         """Return what it has said since it was asked last; None: nothing."""
         said = self.output
         progress = None if self.last_progress == self._progress_told else self.last_progress
@@ -156,14 +156,14 @@ class Errand(LocalJob):
         self._progress_told = self.last_progress
         self._log_told += len(log)
         self._meta_told = meta or self._meta_told
-        return Note(id=self.claim.id, token=self.claim.token, progress=progress, meta=meta, log=log)
+        return ProgressUpdate(id=self.claim.id, token=self.claim.token, progress=progress, meta=meta, log=log)
 
     @property
     def is_untouched(self) -> bool:
-        """Whether it is a whole job of which nothing was run; what is only to be called before its verdict is none."""
-        return self.index < 0 and self.attempt == 1 and self.verdict is None
+        """Whether it is a whole job of which nothing was run; what is only to be called before its outcome is none."""
+        return self.index < 0 and self.attempt == 1 and self.outcome is None
 
-    def outcome(self) -> bytes | Failure:
+    def returned(self) -> bytes | Failure:
         """Return the bytes that its function returned, or why it failed."""
         found = self._result
         if isinstance(found, Outcome):

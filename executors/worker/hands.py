@@ -174,7 +174,7 @@ class Hands:
 
     # -- taking it back
 
-    def give_back(self, *, everything: bool) -> None:
+    def requeue(self, *, everything: bool) -> None:
         """Drop what no child has in its hands: it comes out as dropped. Not `everything`: only what never began."""
         self.dispatcher.post(self.dispatcher.books.drop_waiting if everything else self._drop_untouched)
 
@@ -184,7 +184,7 @@ class Hands:
                 entry.withdraw()
 
     def wind_down(self) -> None:
-        """Start nothing more; what children hold in store comes back, for `give_back`."""
+        """Start nothing more; what children hold in store comes back, for `requeue`."""
         self.dispatcher.post(self.dispatcher.drain)
 
     def cancel(self, errands: Iterable[Errand], *, kill: bool) -> None:

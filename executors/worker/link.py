@@ -1,11 +1,11 @@
 """A worker's line to its store, which outlasts the store's absence.
 
-    tell(verdict) ──▶ pending ──┐
-    notes ──────────────────────┼──▶ exchange ──▶ claims, wishes, fenced
+    tell(outcome) ──▶ pending ──┐
+    updates ────────────────────┼──▶ poll ──▶ claims, control requests, fenced
     want ───────────────────────┘      │ the store is away
                                        └──▶ all of it waits; next try after 0.1 to 2 s, full jitter
 
-After an absence, or when this process itself was frozen, `renew` comes first: it tells which jobs are others' by now.
+After an absence, or when this process itself was frozen, a heartbeat comes first: it tells which jobs others have now.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Final
 from taskq.errors import BackendUnavailable
 from taskq.log import get_logger
 from taskq.states import State
-from taskq.store import Exchange
+from taskq.store import PollResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from taskq.store import Membership, Note, Remains, Store, Verdict, WorkerRecord
+    from taskq.store import JobOutcome, ProgressUpdate, Remains, Store, WorkerRecord, WorkerSession
 
 __all__ = ["Link"]
 
@@ -39,15 +39,15 @@ _JITTER: Final = 0.2
 class Link:
     """Talk to the store; no method raises because it is away. Used by the worker's thread."""
 
-    def __init__(self, store: Store, membership: Membership) -> None:
-        self.membership = membership
+    def __init__(self, store: Store, session: WorkerSession) -> None:
+        self.session = session
         self._store = store
-        self.pending: list[Verdict] = []
-        self._notes: list[Note] = []
-        self._every = store.renew_every
+        self.pending: list[JobOutcome] = []
+        self._updates: list[ProgressUpdate] = []
+        self._every = store.heartbeat_every
         now = monotonic()
-        self._renew_at = now + self._every
-        self._sweep_at = now + random.random() * self._every
+        self._heartbeat_at = now + self._every
+        self._maintenance_at = now + random.random() * self._every
         self._away_since: float | None = None
         self._tries = 0
         self._next_try = 0.0
@@ -68,37 +68,37 @@ class Link:
 
     def next_duty(self) -> float:
         """Return when `keep_up` or a new try is due, by the monotonic clock."""
-        return min(self._renew_at, self._sweep_at) if self._away_since is None else self._next_try
+        return min(self._heartbeat_at, self._maintenance_at) if self._away_since is None else self._next_try
 
     # -- what the loop calls
 
-    def exchange(self, notes: Sequence[Note], want: int) -> Exchange | None:
+    def poll(self, updates: Sequence[ProgressUpdate], want: int) -> PollResult | None:
         """Tell all that waits to be told and take up to `want` jobs; None: the store is away."""
-        self._notes += notes
+        self._updates += updates
         told = len(self.pending)
         try:
-            found = self.membership.exchange(self.pending, self._notes, want)
+            found = self.session.poll(self.pending, self._updates, want)
         except BackendUnavailable as error:
             self._lost(error)
             return None
         del self.pending[:told]
-        self._notes.clear()
+        self._updates.clear()
         self._back()
         return found
 
     def keep_up(self, record: Callable[[], WorkerRecord], held: Callable[[], Collection[tuple[str, str]]]) -> list[str]:
         """Renew and sweep when it is time; return the ids of jobs that are not ours any more."""
         now = monotonic()
-        if now < self._renew_at and now < self._sweep_at:
+        if now < self._heartbeat_at and now < self._maintenance_at:
             return []
         gone: list[str] = []
         try:
-            if now >= self._renew_at:
-                gone = self.membership.renew(record(), held())
-                self._renew_at = now + self._every
-            if now >= self._sweep_at:
-                self._sweep_at = now + self._every * random.uniform(1 - _JITTER, 1 + _JITTER)
-                self.membership.sweep()
+            if now >= self._heartbeat_at:
+                gone = self.session.heartbeat(record(), held())
+                self._heartbeat_at = now + self._every
+            if now >= self._maintenance_at:
+                self._maintenance_at = now + self._every * random.uniform(1 - _JITTER, 1 + _JITTER)
+                self.session.run_maintenance()
         except BackendUnavailable as error:
             self._lost(error)
             return gone
@@ -108,19 +108,19 @@ class Link:
     def begin(self, claims: Sequence[tuple[str, str]]) -> list[str] | None:
         """Note that these begin; return the ids of those that are not ours any more; None: the store is away."""
         try:
-            return self.membership.begin(claims)
+            return self.session.begin(claims)
         except BackendUnavailable as error:
             self._lost(error)
             return None
 
-    def claim_one(self, job_id: str) -> Exchange | None:
+    def claim_one(self, job_id: str) -> PollResult | None:
         """Take this one job, or nothing; None: the store is away."""
         try:
-            found = self.membership.claim_one(job_id)
+            found = self.session.claim_one(job_id)
         except BackendUnavailable as error:
             self._lost(error)
             return None
-        return Exchange(claims=() if found is None else (found,))
+        return PollResult(claims=() if found is None else (found,))
 
     def waits(self, job_id: str) -> bool:
         """Tell whether a job has yet to be run; True as well when the store cannot say."""
@@ -134,26 +134,26 @@ class Link:
     def remains(self) -> Remains | None:
         """Return what there is yet for this worker's queues; None: the store is away."""
         try:
-            return self.membership.remains()
+            return self.session.remains()
         except BackendUnavailable as error:
             self._lost(error)
             return None
 
-    def sweep_soon(self) -> None:
+    def maintain_soon(self) -> None:
         """Have the next `keep_up` sweep."""
-        self._sweep_at = 0.0
+        self._maintenance_at = 0.0
 
     def wait(self, timeout: float, wake_fd: int) -> None:
-        """Wait for work, a wish, or `wake_fd`."""
+        """Wait for work, a control request, or `wake_fd`."""
         try:
-            self.membership.wait(timeout, wake_fd)
+            self.session.wait(timeout, wake_fd)
         except BackendUnavailable as error:
             self._lost(error)
 
     def leave(self) -> bool:
         """Sign off; return whether the store heard it."""
         try:
-            self.membership.leave()
+            self.session.leave()
         except BackendUnavailable as error:
             log.warning("leave_failed", error=str(error))
             return False
@@ -170,7 +170,7 @@ class Link:
         ceiling = min(_BACKOFF_MAX, _BACKOFF * 2 ** min(self._tries, 10))
         self._tries += 1
         self._next_try = now + random.random() * ceiling
-        self._renew_at = 0.0  # first of all when it is back
+        self._heartbeat_at = 0.0  # first of all when it is back
 
     def _back(self) -> None:
         if self._away_since is not None:

@@ -1,7 +1,7 @@
 """The loop of a worker, in one thread.
 
-    a turn:  what has ended ──▶ verdicts ──▶ duties (renew, sweep) ──▶ exchange: tell, take ──▶ sleep until
-             something ends · work or a wish comes · a duty is due · somebody says stop
+    a turn:  what has ended ──▶ outcomes ──▶ duties (heartbeat, maintenance) ──▶ poll: tell, take ──▶ sleep until
+             something ends · work or a control request comes · a duty is due · somebody says stop
 
 A stop: no new claims; what was not begun goes back; what runs gets the grace; then it is killed, and goes back too.
 """
@@ -27,7 +27,7 @@ from taskq.store import WorkerRecord
 
 if TYPE_CHECKING:
     from taskq.executors.worker.hands import Hands
-    from taskq.store import Exchange, Store
+    from taskq.store import PollResult, Store
 
 __all__ = ["BACKEND", "CLEAN", "FORCED", "Loop", "Plan"]
 
@@ -37,8 +37,8 @@ log = get_logger("taskq.worker")
 _STALL: Final = 0.1
 #: Seconds by which a timed wake may come early.
 _TICK: Final = 0.002
-#: Seconds between two looks at wishes while there is no room for work.
-_WISHES_EVERY: Final = 0.25
+#: Seconds between two looks at control requests while there is no room for work.
+_CONTROL_EVERY: Final = 0.25
 #: Seconds that outcomes may wait for more to come while the pool has plenty to do.
 _LINGER: Final = 0.05
 #: Seconds between two looks at jobs that are to end.
@@ -84,7 +84,7 @@ class Loop:
         self.started_at = time()
         self.room = Room(hands.processes)
         self.desk = Desk(hands, self.room)
-        self.notes = Notes(hands)
+        self.updates = Notes(hands)
         #: When the last turn was, by the monotonic clock.
         self.turned_at = monotonic()
         self._stops = 0
@@ -94,9 +94,9 @@ class Loop:
         self._kill_at: float | None = None
         self._give_up_at: float | None = None
         self._forced = False
-        self._hungry = False
+        self._needs_work = False
         self._stalled = False
-        self._worked_at = self._exchanged_at = self._wishes_at = self._only_at = 0.0
+        self._worked_at = self._polled_at = self._control_at = self._only_at = 0.0
         self._empty_rests = 0
         self._notifier = Notifier()
         self.link = Link(store, store.join(self.record()))
@@ -142,11 +142,11 @@ class Loop:
             self._forced = self.closing = True
         elif self._may_stall and now - self._worked_at > _STALL:
             self._stalled = True
-            self.desk.give_back(everything=False)
+            self.desk.requeue(everything=False)
         if self.link.may_try():
             self.desk.forget(self.link.keep_up(self.record, self.desk.holdings))
         if self.link.may_try():
-            self._exchange(monotonic())
+            self._poll(monotonic())
         while not self._stops and self.link.may_try() and (ready := self.desk.ready()):
             self._begin(ready)
 
@@ -163,7 +163,7 @@ class Loop:
 
     def _linger(self, now: float) -> None:
         """Let more come to an end before all is told at once, while nobody is short of work."""
-        spent = now - self._exchanged_at
+        spent = now - self._polled_at
         if spent < _LINGER and not self._stops and self.room.has_plenty(self.hands.ahead_ns, _LINGER):
             sleep(_LINGER - spent)
             self.desk.collect(self.link.pending)
@@ -181,37 +181,37 @@ class Loop:
         self.closing = left <= 0 and not self.desk.held
         return max(0, min(want, left))
 
-    def _exchange(self, now: float) -> None:
+    def _poll(self, now: float) -> None:
         if self.plan.only is not None:
             want = 0
             self._take_only(self.plan.only, now)
         else:
             want = self._want()
-        notes = self.notes.gather(now) if self.desk.held else []
-        self._hungry = want > 0
-        if not (want or notes or self.link.pending or now >= self._wishes_at):
+        updates = self.updates.gather(now) if self.desk.held else []
+        self._needs_work = want > 0
+        if not (want or updates or self.link.pending or now >= self._control_at):
             return
-        found = self.link.exchange(notes, want)
-        self._exchanged_at = monotonic()
+        found = self.link.poll(updates, want)
+        self._polled_at = monotonic()
         if found is not None:
-            self._wishes_at = self._exchanged_at + _WISHES_EVERY
+            self._control_at = self._polled_at + _CONTROL_EVERY
             self._take(found, want)
 
-    def _take(self, found: Exchange, want: int) -> None:
+    def _take(self, found: PollResult, want: int) -> None:
         for job_id in found.fenced:
             log.warning("outcome_fenced", job=job_id, reason="another worker has had it since, or it was removed")
-        for wish in found.wishes:
-            if wish.stop:
+        for request in found.control_requests:
+            if request.stop:
                 self.stop()
-            if wish.crash:
+            if request.crash:
                 self.hands.crash()
-            if wish.job_id is not None:
-                self.desk.cancel(wish.job_id, kill=wish.kill)
+            if request.job_id is not None:
+                self.desk.cancel(request.job_id, kill=request.kill)
         if found.claims:
             if not self.desk.held:
-                self._worked_at = self._exchanged_at
+                self._worked_at = self._polled_at
             self.link.pending += self.desk.accept(found.claims)
-            self._hungry = len(found.claims) < want
+            self._needs_work = len(found.claims) < want
         elif want and self._burst is not None and not self.desk.held and not self.link.pending:
             self.closing = self._burst.is_over()
 
@@ -226,7 +226,7 @@ class Loop:
         elif found is not None and not self.link.waits(job_id):
             self.closing = True
         else:
-            self.link.sweep_soon()
+            self.link.maintain_soon()
 
     # -- sleep
 
@@ -238,7 +238,7 @@ class Loop:
             return
         now = monotonic()
         timeout = max(0.0, min(self._wake_at() - now, _LONGEST))
-        if self._hungry and not self.link.away:
+        if self._needs_work and not self.link.away:
             self._wait_for_work(now, timeout)
         else:
             self.hands.sleep(timeout)
@@ -246,7 +246,7 @@ class Loop:
     def _wake_at(self) -> float:
         times = [self.link.next_duty(), self._notifier.next_beat]
         if self.desk.held:
-            times += [self._wishes_at, self.notes.next_at]
+            times += [self._control_at, self.updates.next_at]
         if self._kill_at is not None:
             times.append(monotonic() + _ENDING_LOOK)
         if self._may_stall:
@@ -282,13 +282,13 @@ class Loop:
             self._kill_at = now + self.plan.grace
             self.hands.wind_down()
         if self.desk.held:
-            self.desk.give_back(everything=True)
+            self.desk.requeue(everything=True)
         if self._give_up_at is None and (now >= self._kill_at or self._stops > 1):
             self._give_up_at = now + _KILL_WAIT
             if self.desk.held:
                 log.warning("jobs_killed", name=self.plan.name, jobs=len(self.desk.held))
                 self._forced = True
-                self.desk.recall()
+                self.desk.kill_all()
 
     def _is_over(self) -> bool:
         if self._burst is not None and not self.closing and not self.desk.held and self.link.away_for > _AWAY:
@@ -303,7 +303,7 @@ class Loop:
     def _finish(self) -> int:
         """Give back what is left, and sign off."""
         self.link.pending += self.desk.abandon()
-        told = not self.link.pending or self.link.exchange([], 0) is not None
+        told = not self.link.pending or self.link.poll([], 0) is not None
         left = self.link.leave()
         if not (told and left):
             return BACKEND

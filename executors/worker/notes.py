@@ -1,7 +1,7 @@
 """What running jobs say of themselves, gathered now and then for the store.
 
-    child's page, socket, output file ──▶ dispatcher: `told` and `said` of each job ──▶ Note, what is new
-    what is new when a job has ended goes with its verdict
+    child's page, socket, output file ──▶ dispatcher: `told` and `said` of each job ──▶ ProgressUpdate, what is new
+    what is new when a job has ended goes with its outcome
 
 The same for every store.
 """
@@ -20,7 +20,7 @@ from taskq.log import get_logger
 if TYPE_CHECKING:
     from taskq.executors.pool.child_handle import ChildHandle
     from taskq.executors.worker.hands import Hands
-    from taskq.store import Note
+    from taskq.store import ProgressUpdate
 
 __all__ = ["Notes"]
 
@@ -42,7 +42,7 @@ class Notes:
         #: Of the last warning: which job waits for which.
         self._waits: dict[str, str] = {}
 
-    def gather(self, now: float) -> list[Note]:
+    def gather(self, now: float) -> list[ProgressUpdate]:
         """Return what jobs have said since they were asked last; nothing when that was just now."""
         if now < self.next_at:
             return []
@@ -52,7 +52,7 @@ class Notes:
         for errand in running:
             echo(errand, ended=False)
         self._judge(running)
-        return [note for errand in running if (note := errand.news()) is not None]
+        return [update for errand in running if (update := errand.news()) is not None]
 
     def _judge(self, running: list[Errand]) -> None:
         """Say it when every process is taken by a job that waits for another: perhaps none of them can ever end."""

@@ -19,9 +19,9 @@ __all__ = ["Room"]
 
 #: Nanoseconds of work that each process may have in hand.
 _AHEAD_NS: Final = 150_000_000.0
-#: Jobs that one exchange takes at the most: bounds how long it keeps the store busy.
+#: Jobs that one poll takes at the most: bounds how long it keeps the store busy.
 _CLAIM_MAX: Final = 500
-#: Jobs that one exchange takes while all that it brings is refused unseen: thousands may stand before one that can run.
+#: Jobs that one poll takes while all that it brings is refused unseen: thousands may stand before one that can run.
 _PASSING: Final = 300
 #: Jobs held at the most: bounds what a worker's death makes run again.
 _HELD_MAX: Final = 2_000

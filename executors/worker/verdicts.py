@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final
 from taskq.result import Failure
 from taskq.retry import after_error
 from taskq.states import Reason, State
-from taskq.store import Verdict
+from taskq.store import JobOutcome
 
 if TYPE_CHECKING:
     from taskq.executors.worker.errand import Errand
     from taskq.store import Claim
 
-__all__ = ["REFUSED_FOR", "given_back", "refused", "verdict_on"]
+__all__ = ["REFUSED_FOR", "given_back", "outcome_of", "refused"]
 
 #: Seconds for which a job of an unknown task waits for a worker that knows it, before it is failed.
 REFUSED_FOR: Final = 600.0
@@ -30,26 +30,26 @@ REFUSED_FOR: Final = 600.0
 LOOK_AGAIN: Final = (1.0, 15.0)
 
 
-def verdict_on(errand: Errand) -> Verdict:
+def outcome_of(errand: Errand) -> JobOutcome:
     """Return what becomes of the job of an errand that has ended."""
     claim = errand.claim
     if errand.dropped:
         return _dropped(errand)
-    outcome = errand.outcome()
-    if not isinstance(outcome, Failure):
-        return Verdict(
+    returned = errand.returned()
+    if not isinstance(returned, Failure):
+        return JobOutcome(
             id=claim.id,
             token=claim.token,
             state=State.SUCCEEDED,
-            result=outcome,
+            result=returned,
             attempts=errand.attempt,
             crashes=errand.crashes - claim.crashes,
             seconds=errand.ran_ns / 1e9,
         )
-    return _failed(errand, outcome)
+    return _failed(errand, returned)
 
 
-def _failed(errand: Errand, failure: Failure) -> Verdict:
+def _failed(errand: Errand, failure: Failure) -> JobOutcome:
     claim = errand.claim
     if failure.reason is Reason.UNKNOWN_TASK or _is_unread(claim, failure):
         return refused(claim, failure)
@@ -57,7 +57,7 @@ def _failed(errand: Errand, failure: Failure) -> Verdict:
     state = State.FAILED if delay is None else State.SCHEDULED
     if errand.unwanted and delay is not None:
         state = State.CANCELLED
-    return Verdict(
+    return JobOutcome(
         id=claim.id,
         token=claim.token,
         state=state,
@@ -74,12 +74,14 @@ def _is_unread(claim: Claim, failure: Failure) -> bool:
     return claim.foreign is not None and failure.reason is Reason.UNDECODABLE
 
 
-def refused(claim: Claim, failure: Failure) -> Verdict:
+def refused(claim: Claim, failure: Failure) -> JobOutcome:
     """Leave a job to others; where there are none fail it, one of an unknown task after it has waited for some."""
     if claim.refused_for >= REFUSED_FOR or failure.reason is not Reason.UNKNOWN_TASK:
-        return Verdict(id=claim.id, token=claim.token, state=State.FAILED, failure=failure, refused=True, started=False)
+        return JobOutcome(
+            id=claim.id, token=claim.token, state=State.FAILED, failure=failure, refused=True, started=False
+        )
     soonest, latest = LOOK_AGAIN
-    return Verdict(
+    return JobOutcome(
         id=claim.id,
         token=claim.token,
         state=State.QUEUED,
@@ -90,12 +92,12 @@ def refused(claim: Claim, failure: Failure) -> Verdict:
     )
 
 
-def _dropped(errand: Errand) -> Verdict:
+def _dropped(errand: Errand) -> JobOutcome:
     claim = errand.claim
     if not errand.unwanted:
         return given_back(claim, crashes=errand.crashes - claim.crashes)
     started = errand.attempt > 0
-    return Verdict(
+    return JobOutcome(
         id=claim.id,
         token=claim.token,
         state=State.CANCELLED,
@@ -105,9 +107,9 @@ def _dropped(errand: Errand) -> Verdict:
     )
 
 
-def given_back(claim: Claim, crashes: int = 0) -> Verdict:
+def given_back(claim: Claim, crashes: int = 0) -> JobOutcome:
     """Put a job back to the front of its queue; of its starts here only those count that ended in a crash."""
-    return Verdict(
+    return JobOutcome(
         id=claim.id,
         token=claim.token,
         state=State.QUEUED,

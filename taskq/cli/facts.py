@@ -58,8 +58,8 @@ def _facts(record: JobRecord, now: float) -> Iterator[tuple[str, str, str]]:
         yield "progress", progress_text(record), ""
     if meta := meta_of(record):
         yield "meta", _as_text(meta), ""
-    if record.needs:
-        yield "needs", ", ".join(record.needs), ""
+    if record.depends_on:
+        yield "needs", ", ".join(record.depends_on), ""
 
 
 def _state(record: JobRecord) -> str:

@@ -100,11 +100,11 @@ def _tell_refusal(store: Store, job_id: str) -> bool:
 def take_from_the_dead(store: Store) -> None:
     """Have jobs of workers that died queued again, as any worker does; else give one that is stopping a moment."""
     me = WorkerRecord(name=f"submit-{os.getpid()}", host=socket.gethostname(), pid=os.getpid(), queues=(), processes=0)
-    membership = store.join(me)
+    session = store.join(me)
     try:
-        put_back = membership.sweep()
+        put_back = session.run_maintenance()
     finally:
-        membership.leave()
+        session.leave()
     if not put_back:
         time.sleep(LOOK)
 

@@ -136,11 +136,13 @@ class Mover:
 
     def _movable(self) -> dict[str, tuple[str, ...]]:
         """Return the ids of the jobs to move with what they need: whole families, each job behind all that it needs."""
-        waiting = {record.id: record.needs for record in in_pages(self._old, WAITING)}
+        waiting = {record.id: record.depends_on for record in in_pages(self._old, WAITING)}
         self._leave_unreadable(waiting)
         for job_id in self.moved.stayed:
             waiting.pop(job_id, None)
-        while bound := [job_id for job_id, needs in waiting.items() if any(need not in waiting for need in needs)]:
+        while bound := [
+            job_id for job_id, depends_on in waiting.items() if any(need not in waiting for need in depends_on)
+        ]:
             self._leave(bound, waiting, "needs the result of a job that has run, or runs, in the old store")
             wanted = {need for job_id in bound for need in waiting[job_id]}
             self._leave(wanted, waiting, "a job that stays needs its result")
@@ -150,7 +152,7 @@ class Mover:
 
     def _leave_unreadable(self, waiting: dict[str, tuple[str, ...]]) -> None:
         """Leave the jobs of families that cannot be moved, before any of their family is."""
-        related = {job_id for job_id, needs in waiting.items() if needs}
+        related = {job_id for job_id, depends_on in waiting.items() if depends_on}
         related |= {need for job_id in related for need in waiting[job_id]}
         ids = [job_id for job_id in waiting if job_id in related and job_id not in self._put]
         for start in range(0, len(ids), BATCH):
@@ -202,7 +204,7 @@ class Mover:
             task=record.task,
             envelope=record.envelope,
             options=options,
-            needs=record.needs,
+            depends_on=record.depends_on,
             label=record.label,
         )
 

@@ -114,7 +114,7 @@ def job_document(record: JobRecord) -> dict[str, Any]:
         "worker": record.worker,
         "progress": None if record.progress is None else {"done": record.progress[0], "total": record.progress[1]},
         "meta": meta_of(record),
-        "needs": list(record.needs),
+        "needs": list(record.depends_on),
     }
 
 
@@ -156,7 +156,7 @@ def note_of(record: JobRecord, now: float) -> str:
     if record.state is State.SCHEDULED and record.due_at is not None:
         return f"in {age(record.due_at - now)}" + (f", after {brief_error(record)}" if record.failure else "")
     if record.state is State.BLOCKED:
-        return f"needs {len(record.needs)} jobs"
+        return f"needs {len(record.depends_on)} jobs"
     return brief_error(record) if record.failure is not None else ""
 
 

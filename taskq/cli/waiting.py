@@ -27,11 +27,11 @@ def ends(store: Store, ids: Collection[str], timeout: float | None) -> Iterator[
     """Yield the jobs as they end, each once, and None now and then; stop when all have, or the time is over."""
     deadline = None if timeout is None else time.monotonic() + timeout
     left = set(ids)
-    with contextlib.closing(store.ear()) as ear:
-        ear.expect(left)
+    with contextlib.closing(store.subscribe()) as subscription:
+        subscription.expect(left)
         while left:
             rest = LOOK if deadline is None else min(LOOK, deadline - time.monotonic())
-            for ended in ear.wait(max(0.0, rest)):
+            for ended in subscription.wait(max(0.0, rest)):
                 if ended.id in left:
                     left.remove(ended.id)
                     yield ended

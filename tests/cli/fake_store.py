@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from taskq.codec import encode
 from taskq.result import Failure
 from taskq.states import TERMINAL, Reason, State
-from taskq.store import Ear, Ended, Finding, JobRecord, QueueRecord, Store, WorkerRecord
+from taskq.store import Ended, Finding, JobRecord, QueueRecord, Store, Subscription, WorkerRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from taskq.store import Membership, NewJob
+    from taskq.store import NewJob, WorkerSession
 
 #: The moment at which everything is looked at.
 NOW = 1_790_000_000.0
@@ -22,7 +22,7 @@ NOW = 1_790_000_000.0
 WAITING = frozenset({State.QUEUED, State.SCHEDULED, State.BLOCKED})
 
 
-class FakeEar(Ear):
+class FakeSubscription(Subscription):
     """Tell at once of what has ended, and of nothing else."""
 
     def __init__(self, store: FakeStore) -> None:
@@ -143,10 +143,10 @@ class FakeStore(Store):
     def doctor(self) -> Sequence[Finding]:  # type: ignore[override]
         return self.findings
 
-    def ear(self) -> Ear:
-        return FakeEar(self)
+    def subscribe(self) -> Subscription:
+        return FakeSubscription(self)
 
-    def join(self, record: WorkerRecord) -> Membership:
+    def join(self, record: WorkerRecord) -> WorkerSession:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -158,7 +158,7 @@ def _record(job: NewJob) -> JobRecord:
     return JobRecord(
         id=job.id,
         task=job.task,
-        state=State.BLOCKED if job.needs else State.SCHEDULED if at else State.QUEUED,
+        state=State.BLOCKED if job.depends_on else State.SCHEDULED if at else State.QUEUED,
         queue=job.options.queue,
         priority=job.options.priority,
         label=job.label,
@@ -166,7 +166,7 @@ def _record(job: NewJob) -> JobRecord:
         submitted_at=NOW,
         due_at=None if at is None else at.timestamp(),
         expires_at=None if job.options.expires is None else NOW + job.options.expires,
-        needs=job.needs,
+        depends_on=job.depends_on,
         envelope=job.envelope,
     )
 
@@ -260,7 +260,12 @@ def sample_jobs() -> list[JobRecord]:
             expires_at=NOW + 10_800,
         ),
         _job(
-            9, "shop.reports:total", State.BLOCKED, queue="reports", submitted_at=NOW - 5, needs=(job_id(6), job_id(8))
+            9,
+            "shop.reports:total",
+            State.BLOCKED,
+            queue="reports",
+            submitted_at=NOW - 5,
+            depends_on=(job_id(6), job_id(8)),
         ),
     ]
 

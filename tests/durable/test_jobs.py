@@ -46,23 +46,23 @@ def succeed(store: MemoryStore, job_id: str, value: Any) -> None:
 
 
 def test_submit_is_one_call(queue: TaskQueue, store: MemoryStore) -> None:
-    """A submit is one put and nothing else: no ear, no thread."""
+    """A submit is one put and nothing else: no subscription, no thread."""
     jobs = [queue.submit(square, number) for number in range(5)]
     assert store.calls == ["put"] * 5
     assert len({job.id for job in jobs}) == 5
-    assert not any(thread.name == "taskq-ear" for thread in threading.enumerate())
+    assert not any(thread.name == "taskq-listener" for thread in threading.enumerate())
 
 
 def test_state_asks_the_store(queue: TaskQueue, store: MemoryStore) -> None:
-    """As long as nobody waits, each question is one to the store, and none opens an ear."""
+    """As long as nobody waits, each question is one to the store, and none opens a subscription."""
     job = queue.submit(square, 3)
     assert (job.state, job.done(), job.running(), job.cancelled()) == (State.QUEUED, False, False, False)
     assert (job.attempts, job.crashes, job.reason, job.progress) == (0, 0, None, None)
     assert "pending" in repr(job)
-    assert "ear" not in store.calls
+    assert "subscribe" not in store.calls
     succeed(store, job.id, 9)
     assert (job.done(), job.state, job.attempts, job.result()) == (True, State.SUCCEEDED, 1, 9)
-    assert "ear" not in store.calls
+    assert "subscribe" not in store.calls
 
 
 def test_an_ended_job_asks_nothing_more(queue: TaskQueue, store: MemoryStore) -> None:
@@ -82,7 +82,7 @@ def test_an_ended_job_asks_nothing_more(queue: TaskQueue, store: MemoryStore) ->
     assert store.calls == []
 
 
-def test_waiters_share_one_ear(queue: TaskQueue, store: MemoryStore) -> None:
+def test_waiters_share_one_subscription(queue: TaskQueue, store: MemoryStore) -> None:
     """All that wait are served by one thread; jobs that are waited for are not asked about one by one."""
     jobs = [queue.submit(square, number) for number in range(200)]
     timer = threading.Timer(0.05, lambda: [succeed(store, job.id, number) for number, job in enumerate(jobs)])
@@ -91,9 +91,9 @@ def test_waiters_share_one_ear(queue: TaskQueue, store: MemoryStore) -> None:
     done, pending = futures.wait(jobs, timeout=PATIENCE)
     timer.join()
     assert (len(done), len(pending)) == (200, 0)
-    assert store.calls.count("ear") == 1
+    assert store.calls.count("subscribe") == 1
     assert store.calls.count("get") == 0
-    assert sum(thread.name == "taskq-ear" for thread in threading.enumerate()) == 1
+    assert sum(thread.name == "taskq-listener" for thread in threading.enumerate()) == 1
     assert [job.result() for job in jobs] == list(range(200))
 
 
@@ -160,7 +160,7 @@ def test_callback_keeps_its_job(queue: TaskQueue, store: MemoryStore) -> None:
     job.add_done_callback(lambda ended: calls.append((ended.result(), threading.current_thread().name)))
     del job
     succeed(store, job_id, 9)
-    eventually(lambda: calls == [(9, "taskq-ear")], "the callback to be called")
+    eventually(lambda: calls == [(9, "taskq-listener")], "the callback to be called")
 
 
 def test_unheld_jobs_are_let_go(queue: TaskQueue, store: MemoryStore) -> None:
@@ -249,7 +249,7 @@ def test_cancel(queue: TaskQueue, store: MemoryStore) -> None:
     assert (waiting.state, waiting.cancelled(), called) == (State.CANCELLED, True, [waiting])
     with pytest.raises(futures.CancelledError):
         waiting.result()
-    assert store.wishes == {running.id}
+    assert store.control_requests == {running.id}
     assert ended.result(timeout=PATIENCE) == 4
 
 
@@ -327,7 +327,7 @@ def test_jobs_as_arguments(queue: TaskQueue, store: MemoryStore, worker: MemoryW
     """Jobs among the arguments are needed, each once, and their results come in their places."""
     left, right = queue.submit(square, 3), queue.submit(square, 4)
     job = queue.submit(capture, left, [right, {"again": left}], key=right)
-    assert store.records[job.id].needs == (left.id, right.id)
+    assert store.records[job.id].depends_on == (left.id, right.id)
     assert job.result(timeout=PATIENCE) == ((9, [16, {"again": 9}]), {"key": 16})
     assert queue.submit(total, [left, right]).result(timeout=PATIENCE) == 25
 
@@ -456,7 +456,7 @@ def test_store_that_cannot_be_reached(queue: TaskQueue, store: MemoryStore) -> N
     assert queue.submit(square, 2).state is State.QUEUED
 
 
-def test_ear_that_fails(queue: TaskQueue, store: MemoryStore) -> None:
+def test_subscription_that_fails(queue: TaskQueue, store: MemoryStore) -> None:
     """While the store is away waiters wait; when it is back they hear what they missed."""
     first = queue.submit(square, 1)
     first.add_done_callback(lambda _: None)
@@ -470,14 +470,16 @@ def test_ear_that_fails(queue: TaskQueue, store: MemoryStore) -> None:
     assert (first.result(timeout=PATIENCE), second.result(timeout=PATIENCE)) == (1, 4)
 
 
-def test_ear_that_breaks(queue: TaskQueue, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An ear that can hear nothing any more ends the waiting with an error, never a hang."""
+def test_subscription_that_breaks(queue: TaskQueue, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A subscription that can hear nothing any more ends the waiting with an error, never a hang."""
     job = queue.submit(square, 1)
     job.add_done_callback(lambda _: None)
-    monkeypatch.setattr(store.ears[0], "wait", lambda _timeout: (_ for _ in ()).throw(RuntimeError("the ear broke")))
-    store.ears[0].wake()
-    assert "the ear broke" in str(job.exception(timeout=PATIENCE))
-    assert "the ear broke" in str(queue.submit(square, 2).exception(timeout=PATIENCE))
+    monkeypatch.setattr(
+        store.subscriptions[0], "wait", lambda _timeout: (_ for _ in ()).throw(RuntimeError("the subscription broke"))
+    )
+    store.subscriptions[0].wake()
+    assert "the subscription broke" in str(job.exception(timeout=PATIENCE))
+    assert "the subscription broke" in str(queue.submit(square, 2).exception(timeout=PATIENCE))
 
 
 # --- the end
@@ -500,7 +502,7 @@ def test_shutdown_waits_for_what_is_held(queue: TaskQueue, store: MemoryStore) -
     assert not closer.is_alive()
     assert (held.result(), heard) == ("held", ["called"])
     assert store.closed
-    assert [ear.closed for ear in store.ears] == [True]
+    assert [subscription.closed for subscription in store.subscriptions] == [True]
     with pytest.raises(QueueClosed):
         queue.submit(square, 1)
     queue.shutdown()
@@ -523,7 +525,9 @@ def test_shutdown_with_grace(queue: TaskQueue, store: MemoryStore) -> None:
     job = queue.submit(square, 1)
     store.records[job.id] = type(store.records[job.id])(id=job.id, task="", state=State.RUNNING)
     killer = threading.Thread(
-        target=lambda: eventually(lambda: job.id in store.wishes, "the kill") and store.end(job.id, State.CANCELLED)
+        target=lambda: (
+            eventually(lambda: job.id in store.control_requests, "the kill") and store.end(job.id, State.CANCELLED)
+        )
     )
     killer.start()
     queue.shutdown(grace=0.05)
@@ -560,7 +564,9 @@ def test_dropped_queue(store: MemoryStore, queue: TaskQueue) -> None:
     timer.join()
     assert not store.closed
     del job, timer
-    eventually(lambda: store.closed and all(ear.closed for ear in store.ears), "the queue to let go")
+    eventually(
+        lambda: store.closed and all(subscription.closed for subscription in store.subscriptions), "the queue to let go"
+    )
 
 
 def test_pause(queue: TaskQueue, store: MemoryStore) -> None:
@@ -574,7 +580,7 @@ def test_pause(queue: TaskQueue, store: MemoryStore) -> None:
 
 
 def test_forked_process(queue: TaskQueue, store: MemoryStore) -> None:
-    """In a forked process the queue hears by an ear of its own, also for jobs that the parent waits for."""
+    """In a forked process the queue hears by a subscription of its own, also for jobs that the parent waits for."""
     job = queue.submit(square, 3)
     job.add_done_callback(lambda _: None)
     eventually(lambda: "expect" in store.calls, "the parent to listen")

@@ -81,7 +81,7 @@ def test_left_when_nobody_runs_what_a_job_waits_for(
     with queue:
         first = queue.options(queue="far").submit(square, 3)
         job = queue.submit(square, first)
-        store.records[job.id].state, store.records[job.id].needs = State.BLOCKED, (first.id,)
+        store.records[job.id].state, store.records[job.id].depends_on = State.BLOCKED, (first.id,)
         if not held:
             del first
     said = capsys.readouterr().err

@@ -88,8 +88,8 @@ def test_fields(store: RQStore, join: Callable[..., Hands], client: Any, garbage
         store.retry(ids[50:100])
         store.remove(ids[100:150])
         store.log(ids[0])
-        hands.membership.remains(), hands.sweep()
-        hands.membership.renew(hands.record, [])
+        hands.session.remains(), hands.run_maintenance()
+        hands.session.heartbeat(hands.record, [])
         client.flushdb()
 
 
@@ -105,8 +105,8 @@ def test_members(store: RQStore, join: Callable[..., Hands], client: Any, garbag
         (good,) = store.put([new_job(priority=5)])
         work_off(hands, garbage, good)
         store.list(), store.queues(), store.workers(), store.some_queues(10)
-        hands.membership.remains(), hands.sweep()
-        hands.membership.renew(hands.record, [])
+        hands.session.remains(), hands.run_maintenance()
+        hands.session.heartbeat(hands.record, [])
         client.flushdb()
 
 
@@ -160,7 +160,7 @@ def test_kinds(store: RQStore, join: Callable[..., Hands], client: Any, name: st
             client.delete(key)
             client.sadd(key, "x")
         for call in (
-            *(hands.take, hands.sweep, hands.membership.remains, store.list, store.queues, store.workers),
+            *(hands.take, hands.run_maintenance, hands.session.remains, store.list, store.queues, store.workers),
             *(store.doctor, lambda: store.get([early], payload=True), lambda: store.cancel(["none"])),
             lambda: store.put([new_job()]),
         ):
@@ -198,11 +198,11 @@ def test_messages(store: RQStore, join: Callable[..., Hands], client: Any, garba
 @counts(3_000, 100_000)
 def test_replies(store: RQStore, join: Callable[..., Hands], client: Any, garbage: Garbage, total: int) -> None:
     """Garbage among the news for a client costs no news of others."""
-    hands, ear = join(), store.ear()
+    hands, subscription = join(), store.subscribe()
     try:
         while garbage.count < total:
-            (good,) = store.put([new_job()], reply_to=ear.address)
-            ear.expect([good])
+            (good,) = store.put([new_job()], reply_to=subscription.reply_to)
+            subscription.expect([good])
             words = (b"s1 0 %b %b", b"f1 0 %b %b", b"S1 0 %b %b", b"c1 %b 0 %b", b"%b %b")
             texts = [garbage.text() for _ in range(BATCH)]
             news = [
@@ -214,15 +214,16 @@ def test_replies(store: RQStore, join: Callable[..., Hands], client: Any, garbag
             for one in news:
                 read_news(one)
             foreign = [one for one in news if good.encode() not in one]
-            client.rpush(f"rq:tq:replies:{ear.address}", *foreign)
+            client.rpush(f"rq:tq:replies:{subscription.reply_to}", *foreign)
             work_off(hands, garbage, good)
             heard: dict[str, Any] = {}
             eventually(
-                lambda h=heard, g=good: h.update((e.id, e) for e in ear.wait(0.5)) or g in h, "the good job's end"
+                lambda h=heard, g=good: h.update((e.id, e) for e in subscription.wait(0.5)) or g in h,
+                "the good job's end",
             )
             assert heard[good].state is State.SUCCEEDED
     finally:
-        ear.close()
+        subscription.close()
 
 
 @counts(1_000, 50_000)
@@ -239,7 +240,7 @@ def test_workers(store: RQStore, client: Any, garbage: Garbage, total: int) -> N
                 client.zadd("rq:tq:leases", {name: 4e9})
             assert "good" in {record.name for record in store.workers()}
             store.queues()
-            good.sweep()
+            good.run_maintenance()
             client.delete(*(f"rq:worker:bad{n}" for n in range(50)))
     finally:
         with contextlib.suppress(TaskqError):

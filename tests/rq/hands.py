@@ -12,20 +12,20 @@ from taskq.ids import new_id
 from taskq.options import JobOptions
 from taskq.result import Failure
 from taskq.states import State
-from taskq.store import NewJob, Verdict, WorkerRecord
+from taskq.store import JobOutcome, NewJob, WorkerRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskq.executors.rq.membership import RQMembership
+    from taskq.executors.rq.session import RQSession
     from taskq.executors.rq.store import RQStore
-    from taskq.store import Claim, Exchange
+    from taskq.store import Claim, PollResult
 
 #: A task that a stock worker can run too.
 TASK = "operator:add"
 
 
-def new_job(*args: Any, needs: Sequence[str] = (), task: str = TASK, **options: Any) -> NewJob:
+def new_job(*args: Any, depends_on: Sequence[str] = (), task: str = TASK, **options: Any) -> NewJob:
     """Return a job that adds its two arguments."""
     chosen = JobOptions(**options)
     envelope = Template(CALL, task, chosen).pack(encode(list(args or (1, 2))), encode({}))
@@ -34,31 +34,31 @@ def new_job(*args: Any, needs: Sequence[str] = (), task: str = TASK, **options: 
         task=task,
         envelope=envelope,
         options=chosen,
-        needs=tuple(needs),
+        depends_on=tuple(depends_on),
         label="add(1, 2)",
     )
 
 
-def succeeded(claim: Claim, value: Any = 3) -> Verdict:
-    """Return the verdict that a claimed job has this value."""
-    return Verdict(id=claim.id, token=claim.token, state=State.SUCCEEDED, result=encode(value), seconds=0.25)
+def succeeded(claim: Claim, value: Any = 3) -> JobOutcome:
+    """Return the outcome that a claimed job has this value."""
+    return JobOutcome(id=claim.id, token=claim.token, state=State.SUCCEEDED, result=encode(value), seconds=0.25)
 
 
-def failed(claim: Claim, error: Exception | None = None) -> Verdict:
-    """Return the verdict that a claimed job has failed."""
+def failed(claim: Claim, error: Exception | None = None) -> JobOutcome:
+    """Return the outcome that a claimed job has failed."""
     failure = Failure.from_exception(error or ValueError("no good"))
-    return Verdict(id=claim.id, token=claim.token, state=State.FAILED, failure=failure)
+    return JobOutcome(id=claim.id, token=claim.token, state=State.FAILED, failure=failure)
 
 
-def given_back(claim: Claim, **fields: Any) -> Verdict:
-    """Return the verdict that a claimed job was not begun."""
-    return Verdict(id=claim.id, token=claim.token, state=State.QUEUED, started=False, **fields)
+def given_back(claim: Claim, **fields: Any) -> JobOutcome:
+    """Return the outcome that a claimed job was not begun."""
+    return JobOutcome(id=claim.id, token=claim.token, state=State.QUEUED, started=False, **fields)
 
 
-def again(claim: Claim, delay: float = 0.0) -> Verdict:
-    """Return the verdict that a claimed job failed and is to be tried again."""
+def again(claim: Claim, delay: float = 0.0) -> JobOutcome:
+    """Return the outcome that a claimed job failed and is to be tried again."""
     failure = Failure.from_exception(ValueError("not yet"))
-    return Verdict(id=claim.id, token=claim.token, state=State.SCHEDULED, failure=failure, delay=delay)
+    return JobOutcome(id=claim.id, token=claim.token, state=State.SCHEDULED, failure=failure, delay=delay)
 
 
 class Hands:
@@ -69,15 +69,15 @@ class Hands:
         self.record = WorkerRecord(
             name=name, host=socket.gethostname(), pid=os.getpid(), queues=queues, processes=2, version="1.0"
         )
-        self.membership: RQMembership = store.join(self.record)  # type: ignore[assignment]
+        self.session: RQSession = store.join(self.record)  # type: ignore[assignment]
 
     def take(self, want: int = 10) -> list[Claim]:
         """Claim jobs."""
-        return list(self.membership.exchange([], [], want).claims)
+        return list(self.session.poll([], [], want).claims)
 
-    def tell(self, *verdicts: Verdict) -> Exchange:
+    def tell(self, *outcomes: JobOutcome) -> PollResult:
         """Say what became of jobs."""
-        return self.membership.exchange(verdicts, [], 0)
+        return self.session.poll(outcomes, [], 0)
 
     def run(self, want: int = 10, value: Any = 3) -> list[str]:
         """Claim jobs and let them succeed; return their ids."""
@@ -89,13 +89,13 @@ class Hands:
         """Let its lease run out, as if it had been dead for long."""
         self.store.line.command("ZADD", self.store.layout.LEASES, 1, self.record.name)
 
-    def sweep(self) -> int:
+    def run_maintenance(self) -> int:
         """Sweep as a worker that trusts what it sees; a server of tests has only just been started."""
         return int(self.store.line.call(self.store.address.scripts.sweep, [1]))
 
     def close(self) -> None:
         """Sign off, and close its connections."""
         try:
-            self.membership.leave()
+            self.session.leave()
         except (RuntimeError, ConnectionError):
-            self.membership._watch.close()
+            self.session._watch.close()

@@ -124,7 +124,7 @@ def allowed(role: str) -> set[str]:
     return {word[1:].partition("|")[0] for word in line.split() if word.startswith("+")}
 
 
-#: The scripts of each role, by the methods of the store and of a membership that call them.
+#: The scripts of each role, by the methods of the store and of a session that call them.
 SCRIPTS = {
     "producer": ("put", "look", "listen", "cancel", "again", "remove"),
     "worker": ("join", "leave", "claim", "begin", "finish", "note", "renew", "remains", "sweep"),

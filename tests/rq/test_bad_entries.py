@@ -64,17 +64,20 @@ def test_bad_news(news: bytes) -> None:
 
 def test_client_lives_on(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
     """Damaged news and a damaged result cost one job: the client hears of the others."""
-    ear = store.ear()
-    store.put([new_job(job_id="a"), new_job(job_id="b")], reply_to=ear.address)
-    ear.expect(["a", "b"])
-    client.rpush(f"rq:tq:replies:{ear.address}", b"x", b"", b"s1 0 a !!!")
+    subscription = store.subscribe()
+    store.put([new_job(job_id="a"), new_job(job_id="b")], reply_to=subscription.reply_to)
+    subscription.expect(["a", "b"])
+    client.rpush(f"rq:tq:replies:{subscription.reply_to}", b"x", b"", b"s1 0 a !!!")
     client.hset("rq:job:a", mapping={"status": "finished", "ended_at": "inf"})
     client.lrem("rq:queue:default", 1, "a")
     client.xadd("rq:results:a", {"type": "1", "return_value": "!"})
     join().run()
     heard: dict[str, Any] = {}
-    eventually(lambda: heard.update((end.id, end) for end in ear.wait(1.0)) or len(heard) == 2, "both ends to be heard")
-    ear.close()
+    eventually(
+        lambda: heard.update((end.id, end) for end in subscription.wait(1.0)) or len(heard) == 2,
+        "both ends to be heard",
+    )
+    subscription.close()
     assert heard["b"].state is State.SUCCEEDED
     assert (heard["a"].state, heard["a"].failure.reason) == (State.FAILED, Reason.UNDECODABLE)
 
@@ -88,7 +91,8 @@ def test_bad_commands(join: Callable[..., Hands], client: Any) -> None:
         client.publish("rq:pubsub:w1", text)
     client.publish("rq:pubsub:w1", '{"command": "shutdown"}')
     eventually(
-        lambda: any(wish.stop for wish in hands.membership.exchange([], [], 1).wishes), "the real one to be heard"
+        lambda: any(request.stop for request in hands.session.poll([], [], 1).control_requests),
+        "the real one to be heard",
     )
 
 
@@ -154,12 +158,12 @@ def test_repeated_ids(
     repeated = 10_000
     client.lpush("rq:queue:default", *["bad"] * repeated)
     store.put([new_job(job_id="good")])
-    second.membership._outbox.has_refused = refuses  # then it looks at each entry before it takes it
+    second.session._outbox.has_refused = refuses  # then it looks at each entry before it takes it
     left = repeated + 1
     while not (claims := second.take(1)):
         before, left = left, client.llen("rq:queue:default")
         assert 1_000 <= before - left <= 4_000
-        assert not second.membership._watch.is_quiet
+        assert not second.session._watch.is_quiet
     assert left <= 4_000
     assert [claim.id for claim in claims] == ["good"]
     assert client.zcard("rq:wip:default") == (2 if fields in (None, REPEATED["running"]) else 1)

@@ -23,7 +23,7 @@ from taskq.executors.rq import foreign as rq_foreign
 from taskq.executors.rq.store import RQStore
 from taskq.result import Failure
 from taskq.states import State
-from taskq.store import Verdict
+from taskq.store import JobOutcome
 from tests.rq import stock
 from tests.rq.golden import state
 from tests.rq.hands import Hands
@@ -62,7 +62,7 @@ def by_stock(client: Any, _url: str) -> None:
 
 
 def by_ours(_client: Any, url: str) -> None:
-    """Work off what is there by our membership, the function called here instead of in a pool's child."""
+    """Work off what is there by our session, the function called here instead of in a pool's child."""
     store = RQStore(f"{url}?allow_callbacks=1")
     hands = Hands(store, "crew", ("default",))
     while claims := hands.take(1):
@@ -71,13 +71,13 @@ def by_ours(_client: Any, url: str) -> None:
     store.close()
 
 
-def outcome(claim: Any) -> Verdict:
+def outcome(claim: Any) -> JobOutcome:
     """Run a claimed job of stock RQ."""
     try:
         function, args, _ = claim.foreign.order()
-        return Verdict(id=claim.id, token=claim.token, state=State.SUCCEEDED, result=function(*args), seconds=0.1)
+        return JobOutcome(id=claim.id, token=claim.token, state=State.SUCCEEDED, result=function(*args), seconds=0.1)
     except Exception as error:  # noqa: BLE001  # it is the job's
-        return Verdict(id=claim.id, token=claim.token, state=State.FAILED, failure=Failure.from_exception(error))
+        return JobOutcome(id=claim.id, token=claim.token, state=State.FAILED, failure=Failure.from_exception(error))
 
 
 def plain(queue: Queue) -> list[Job]:

@@ -113,8 +113,8 @@ def test_what_waits_for_a_cancelled_job(worker: WorkerProcess, client: Any) -> N
     """What waits for a job that RQ's client cancels while it runs stays deferred, unless that frees it."""
     queue = Queue("default", connection=client)
     kept, freeing = queue.enqueue(F + "run_until", "go"), queue.enqueue(F + "cancel_and_free_dependents")
-    needs = [Dependency([kept], allow_failure=allowed) for allowed in (False, True)]
-    waiting = [queue.enqueue(F + "add", 1, 2, depends_on=need) for need in needs]
+    depends_on = [Dependency([kept], allow_failure=allowed) for allowed in (False, True)]
+    waiting = [queue.enqueue(F + "add", 1, 2, depends_on=need) for need in depends_on]
     behind = queue.enqueue(F + "add", 1, 2, depends_on=waiting[0])
     freed = queue.enqueue(F + "add", 1, 2, depends_on=freeing)
     eventually(lambda: noted(client), "the job to begin")

@@ -165,15 +165,15 @@ def test_expired_job_fails_at_the_claim(store: RQStore, join: Callable[..., Hand
     assert "0.05" in record.failure.message
 
 
-def test_expired_jobs_fail_at_the_sweep(store: RQStore, join: Callable[..., Hands]) -> None:
+def test_expired_jobs_fail_at_maintenance(store: RQStore, join: Callable[..., Hands]) -> None:
     """Jobs that wait in a queue without a worker, or for another job, expire all the same."""
     parent = new_job(queue="nobody")
-    jobs = [new_job(expires=0.05, queue="nobody"), new_job(expires=0.05, queue="nobody", needs=[parent.id])]
+    jobs = [new_job(expires=0.05, queue="nobody"), new_job(expires=0.05, queue="nobody", depends_on=[parent.id])]
     store.put([parent, *jobs])
     hands = join()
 
     def ended() -> bool:
-        hands.sweep()
+        hands.run_maintenance()
         return all(
             record is not None and record.reason is Reason.EXPIRED for record in store.get([job.id for job in jobs])
         )
@@ -189,7 +189,7 @@ def test_expiry_does_not_touch_a_started_job(store: RQStore, join: Callable[...,
     store.put([job])
     (claim,) = hands.take()
     eventually(lambda: _is_past(store, job.id), "the time to pass")
-    assert hands.sweep() == 0
+    assert hands.run_maintenance() == 0
     assert not hands.tell(succeeded(claim)).fenced
 
 
@@ -201,7 +201,7 @@ def test_expiry_does_not_touch_a_retry(store: RQStore, join: Callable[..., Hands
     (claim,) = hands.take()
     hands.tell(again(claim))
     eventually(lambda: _is_past(store, job.id), "the time to pass")
-    hands.sweep()
+    hands.run_maintenance()
     (claim,) = hands.take()
     assert (claim.id, claim.attempt, claim.retries) == (job.id, 2, 1)
 
@@ -247,12 +247,12 @@ def test_queue_without_priorities_pays_nothing(store: RQStore, join: Callable[..
 def test_results_of_needs_come_with_the_claim(store: RQStore, join: Callable[..., Hands]) -> None:
     """A job waits until all that it needs has succeeded, and gets their results."""
     first, second = new_job(), new_job()
-    last = new_job(needs=[first.id, second.id])
+    last = new_job(depends_on=[first.id, second.id])
     store.put([first, second, last])
     hands = join()
     (record,) = store.get([last.id])
     assert record is not None
-    assert (record.state, record.needs) == (State.BLOCKED, (first.id, second.id))
+    assert (record.state, record.depends_on) == (State.BLOCKED, (first.id, second.id))
     one, two = hands.take()
     hands.tell(succeeded(one, 11))
     assert hands.take() == []
@@ -269,7 +269,7 @@ def test_needs_that_have_ended_already(store: RQStore, join: Callable[..., Hands
     store.put([good, bad])
     one, two = hands.take()
     hands.tell(succeeded(one), failed(two))
-    jobs = [new_job(needs=[good.id]), new_job(needs=[bad.id]), new_job(needs=["nobody"])]
+    jobs = [new_job(depends_on=[good.id]), new_job(depends_on=[bad.id]), new_job(depends_on=["nobody"])]
     store.put(jobs)
     records = [record for record in store.get([job.id for job in jobs]) if record]
     assert [record.state for record in records] == [State.QUEUED, State.FAILED, State.FAILED]
@@ -283,8 +283,8 @@ def test_needs_that_have_ended_already(store: RQStore, join: Callable[..., Hands
 def test_failure_runs_down_the_chain(store: RQStore, join: Callable[..., Hands], how: str) -> None:
     """When a job fails, is cancelled or removed, all that waits for it, and for that, fails."""
     first = new_job()
-    second = new_job(needs=[first.id])
-    third = new_job(needs=[second.id])
+    second = new_job(depends_on=[first.id])
+    third = new_job(depends_on=[second.id])
     store.put([first, second, third])
     if how == "fail":
         hands = join()
@@ -300,7 +300,7 @@ def test_failure_runs_down_the_chain(store: RQStore, join: Callable[..., Hands],
 def test_delay_counts_after_needs(store: RQStore, join: Callable[..., Hands]) -> None:
     """A job with a delay that waits for another one starts when both are over."""
     first = new_job()
-    last = new_job(needs=[first.id], delay=0.2)
+    last = new_job(depends_on=[first.id], delay=0.2)
     store.put([first, last])
     hands = join()
     assert hands.run() == [first.id]
@@ -313,7 +313,7 @@ def test_delay_counts_after_needs(store: RQStore, join: Callable[..., Hands]) ->
 def test_cancel_what_waits(store: RQStore, join: Callable[..., Hands]) -> None:
     """What waits, in whichever way, is cancelled at once and never taken."""
     parent = new_job()
-    jobs = [new_job(), new_job(delay=60), new_job(needs=[parent.id]), new_job(priority=4)]
+    jobs = [new_job(), new_job(delay=60), new_job(depends_on=[parent.id]), new_job(priority=4)]
     store.put([parent, *jobs])
     assert store.cancel([job.id for job in jobs] + ["nobody"]) == [State.CANCELLED] * 4 + [None]
     assert [claim.id for claim in join().take()] == [parent.id]
@@ -330,17 +330,17 @@ def test_cancel_many_of_a_long_queue(store: RQStore, join: Callable[..., Hands])
 
 @pytest.mark.parametrize("kill", [False, True])
 def test_cancel_what_runs(store: RQStore, join: Callable[..., Hands], kill: bool) -> None:
-    """The worker of a running job hears of the wish, and by `renew` too where the message was lost."""
+    """The worker of a running job hears of the request, and by `heartbeat` too where the message was lost."""
     job = new_job()
     store.put([job])
     hands = join()
-    hands.membership.wait(0.01, -1)
+    hands.session.wait(0.01, -1)
     (claim,) = hands.take()
     assert store.cancel([job.id], kill=kill) == [State.RUNNING]
-    wishes = eventually(lambda: hands.membership.exchange([], [], 0).wishes, "the wish to come")
-    assert [(wish.job_id, wish.kill) for wish in wishes] == [(job.id, kill)]
-    hands.membership.renew(hands.record, [(claim.id, claim.token)])
-    assert [wish.job_id for wish in hands.membership.exchange([], [], 0).wishes] == [job.id]
+    control_requests = eventually(lambda: hands.session.poll([], [], 0).control_requests, "the request to come")
+    assert [(request.job_id, request.kill) for request in control_requests] == [(job.id, kill)]
+    hands.session.heartbeat(hands.record, [(claim.id, claim.token)])
+    assert [request.job_id for request in hands.session.poll([], [], 0).control_requests] == [job.id]
     hands.tell(replace(succeeded(claim), state=State.CANCELLED, result=None))
     (record,) = store.get([job.id])
     assert record is not None
@@ -377,7 +377,7 @@ def test_retry_begins_anew(store: RQStore, join: Callable[..., Hands]) -> None:
 def test_retry_checks_needs(store: RQStore, join: Callable[..., Hands]) -> None:
     """A retried job whose need has not succeeded fails again; after the need it runs."""
     first = new_job()
-    last = new_job(needs=[first.id])
+    last = new_job(depends_on=[first.id])
     store.put([first, last])
     hands = join()
     hands.tell(failed(*hands.take()))
@@ -503,7 +503,7 @@ def test_bad_settings(query: str, words: str) -> None:
 def test_lease_setting() -> None:
     """`?lease=` sets the lease, and a third of it the time between renewals."""
     store = RQStore("redis://localhost/0?lease=6")
-    assert (store.lease, store.renew_every) == (6.0, 2.0)
+    assert (store.lease, store.heartbeat_every) == (6.0, 2.0)
     assert "localhost" in repr(store)
 
 

@@ -89,7 +89,7 @@ def test_need_that_has_ended_before(store: RQStore, join: Callable[..., Hands], 
     hands = join()
     store.put([new_job(job_id="a")])
     hands.run()
-    store.put([new_job(job_id="b"), new_job(job_id="c", needs=("a", "b"))])
+    store.put([new_job(job_id="b"), new_job(job_id="c", depends_on=("a", "b"))])
     hands.run()
     hands.run()
     assert kept_for_ever(client) == []

@@ -10,7 +10,7 @@ import pytest
 import taskq.executors.rq
 from taskq.executors.rq.store import RQStore
 from taskq.states import State
-from taskq.store import Note
+from taskq.store import ProgressUpdate
 from tests.proxy import Proxy
 from tests.rq.hands import Hands, again, new_job, succeeded
 
@@ -39,7 +39,7 @@ SCRIPTS = (
     "sweep",
 )
 
-#: Seconds for which an ear is listened to in vain.
+#: Seconds for which a subscription is listened to in vain.
 PATIENCE = 20.0
 
 
@@ -53,30 +53,30 @@ def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
 def live(store: RQStore, names: list[str]) -> dict[str, Any]:
     """Do everything once with five jobs of these names; return what is to be seen afterwards."""
     first, flaky, unwanted, late, held = names
-    ear = store.ear()
+    subscription = store.subscribe()
     store.put([new_job(job_id=first), new_job(job_id=flaky)])
-    store.put([new_job(job_id=unwanted, priority=-1)], reply_to=ear.address)
+    store.put([new_job(job_id=unwanted, priority=-1)], reply_to=subscription.reply_to)
     store.put([new_job(job_id=late, delay=3600.0), new_job(job_id=held, priority=-2)])
-    ear.expect([first, unwanted])
+    subscription.expect([first, unwanted])
     hands = Hands(store, f"w-{first}", ("default",))
     claims = {claim.id: claim for claim in hands.take(2)}
-    hands.membership.exchange(
-        [], [Note(id=first, token=claims[first].token, progress=(1, 2), meta=b"\x80", log=b"once")], 0
+    hands.session.poll(
+        [], [ProgressUpdate(id=first, token=claims[first].token, progress=(1, 2), meta=b"\x80", log=b"once")], 0
     )
-    assert hands.membership.begin([(first, claims[first].token)]) == []
-    assert hands.membership.renew(hands.record, [(claim.id, claim.token) for claim in claims.values()]) == []
+    assert hands.session.begin([(first, claims[first].token)]) == []
+    assert hands.session.heartbeat(hands.record, [(claim.id, claim.token) for claim in claims.values()]) == []
     assert hands.tell(succeeded(claims[first]), again(claims[flaky], delay=3600.0)).fenced == []
     store.cancel([unwanted])
     store.retry([unwanted])
     store.cancel([unwanted, late])
     store.remove([late])
-    hands.membership.sweep()
-    assert hands.membership.remains().busy
+    hands.session.run_maintenance()
+    assert hands.session.remains().busy
     (last,) = hands.take(5)
     hands.close()
     found = {name: _seen(store, name) for name in names}
-    heard = _heard(ear, {first, unwanted})
-    ear.close()
+    heard = _heard(subscription, {first, unwanted})
+    subscription.close()
     return {
         "jobs": found,
         "held": last.id == held,
@@ -93,10 +93,10 @@ def _seen(store: RQStore, name: str) -> tuple[Any, ...] | None:
     return record.state, record.attempts, record.crashes, record.retries, record.result, record.progress, record.meta
 
 
-def _heard(ear: Any, wanted: set[str]) -> set[State]:
+def _heard(subscription: Any, wanted: set[str]) -> set[State]:
     found: dict[str, Ended] = {}
     while wanted - found.keys():
-        news = ear.wait(PATIENCE)
+        news = subscription.wait(PATIENCE)
         assert news, f"heard only of {sorted(found)}"
         found.update((ended.id, ended) for ended in news)
     return {ended.state for ended in found.values()}

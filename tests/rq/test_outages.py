@@ -10,7 +10,7 @@ import pytest
 from taskq.errors import BackendUnavailable, ConfigError, QueueFull
 from taskq.executors.rq.store import RQStore
 from taskq.states import Reason, State
-from taskq.store import Note
+from taskq.store import ProgressUpdate
 from tests.proxy import Proxy
 from tests.redis_server import RedisServer, free_port
 from tests.rq.hands import Hands, new_job, succeeded
@@ -90,86 +90,86 @@ def test_wrong_password(server: RedisServer, place: RQStore) -> None:
 
 
 def test_restart_with_data(tmp_path: Path) -> None:
-    """After a restart with AOF everything goes on: idle connections, workers, ears, what runs."""
+    """After a restart with AOF everything goes on: idle connections, workers, subscriptions, what runs."""
     with RedisServer(tmp_path / "redis", appendonly=True) as server:
         store = RQStore(server.url())
-        ear, hands = store.ear(), Hands(store, "w1", ("default",))
+        subscription, hands = store.subscribe(), Hands(store, "w1", ("default",))
         jobs = [new_job(), new_job()]
-        store.put(jobs, reply_to=ear.address)
-        ear.expect([job.id for job in jobs])
+        store.put(jobs, reply_to=subscription.reply_to)
+        subscription.expect([job.id for job in jobs])
         (claim,) = hands.take(1)
-        assert ear.wait(0.05) == []
-        hands.membership.wait(0.01, -1)
+        assert subscription.wait(0.05) == []
+        hands.session.wait(0.01, -1)
         server.restart()
-        assert hands.membership.renew(hands.record, [(claim.id, claim.token)]) == []
+        assert hands.session.heartbeat(hands.record, [(claim.id, claim.token)]) == []
         assert not hands.tell(succeeded(claim)).fenced
         assert len(hands.run()) == 1
         found: list[str] = []
 
         def all_heard() -> bool:
-            found.extend(ended.id for ended in ear.wait(0.5))
+            found.extend(ended.id for ended in subscription.wait(0.5))
             return len(found) == 2
 
         eventually(all_heard, "both ends to be heard")
         assert set(found) == {job.id for job in jobs}
-        assert hands.membership.sweep() == 0
-        ear.close()
+        assert hands.session.run_maintenance() == 0
+        subscription.close()
         hands.close()
         store.close()
 
 
 def test_restart_without_data(server: RedisServer, place: RQStore) -> None:
     """After a restart that lost everything the worker is one again, and clients are told that their jobs are lost."""
-    ear, hands = place.ear(), Hands(place, "w1", ("default",))
+    subscription, hands = place.subscribe(), Hands(place, "w1", ("default",))
     job = new_job()
-    place.put([job], reply_to=ear.address)
-    ear.expect([job.id])
+    place.put([job], reply_to=subscription.reply_to)
+    subscription.expect([job.id])
     (claim,) = hands.take()
-    assert ear.wait(0.05) == []
+    assert subscription.wait(0.05) == []
     server.restart()
-    assert hands.membership.renew(hands.record, [(claim.id, claim.token)]) == [job.id]
+    assert hands.session.heartbeat(hands.record, [(claim.id, claim.token)]) == [job.id]
     assert list(hands.tell(succeeded(claim)).fenced) == [job.id]
-    (ended,) = eventually(lambda: ear.wait(0.5), "the loss to be told", within=5)
+    (ended,) = eventually(lambda: subscription.wait(0.5), "the loss to be told", within=5)
     assert ended.failure is not None
     assert ended.failure.reason is Reason.LOST
     assert [worker.name for worker in place.workers()] == ["w1"]
     place.put([new_job()])
     assert len(hands.run()) == 1
-    ear.close()
+    subscription.close()
     hands.close()
 
 
 def test_nothing_is_lost_while_redis_is_away(server: RedisServer, place: RQStore) -> None:
-    """An ear tells nothing of its jobs while Redis is away, however long it asks."""
-    ear = place.ear()
+    """A subscription tells nothing of its jobs while Redis is away, however long it asks."""
+    subscription = place.subscribe()
     job = new_job()
-    place.put([job], reply_to=ear.address)
-    ear.expect([job.id])
+    place.put([job], reply_to=subscription.reply_to)
+    subscription.expect([job.id])
     server.stop()
     start = monotonic()
-    assert ear.wait(1.5) == []
+    assert subscription.wait(1.5) == []
     assert monotonic() - start >= 1.4
-    ear.close()
+    subscription.close()
 
 
 def test_silent_redis(server: RedisServer, place: RQStore) -> None:
-    """A Redis that stops answering is noticed within 5 s by a call, and by an ear and a worker that wait."""
-    hands, ear = Hands(place, "w1", ("default",)), place.ear()
+    """A Redis that stops answering is noticed within 5 s by a call, and by a subscription and a worker that wait."""
+    hands, subscription = Hands(place, "w1", ("default",)), place.subscribe()
     assert hands.take() == []
-    assert ear.wait(0.05) == []
-    hands.membership.wait(0.01, -1)
+    assert subscription.wait(0.05) == []
+    hands.session.wait(0.01, -1)
     server.freeze()
     start = monotonic()
     with pytest.raises(BackendUnavailable, match="no answer"):
-        hands.membership.exchange([], [], 1)
+        hands.session.poll([], [], 1)
     assert monotonic() - start < 6
     server.thaw()
     job = new_job()
-    place.put([job], reply_to=ear.address)
-    ear.expect([job.id])
+    place.put([job], reply_to=subscription.reply_to)
+    subscription.expect([job.id])
     assert eventually(hands.run, "the worker to go on") == [job.id]
-    assert [ended.id for ended in eventually(lambda: ear.wait(0.5), "the ear to go on")] == [job.id]
-    ear.close()
+    assert [ended.id for ended in eventually(lambda: subscription.wait(0.5), "the subscription to go on")] == [job.id]
+    subscription.close()
     hands.close()
 
 
@@ -183,19 +183,19 @@ def test_memory_limit(server: RedisServer, place: RQStore) -> None:
         place.put([new_job()])
     with pytest.raises(QueueFull, match="maxmemory"):
         place.put([new_job(priority=3)])
-    ear = place.ear()
-    assert not ear.expect([claim.id for claim in claims])
-    note = Note(id=claims[0].id, token=claims[0].token, log=b"x")
-    found = hands.membership.exchange([succeeded(claim) for claim in claims], [note], 1)
+    subscription = place.subscribe()
+    assert not subscription.expect([claim.id for claim in claims])
+    update = ProgressUpdate(id=claims[0].id, token=claims[0].token, log=b"x")
+    found = hands.session.poll([succeeded(claim) for claim in claims], [update], 1)
     assert (len(found.claims), list(found.fenced)) == (1, [])
-    assert hands.membership.begin([(one.id, one.token) for one in found.claims]) == []
-    assert {ended.id for ended in ear.wait(5)} == {claim.id for claim in claims}
-    ear.close()
+    assert hands.session.begin([(one.id, one.token) for one in found.claims]) == []
+    assert {ended.id for ended in subscription.wait(5)} == {claim.id for claim in claims}
+    subscription.close()
     assert not hands.tell(*(succeeded(claim) for claim in found.claims)).fenced
     records = place.get([claim.id for claim in claims], payload=True)
     assert [record and record.state for record in records] == [State.SUCCEEDED, State.SUCCEEDED]
-    assert hands.membership.renew(hands.record, []) == []
-    assert hands.membership.sweep() == 0
+    assert hands.session.heartbeat(hands.record, []) == []
+    assert hands.session.run_maintenance() == 0
     waiting = place.list(states={State.QUEUED})
     assert place.cancel([waiting[0].id]) == [State.CANCELLED]
     assert place.remove([waiting[0].id]) == [True]

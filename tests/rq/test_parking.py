@@ -30,19 +30,19 @@ LONG = 20.0
 def parked(hands: Hands) -> Hands:
     """Have a worker find its queues empty, and listen."""
     assert hands.take() == []
-    hands.membership.wait(0.01, -1)
+    hands.session.wait(0.01, -1)
     return hands
 
 
 def handed(hands: Hands) -> list[str]:
     """Return the jobs that come to a worker without its asking."""
-    before = hands.membership._claim_request
-    hands.membership._claim_request = lambda _: None  # type: ignore[method-assign]
-    hands.membership.wait(0.2, -1)
+    before = hands.session._claim_request
+    hands.session._claim_request = lambda _: None  # type: ignore[method-assign]
+    hands.session.wait(0.2, -1)
     try:
-        return [claim.id for claim in hands.membership.exchange([], [], 2).claims]
+        return [claim.id for claim in hands.session.poll([], [], 2).claims]
     finally:
-        hands.membership._claim_request = before  # type: ignore[method-assign]
+        hands.session._claim_request = before  # type: ignore[method-assign]
 
 
 def states(store: RQStore, *ids: str) -> list[State | None]:
@@ -72,8 +72,8 @@ def test_it_is_handed_over(store: RQStore, join: Callable[..., Hands]) -> None:
     (job_id,) = store.put([new_job(queue="b")])
     assert states(store, job_id) == [State.RUNNING]
     assert store.line.command("LLEN", "rq:queue:b") == 0
-    hands.membership.wait(LONG, -1)
-    (claim,) = hands.membership.exchange([], [], 2).claims
+    hands.session.wait(LONG, -1)
+    (claim,) = hands.session.poll([], [], 2).claims
     assert (claim.id, claim.queue, claim.attempt) == (job_id, "b", 1)
     assert hands.tell(succeeded(claim)).fenced == []
     (record,) = store.get([job_id])
@@ -87,9 +87,9 @@ def test_it_parks_with_what_it_tells(store: RQStore, join: Callable[..., Hands])
     for _ in range(5):
         (job_id,) = store.put([new_job()])
         assert states(store, job_id) == [State.RUNNING]
-        hands.membership.wait(LONG, -1)
-        (claim,) = hands.membership.exchange([], [], 2).claims
-        assert hands.membership.exchange([succeeded(claim)], [], 2).claims == []
+        hands.session.wait(LONG, -1)
+        (claim,) = hands.session.poll([], [], 2).claims
+        assert hands.session.poll([succeeded(claim)], [], 2).claims == []
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_nothing_free(store: RQStore, join: Callable[..., Hands]) -> None:
     first = store.put([new_job(), new_job()])
     assert len(hands.take(10)) == len(first)
     assert hands.take(10) == []
-    hands.membership.wait(0.01, -1)
+    hands.session.wait(0.01, -1)
     (job_id,) = store.put([new_job()])
     assert states(store, job_id) == [State.QUEUED]
 
@@ -181,7 +181,7 @@ def test_paused(store: RQStore, join: Callable[..., Hands], client: Any, how: st
 def test_nobody_listens(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
     """A worker that does not listen is handed nothing, even while somebody watches all channels."""
     hands = parked(join())
-    hands.membership._watch.close()
+    hands.session._watch.close()
     with client.pubsub() as monitor:
         monitor.psubscribe("*")
         monitor.get_message(timeout=LONG)
@@ -201,7 +201,7 @@ def test_too_long_ago(store: RQStore, join: Callable[..., Hands], client: Any) -
     parked(hands)
     base, until = client.hget("rq:worker:w1", "tq_parked").split()
     client.hset("rq:worker:w1", "tq_parked", base + b" 1")
-    assert hands.membership.renew(hands.record, []) == []
+    assert hands.session.heartbeat(hands.record, []) == []
     assert float(client.hget("rq:worker:w1", "tq_parked").split()[1]) >= float(until)
     (second,) = store.put([new_job()])
     assert states(store, second) == [State.RUNNING]
@@ -213,7 +213,7 @@ def test_dead(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
     (job_id,) = store.put([new_job()])
     hands.die()
     other = join("w2")
-    assert other.sweep() == 1
+    assert other.run_maintenance() == 1
     assert other.run() == [job_id]
     assert client.smembers("rq:tq:parked:default") == {b"w2"}
 
@@ -222,7 +222,7 @@ def test_leaving(store: RQStore, join: Callable[..., Hands], client: Any) -> Non
     """What a worker was handed that leaves without having heard of it is back in its queue, its attempt not counted."""
     hands = parked(join())
     (job_id,) = store.put([new_job()])
-    hands.membership.leave()
+    hands.session.leave()
     (record,) = store.get([job_id])
     assert record is not None
     assert (record.state, record.attempts, record.crashes) == (State.QUEUED, 0, 0)
@@ -241,7 +241,7 @@ def test_lost_word(redis_server: RedisServer, proxy: Proxy) -> None:
     assert states(straight, job_id) == [State.RUNNING]
     proxy.reset()
     proxy.heal()
-    hands.membership.wait(0.5, -1)
+    hands.session.wait(0.5, -1)
     claims = hands.take()
     assert [claim.id for claim in claims] == [job_id]
     assert hands.take() == []
@@ -263,11 +263,11 @@ def test_word_that_never_comes(store: RQStore, join: Callable[..., Hands]) -> No
     """When the word of a hand-over is lost and nothing else, the next renewal has the worker look for it."""
     hands = parked(join())
     (job_id,) = store.put([new_job()])
-    hands.membership.wait(LONG, -1)
-    assert len(hands.membership._watch.handed()) == 1
-    assert hands.membership.renew(hands.record, []) == []
+    hands.session.wait(LONG, -1)
+    assert len(hands.session._watch.handed()) == 1
+    assert hands.session.heartbeat(hands.record, []) == []
     start = monotonic()
-    hands.membership.wait(LONG, -1)
+    hands.session.wait(LONG, -1)
     assert monotonic() - start < LONG / 2
     assert [claim.id for claim in hands.take()] == [job_id]
 
@@ -287,10 +287,10 @@ def test_news_beside_what_it_tells(store: RQStore, join: Callable[..., Hands], p
     hands = join()
     store.put([new_job()])
     (claim,) = hands.take(2)
-    hands.membership.wait(0.01, -1)
+    hands.session.wait(0.01, -1)
     put(store)
-    hands.membership.wait(LONG, -1)
-    assert hands.membership.exchange([succeeded(claim)], [], 2).claims
+    hands.session.wait(LONG, -1)
+    assert hands.session.poll([succeeded(claim)], [], 2).claims
 
 
 def test_news_of_what_it_tells_itself(store: RQStore, join: Callable[..., Hands]) -> None:
@@ -298,11 +298,11 @@ def test_news_of_what_it_tells_itself(store: RQStore, join: Callable[..., Hands]
     hands = join()
     store.put([new_job()])
     (claim,) = hands.take(2)
-    assert not hands.membership.exchange([again(claim, 0.1)], [], 2).claims
+    assert not hands.session.poll([again(claim, 0.1)], [], 2).claims
     start = monotonic()
     claims: list[Claim] = []
     while not claims:
-        hands.membership.wait(LONG, -1)
+        hands.session.wait(LONG, -1)
         claims = hands.take()
     assert monotonic() - start < LONG / 2
     assert [found.id for found in claims] == [claim.id]
@@ -314,14 +314,14 @@ def test_lost_word_beside_what_it_tells(redis_server: RedisServer, proxy: Proxy)
     hands = Hands(way, "w1", ("default",))
     straight.put([new_job()])
     (claim,) = hands.take(2)
-    hands.membership.wait(0.01, -1)
+    hands.session.wait(0.01, -1)
     proxy.freeze(up=False)
     (job_id,) = straight.put([new_job()])
     assert states(straight, job_id) == [State.RUNNING]
     proxy.reset()
     proxy.heal()
-    hands.membership.wait(0.5, -1)
-    assert [found.id for found in hands.membership.exchange([succeeded(claim)], [], 2).claims] == [job_id]
+    hands.session.wait(0.5, -1)
+    assert [found.id for found in hands.session.poll([succeeded(claim)], [], 2).claims] == [job_id]
     hands.close()
     way.close()
     straight.close()
@@ -331,13 +331,13 @@ def test_not_where_jobs_wait(store: RQStore, join: Callable[..., Hands], client:
     """A worker that tells how a job ended does not park while jobs wait: it has them with the next call."""
     hands = parked(join())
     ids = store.put([new_job()])
-    hands.membership.wait(LONG, -1)
-    (claim,) = hands.membership.exchange([], [], 2).claims
+    hands.session.wait(LONG, -1)
+    (claim,) = hands.session.poll([], [], 2).claims
     ids += store.put([new_job()])
-    claims = list(hands.membership.exchange([succeeded(claim)], [], 2).claims)
+    claims = list(hands.session.poll([succeeded(claim)], [], 2).claims)
     assert not client.hget("rq:worker:w1", "tq_parked")
     start = monotonic()
-    hands.membership.wait(LONG, -1)
+    hands.session.wait(LONG, -1)
     assert monotonic() - start < LONG / 2
     assert [claim.id for claim in [*claims, *hands.take()]] == ids[1:]
 
@@ -361,7 +361,7 @@ def test_junk_under_the_right_base(store: RQStore, join: Callable[..., Hands], c
         client.publish("rq:tq:hand:w1", msgpack.packb([base, b"1.0", entry], use_bin_type=False))
     assert [job_id for job_id in handed(hands) if job_id != "id"] == []
     (job_id,) = store.put([new_job()])
-    assert hands.membership.renew(hands.record, []) in ([], ["id"])
+    assert hands.session.heartbeat(hands.record, []) in ([], ["id"])
     assert job_id in {claim.id for claim in hands.take()}
 
 
@@ -370,21 +370,21 @@ def test_lost_reply(redis_server: RedisServer, proxy: Proxy, script: str) -> Non
     """When the reply that would tell a worker that it is parked is lost, what was handed over meanwhile comes once."""
     way, straight = through(proxy, redis_server)
     hands = Hands(way, "w1", ("default",))
-    hands.membership.wait(0.01, -1)
-    verdicts = []
+    hands.session.wait(0.01, -1)
+    outcomes = []
     if script == "finish":
         straight.put([new_job()])
-        verdicts = [succeeded(claim) for claim in hands.take(2)]
-        hands.membership.wait(0.01, -1)
+        outcomes = [succeeded(claim) for claim in hands.take(2)]
+        hands.session.wait(0.01, -1)
     proxy.drop_replies(2, getattr(way.address.scripts, script).sha.encode())
     with pytest.raises(BackendUnavailable):
-        hands.membership.exchange(verdicts, [], 2)
+        hands.session.poll(outcomes, [], 2)
     assert proxy.dropped == 2
     (job_id,) = straight.put([new_job()])
     assert states(straight, job_id) == [State.RUNNING]
-    found = [*hands.membership.exchange(verdicts, [], 2).claims, *hands.membership.exchange([], [], 2).claims]
-    hands.membership.wait(0.01, -1)
-    found += hands.membership.exchange([], [], 2).claims
+    found = [*hands.session.poll(outcomes, [], 2).claims, *hands.session.poll([], [], 2).claims]
+    hands.session.wait(0.01, -1)
+    found += hands.session.poll([], [], 2).claims
     assert [claim.id for claim in found] == [job_id]
     hands.close()
     way.close()
@@ -399,7 +399,7 @@ def test_strays_go_back(store: RQStore, join: Callable[..., Hands], client: Any)
     assert states(store, job_id) == [State.RUNNING]
     assert handed(hands) == []
     assert hands.take() == []
-    assert hands.membership.renew(hands.record, []) == []
+    assert hands.session.heartbeat(hands.record, []) == []
     assert states(store, job_id) == [State.QUEUED]
     assert hands.run() == [job_id]
 
@@ -408,7 +408,7 @@ def test_renewal_leaves_what_is_on_its_way(store: RQStore, join: Callable[..., H
     """A renewal between the hand-over and the word of it leaves the job where it is."""
     hands = parked(join())
     (job_id,) = store.put([new_job()])
-    assert hands.membership.renew(hands.record, []) == []
+    assert hands.session.heartbeat(hands.record, []) == []
     assert states(store, job_id) == [State.RUNNING]
     assert [claim.id for claim in hands.take()] == [job_id]
 
@@ -419,14 +419,14 @@ def test_redis_goes_away(redis_server: RedisServer, proxy: Proxy) -> None:
     hands = Hands(way, "w1", ("default",))
     straight.put([new_job()])
     (claim,) = hands.take(2)
-    hands.membership.wait(0.01, -1)
+    hands.session.wait(0.01, -1)
     (job_id,) = straight.put([new_job()])
-    hands.membership.wait(LONG, -1)
+    hands.session.wait(LONG, -1)
     proxy.cut()
     with pytest.raises(BackendUnavailable):
-        hands.membership.exchange([succeeded(claim)], [], 2)
+        hands.session.poll([succeeded(claim)], [], 2)
     proxy.heal()
-    found = hands.membership.exchange([succeeded(claim)], [], 2)
+    found = hands.session.poll([succeeded(claim)], [], 2)
     assert [claim.id for claim in found.claims] == [job_id]
     assert hands.tell(*map(succeeded, found.claims)).fenced == []
     hands.close()
@@ -461,12 +461,12 @@ def test_storm(redis_server: RedisServer, proxy: Proxy, seed: int) -> None:
         elif chance.random() < 0.04:
             proxy.drop_replies(1)
         try:
-            found = hands.membership.exchange(pending, [], 2)
-            ended += [verdict.id for verdict in pending if verdict.state is State.SUCCEEDED]
+            found = hands.session.poll(pending, [], 2)
+            ended += [outcome.id for outcome in pending if outcome.state is State.SUCCEEDED]
             assert found.fenced == []
             pending = [given_back(claim) if chance.random() < 0.05 else succeeded(claim) for claim in found.claims]
             if not pending:
-                hands.membership.wait(0.02, -1)
+                hands.session.wait(0.02, -1)
         except BackendUnavailable:
             continue
     thread.join()

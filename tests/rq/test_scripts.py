@@ -11,7 +11,7 @@ from taskq.codec import decode, encode
 from taskq.errors import BackendUnavailable, ConfigError
 from taskq.executors.rq.store import RQStore
 from taskq.states import Reason, State
-from taskq.store import Note
+from taskq.store import ProgressUpdate
 from tests.rq.hands import Hands, again, failed, given_back, new_job, succeeded
 from tests.waiting import eventually
 
@@ -83,15 +83,18 @@ def test_whole_life_sent_twice(store: RQStore, doubled: RQStore, client: Any, jo
     def live(at: RQStore) -> dict[str, Any]:
         hands = join("w", at=at)
         jobs = [new_job(job_id=f"job-{n}", result_ttl=60) for n in range(6)]
-        child = new_job(job_id="child", needs=["job-0"])
+        child = new_job(job_id="child", depends_on=["job-0"])
         keyed = new_job(job_id="keyed", key="k", if_exists="reject", priority=2)
         at.put(jobs, reply_to="ear")
         at.put([child, keyed])
         claims = hands.take(6)
         found: list[Any] = [(claim.id, claim.attempt) for claim in claims]
-        notes = [Note(id=c.id, token=c.token, progress=(1, 2), meta=encode({"a": 1}), log=b"said\n") for c in claims]
-        hands.membership.exchange([], notes, 0)
-        renewed = hands.membership.renew(hands.record, [(c.id, c.token) for c in claims])
+        updates = [
+            ProgressUpdate(id=c.id, token=c.token, progress=(1, 2), meta=encode({"a": 1}), log=b"said\n")
+            for c in claims
+        ]
+        hands.session.poll([], updates, 0)
+        renewed = hands.session.heartbeat(hands.record, [(c.id, c.token) for c in claims])
         told = hands.tell(
             succeeded(claims[1]), failed(claims[2]), again(claims[3], 60), given_back(claims[4]), again(claims[5])
         )
@@ -102,7 +105,7 @@ def test_whole_life_sent_twice(store: RQStore, doubled: RQStore, client: Any, jo
             [record and (record.state, record.attempts, record.retries) for record in at.get([j.id for j in jobs])]
         )
         found.append(hands.run())
-        hands.membership.leave()
+        hands.session.leave()
         client.delete("rq:tq:replies:ear")
         state = dump(client)
         client.flushdb()
@@ -118,16 +121,16 @@ def test_whole_life_sent_twice(store: RQStore, doubled: RQStore, client: Any, jo
 
 
 def test_lost_claim_is_found_again(store: RQStore, join: Callable[..., Hands]) -> None:
-    """When the answer to a claim is lost, the next exchange brings the same jobs, with the same tokens."""
+    """When the answer to a claim is lost, the next poll brings the same jobs, with the same tokens."""
     hands = join()
     jobs = [new_job() for _ in range(3)]
     store.put(jobs)
-    membership = hands.membership
-    line = membership._line
-    membership._line = Lossy(line)  # type: ignore[assignment]
+    session = hands.session
+    line = session._line
+    session._line = Lossy(line)  # type: ignore[assignment]
     with pytest.raises(BackendUnavailable):
-        membership.exchange([], [], 2)
-    membership._line = line
+        session.poll([], [], 2)
+    session._line = line
     claims = hands.take(2)
     assert [claim.id for claim in claims] == [job.id for job in jobs[:2]]
     assert [claim.attempt for claim in claims] == [1, 1]
@@ -151,31 +154,31 @@ def test_lost_finish_is_told_again(store: RQStore, join: Callable[..., Hands]) -
     hands = join()
     store.put([new_job(), new_job()])
     claims = hands.take()
-    membership = hands.membership
-    line = membership._line
-    verdicts = [succeeded(claim) for claim in claims]
-    membership._line = Lossy(line)  # type: ignore[assignment]
+    session = hands.session
+    line = session._line
+    outcomes = [succeeded(claim) for claim in claims]
+    session._line = Lossy(line)  # type: ignore[assignment]
     with pytest.raises(BackendUnavailable):
-        membership.exchange(verdicts[:1], [], 0)
-    membership._line = line
-    assert membership.exchange(verdicts, [], 0).fenced == []
+        session.poll(outcomes[:1], [], 0)
+    session._line = line
+    assert session.poll(outcomes, [], 0).fenced == []
     assert store.workers()[0].succeeded == 2
     assert store.line.command("XLEN", f"rq:results:{claims[0].id}") == 1
 
 
-def test_lost_note_is_not_said_twice(store: RQStore, join: Callable[..., Hands]) -> None:
+def test_lost_update_is_not_said_twice(store: RQStore, join: Callable[..., Hands]) -> None:
     """When the answer to a note is lost, giving it again appends its log once."""
     hands = join()
     store.put([new_job()])
     (claim,) = hands.take()
-    membership = hands.membership
-    line = membership._line
-    first, second = (Note(id=claim.id, token=claim.token, log=text) for text in (b"one\n", b"two\n"))
-    membership._line = Lossy(line)  # type: ignore[assignment]
+    session = hands.session
+    line = session._line
+    first, second = (ProgressUpdate(id=claim.id, token=claim.token, log=text) for text in (b"one\n", b"two\n"))
+    session._line = Lossy(line)  # type: ignore[assignment]
     with pytest.raises(BackendUnavailable):
-        membership.exchange([], [first], 0)
-    membership._line = line
-    membership.exchange([], [first, second], 0)
+        session.poll([], [first], 0)
+    session._line = line
+    session.poll([], [first, second], 0)
     assert store.log(claim.id) == b"one\ntwo\n"
 
 
@@ -186,14 +189,14 @@ def test_old_token_is_fenced(store: RQStore, join: Callable[..., Hands]) -> None
     store.put([job])
     (claim,) = old.take()
     old.die()
-    assert new.sweep() == 1
+    assert new.run_maintenance() == 1
     (other,) = new.take()
     assert (other.id, other.attempt, other.crashes) == (job.id, 2, 1)
-    note = Note(id=claim.id, token=claim.token, progress=(1, 1), log=b"late")
-    told = old.membership.exchange([succeeded(claim, "late")], [note], 0)
+    update = ProgressUpdate(id=claim.id, token=claim.token, progress=(1, 1), log=b"late")
+    told = old.session.poll([succeeded(claim, "late")], [update], 0)
     assert set(told.fenced) == {job.id}
     assert store.log(job.id) == b""
-    assert old.membership.renew(old.record, [(claim.id, claim.token)]) == [job.id]
+    assert old.session.heartbeat(old.record, [(claim.id, claim.token)]) == [job.id]
     assert not new.tell(succeeded(other, "right")).fenced
     (record,) = store.get([job.id], payload=True)
     assert record is not None
@@ -210,7 +213,7 @@ def test_dead_worker_s_jobs_go_to_the_front(store: RQStore, join: Callable[..., 
     old.take(1)
     store.put([second])
     old.die()
-    assert new.sweep() == 1
+    assert new.run_maintenance() == 1
     assert [worker.name for worker in store.workers()] == ["new"]
     assert [claim.id for claim in new.take()] == [first.id, second.id]
 
@@ -219,14 +222,14 @@ def test_three_dead_workers_fail_a_job(store: RQStore, join: Callable[..., Hands
     """A job whose workers died max_crashes times is failed as crashed."""
     job, brief = new_job(), new_job(max_crashes=1)
     store.put([job, brief])
-    sweeper = join("sweeper")
+    maintainer = join("sweeper")
     for number in range(3):
         hands = join(f"w{number}")
         claims = hands.take()
         assert claims
-        assert hands.membership.begin([(claim.id, claim.token) for claim in claims]) == []
+        assert hands.session.begin([(claim.id, claim.token) for claim in claims]) == []
         hands.die()
-        sweeper.sweep()
+        maintainer.run_maintenance()
     records = [record for record in store.get([job.id, brief.id]) if record]
     assert [(record.state, record.reason, record.crashes) for record in records] == [
         (State.FAILED, Reason.CRASHED, 3),
@@ -236,12 +239,12 @@ def test_three_dead_workers_fail_a_job(store: RQStore, join: Callable[..., Hands
 
 def test_the_last_crash_is_nobody_elses(store: RQStore, join: Callable[..., Hands]) -> None:
     """A job whose next crash is its last is taken alone, by a worker that holds nothing, and before what is behind."""
-    first, sweeper = join("first"), join("sweeper", queues=("none",))
+    first, maintainer = join("first"), join("sweeper", queues=("none",))
     ids = ["a", "b", "c", "d"]
     store.put([new_job(job_id=name, max_crashes=2) for name in ids[:2]])
     assert len(first.take()) == 2
     first.die()
-    assert sweeper.sweep() == 2
+    assert maintainer.run_maintenance() == 2
     second, third = join("second"), join("third")
     store.put([new_job(job_id="c"), new_job(job_id="d", priority=1)])
     (urgent,) = second.take()
@@ -257,12 +260,12 @@ def test_the_last_crash_is_nobody_elses(store: RQStore, join: Callable[..., Hand
 def test_death_before_the_begin(store: RQStore, join: Callable[..., Hands]) -> None:
     """A worker's death counts nothing for a job whose next crash is its last, and which had not begun."""
     store.put([new_job(job_id="a", max_crashes=2), new_job(job_id="b", max_crashes=1)])
-    sweeper = join("sweeper", queues=("none",))
+    maintainer = join("sweeper", queues=("none",))
     for name in ("w1", "w2", "w3"):
         hands = join(name)
         assert hands.take()
         hands.die()
-        sweeper.sweep()
+        maintainer.run_maintenance()
     records = [record for record in store.get(["a", "b"]) if record]
     assert [(one.state, one.attempts, one.crashes) for one in records] == [(State.QUEUED, 1, 1), (State.QUEUED, 0, 0)]
 
@@ -277,9 +280,9 @@ def test_nothing_is_reaped_after_a_restart(store: RQStore, join: Callable[..., H
         b"uptime_in_seconds"
     ]
     store.lease = int(uptime) + 1000.0
-    assert new.membership.sweep() == 0
+    assert new.session.run_maintenance() == 0
     store.lease = -1.0
-    assert new.membership.sweep() == 1
+    assert new.session.run_maintenance() == 1
 
 
 def test_nothing_is_reaped_after_an_absence(store: RQStore, join: Callable[..., Hands]) -> None:
@@ -288,14 +291,14 @@ def test_nothing_is_reaped_after_an_absence(store: RQStore, join: Callable[..., 
     store.put([new_job()])
     old.take()
     old.die()
-    membership = new.membership
-    line, membership._line = membership._line, Lossy(membership._line)  # type: ignore[assignment]
+    session = new.session
+    line, session._line = session._line, Lossy(session._line)  # type: ignore[assignment]
     store.lease = 15.0
     with pytest.raises(BackendUnavailable):
-        membership.exchange([], [], 1)
-    membership._line = line
+        session.poll([], [], 1)
+    session._line = line
     store.lease = -1.0
-    assert membership.sweep() == 0
+    assert session.run_maintenance() == 0
 
 
 def test_given_back_is_as_if_never_taken(store: RQStore, join: Callable[..., Hands]) -> None:
@@ -337,7 +340,7 @@ def test_leaving_gives_everything_back(store: RQStore, join: Callable[..., Hands
     jobs = [new_job() for _ in range(3)]
     store.put(jobs)
     hands.take()
-    hands.membership.leave()
+    hands.session.leave()
     assert client.lrange("rq:queue:default", 0, -1) == [job.id.encode() for job in jobs] or {
         entry.decode() for entry in client.lrange("rq:queue:default", 0, -1)
     } == {job.id for job in jobs}
@@ -365,7 +368,7 @@ def test_worker_whose_record_expired_registers_anew(store: RQStore, join: Callab
     """A worker whose hash is gone is a full entry again after the next renewal or claim, and loses what it held."""
     hands = join()
     client.delete("rq:worker:w1")
-    assert hands.membership.renew(hands.record, []) == []
+    assert hands.session.heartbeat(hands.record, []) == []
     assert client.hget("rq:worker:w1", "birth")
     client.delete("rq:worker:w1")
     store.put([new_job()])
@@ -374,17 +377,17 @@ def test_worker_whose_record_expired_registers_anew(store: RQStore, join: Callab
     assert client.hget("rq:worker:w1", "birth")
 
 
-def test_notes(store: RQStore, join: Callable[..., Hands]) -> None:
+def test_updates(store: RQStore, join: Callable[..., Hands]) -> None:
     """Progress, meta and log of a running job are seen at once; the next attempt gets the meta."""
     hands = join()
     store.put([new_job()])
     (claim,) = hands.take()
     assert claim.meta == b""
-    notes = [
-        Note(id=claim.id, token=claim.token, progress=(1, 3), log=b"one\n"),
-        Note(id=claim.id, token=claim.token, progress=(2, None), meta=encode({"a": 1}), log=b"two\n"),
+    updates = [
+        ProgressUpdate(id=claim.id, token=claim.token, progress=(1, 3), log=b"one\n"),
+        ProgressUpdate(id=claim.id, token=claim.token, progress=(2, None), meta=encode({"a": 1}), log=b"two\n"),
     ]
-    assert not hands.membership.exchange([], notes, 0).fenced
+    assert not hands.session.poll([], updates, 0).fenced
     (record,) = store.get([claim.id])
     assert record is not None
     assert (record.progress, decode(record.meta)) == ((2, None), {"a": 1})
@@ -397,11 +400,11 @@ def test_notes(store: RQStore, join: Callable[..., Hands]) -> None:
 
 
 def test_last_words(store: RQStore, join: Callable[..., Hands]) -> None:
-    """What a verdict brings of log, meta and progress is kept with the job's end."""
+    """What an outcome brings of log, meta and progress is kept with the job's end."""
     hands = join()
     store.put([new_job()])
     (claim,) = hands.take()
-    hands.membership.exchange([], [Note(id=claim.id, token=claim.token, log=b"one\n")], 0)
+    hands.session.poll([], [ProgressUpdate(id=claim.id, token=claim.token, log=b"one\n")], 0)
     hands.tell(replace(succeeded(claim), log=b"two\n", meta=encode({"b": 2}), progress=(3, 3)))
     (record,) = store.get([claim.id])
     assert record is not None
@@ -416,7 +419,7 @@ def test_log_is_kept_to_a_mebibyte(store: RQStore, join: Callable[..., Hands]) -
     store.put([new_job()])
     (claim,) = hands.take()
     for _ in range(3):
-        hands.membership.exchange([], [Note(id=claim.id, token=claim.token, log=b"x" * 500_000)], 0)
+        hands.session.poll([], [ProgressUpdate(id=claim.id, token=claim.token, log=b"x" * 500_000)], 0)
     assert len(store.log(claim.id)) == 1 << 20
 
 
@@ -426,11 +429,11 @@ def test_claim_one(store: RQStore, join: Callable[..., Hands]) -> None:
     jobs = [new_job(), new_job(), new_job(queue="other", priority=2)]
     store.put(jobs)
     for job in (jobs[1], jobs[2]):
-        claim = hands.membership.claim_one(job.id)
+        claim = hands.session.claim_one(job.id)
         assert claim is not None
         assert claim.id == job.id
-        assert hands.membership.claim_one(job.id) is None
-    assert hands.membership.claim_one("nobody") is None
+        assert hands.session.claim_one(job.id) is None
+    assert hands.session.claim_one("nobody") is None
     assert [claim.id for claim in hands.take()] == [jobs[0].id]
 
 
@@ -455,8 +458,8 @@ def test_broken_record_costs_only_its_job(store: RQStore, join: Callable[..., Ha
     hands = join()
     claims = {claim.id: claim for claim in hands.take()}
     assert {jobs[0].id, jobs[2].id} <= set(claims)
-    verdicts = [succeeded(claim) if claim.id != jobs[1].id else failed(claim) for claim in claims.values()]
-    assert not hands.tell(*verdicts).fenced
+    outcomes = [succeeded(claim) if claim.id != jobs[1].id else failed(claim) for claim in claims.values()]
+    assert not hands.tell(*outcomes).fenced
     assert client.lrange("rq:queue:default", 0, -1) == []
     assert [record and record.state for record in store.get([jobs[0].id, jobs[2].id])] == [State.SUCCEEDED] * 2
 
@@ -477,7 +480,7 @@ def test_damage_while_running(store: RQStore, join: Callable[..., Hands], client
     assert client.zcard("rq:wip:default") == 0
 
 
-def test_verdicts_that_redis_cannot_carry_out(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+def test_outcomes_that_redis_cannot_carry_out(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
     """When a registry itself is damaged, the ends that cannot be kept are named as late, and the worker goes on."""
     jobs = [new_job(), new_job(key="k"), new_job()]
     store.put(jobs)

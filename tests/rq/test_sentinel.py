@@ -117,10 +117,10 @@ def test_failover(watched: Watched, how: str) -> None:
     """Jobs put before and after another Redis became the master are run once each; who waits hears of them."""
     store = RQStore(watched.url)
     hands = Hands(store, "w1", ("default",))
-    ear = store.ear()
-    (before,) = store.put([new_job()], reply_to=ear.address)
+    subscription = store.subscribe()
+    (before,) = store.put([new_job()], reply_to=subscription.reply_to)
     (running,) = hands.take()
-    ear.expect([before])
+    subscription.expect([before])
     watched.master.command("WAIT", 1, 5000)
     if how == "killed":
         watched.master.kill()
@@ -129,20 +129,20 @@ def test_failover(watched: Watched, how: str) -> None:
     eventually(lambda: watched.leader() == watched.replica.port, "the failover", within=LONG)
     if how == "asked for":  # until then it takes jobs that the other one will never see
         eventually(lambda: watched.master.command("ROLE")[0] == b"slave", "the old master to hear of it", within=LONG)
-    (after,) = until_it_works(lambda: store.put([new_job()], reply_to=ear.address))
-    ear.expect([after])
+    (after,) = until_it_works(lambda: store.put([new_job()], reply_to=subscription.reply_to))
+    subscription.expect([after])
     assert watched.replica.command("HGET", f"rq:job:{after}", "status") is not None
     claims = [running, *until_it_works(hands.take)]
     while len(claims) < 2:
-        hands.membership.wait(1.0, -1)
+        hands.session.wait(1.0, -1)
         claims += until_it_works(hands.take)
     assert [claim.id for claim in claims] == [before, after]
     assert until_it_works(lambda: hands.tell(*map(succeeded, claims))).fenced == []
     heard = {}
     while len(heard) < 2:
-        heard |= {ended.id: ended.state for ended in ear.wait(LONG)}
+        heard |= {ended.id: ended.state for ended in subscription.wait(LONG)}
     assert heard == {before: State.SUCCEEDED, after: State.SUCCEEDED}
-    ear.close()
+    subscription.close()
     hands.close()
     store.close()
 

@@ -26,7 +26,7 @@ from taskq.result import Failure
 from taskq.retry import Retry
 from taskq.serializer import MsgpackSerializer
 from taskq.states import Reason, State
-from taskq.store import Verdict
+from taskq.store import JobOutcome
 from tests.rq.hands import again, failed, new_job, succeeded
 from tests.sample_tasks import add, ignore_soft_timeout, nap, total
 from tests.waiting import eventually
@@ -122,7 +122,7 @@ def test_ended_jobs(store: RQStore, join: Callable[..., Hands], client: Any) -> 
 def test_registries_of_what_waits(store: RQStore, client: Any) -> None:
     """Scheduled, blocked and cancelled jobs stand in RQ's registries, with its kind of dependencies."""
     later, parent, gone = new_job(delay=60), new_job(), new_job()
-    child = new_job(needs=[parent.id])
+    child = new_job(depends_on=[parent.id])
     store.put([later, parent, child, gone])
     store.cancel([gone.id])
     assert ScheduledJobRegistry("default", connection=client).get_job_ids() == [later.id]
@@ -190,15 +190,15 @@ def working(url: str) -> Callable[[], str]:
 
 
 def test_stock_worker_runs_our_jobs(store: RQStore, working: Callable[[], str]) -> None:
-    """A stock `rq worker` runs our jobs; values, errors, keys, dependents and ears come out right."""
-    ear = store.ear()
+    """A stock `rq worker` runs our jobs; values, errors, keys, dependents and subscriptions come out right."""
+    subscription = store.subscribe()
     task = "_operator:add"
     good, bad, keyed = new_job(1, 2, task=task), new_job(1, "x", task=task), new_job(3, 4, task=task, key="k")
-    child = new_job(5, 6, task=task, needs=[good.id])
-    orphan = new_job(5, 6, task=task, needs=[bad.id])
+    child = new_job(5, 6, task=task, depends_on=[good.id])
+    orphan = new_job(5, 6, task=task, depends_on=[bad.id])
     large = new_job("x" * 5000, "y", task=task)
-    store.put([good, bad, keyed, child, orphan, large], reply_to=ear.address)
-    ear.expect([good.id])
+    store.put([good, bad, keyed, child, orphan, large], reply_to=subscription.reply_to)
+    subscription.expect([good.id])
     words = working()
     records = {
         record.id: record
@@ -213,19 +213,19 @@ def test_stock_worker_runs_our_jobs(store: RQStore, working: Callable[[], str]) 
     assert (failure.type, failure.reason) == ("TypeError", Reason.ERROR)
     again_ = new_job(key="k")
     assert store.put([again_]) == [again_.id]
-    assert decode(eventually(lambda: ear.wait(1), "the ear to find it")[0].result or b"") == 3
-    ear.close()
+    assert decode(eventually(lambda: subscription.wait(1), "the subscription to find it")[0].result or b"") == 3
+    subscription.close()
 
 
-def test_sweep_fails_dependents_of_jobs_that_stock_failed(
+def test_maintenance_fails_dependents_of_jobs_that_stock_failed(
     store: RQStore, working: Callable[[], str], join: Callable[..., Hands]
 ) -> None:
     """Stock RQ leaves dependents of a failed job waiting for ever; our sweep ends those that are ours."""
     bad = new_job(1, "x", task="_operator:add")
-    child = new_job(needs=[bad.id])
+    child = new_job(depends_on=[bad.id])
     store.put([bad, child])
     working()
-    join().sweep()
+    join().run_maintenance()
     (record,) = store.get([child.id])
     assert record is not None
     assert record.state is State.FAILED
@@ -237,36 +237,36 @@ def test_stock_schedule_and_retry(store: RQStore, working: Callable[[], str], jo
     store.put([job])
     hands = join(queues=("other",))
     working()
-    hands.sweep()
+    hands.run_maintenance()
     (record,) = store.get([job.id])
     assert record is not None
     assert record.state is State.FAILED
 
 
-def wishes_after(hands: Hands, send: Callable[[], None]) -> list[Any]:
-    """Return the wishes that a command brings."""
-    hands.membership.wait(0.01, -1)
+def requests_after(hands: Hands, send: Callable[[], None]) -> list[Any]:
+    """Return the control requests that a command brings."""
+    hands.session.wait(0.01, -1)
     send()
-    return list(eventually(lambda: hands.membership.exchange([], [], 0).wishes, "the command to come"))
+    return list(eventually(lambda: hands.session.poll([], [], 0).control_requests, "the command to come"))
 
 
 def test_commands(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
-    """RQ's commands come as wishes; for jobs that are not here they are passed over."""
+    """RQ's commands come as control requests; for jobs that are not here they are passed over."""
     jobs = [new_job(), new_job()]
     store.put(jobs)
     hands = join()
     one, two = hands.take()
-    (wish,) = wishes_after(hands, lambda: send_shutdown_command(client, "w1"))
-    assert wish.stop
-    (wish,) = wishes_after(hands, lambda: send_stop_execution_command(client, one.id, one.token))
-    assert (wish.job_id, wish.kill) == (one.id, True)
-    (wish,) = wishes_after(hands, lambda: send_stop_job_command(client, two.id, serializer=MsgpackSerializer))
-    assert (wish.job_id, wish.kill) == (two.id, True)
-    (wish,) = wishes_after(hands, lambda: send_kill_horse_command(client, "w1"))
-    assert (wish.crash, wish.job_id, wish.kill) == (True, None, False)
+    (request,) = requests_after(hands, lambda: send_shutdown_command(client, "w1"))
+    assert request.stop
+    (request,) = requests_after(hands, lambda: send_stop_execution_command(client, one.id, one.token))
+    assert (request.job_id, request.kill) == (one.id, True)
+    (request,) = requests_after(hands, lambda: send_stop_job_command(client, two.id, serializer=MsgpackSerializer))
+    assert (request.job_id, request.kill) == (two.id, True)
+    (request,) = requests_after(hands, lambda: send_kill_horse_command(client, "w1"))
+    assert (request.crash, request.job_id, request.kill) == (True, None, False)
     client.publish("rq:pubsub:w1", b"\xff not json")
     client.publish("rq:pubsub:w1", b'{"command": "stop-job", "job_id": "nobody"}')
-    assert list(hands.membership.exchange([], [], 0).wishes) == []
+    assert list(hands.session.poll([], [], 0).control_requests) == []
 
 
 def test_stopped_job(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
@@ -275,8 +275,8 @@ def test_stopped_job(store: RQStore, join: Callable[..., Hands], client: Any) ->
     store.put([job])
     hands = join()
     (claim,) = hands.take()
-    wishes_after(hands, lambda: send_stop_job_command(client, job.id, serializer=MsgpackSerializer))
-    hands.tell(Verdict(id=claim.id, token=claim.token, state=State.CANCELLED))
+    requests_after(hands, lambda: send_stop_job_command(client, job.id, serializer=MsgpackSerializer))
+    hands.tell(JobOutcome(id=claim.id, token=claim.token, state=State.CANCELLED))
     seen = fetch(job.id, client)
     assert seen.get_status() == JobStatus.STOPPED
     latest = seen.latest_result()
@@ -290,7 +290,7 @@ def test_stopped_job(store: RQStore, join: Callable[..., Hands], client: Any) ->
 
 
 def test_execution_record_is_renewed(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
-    """`renew` moves every time by which RQ's readers would take a running job for abandoned."""
+    """`heartbeat` moves every time by which RQ's readers would take a running job for abandoned."""
     store.put([new_job()])
     hands = join()
     (claim,) = hands.take()
@@ -299,7 +299,7 @@ def test_execution_record_is_renewed(store: RQStore, join: Callable[..., Hands],
         client.expire(key, 5)
     client.zadd("rq:wip:default", {composite: 1})
     before = Execution.fetch(claim.token, claim.id, client).last_heartbeat
-    assert hands.membership.renew(hands.record, [(claim.id, claim.token)]) == []
+    assert hands.session.heartbeat(hands.record, [(claim.id, claim.token)]) == []
     assert client.ttl(f"rq:execution:{composite}") > 200
     assert client.ttl(f"rq:executions:{claim.id}") > 200
     assert client.zscore("rq:wip:default", composite) > 1_700_000_000
@@ -326,7 +326,7 @@ def test_record_of_a_foreign_job(store: RQStore, join: Callable[..., Hands], cli
     hands = join()
     (claim,) = hands.take()
     failure = Failure.from_exception(ValueError("bad"))
-    hands.tell(Verdict(id=claim.id, token=claim.token, state=State.FAILED, failure=failure))
+    hands.tell(JobOutcome(id=claim.id, token=claim.token, state=State.FAILED, failure=failure))
     (record,) = store.get([job.id])
     assert record is not None
     assert (record.state, record.attempts) == (State.FAILED, 1)

@@ -24,16 +24,16 @@ CERTIFICATE = (
 
 def live(store: RQStore) -> None:
     """Put a job, run it and hear of it."""
-    ear, hands = store.ear(), Hands(store, "w1", ("default",))
+    subscription, hands = store.subscribe(), Hands(store, "w1", ("default",))
     job = new_job("x" * 100_000, "y")
-    store.put([job], reply_to=ear.address)
-    ear.expect([job.id])
-    assert ear.wait(0.05) == []
-    hands.membership.wait(0.01, -1)
+    store.put([job], reply_to=subscription.reply_to)
+    subscription.expect([job.id])
+    assert subscription.wait(0.05) == []
+    hands.session.wait(0.01, -1)
     assert hands.run(value="z" * 100_000) == [job.id]
-    assert [ended.id for ended in ear.wait(5)] == [job.id]
+    assert [ended.id for ended in subscription.wait(5)] == [job.id]
     hands.close()
-    ear.close()
+    subscription.close()
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")

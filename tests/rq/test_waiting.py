@@ -1,4 +1,4 @@
-"""An idle worker wakes when there is work or a wish, and sleeps otherwise."""
+"""An idle worker wakes when there is work or a control request, and sleeps otherwise."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def woken_by(hands: Hands, act: Callable[[], object]) -> float:
     timer = threading.Timer(0.1, act)
     timer.start()
     start = monotonic()
-    hands.membership.wait(LONG, -1)
+    hands.session.wait(LONG, -1)
     timer.join()
     return monotonic() - start
 
@@ -60,7 +60,7 @@ def test_stock_client_schedules(join: Callable[..., Hands], client: Any) -> None
     assert hands.take() == []
     queue.enqueue_in(timedelta(seconds=1), "math.sqrt", 9)
     start = monotonic()
-    hands.membership.wait(LONG, -1)
+    hands.session.wait(LONG, -1)
     assert monotonic() - start < LONG / 2
     assert taken_when_due(hands) < LONG / 2
 
@@ -79,14 +79,14 @@ def taken_when_due(hands: Hands) -> float:
     """Return how long it takes an idle worker until it has the one job that is due soon."""
     start = monotonic()
     while not hands.take():
-        hands.membership.wait(LONG, -1)
+        hands.session.wait(LONG, -1)
     return monotonic() - start
 
 
 def test_what_happens_while_it_cannot_hear(store: RQStore, join: Callable[..., Hands]) -> None:
     """A worker whose connection was lost asks once more: for what was put before the new one stood."""
     hands = join()
-    watch = hands.membership._watch
+    watch = hands.session._watch
     watch._drop()
     listen = watch.listen
 
@@ -98,7 +98,7 @@ def test_what_happens_while_it_cannot_hear(store: RQStore, join: Callable[..., H
     watch.listen = listen_late  # type: ignore[method-assign]
     assert hands.take() == []
     start = monotonic()
-    hands.membership.wait(LONG, -1)
+    hands.session.wait(LONG, -1)
     assert monotonic() - start < LONG / 2
 
 
@@ -117,7 +117,7 @@ def test_descriptor_wakes(join: Callable[..., Hands]) -> None:
     try:
         os.write(write, b"x")
         start = monotonic()
-        hands.membership.wait(LONG, read)
+        hands.session.wait(LONG, read)
         assert monotonic() - start < LONG / 2
     finally:
         os.close(read)
@@ -137,8 +137,8 @@ def test_waiting_jobs_that_it_cannot_take_do_not_keep_it_busy(
     store.put([new_job() for _ in range(5)])
     used = process_time()
     for _ in range(5):
-        hands.membership.exchange([], [], 0 if why == "full" else 3)
-        hands.membership.wait(0.1, -1)
+        hands.session.poll([], [], 0 if why == "full" else 3)
+        hands.session.wait(0.1, -1)
     assert process_time() - used < 0.25
     assert store.line.command("LLEN", "rq:queue:default") == 5
 
@@ -148,5 +148,5 @@ def test_it_sleeps(store: RQStore, join: Callable[..., Hands], client: Any) -> N
     hands = join(queues=("a", "b", "c"))
     hands.take()
     before = client.info("stats")["total_commands_processed"]
-    hands.membership.wait(1.0, -1)
+    hands.session.wait(1.0, -1)
     assert client.info("stats")["total_commands_processed"] - before < 30

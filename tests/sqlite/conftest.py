@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from taskq.store import Membership
+    from taskq.store import WorkerSession
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def join(store: SQLiteStore) -> Iterator[Callable[..., Any]]:
     """Sign workers on, and off afterwards."""
     with contextlib.ExitStack() as stack:
 
-        def make(name: str = "w", queues: Sequence[str] = ("default",), at: SQLiteStore | None = None) -> Membership:
+        def make(name: str = "w", queues: Sequence[str] = ("default",), at: SQLiteStore | None = None) -> WorkerSession:
             member = (at or store).join(worker(name, queues))
             stack.callback(member.leave)
             return member
@@ -64,6 +64,6 @@ def join(store: SQLiteStore) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def member(join: Callable[..., Membership]) -> Membership:
+def member(join: Callable[..., WorkerSession]) -> WorkerSession:
     """Give a worker."""
     return join()

@@ -13,7 +13,7 @@ from taskq.executors.sqlite import ends as sqlite_ends
 from taskq.executors.sqlite import inbox as sqlite_inbox
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import State
-from taskq.store import Note
+from taskq.store import ProgressUpdate
 from tests.sqlite.workshop import job, said, worker
 
 #: Jobs that are put together: all of them or none must be there.
@@ -21,12 +21,12 @@ BATCHES = (("a1", "a2", "a3"), ("b1",), ("big1",), ("c1", "c2"), ("short1",), ("
 
 
 def main(path: str, ledger_path: str) -> None:
-    """Submit, claim, note, renew, finish, forget, checkpoint, leave, close."""
+    """Submit, claim, update, send a heartbeat, finish, forget, checkpoint, leave, close."""
     sqlite_ends.GRACE = 0.0
     sqlite_inbox.ROTATE_AT = 400  # it is rotated more than once
     ledger = os.open(ledger_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def note(*words: str) -> None:
+    def update(*words: str) -> None:
         os.write(ledger, (" ".join(words) + "\n").encode())
 
     store = SQLiteStore(f"sqlite://{path}")
@@ -34,33 +34,35 @@ def main(path: str, ledger_path: str) -> None:
         envelope = b"e" * (40_000 if batch[0].startswith("big") else 100)
         ttl = 0.0 if batch[0].startswith("short") else None
         store.put([job(one, envelope=envelope, result_ttl=ttl) for one in batch])
-        note("put", *batch)
+        update("put", *batch)
     member = store.join(worker("killed"))
-    claims = list(member.exchange([], [], 4).claims)
-    member.renew(worker("killed"), [(one.id, one.token) for one in claims])
-    notes = [Note(id=one.id, token=one.token, progress=(1, 2), meta=b"\x80", log=b"text" * 500) for one in claims]
-    member.exchange([], notes, 0)
+    claims = list(member.poll([], [], 4).claims)
+    member.heartbeat(worker("killed"), [(one.id, one.token) for one in claims])
+    updates = [
+        ProgressUpdate(id=one.id, token=one.token, progress=(1, 2), meta=b"\x80", log=b"text" * 500) for one in claims
+    ]
+    member.poll([], updates, 0)
     for first, second in ((0, 2), (2, 4)):
-        verdicts = [said(one) for one in claims[first:second]]
-        claims += member.exchange(verdicts, [], 2).claims
-        note("end", *(one.id for one in verdicts))
+        outcomes = [said(one) for one in claims[first:second]]
+        claims += member.poll(outcomes, [], 2).claims
+        update("end", *(one.id for one in outcomes))
     again = claims[4]
-    member.exchange([said(again, State.SCHEDULED, delay=60.0)], [], 1)
-    note("again", again.id)
-    claims += member.exchange([], [], 9).claims
+    member.poll([said(again, State.SCHEDULED, delay=60.0)], [], 1)
+    update("again", again.id)
+    claims += member.poll([], [], 9).claims
     for number in range(3):  # after claims, before others
         store.put([job(f"h{number}")])
-        note("put", f"h{number}")
+        update("put", f"h{number}")
     rest = [said(one) for one in claims if one.id not in {again.id, *(done.id for done in claims[:4])}]
-    member.exchange(rest, [], 0)
-    note("end", *(one.id for one in rest))
+    member.poll(rest, [], 0)
+    update("end", *(one.id for one in rest))
     store.retry([again.id])
     store.cancel([again.id])
-    note("cancel", again.id)
+    update("cancel", again.id)
     store._file.page.frames = 9999  # the next commit makes a checkpoint
     store.put([job("late1")])
-    note("put", "late1")
-    member.sweep()
+    update("put", "late1")
+    member.run_maintenance()
     member.leave()
     store.close()
 

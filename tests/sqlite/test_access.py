@@ -27,7 +27,7 @@ def test_link_beside(ending: str, path: Path, url: str, tmp_path: Path) -> None:
     path.with_name(path.name + ending).unlink(missing_ok=True) if ending != "-wake" else None
     path.with_name(path.name + ending).symlink_to(victim)
     with pytest.raises(ConfigError, match=r"symbolic link|is no folder"):
-        SQLiteStore(url).ear()
+        SQLiteStore(url).subscribe()
     assert victim.read_text() == "precious"
 
 
@@ -101,13 +101,13 @@ def test_open_or_linked_or_no_file(ending: str, path: Path, url: str) -> None:
 def test_another_users(ending: str, path: Path, url: str) -> None:
     """What belongs to another user is refused, unless the queue is meant to be shared."""
     store = SQLiteStore(url)
-    store.ear().close()
+    store.subscribe().close()
     store.close()
     os.chown(path.parent if ending == "folder" else path.with_name(path.name + ending), 12345, -1)
     with pytest.raises(ConfigError, match=r"another user|others may put files there"):
-        SQLiteStore(url).ear()
+        SQLiteStore(url).subscribe()
     shared = SQLiteStore(f"{url}&shared=1")
-    shared.ear().close()
+    shared.subscribe().close()
     shared.close()
 
 
@@ -125,7 +125,7 @@ def test_modes_under_an_open_umask(path: Path, url: str) -> None:
     before = os.umask(0)
     try:
         store = SQLiteStore(url)
-        store.ear().close()
+        store.subscribe().close()
         modes = [stat.S_IMODE(found.stat().st_mode) & 0o077 for found in path.parent.iterdir()]
         store.close()
     finally:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskq.executors.sqlite.store import SQLiteStore
-    from taskq.store import Membership
+    from taskq.store import WorkerSession
 
 #: What a row may hold after damage: the column, and a value that is none of its kind.
 DAMAGE = (
@@ -34,11 +34,13 @@ def damage(path: Path, column: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(("column", "value"), DAMAGE)
-def test_damage_before_a_claim(store: SQLiteStore, path: Path, member: Membership, column: str, value: object) -> None:
+def test_damage_before_a_claim(
+    store: SQLiteStore, path: Path, member: WorkerSession, column: str, value: object
+) -> None:
     """Jobs beside a damaged row are claimed, run, read, listed and heard of; the damaged one is read as something."""
-    ear = store.ear()
-    store.put([job(name) for name in ("before", "bad", "after")], reply_to=ear.address)
-    ear.expect(["before", "after"])
+    subscription = store.subscribe()
+    store.put([job(name) for name in ("before", "bad", "after")], reply_to=subscription.reply_to)
+    subscription.expect(["before", "after"])
     damage(path, column, value)
     claimed: set[str] = set()
     for _ in range(3):  # what has crashed as often as it may runs alone, and what is behind it comes later
@@ -46,17 +48,17 @@ def test_damage_before_a_claim(store: SQLiteStore, path: Path, member: Membershi
         claimed |= {claim.id for claim in claims}
         tell(member, *map(said, claims))
     assert {"before", "after"} <= claimed
-    assert {one.state for one in hear(ear, 2).values()} == {State.SUCCEEDED}
-    member.sweep()
+    assert {one.state for one in hear(subscription, 2).values()} == {State.SUCCEEDED}
+    member.run_maintenance()
     assert state_of(store, "before") is state_of(store, "after") is State.SUCCEEDED
     assert {"before", "after"} <= {record.id for record in store.list()}
     store.get(["bad"], payload=True)
     assert store.queues()
-    ear.close()
+    subscription.close()
 
 
 @pytest.mark.parametrize(("column", "value"), [("envelope", 5), ("envelope", None), ("fence", "x"), ("meta", 7)])
-def test_what_cannot_be_run(store: SQLiteStore, path: Path, member: Membership, column: str, value: object) -> None:
+def test_what_cannot_be_run(store: SQLiteStore, path: Path, member: WorkerSession, column: str, value: object) -> None:
     """A job whose row cannot be run has failed as one that cannot be read."""
     store.put([job("bad"), job("other")])
     damage(path, column, value)
@@ -66,13 +68,15 @@ def test_what_cannot_be_run(store: SQLiteStore, path: Path, member: Membership, 
 
 
 @pytest.mark.parametrize(("column", "value"), [("result", 5), ("failure", b"\xc1"), ("attempts", "x"), ("state", 77)])
-def test_damage_after_the_end(store: SQLiteStore, path: Path, member: Membership, column: str, value: object) -> None:
+def test_damage_after_the_end(
+    store: SQLiteStore, path: Path, member: WorkerSession, column: str, value: object
+) -> None:
     """Whoever waits for a job whose row is damaged hears of an end, and of all others."""
-    ear = store.ear()
+    subscription = store.subscribe()
     store.put([job("bad"), job("good")])
     claims = take(member)
     tell(member, *(said(claim, State.FAILED) for claim in claims))
     damage(path, column, value)
-    ear.expect(["bad", "good"])
-    assert hear(ear, 2).keys() == {"bad", "good"}
-    ear.close()
+    subscription.expect(["bad", "good"])
+    assert hear(subscription, 2).keys() == {"bad", "good"}
+    subscription.close()

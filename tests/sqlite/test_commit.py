@@ -51,19 +51,19 @@ def test_no_syncs_at_normal(store: SQLiteStore, member: Any) -> None:
     before = store._file.syncs
     store.put([job("a")])
     store.put([job("b", key="k")])
-    member.exchange([said(one) for one in take(member)], [], 1)
+    member.poll([said(one) for one in take(member)], [], 1)
     assert store._file.syncs == before
 
 
 def test_claims_need_no_sync(full: SQLiteStore, join: Callable[..., Any]) -> None:
-    """A claim that is lost with the power is only a job that waits again; a verdict is synced."""
+    """A claim that is lost with the power is only a job that waits again; an outcome is synced."""
     member = join(at=full)
     full.put([job("a")])
     before = full._file.syncs
     claims = take(member)
-    member.renew(_record(), [(one.id, one.token) for one in claims])
+    member.heartbeat(_record(), [(one.id, one.token) for one in claims])
     assert full._file.syncs == before
-    member.exchange([said(one) for one in claims], [], 0)
+    member.poll([said(one) for one in claims], [], 0)
     assert full._file.syncs == before + 1
 
 

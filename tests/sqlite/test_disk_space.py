@@ -49,7 +49,7 @@ def fill_with_jobs(store: SQLiteStore) -> list[str]:
 
 
 def test_full(small_disk: Path) -> None:
-    """At the limit puts are refused and verdicts taken; with room again puts are; the file stays whole."""
+    """At the limit puts are refused and outcomes taken; with room again puts are; the file stays whole."""
     store = SQLiteStore(f"sqlite://{small_disk}/queue.db")
     member = store.join(worker())
     kept = fill_with_jobs(store)
@@ -67,7 +67,7 @@ def test_full(small_disk: Path) -> None:
 
 
 def test_really_full(small_disk: Path) -> None:
-    """With no byte left verdicts fail in words; repeated, they are taken when there is room, and so are puts."""
+    """With no byte left outcomes fail in words; repeated, they are taken when there is room, and so are puts."""
     store = SQLiteStore(f"sqlite://{small_disk}/queue.db")
     member = store.join(worker())
     store.put([job(f"j{number}") for number in range(20)])
@@ -77,13 +77,13 @@ def test_really_full(small_disk: Path) -> None:
         while True:
             file.write(b"x" * 4096)
             file.flush()
-    failed = _try_verdicts(member, claims)
+    failed = _try_outcomes(member, claims)
     with pytest.raises(StoreFull):
         store.put([job("more", envelope=b"e" * 500_000)])
     assert store._file.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
     filler.unlink()
     assert tell(member, *map(said, failed)) == []
-    assert [one.id for one in member.exchange([], [], 10).claims] == []
+    assert [one.id for one in member.poll([], [], 10).claims] == []
     assert {state_of(store, one.id) for one in claims} == {State.SUCCEEDED}
     store.put([job("more", envelope=b"e" * 5_000)])
     assert see(store, "more").envelope == b"e" * 5_000
@@ -91,7 +91,7 @@ def test_really_full(small_disk: Path) -> None:
     store.close()
 
 
-def _try_verdicts(member: Any, claims: list[Any]) -> list[Any]:
+def _try_outcomes(member: Any, claims: list[Any]) -> list[Any]:
     """Tell large results until one is not taken; return those that are still to be told."""
     told = 0
     with pytest.raises(BackendUnavailable, match="no room on the disk"):
@@ -130,7 +130,7 @@ def test_result_without_room(store: SQLiteStore, member: Any) -> None:
     writer = store._file._connections.get().writer
     pages = writer.execute("PRAGMA page_count").fetchone()[0]
     writer.execute(f"PRAGMA max_page_count = {pages + 2}")
-    found = member.exchange([said(big, result=b"r" * 100_000), said(small)], [], 1)
+    found = member.poll([said(big, result=b"r" * 100_000), said(small)], [], 1)
     assert [one.id for one in found.claims] == ["next"]
     ended = see(store, "big")
     assert (ended.state, ended.failure and ended.failure.type) == (State.FAILED, "taskq.errors.StoreFull")

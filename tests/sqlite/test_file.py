@@ -24,7 +24,7 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskq.store import Membership
+    from taskq.store import WorkerSession
 
 
 # --- URLs
@@ -79,7 +79,7 @@ def test_only_for_its_owner(path: Path, url: str, open_store: Callable[[], SQLit
     where.parent.mkdir(parents=True)
     store = open_store(f"sqlite://{where}")  # type: ignore[call-arg]
     store.put([job("a")])
-    store.ear().close()
+    store.subscribe().close()
     modes = {found.name: stat.S_IMODE(found.stat().st_mode) for found in where.parent.iterdir()}
     assert modes == {
         "queue.db": 0o600,
@@ -259,10 +259,10 @@ def _set_version(path: Path, version: int) -> None:
 # --- processes and threads
 
 
-def test_fork(store: SQLiteStore, member: Membership) -> None:
+def test_fork(store: SQLiteStore, member: WorkerSession) -> None:
     """A forked copy uses the store by a connection of its own, and the parent goes on with its own."""
     store.put([job("a")])
-    ear = store.ear()
+    subscription = store.subscribe()
     context = multiprocessing.get_context("fork")
     child = context.Process(target=_put_in_child, args=(store,))
     child.start()
@@ -271,7 +271,7 @@ def test_fork(store: SQLiteStore, member: Membership) -> None:
     store.put([job("c")])
     assert [one.id for one in take(member)] == ["a", "b", "c"]
     assert [one.name for one in store.workers()] == ["w"]
-    ear.close()
+    subscription.close()
 
 
 def _put_in_child(store: SQLiteStore) -> None:

@@ -27,12 +27,12 @@ KILLS = 25
 def submit(url: str, ledger: str, enough: Event) -> None:
     """Submit jobs one by one and in bunches until it is enough, and note each one that was accepted."""
     store = SQLiteStore(url)
-    notes = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    updates = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     number = 0
     while not enough.wait(0.005):
         batch = [f"j{index}" for index in range(number, number + random.choice((1, 1, 2, 20)))]
         store.put([job(name, queue=random.choice(("high", "default")), max_crashes=100) for name in batch])
-        os.write(notes, "".join(f"put {name}\n" for name in batch).encode())
+        os.write(updates, "".join(f"put {name}\n" for name in batch).encode())
         number += len(batch)
     store.close()
 
@@ -40,17 +40,17 @@ def submit(url: str, ledger: str, enough: Event) -> None:
 def work(url: str, name: str, ledger: str) -> None:
     """Run jobs until killed; note each run."""
     store = SQLiteStore(url)
-    notes = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    updates = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     member = store.join(worker(name, ("high", "default")))
-    verdicts: list[Any] = []
+    outcomes: list[Any] = []
     while True:
-        member.sweep()
-        found = member.exchange(verdicts, [], random.randint(1, 30))
-        done = {verdict.id for verdict in verdicts if verdict.state is State.SUCCEEDED}
-        os.write(notes, "".join(f"end {name}\n" for name in done - {*found.fenced}).encode())
-        verdicts = [said(one) if one.attempt % 3 else said(one, State.SCHEDULED) for one in found.claims]
-        os.write(notes, "".join(f"run {one.id}\n" for one in found.claims).encode())
-        if not verdicts:
+        member.run_maintenance()
+        found = member.poll(outcomes, [], random.randint(1, 30))
+        done = {outcome.id for outcome in outcomes if outcome.state is State.SUCCEEDED}
+        os.write(updates, "".join(f"end {name}\n" for name in done - {*found.fenced}).encode())
+        outcomes = [said(one) if one.attempt % 3 else said(one, State.SCHEDULED) for one in found.claims]
+        os.write(updates, "".join(f"run {one.id}\n" for one in found.claims).encode())
+        if not outcomes:
             member.wait(1.0, -1)
 
 
@@ -102,16 +102,16 @@ def test_round_trip(path: Path) -> None:
     context = multiprocessing.get_context("fork")
     process = context.Process(target=work, args=(url, "w", str(path.parent.parent / "ledger")))
     process.start()
-    ear = store.ear()
+    subscription = store.subscribe()
     times = []
     for number in range(30):
         begin = time.monotonic()
-        store.put([job(f"j{number}")], reply_to=ear.address)
-        ear.expect([f"j{number}"])
-        assert hear(ear, 1)
+        store.put([job(f"j{number}")], reply_to=subscription.reply_to)
+        subscription.expect([f"j{number}"])
+        assert hear(subscription, 1)
         times.append(time.monotonic() - begin)
     assert sorted(times)[15] < 0.5  # a lost wake-up would cost a second
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
-    ear.close()
+    subscription.close()
     store.close()

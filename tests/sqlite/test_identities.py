@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq.errors import BackendUnavailable, StoreDamaged
-from taskq.executors.sqlite import ear as sqlite_ear
+from taskq.executors.sqlite import subscription as sqlite_subscription
 from taskq.executors.sqlite.disk_space import DiskSpace
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import Reason, State
@@ -131,36 +131,36 @@ def test_another_file(path: Path, store: SQLiteStore, open_store: Callable[[], S
     """A worker and a client go on in the file that has taken the place of theirs; the old one's jobs are lost."""
     settle(store)
     member = store.join(worker())
-    ear = store.ear()
-    store.put([job("old")], reply_to=ear.address)
-    ear.expect(["old"])
+    subscription = store.subscribe()
+    store.put([job("old")], reply_to=subscription.reply_to)
+    subscription.expect(["old"])
     (claim,) = take(member)
     for one in path.parent.glob("queue.db*"):
         delete(one)
     other = open_store()
     other.put([job("new")])
-    assert hear(ear, 1)["old"].failure.reason is Reason.LOST
+    assert hear(subscription, 1)["old"].failure.reason is Reason.LOST
     member.wait(5.0, -1)
     (fresh,) = take(member)
     assert fresh.id == "new"
     assert [one.name for one in other.workers()] == ["w"]
     assert tell(member, said(claim), said(fresh)) == ["old"]
-    ids = store.put([job("mine")], reply_to=ear.address)
-    ear.expect(ids)
+    ids = store.put([job("mine")], reply_to=subscription.reply_to)
+    subscription.expect(ids)
     tell(member, said(*take(member)))
-    assert hear(ear, 1)["mine"].state is State.SUCCEEDED
+    assert hear(subscription, 1)["mine"].state is State.SUCCEEDED
     member.leave()
 
 
 def test_waiting_when_the_file_goes(path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for jobs of a file that stays away is told that they are lost, and why."""
-    monkeypatch.setattr(sqlite_ear, "GONE_S", 0.1)
-    monkeypatch.setattr(sqlite_ear, "LOOK_S", 0.05)
-    ear = store.ear()
-    store.put([job("a")], reply_to=ear.address)
-    ear.expect(["a"])
+    monkeypatch.setattr(sqlite_subscription, "GONE_S", 0.1)
+    monkeypatch.setattr(sqlite_subscription, "LOOK_S", 0.05)
+    subscription = store.subscribe()
+    store.put([job("a")], reply_to=subscription.reply_to)
+    subscription.expect(["a"])
     shutil.rmtree(path.parent)
-    failure = hear(ear, 1)["a"].failure
+    failure = hear(subscription, 1)["a"].failure
     assert failure is not None
     assert (failure.reason, "the queue file is gone" in failure.message) == (Reason.LOST, True)
 
@@ -168,20 +168,20 @@ def test_waiting_when_the_file_goes(path: Path, store: SQLiteStore, monkeypatch:
 def test_deleted_fifos(path: Path, store: SQLiteStore, open_store: Callable[[], SQLiteStore]) -> None:
     """After -wake was deleted two workers keep places of their own and what they run; clients are rung again."""
     first = store.join(worker("first"))
-    ear = store.ear()
-    store.put([job("a")], reply_to=ear.address)
-    ear.expect(["a"])
+    subscription = store.subscribe()
+    store.put([job("a")], reply_to=subscription.reply_to)
+    subscription.expect(["a"])
     (claim,) = take(first)
     shutil.rmtree(path.with_name("queue.db-wake"))
     other = open_store()
     second = other.join(worker("second"))
-    assert second.sweep() == 0
+    assert second.run_maintenance() == 0
     assert {one.name for one in other.workers()} == {"first", "second"}
-    assert first.renew(worker("first"), [(claim.id, claim.token)]) == []
+    assert first.heartbeat(worker("first"), [(claim.id, claim.token)]) == []
     assert first._slot != second._slot
     assert tell(first, said(claim)) == []
-    assert hear(ear, 1)["a"].state is State.SUCCEEDED
-    assert ear._fifo.is_there()
+    assert hear(subscription, 1)["a"].state is State.SUCCEEDED
+    assert subscription._fifo.is_there()
     first.leave()
     second.leave()
 

@@ -101,7 +101,7 @@ def test_what_it_takes(path: Path, store: SQLiteStore) -> None:
     """Only jobs whose put needs no look at others go through it: no key, no needs, no id of the caller's."""
     store.put([job("base")])
     base = ids(store)
-    for number, (options, envelope, needs) in enumerate(
+    for number, (options, envelope, depends_on) in enumerate(
         [
             ({"key": "k"}, b"", ()),
             ({"job_id": "mine"}, b"", ()),
@@ -111,7 +111,7 @@ def test_what_it_takes(path: Path, store: SQLiteStore) -> None:
         ]
     ):
         name = options.get("job_id", f"j{number}")
-        store.put([job(name, envelope=envelope, needs=needs, **options)])  # type: ignore[arg-type]
+        store.put([job(name, envelope=envelope, depends_on=depends_on, **options)])  # type: ignore[arg-type]
         base.append(name)
         assert in_tables(path) == base
     for options in ({"priority": 5}, {"delay": 60.0}, {"expires": 60.0}, {"result_ttl": 1.0}, {"queue": "q"}):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from taskq.executors.sqlite.store import SQLiteStore
-    from taskq.store import Membership
+    from taskq.store import WorkerSession
 
 
 def test_put_and_get(store: SQLiteStore) -> None:
@@ -47,7 +47,7 @@ def test_no_jobs(store: SQLiteStore) -> None:
 
 
 @pytest.mark.parametrize("size", [0, INLINE, INLINE + 1, 1_000_000])
-def test_envelopes_of_any_size(store: SQLiteStore, member: Membership, size: int) -> None:
+def test_envelopes_of_any_size(store: SQLiteStore, member: WorkerSession, size: int) -> None:
     """An envelope comes back whole, in the row or beside it, and goes when its job is removed."""
     store.put([job("a", envelope=b"e" * size)])
     assert see(store, "a").envelope == b"e" * size
@@ -66,7 +66,7 @@ def test_label_with_half_a_surrogate(store: SQLiteStore) -> None:
     assert see(store, "a").label == r"open('\udcff')"
 
 
-def test_same_id_again(store: SQLiteStore, member: Membership) -> None:
+def test_same_id_again(store: SQLiteStore, member: WorkerSession) -> None:
     """A put that is repeated is no second job, and leaves an ended one as it is."""
     assert store.put([job("a"), job("b")]) == ["a", "b"]
     assert store.put([job("a", priority=3), job("c")]) == ["a", "c"]
@@ -76,7 +76,7 @@ def test_same_id_again(store: SQLiteStore, member: Membership) -> None:
     assert state_of(store, "a") is State.SUCCEEDED
 
 
-def test_key_until_the_job_ends(store: SQLiteStore, member: Membership) -> None:
+def test_key_until_the_job_ends(store: SQLiteStore, member: WorkerSession) -> None:
     """A key stands for one job until that has ended."""
     assert store.put([job("a", key="k")]) == ["a"]
     assert store.put([job("b", key="k"), job("c", key="other")]) == ["a", "c"]
@@ -100,7 +100,7 @@ def test_reject(store: SQLiteStore) -> None:
     assert store.put([new]) == store.put([new]) == ["c"]  # a resend of its own id is none of that
 
 
-def test_delay_and_at(store: SQLiteStore, join: Callable[..., Membership]) -> None:
+def test_delay_and_at(store: SQLiteStore, join: Callable[..., WorkerSession]) -> None:
     """A job is not given before its time, and is given then without anybody promoting it."""
     soon = datetime.now(UTC) + timedelta(seconds=0.2)
     store.put([job("at", at=soon), job("past", at=soon - timedelta(days=1)), job("later", delay=60.0)])
@@ -110,18 +110,18 @@ def test_delay_and_at(store: SQLiteStore, join: Callable[..., Membership]) -> No
     assert state_of(store, "later") is State.SCHEDULED
 
 
-def test_expires(store: SQLiteStore, member: Membership) -> None:
+def test_expires(store: SQLiteStore, member: WorkerSession) -> None:
     """A job that nobody starts in time fails as expired, by a claim or by a sweep, and is never given."""
     store.put([job("a", expires=0.05), job("b", expires=60.0), job("c", expires=0.05, queue="other")])
     eventually(lambda: time.time() > (see(store, "c").expires_at or 0), "the time to pass")
     assert [one.id for one in take(member)] == ["b"]
-    member.sweep()
+    member.run_maintenance()
     for one in ("a", "c"):
         assert see(store, one).reason is Reason.EXPIRED
         assert "0.05 s" in str(see(store, one).failure)
 
 
-def test_expires_says_when_it_must_have_started(store: SQLiteStore, member: Membership) -> None:
+def test_expires_says_when_it_must_have_started(store: SQLiteStore, member: WorkerSession) -> None:
     """A job that was started in time does not expire while it waits for a retry; one that was given back does."""
     names = ("retried", "queued", "given back")
     store.put([job(name.replace(" ", "-"), expires=0.3) for name in names])
@@ -129,13 +129,13 @@ def test_expires_says_when_it_must_have_started(store: SQLiteStore, member: Memb
     tell(member, said(first, State.SCHEDULED, delay=0.4), said(second, State.QUEUED))
     tell(member, said(third, State.QUEUED, started=False))
     eventually(lambda: time.time() > (see(store, third.id).expires_at or 0), "the time to pass")
-    member.sweep()
+    member.run_maintenance()
     assert see(store, third.id).reason is Reason.EXPIRED
     assert [one.id for one in take(member)] == [second.id]
     eventually(lambda: [one.id for one in take(member)] == [first.id], "the retry to become due")
 
 
-def test_list(store: SQLiteStore, member: Membership) -> None:
+def test_list(store: SQLiteStore, member: WorkerSession) -> None:
     """Jobs are listed newest first, by state, queue and task, in pages, without payloads."""
     store.put([job(f"a{number}") for number in range(5)] + [job("b", queue="other")])
     tell(member, *map(said, take(member, 2)))
@@ -159,33 +159,33 @@ def test_list_when_a_state_is_common(store: SQLiteStore, monkeypatch: pytest.Mon
 # --- cancel, retry, remove
 
 
-def test_cancel_what_waits(store: SQLiteStore, member: Membership) -> None:
+def test_cancel_what_waits(store: SQLiteStore, member: WorkerSession) -> None:
     """Waiting, scheduled and blocked jobs are cancelled at once, ended ones stay, unknown ones are None."""
     store.put([job("a"), job("b", delay=60.0), job("done", priority=1)])
-    store.put([job("c", needs=["a"])])
+    store.put([job("c", depends_on=["a"])])
     tell(member, *map(said, take(member, 1)))
     states = store.cancel(["b", "c", "a", "done", "nobody"])
     assert states == [State.CANCELLED, State.CANCELLED, State.CANCELLED, State.SUCCEEDED, None]
     assert take(member) == []
 
 
-def test_cancel_what_runs(store: SQLiteStore, member: Membership) -> None:
+def test_cancel_what_runs(store: SQLiteStore, member: WorkerSession) -> None:
     """A running job's worker is told once, and again only when the job shall be killed; a late success stands."""
     store.put([job("a"), job("b")])
     first, second = take(member)
     assert store.cancel(["a", "b"]) == [State.RUNNING, State.RUNNING]
-    wishes = member.exchange([], [], 0).wishes
-    assert {(wish.job_id, wish.kill) for wish in wishes} == {("a", False), ("b", False)}
-    assert member.exchange([], [], 1).wishes == []
+    control_requests = member.poll([], [], 0).control_requests
+    assert {(request.job_id, request.kill) for request in control_requests} == {("a", False), ("b", False)}
+    assert member.poll([], [], 1).control_requests == []
     store.cancel(["a"], kill=True)
-    assert [(wish.job_id, wish.kill) for wish in member.exchange([], [], 0).wishes] == [("a", True)]
+    assert [(request.job_id, request.kill) for request in member.poll([], [], 0).control_requests] == [("a", True)]
     tell(member, said(first, State.CANCELLED), said(second))
     assert (state_of(store, "a"), state_of(store, "b")) == (State.CANCELLED, State.SUCCEEDED)
     assert store._file.read(lambda c: c.execute("SELECT count(*) FROM wishes").fetchone()[0]) == 0
 
 
 @pytest.mark.parametrize("state", [State.SCHEDULED, State.QUEUED])
-def test_cancelled_job_does_not_run_again(store: SQLiteStore, member: Membership, state: State) -> None:
+def test_cancelled_job_does_not_run_again(store: SQLiteStore, member: WorkerSession, state: State) -> None:
     """A job that is wished cancelled and fails, or is handed back, is cancelled instead of being run again."""
     store.put([job("a")])
     (claim,) = take(member)
@@ -194,7 +194,7 @@ def test_cancelled_job_does_not_run_again(store: SQLiteStore, member: Membership
     assert state_of(store, "a") is State.CANCELLED
 
 
-def test_retry(store: SQLiteStore, member: Membership) -> None:
+def test_retry(store: SQLiteStore, member: WorkerSession) -> None:
     """A failed or cancelled job is queued as if new, behind the others; others are not."""
     store.put([job("a", expires=100.0), job("b"), job("c"), job("d")])
     for claim in take(member, 2):
@@ -225,7 +225,7 @@ def test_retry_against_a_taken_key(store: SQLiteStore) -> None:
     assert store.retry(["a"]) == [False]
 
 
-def test_old_verdict_after_retry(store: SQLiteStore, member: Membership) -> None:
+def test_old_outcome_after_retry(store: SQLiteStore, member: WorkerSession) -> None:
     """What a worker says of a job's earlier life does not count for its next one."""
     store.put([job("a")])
     (old,) = take(member)
@@ -236,10 +236,10 @@ def test_old_verdict_after_retry(store: SQLiteStore, member: Membership) -> None
     assert tell(member, said(new)) == []
 
 
-def test_remove(store: SQLiteStore, member: Membership) -> None:
+def test_remove(store: SQLiteStore, member: WorkerSession) -> None:
     """All but running jobs can be removed, with all that belongs to them; who needs one fails."""
     store.put([job("a"), job("b"), job("c", priority=-1)])
-    store.put([job("d", needs=["c"])])
+    store.put([job("d", depends_on=["c"])])
     claims = take(member, 2)
     tell(member, said(claims[0], log=b"text"))
     assert store.remove(["a", "b", "c", "nobody"]) == [True, False, True, False]
@@ -251,10 +251,10 @@ def test_remove(store: SQLiteStore, member: Membership) -> None:
 # --- needs
 
 
-def test_needs(store: SQLiteStore, member: Membership) -> None:
+def test_needs(store: SQLiteStore, member: WorkerSession) -> None:
     """A job waits until all that it needs have succeeded, and is given their results."""
     store.put([job("a"), job("b")])
-    store.put([job("c", needs=["a", "b", "a"], priority=9)])
+    store.put([job("c", depends_on=["a", "b", "a"], priority=9)])
     assert state_of(store, "c") is State.BLOCKED
     first, second = take(member)
     tell(member, said(first))
@@ -262,23 +262,23 @@ def test_needs(store: SQLiteStore, member: Membership) -> None:
     tell(member, said(second))
     (claim,) = take(member)
     assert claim.results == {"a": b"a", "b": b"b"}
-    assert see(store, "c").needs == ("a", "b", "a")
+    assert see(store, "c").depends_on == ("a", "b", "a")
 
 
-def test_needs_that_are_there_already(store: SQLiteStore, member: Membership) -> None:
+def test_needs_that_are_there_already(store: SQLiteStore, member: WorkerSession) -> None:
     """A job that needs only ended jobs waits for nothing; in one put it may need an earlier one."""
     store.put([job("a")])
     tell(member, *map(said, take(member)))
-    store.put([job("b", needs=["a"]), job("c", needs=["b"])])
+    store.put([job("b", depends_on=["a"]), job("c", depends_on=["b"])])
     assert (state_of(store, "b"), state_of(store, "c")) == (State.QUEUED, State.BLOCKED)
 
 
-def test_needs_that_fail(store: SQLiteStore, member: Membership) -> None:
+def test_needs_that_fail(store: SQLiteStore, member: WorkerSession) -> None:
     """A failed job fails those that need it, and those that need these, with the reason; a scheduled one too."""
     store.put([job("a")])
-    store.put([job("b", needs=["a"], delay=60.0), job("c", needs=["b"]), job("lost", needs=["nobody"])])
+    store.put([job("b", depends_on=["a"], delay=60.0), job("c", depends_on=["b"]), job("lost", depends_on=["nobody"])])
     tell(member, *(said(one, State.FAILED) for one in take(member)))
-    store.put([job("late", needs=["a"])])
+    store.put([job("late", depends_on=["a"])])
     for one, needed in (("b", "a"), ("c", "b"), ("late", "a"), ("lost", "nobody")):
         failure = see(store, one).failure
         assert failure is not None
@@ -286,10 +286,10 @@ def test_needs_that_fail(store: SQLiteStore, member: Membership) -> None:
         assert f"job {needed}," in failure.message
 
 
-def test_needs_with_a_delay(store: SQLiteStore, member: Membership) -> None:
+def test_needs_with_a_delay(store: SQLiteStore, member: WorkerSession) -> None:
     """A job with both waits for both."""
     store.put([job("a")])
-    store.put([job("b", needs=["a"], delay=0.3)])
+    store.put([job("b", depends_on=["a"], delay=0.3)])
     tell(member, *map(said, take(member)))
     assert state_of(store, "b") in {State.SCHEDULED, State.QUEUED}
     eventually(lambda: [one.id for one in take(member)] == ["b"], "the job to become due")
@@ -309,40 +309,40 @@ def count_rows(store: SQLiteStore) -> int:
     return int(store._file.read(lambda c: c.execute("SELECT count(*) FROM jobs").fetchone()[0]))
 
 
-def test_result_ttl(store: SQLiteStore, member: Membership, no_grace: None) -> None:
+def test_result_ttl(store: SQLiteStore, member: WorkerSession, no_grace: None) -> None:
     """An ended job is forgotten after its `result_ttl`, by a sweep; others stay."""
     store.put([job("a", result_ttl=0.05), job("b"), job("c", result_ttl=60.0)])
     tell(member, *map(said, take(member)))
     eventually(lambda: store.get(["a"]) == [None], "the job to be forgotten")
-    member.sweep()
+    member.run_maintenance()
     assert count_rows(store) == 2
     assert store.get(["b", "c"]) != [None, None]
 
 
-def test_result_ttl_of_nothing(store: SQLiteStore, member: Membership) -> None:
+def test_result_ttl_of_nothing(store: SQLiteStore, member: WorkerSession) -> None:
     """With `result_ttl=0` nobody finds the ended job, but the client that waits for it hears its result."""
-    ear = store.ear()
-    store.put([job("a", result_ttl=0)], reply_to=ear.address)
+    subscription = store.subscribe()
+    store.put([job("a", result_ttl=0)], reply_to=subscription.reply_to)
     store.put([job("b", result_ttl=0)])
     tell(member, *map(said, take(member)))
     assert store.get(["a", "b"]) == [None, None]
     assert store.list() == []
-    ear.expect(["a", "b"])
-    assert {one.result for one in hear(ear, 2).values()} == {b"a", b"b"}
+    subscription.expect(["a", "b"])
+    assert {one.result for one in hear(subscription, 2).values()} == {b"a", b"b"}
 
 
-def test_needed_jobs_stay(store: SQLiteStore, member: Membership, no_grace: None) -> None:
+def test_needed_jobs_stay(store: SQLiteStore, member: WorkerSession, no_grace: None) -> None:
     """A job whose result another one still needs is not deleted before that has ended."""
     store.put([job("a", result_ttl=0), job("slow", priority=-1)])
-    store.put([job("b", needs=["a", "slow"])])
+    store.put([job("b", depends_on=["a", "slow"])])
     tell(member, *map(said, take(member, 1)))
-    member.sweep()
+    member.run_maintenance()
     tell(member, *map(said, take(member)))
     (claim,) = take(member)
     assert claim.results == {"a": b"a", "slow": b"slow"}
 
 
-def test_verdicts_forget_too(store: SQLiteStore, member: Membership, no_grace: None) -> None:
+def test_outcomes_forget_too(store: SQLiteStore, member: WorkerSession, no_grace: None) -> None:
     """While jobs end, old ones are forgotten at least as fast, without a sweep."""
     store.put([job(f"a{number}", result_ttl=0) for number in range(20)])
     for _ in range(10):
@@ -353,7 +353,7 @@ def test_verdicts_forget_too(store: SQLiteStore, member: Membership, no_grace: N
 # --- queues
 
 
-def test_queues(store: SQLiteStore, member: Membership, join: Callable[..., Any]) -> None:
+def test_queues(store: SQLiteStore, member: WorkerSession, join: Callable[..., Any]) -> None:
     """Queues with jobs, workers or a pause are listed with their counts and the age of their oldest waiting job."""
     join("other", queues=("served",))
     store.put([job("a", queue="q"), job("b", queue="q"), job("c", delay=60.0)])
@@ -366,7 +366,7 @@ def test_queues(store: SQLiteStore, member: Membership, join: Callable[..., Any]
     assert (found["held"].paused, found["q"].paused) == (True, False)
 
 
-def test_pause(store: SQLiteStore, join: Callable[..., Membership]) -> None:
+def test_pause(store: SQLiteStore, join: Callable[..., WorkerSession]) -> None:
     """A paused queue gives no jobs until it is resumed; pausing twice is pausing."""
     member = join(queues=("a", "b"))
     store.put([job("1", queue="a"), job("2", queue="b")])

@@ -108,9 +108,9 @@ def _stuck(store: SQLiteStore) -> str | None:
     """Work off what is left: the dead worker's jobs too."""
     member = store.join(worker("heir"))
     try:
-        member.sweep()
-        while claims := member.exchange([], [], 10).claims:
-            member.exchange([said(one) for one in claims], [], 0)
+        member.run_maintenance()
+        while claims := member.poll([], [], 10).claims:
+            member.poll([said(one) for one in claims], [], 0)
     finally:
         member.leave()
     left = [record.id for record in store.list(limit=100) if record.state not in TERMINAL | {State.SCHEDULED}]

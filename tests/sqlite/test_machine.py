@@ -19,7 +19,7 @@ from taskq.states import TERMINAL, State
 from tests.sqlite.workshop import job, said, take, worker
 
 if TYPE_CHECKING:
-    from taskq.store import Claim, Membership
+    from taskq.store import Claim, WorkerSession
 
 QUEUES = ("high", "default")
 WORKERS = ("a", "b")
@@ -37,7 +37,7 @@ class Model:
     queue: str
     priority: int
     key: str | None
-    needs: tuple[str, ...]
+    depends_on: tuple[str, ...]
     state: State = State.QUEUED
     attempts: int = 0
     crashes: int = 0
@@ -56,7 +56,7 @@ class QueueFile(RuleBasedStateMachine):
         """Make a file with two workers."""
         self.folder = Path(tempfile.mkdtemp())
         self.store = SQLiteStore(f"sqlite://{self.folder}/queue.db?durability=normal")
-        self.members: dict[str, Membership] = {name: self.store.join(worker(name, QUEUES)) for name in WORKERS}
+        self.members: dict[str, WorkerSession] = {name: self.store.join(worker(name, QUEUES)) for name in WORKERS}
         self.jobs: dict[str, Model] = {}
         self.paused: set[str] = set()
         self.numbers = itertools.count()
@@ -86,13 +86,13 @@ class QueueFile(RuleBasedStateMachine):
         """Submit a job; one whose key is taken is the other one."""
         number, (queue, rank) = next(self.numbers), plain
         known = sorted(self.jobs)
-        needs = tuple(data.draw(st.lists(st.sampled_from(known), max_size=2, unique=True))) if known else ()
+        depends_on = tuple(data.draw(st.lists(st.sampled_from(known), max_size=2, unique=True))) if known else ()
         name = f"j{number}"
-        kept = self.store.put([job(name, queue=queue, priority=rank, key=key, needs=needs)])
+        kept = self.store.put([job(name, queue=queue, priority=rank, key=key, depends_on=depends_on)])
         taken = [one for one, model in self.jobs.items() if key and model.key == key and model.state not in TERMINAL]
         assert kept == (taken or [name])
         if not taken:
-            self.jobs[name] = Model(number, queue, rank, key, needs)
+            self.jobs[name] = Model(number, queue, rank, key, depends_on)
             self._block(self.jobs[name])
 
     @precondition(lambda self: self.jobs)
@@ -121,7 +121,7 @@ class QueueFile(RuleBasedStateMachine):
         may = model.state in {State.FAILED, State.CANCELLED} and next(rivals, None) is None
         assert self.store.retry([name]) == [may]
         if may:
-            fresh = Model(next(self.numbers), model.queue, model.priority, model.key, model.needs)
+            fresh = Model(next(self.numbers), model.queue, model.priority, model.key, model.depends_on)
             fresh.claims = model.claims
             self.jobs[name] = fresh
             self._block(fresh)
@@ -188,16 +188,16 @@ class QueueFile(RuleBasedStateMachine):
         is_newest = claim is model.claims[-1] and model.state is State.RUNNING
         member = self.members[model.holder or WORKERS[0]]
         failure = Failure.from_exception(ValueError("no"))
-        verdict = {
+        outcome = {
             "succeeded": said(claim),
             "failed": said(claim, State.FAILED, failure=failure),
             "cancelled": said(claim, State.CANCELLED),
             "retry": said(claim, State.SCHEDULED, failure=failure),
             "back": said(claim, State.QUEUED, started=False),
         }[how]
-        fenced = member.exchange([verdict], [], 0).fenced
+        fenced = member.poll([outcome], [], 0).fenced
         if twice:
-            assert list(member.exchange([verdict], [], 0).fenced) == list(fenced)
+            assert list(member.poll([outcome], [], 0).fenced) == list(fenced)
         if not is_newest:
             return
         assert not fenced
@@ -224,7 +224,7 @@ class QueueFile(RuleBasedStateMachine):
         self.members[name]._fifo.after_fork_in_child()  # type: ignore[attr-defined]
         held = [one for one in self.jobs if self.jobs[one].holder == name and self.jobs[one].state is State.RUNNING]
         other = self.members[next(one for one in WORKERS if one != name)]
-        assert other.sweep() == len(held)
+        assert other.run_maintenance() == len(held)
         for one in held:
             model = self.jobs[one]
             counts = model.begun or model.crashes < 2
@@ -251,7 +251,7 @@ class QueueFile(RuleBasedStateMachine):
     # -- the model's own rules
 
     def _block(self, model: Model) -> None:
-        found = [self.jobs.get(one) for one in model.needs]
+        found = [self.jobs.get(one) for one in model.depends_on]
         if any(one is None or one.state in {State.FAILED, State.CANCELLED} for one in found):
             model.state = State.FAILED
         elif any(one is not None and one.state is not State.SUCCEEDED for one in found):
@@ -261,10 +261,10 @@ class QueueFile(RuleBasedStateMachine):
         model = self.jobs[name]
         model.state, model.wished = state, False
         for one, other in self.jobs.items():
-            if name in other.needs and other.state is State.BLOCKED:
+            if name in other.depends_on and other.state is State.BLOCKED:
                 if state is not State.SUCCEEDED:
                     self._end(one, State.FAILED)
-                elif all(self.jobs[need].state is State.SUCCEEDED for need in other.needs if need in self.jobs):
+                elif all(self.jobs[need].state is State.SUCCEEDED for need in other.depends_on if need in self.jobs):
                     other.state = State.QUEUED
 
     @invariant()

@@ -50,11 +50,11 @@ for number in range(40):
     store.put([job(f"j{number}", envelope=b"e" * (5 * number * number if number % 3 == 0 else 9 * number))])
     note(f"put j{number}")
     if number % 8 == 7:
-        claims = member.exchange([], [], 5).claims
+        claims = member.poll([], [], 5).claims
         for more in range(4):  # while what the claim has ingested is not synced
             store.put([job(f"m{number}-{more}")])
             note(f"put m{number}-{more}")
-        member.exchange([said(one) for one in claims], [], 0)
+        member.poll([said(one) for one in claims], [], 0)
         note("end " + " ".join(one.id for one in claims))
     if number % 11 == 10:
         store._file.page.frames = 9999  # the next commit makes a checkpoint, and the one after it begins the log anew
@@ -133,12 +133,12 @@ def _plain(text: str) -> bytes:
     return bytes.fromhex(text.replace("\\x", ""))
 
 
-def accepted(notes: list[str], word: str) -> set[str]:
+def accepted(updates: list[str], word: str) -> set[str]:
     """Return the jobs of which the program was told so."""
-    return {name for note in notes if note.startswith(word) for name in note.split()[1:]}
+    return {name for update in updates if update.startswith(word) for name in update.split()[1:]}
 
 
-def look(folder: Path, disk: Disk, notes: list[str], chance: random.Random) -> str | None:
+def look(folder: Path, disk: Disk, updates: list[str], chance: random.Random) -> str | None:
     """Make up a disk and open it; return what is wrong."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -156,16 +156,16 @@ def look(folder: Path, disk: Disk, notes: list[str], chance: random.Random) -> s
         store.close()
     if whole != [("ok",)]:
         return str(whole)
-    if missing := accepted(notes, "put") - states.keys():
+    if missing := accepted(updates, "put") - states.keys():
         return f"accepted and missing: {missing}"
-    unfinished = {name for name in accepted(notes, "end") if states[name] is not State.SUCCEEDED}
+    unfinished = {name for name in accepted(updates, "end") if states[name] is not State.SUCCEEDED}
     return f"finished and not so: {unfinished}" if unfinished else None
 
 
 def cut_often(calls: list[Call], folder: Path, *, enough: int = 1000) -> tuple[list[str], list[str]]:
     """Cut the power at many moments, until `enough` is wrong; return what the program was told, and what was wrong."""
     chance = random.Random(1)  # the same cuts in every run: a failure can be looked at
-    disk, notes, wrong = Disk(), [], []
+    disk, updates, wrong = Disk(), [], []
     checked = 0
     for number, (call, name, at, data) in enumerate(calls):
         if call == "pwrite64" and name.startswith("queue.db"):
@@ -175,15 +175,15 @@ def cut_often(calls: list[Call], folder: Path, *, enough: int = 1000) -> tuple[l
         elif call == "unlink":
             disk.remove(name)
         elif is_note(call, data):
-            notes.append(data.decode())
-        if notes and number % 3 == 0:
+            updates.append(data.decode())
+        if updates and number % 3 == 0:
             checked += 1
-            what = look(folder, disk, notes, chance)
+            what = look(folder, disk, updates, chance)
             wrong += [f"cut after call {number} ({call} {name}): {what}"] if what else []
         if len(wrong) >= enough:
-            return notes, wrong
+            return updates, wrong
     assert checked > 100
-    return notes, wrong
+    return updates, wrong
 
 
 def is_note(call: str, data: bytes) -> bool:
@@ -200,8 +200,8 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> list[Call]:
 def test_power_cut(calls: list[Call], tmp_path: Path) -> None:
     """Whenever the power fails, the file is whole, and at full durability all accepted jobs and results are there."""
     assert sum(call == "fdatasync" for call, *_ in calls) > 50
-    notes, wrong = cut_often(calls, tmp_path / "cut")
-    assert accepted(notes, "put") >= {f"j{number}" for number in range(40)}
+    updates, wrong = cut_often(calls, tmp_path / "cut")
+    assert accepted(updates, "put") >= {f"j{number}" for number in range(40)}
     assert not wrong, "\n".join(wrong)
 
 

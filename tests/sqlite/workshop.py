@@ -1,4 +1,4 @@
-"""What the tests of the queue file share: jobs, workers, verdicts in one line each."""
+"""What the tests of the queue file share: jobs, workers, outcomes in one line each."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.options import JobOptions
 from taskq.states import State
-from taskq.store import NewJob, Verdict, WorkerRecord
+from taskq.store import JobOutcome, NewJob, WorkerRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from taskq.executors.sqlite.store import SQLiteStore
-    from taskq.store import Claim, Ended, JobRecord, Membership
+    from taskq.store import Claim, Ended, JobRecord, WorkerSession
 
-#: Seconds for which an ear is listened to in vain before a test gives up.
+#: Seconds for which a subscription is listened to in vain before a test gives up.
 PATIENCE = 20.0
 
 
-def job(name: str, /, *, envelope: bytes = b"envelope", needs: Sequence[str] = (), **options: Any) -> NewJob:
+def job(name: str, /, *, envelope: bytes = b"envelope", depends_on: Sequence[str] = (), **options: Any) -> NewJob:
     """Return a new job; keywords are its options."""
     return NewJob(
         id=name,
         task="tests:nothing",
         envelope=envelope,
         options=JobOptions(**options),
-        needs=tuple(needs),
+        depends_on=tuple(depends_on),
         label="x()",
     )
 
@@ -36,21 +36,21 @@ def worker(name: str = "w", queues: Sequence[str] = ("default",)) -> WorkerRecor
     return WorkerRecord(name=name, host="here", pid=os.getpid(), queues=tuple(queues), processes=2)
 
 
-def said(claim: Claim, state: State = State.SUCCEEDED, **fields: Any) -> Verdict:
-    """Return a verdict on a claimed job; a success has its id as result."""
+def said(claim: Claim, state: State = State.SUCCEEDED, **fields: Any) -> JobOutcome:
+    """Return an outcome on a claimed job; a success has its id as result."""
     if state is State.SUCCEEDED:
         fields.setdefault("result", claim.id.encode())
-    return Verdict(id=claim.id, token=claim.token, state=state, **fields)
+    return JobOutcome(id=claim.id, token=claim.token, state=state, **fields)
 
 
-def take(member: Membership, want: int = 10) -> list[Claim]:
+def take(member: WorkerSession, want: int = 10) -> list[Claim]:
     """Claim jobs."""
-    return list(member.exchange([], [], want).claims)
+    return list(member.poll([], [], want).claims)
 
 
-def tell(member: Membership, *verdicts: Verdict) -> list[str]:
-    """Tell verdicts; return what was fenced."""
-    return list(member.exchange(verdicts, [], 0).fenced)
+def tell(member: WorkerSession, *outcomes: JobOutcome) -> list[str]:
+    """Tell outcomes; return what was fenced."""
+    return list(member.poll(outcomes, [], 0).fenced)
 
 
 def see(store: SQLiteStore, job_id: str) -> JobRecord:
@@ -65,11 +65,11 @@ def state_of(store: SQLiteStore, job_id: str) -> State:
     return see(store, job_id).state
 
 
-def hear(ear: Any, count: int) -> dict[str, Ended]:
+def hear(subscription: Any, count: int) -> dict[str, Ended]:
     """Listen until so many jobs have ended."""
     found: dict[str, Ended] = {}
     while len(found) < count:
-        news = ear.wait(PATIENCE)
+        news = subscription.wait(PATIENCE)
         assert news, f"heard only of {sorted(found)}"
         found.update((one.id, one) for one in news)
     return found

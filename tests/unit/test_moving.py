@@ -26,11 +26,13 @@ class Killed(BaseException):
     """Stands for a SIGKILL."""
 
 
-def job(number: int, *needs: str, **options: object) -> NewJob:
+def job(number: int, *depends_on: str, **options: object) -> NewJob:
     """Return a job as a client makes it."""
     chosen = JobOptions().merged(**options)  # type: ignore[arg-type]
     envelope = Template(CALL, "jobs:square", chosen).pack(encode([number]), encode({}))
-    return NewJob(id=f"J{number}", task="jobs:square", envelope=envelope, options=chosen, needs=needs, label="square")
+    return NewJob(
+        id=f"J{number}", task="jobs:square", envelope=envelope, options=chosen, depends_on=depends_on, label="square"
+    )
 
 
 def stores(*jobs: NewJob) -> tuple[FakeStore, FakeStore]:
@@ -101,7 +103,7 @@ def test_dependencies_move_together() -> None:
     moved = move(old, new)
     assert sorted(new.jobs) == ["J1", "J2", "J7"]
     assert sorted(moved.stayed) == ["J4", "J5", "J6"]
-    assert new.put_jobs["J2"].needs == ("J1",)
+    assert new.put_jobs["J2"].depends_on == ("J1",)
 
 
 @pytest.mark.parametrize("call", range(1, 12))

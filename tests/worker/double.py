@@ -14,19 +14,19 @@ from taskq.envelope import CALL, Template
 from taskq.errors import BackendUnavailable
 from taskq.options import JobOptions
 from taskq.states import TERMINAL, State
-from taskq.store import Claim, Exchange, JobRecord, Membership, Remains, Wish
+from taskq.store import Claim, ControlRequest, JobRecord, PollResult, Remains, WorkerSession
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from taskq.store import Note, Verdict, WorkerRecord
+    from taskq.store import JobOutcome, ProgressUpdate, WorkerRecord
 
 
 class StoreDouble:
     """Keep jobs in memory. Used by the test's thread and one worker's."""
 
     lease = 1.0
-    renew_every = 0.2
+    heartbeat_every = 0.2
     url = "double://"
     source = "double://"
 
@@ -35,16 +35,16 @@ class StoreDouble:
         self.due: list[tuple[float, str]] = []
         self.claims: dict[str, dict[str, Any]] = {}
         self.states: dict[str, State] = {}
-        self.verdicts: dict[str, list[Verdict]] = {}
-        self.notes: list[Note] = []
+        self.outcomes: dict[str, list[JobOutcome]] = {}
+        self.updates: list[ProgressUpdate] = []
         self.held: dict[str, str] = {}
-        self.wishes: list[Wish] = []
+        self.control_requests: list[ControlRequest] = []
         self.lost: list[str] = []
         self.begun: list[str] = []
         self.records: list[WorkerRecord] = []
         self.away = False
         self.left = False
-        self.exchanges = 0
+        self.polls = 0
         self.wants: list[int] = []
         self.news = threading.Event()
         self._numbers = count(1)
@@ -70,28 +70,28 @@ class StoreDouble:
     def state(self, job_id: str) -> State:
         return self.states[job_id]
 
-    def last(self, job_id: str) -> Verdict:
-        return self.verdicts[job_id][-1]
+    def last(self, job_id: str) -> JobOutcome:
+        return self.outcomes[job_id][-1]
 
     def value(self, job_id: str) -> Any:
-        verdict = self.last(job_id)
-        assert verdict.state is State.SUCCEEDED, verdict
-        assert verdict.result is not None
-        return decode(verdict.result)
+        outcome = self.last(job_id)
+        assert outcome.state is State.SUCCEEDED, outcome
+        assert outcome.result is not None
+        return decode(outcome.result)
 
     def ended(self) -> int:
         return sum(state in TERMINAL for state in self.states.values())
 
     def log_of(self, job_id: str) -> bytes:
-        told = [note.log for note in self.notes if note.id == job_id]
-        return b"".join(told) + b"".join(verdict.log for verdict in self.verdicts.get(job_id, ()))
+        told = [update.log for update in self.updates if update.id == job_id]
+        return b"".join(told) + b"".join(outcome.log for outcome in self.outcomes.get(job_id, ()))
 
     # -- Store
 
-    def join(self, record: WorkerRecord) -> Membership:
+    def join(self, record: WorkerRecord) -> WorkerSession:
         self.check()
         self.records.append(record)
-        return MembershipDouble(self)
+        return SessionDouble(self)
 
     def get(self, ids: Sequence[str], *, payload: bool = False) -> list[JobRecord | None]:
         return [JobRecord(id=name, task="", state=self.states[name]) if name in self.states else None for name in ids]
@@ -104,38 +104,38 @@ class StoreDouble:
         """Do nothing."""
 
 
-class MembershipDouble(Membership):
+class SessionDouble(WorkerSession):
     def __init__(self, store: StoreDouble) -> None:
         self.store = store
 
-    def exchange(self, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int) -> Exchange:
+    def poll(self, outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate], want: int) -> PollResult:
         store = self.store
         store.check()
         with store._lock:
-            store.exchanges += 1
+            store.polls += 1
             store.wants.append(want)
-            fenced = [verdict.id for verdict in verdicts if not self._settle(verdict)]
-            store.notes += notes
+            fenced = [outcome.id for outcome in outcomes if not self._settle(outcome)]
+            store.updates += updates
             self._promote()
             claims = [self._claim(store.waiting.popleft()) for _ in range(min(want, len(store.waiting)))]
-            wishes, store.wishes = store.wishes, []
-            return Exchange(claims=claims, wishes=wishes, fenced=fenced)
+            control_requests, store.control_requests = store.control_requests, []
+            return PollResult(claims=claims, control_requests=control_requests, fenced=fenced)
 
-    def _settle(self, verdict: Verdict) -> bool:
+    def _settle(self, outcome: JobOutcome) -> bool:
         store = self.store
-        if store.held.get(verdict.id) != verdict.token:
+        if store.held.get(outcome.id) != outcome.token:
             return False
-        del store.held[verdict.id]
-        store.verdicts.setdefault(verdict.id, []).append(verdict)
-        store.states[verdict.id] = verdict.state
-        facts = store.claims[verdict.id]
-        facts["attempt"] += verdict.attempts - 1 if verdict.started else -1
-        facts["crashes"] += verdict.crashes
-        if verdict.state is State.QUEUED and not verdict.refused:
-            store.waiting.appendleft(verdict.id)
-        elif verdict.state not in TERMINAL:
-            facts["retries"] += verdict.state is State.SCHEDULED
-            store.due.append((monotonic() + verdict.delay, verdict.id))
+        del store.held[outcome.id]
+        store.outcomes.setdefault(outcome.id, []).append(outcome)
+        store.states[outcome.id] = outcome.state
+        facts = store.claims[outcome.id]
+        facts["attempt"] += outcome.attempts - 1 if outcome.started else -1
+        facts["crashes"] += outcome.crashes
+        if outcome.state is State.QUEUED and not outcome.refused:
+            store.waiting.appendleft(outcome.id)
+        elif outcome.state not in TERMINAL:
+            facts["retries"] += outcome.state is State.SCHEDULED
+            store.due.append((monotonic() + outcome.delay, outcome.id))
         return True
 
     def _promote(self) -> None:
@@ -153,7 +153,7 @@ class MembershipDouble(Membership):
         store.states[job_id] = State.RUNNING
         store.claims[job_id]["attempt"] += 1
         told = [
-            item.meta for item in (*store.notes, *store.verdicts.get(job_id, ())) if item.id == job_id and item.meta
+            item.meta for item in (*store.updates, *store.outcomes.get(job_id, ())) if item.id == job_id and item.meta
         ]
         return Claim(id=job_id, token=token, queue="default", meta=told[-1] if told else b"", **store.claims[job_id])
 
@@ -166,7 +166,7 @@ class MembershipDouble(Membership):
             self.store.waiting.remove(job_id)
             return self._claim(job_id)
 
-    def renew(self, record: WorkerRecord, held: Collection[tuple[str, str]]) -> list[str]:
+    def heartbeat(self, record: WorkerRecord, held: Collection[tuple[str, str]]) -> list[str]:
         self.store.check()
         self.store.records.append(record)
         lost, self.store.lost = self.store.lost, []
@@ -188,14 +188,14 @@ class MembershipDouble(Membership):
         self.store.begun += [job_id for job_id, _ in claims]
         return []
 
-    def sweep(self) -> int:
+    def run_maintenance(self) -> int:
         self.store.check()
         return 0
 
     def wait(self, timeout: float, wake_fd: int) -> None:
         self.store.check()
         deadline = monotonic() + timeout
-        while not self.store.waiting and not self.store.wishes and (left := deadline - monotonic()) > 0:
+        while not self.store.waiting and not self.store.control_requests and (left := deadline - monotonic()) > 0:
             if self.store.due:
                 left = min(left, max(0.0, min(self.store.due)[0] - monotonic()))
             if select.select([wake_fd], [], [], min(left, 0.002))[0] or any(

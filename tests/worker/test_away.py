@@ -62,7 +62,7 @@ def test_lost_jobs_are_ended(store: StoreDouble, serve: Serve, tmp_path: Path, l
     store.lost = [job_id]
     eventually(lambda: not running.worker._loop.desk.held, "the job to be given up")  # type: ignore[union-attr]
     assert running.stop() == 0
-    assert job_id not in store.verdicts
+    assert job_id not in store.outcomes
 
 
 def test_late_outcome_is_fenced(store: StoreDouble, serve: Serve, tmp_path: Path, ledger: Ledger) -> None:

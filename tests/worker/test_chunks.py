@@ -15,7 +15,7 @@ from taskq.options import JobOptions
 from taskq.result import Failure
 from taskq.retry import Retry
 from taskq.states import Reason, State
-from taskq.store import Wish
+from taskq.store import ControlRequest
 from tests.waiting import eventually
 from tests.worker.conftest import SAMPLE
 
@@ -43,10 +43,10 @@ def chunk(
 
 def outcomes(store: StoreDouble, job_id: str, jobs: int) -> list[Any]:
     """Return the values of a chunk, failures in the places of those that failed."""
-    verdict = store.last(job_id)
-    assert verdict.state is State.SUCCEEDED, verdict
-    assert verdict.result is not None
-    _, values, records = read_chunk(decode(verdict.result), jobs)
+    outcome = store.last(job_id)
+    assert outcome.state is State.SUCCEEDED, outcome
+    assert outcome.result is not None
+    _, values, records = read_chunk(decode(outcome.result), jobs)
     if values is not None:
         return values
     assert records is not None
@@ -144,7 +144,7 @@ def test_cancel_of_a_chunk(store: StoreDouble, serve: Serve, tmp_path: Path, led
     job_id = chunk(store, "hold", items, JobOptions(timeout=60), star=True)
     serve()
     eventually(lambda: len(ledger.texts()) == 2, "two items to begin")
-    store.wishes = [Wish(job_id=job_id, kill=True)]
+    store.control_requests = [ControlRequest(job_id=job_id, kill=True)]
     eventually(lambda: store.state(job_id) is State.CANCELLED, "the chunk to end")
     assert len(ledger.texts()) == 2
 

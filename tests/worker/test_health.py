@@ -75,7 +75,7 @@ def test_health_and_metrics(store: StoreDouble, serve: Serve, port: int) -> None
 def test_health_while_the_store_is_away(store: StoreDouble, serve: Serve, port: int) -> None:
     """A worker without its store says so with 503, and is well again when it is back."""
     serve(health_port=port)
-    eventually(lambda: store.exchanges, "the worker to be there")
+    eventually(lambda: store.polls, "the worker to be there")
     store.away = True
     eventually(lambda: health(port)[1]["status"] == "backend_away", "the absence to be told")
     assert health(port)[0] == 503

@@ -10,7 +10,7 @@ from taskq.errors import BackendUnavailable, ConfigError
 from taskq.executors.worker.desk import Desk
 from taskq.options import JobOptions
 from taskq.states import Reason, State
-from taskq.store import Wish
+from taskq.store import ControlRequest
 from tests.waiting import eventually
 from tests.worker.conftest import SAMPLE
 from tests.worker.sample import hold, note_and_return, quiet
@@ -50,7 +50,7 @@ def test_work_is_taken_in_few_exchanges(store: StoreDouble, serve: Serve) -> Non
     for n in range(5000):
         store.call(f"{SAMPLE}:quiet", n)
     assert serve(burst=True).wait() == 0
-    assert store.exchanges < 500
+    assert store.polls < 500
 
 
 def test_long_jobs_are_not_hoarded(store: StoreDouble, serve: Serve, tmp_path: Path, ledger: Ledger) -> None:
@@ -101,7 +101,7 @@ def test_only_a_job_that_is_not_there(store: StoreDouble, serve: Serve) -> None:
 def test_idle_worker_starts_a_job_at_once(store: StoreDouble, serve: Serve) -> None:
     """A job that comes to an idle worker is run although nobody turns the loop."""
     serve()
-    eventually(lambda: store.exchanges > 0, "the worker to be idle")
+    eventually(lambda: store.polls > 0, "the worker to be idle")
     assert store.ended() == 0
     job_id = store.call(f"{SAMPLE}:quiet", 5)
     eventually(lambda: store.ended() == 1, "the job to end")
@@ -111,8 +111,8 @@ def test_idle_worker_starts_a_job_at_once(store: StoreDouble, serve: Serve) -> N
 def test_idle_worker_is_idle(store: StoreDouble, serve: Serve) -> None:
     """A worker that has nothing to do asks its store a few times in a lease, not all the time."""
     serve()
-    eventually(lambda: len(store.records) > 5, "the worker to renew some times")
-    assert store.exchanges < 10 * len(store.records)
+    eventually(lambda: len(store.records) > 5, "the worker to send some heartbeats")
+    assert store.polls < 10 * len(store.records)
 
 
 def test_failure_is_told(store: StoreDouble, serve: Serve) -> None:
@@ -132,8 +132,8 @@ def test_retries_by_the_policy(store: StoreDouble, serve: Serve) -> None:
     store.claims[job_id]["retries"] = 0
     serve()
     eventually(lambda: store.state(job_id) is State.FAILED, "the last retry")
-    assert [verdict.state for verdict in store.verdicts[job_id]] == [State.SCHEDULED, State.SCHEDULED, State.FAILED]
-    assert all(verdict.failure is not None for verdict in store.verdicts[job_id])
+    assert [outcome.state for outcome in store.outcomes[job_id]] == [State.SCHEDULED, State.SCHEDULED, State.FAILED]
+    assert all(outcome.failure is not None for outcome in store.outcomes[job_id])
 
 
 def test_timeout_kills(store: StoreDouble, serve: Serve) -> None:
@@ -148,7 +148,7 @@ def test_timeout_kills(store: StoreDouble, serve: Serve) -> None:
 
 
 def test_seconds_are_measured(store: StoreDouble, serve: Serve) -> None:
-    """A verdict says how long the job ran."""
+    """An outcome says how long the job ran."""
     job_id = store.call(f"{SAMPLE}:work", 0.2)
     assert serve(burst=True).wait() == 0
     assert store.last(job_id).seconds >= 0.2
@@ -171,8 +171,8 @@ def test_unknown_task_is_handed_back(store: StoreDouble, serve: Serve) -> None:
     """A task of no trusted module is left to other workers, its attempt not counted."""
     job_id = store.call("tests.sample_tasks:square", 2)
     assert serve(burst=True).wait() == 0
-    verdict = store.last(job_id)
-    assert (verdict.state, verdict.refused, verdict.started) == (State.QUEUED, True, False)
+    outcome = store.last(job_id)
+    assert (outcome.state, outcome.refused, outcome.started) == (State.QUEUED, True, False)
 
 
 @pytest.mark.parametrize(("waited", "delay"), [(0.0, 1.0), (0.5, 1.0), (6.0, 6.0), (60.0, 15.0)])
@@ -320,7 +320,11 @@ def test_what_a_foreign_job_calls_when_stopped(store: StoreDouble, serve: Serve,
     other = store.put(b"", foreign=Stranger(ledger.path, "/nowhere", "began", function=hold, after=failing))
     serve()
     eventually(lambda: ledger.counts() == {"began": 2} and store.ended() == 1, "two to begin, one to end")
-    store.wishes = [Wish(job_id=killed, kill=True), Wish(job_id=other, kill=True), Wish(job_id=ended, kill=True)]
+    store.control_requests = [
+        ControlRequest(job_id=killed, kill=True),
+        ControlRequest(job_id=other, kill=True),
+        ControlRequest(job_id=ended, kill=True),
+    ]
     eventually(lambda: store.ended() == 3, "all to be told")
     assert store.state(killed) is store.state(other) is State.CANCELLED
     assert store.state(ended) is State.SUCCEEDED
@@ -333,14 +337,14 @@ def test_stop_while_a_foreign_job_calls(store: StoreDouble, serve: Serve, ledger
     job_id = store.put(b"", foreign=Stranger(ledger.path, "/nowhere", "began", function=hold, after=after))
     running = serve(grace=0.1)
     eventually(ledger.texts, "the job to begin")
-    store.wishes = [Wish(job_id=job_id, kill=True)]
+    store.control_requests = [ControlRequest(job_id=job_id, kill=True)]
     eventually(lambda: ledger.texts() == ["began", "called"], "the call to begin")
     running.stop()
     assert store.state(job_id) is State.CANCELLED
-    assert len(store.verdicts[job_id]) == 1
+    assert len(store.outcomes[job_id]) == 1
 
 
-# --- wishes
+# --- control requests
 
 
 def test_cancel_asks(store: StoreDouble, serve: Serve, ledger: Ledger) -> None:
@@ -348,7 +352,7 @@ def test_cancel_asks(store: StoreDouble, serve: Serve, ledger: Ledger) -> None:
     job_id = store.call(f"{SAMPLE}:hold_until_cancelled", ledger.path)
     serve()
     eventually(ledger.texts, "the job to begin")
-    store.wishes = [Wish(job_id=job_id)]
+    store.control_requests = [ControlRequest(job_id=job_id)]
     eventually(lambda: store.state(job_id) is State.CANCELLED, "the job to stop")
 
 
@@ -359,7 +363,7 @@ def test_cancel_kills(store: StoreDouble, serve: Serve, tmp_path: Path, ledger: 
     other = store.call(f"{SAMPLE}:hold", ledger.path, gate, "two")
     serve()
     eventually(lambda: len(ledger.texts()) == 2, "both to begin")
-    store.wishes = [Wish(job_id=job_id, kill=True)]
+    store.control_requests = [ControlRequest(job_id=job_id, kill=True)]
     eventually(lambda: store.state(job_id) is State.CANCELLED, "the job to be killed")
     (tmp_path / "gate").touch()
     eventually(lambda: store.state(other) is State.SUCCEEDED, "the other one to end")
@@ -369,15 +373,15 @@ def test_cancel_kills(store: StoreDouble, serve: Serve, tmp_path: Path, ledger: 
 def test_cancel_of_a_job_that_fails_otherwise(store: StoreDouble, serve: Serve) -> None:
     """A job that is not held is no matter, and the worker lives."""
     serve()
-    store.wishes = [Wish(job_id="nobody", kill=True)]
+    store.control_requests = [ControlRequest(job_id="nobody", kill=True)]
     job_id = store.call(f"{SAMPLE}:quiet", 5)
     eventually(lambda: store.ended() == 1, "the job to end")
     assert store.value(job_id) == 5
 
 
-def test_wish_to_stop(store: StoreDouble, serve: Serve) -> None:
+def test_request_to_stop(store: StoreDouble, serve: Serve) -> None:
     """The store can tell a worker to stop."""
     running = serve()
-    store.wishes = [Wish(stop=True)]
+    store.control_requests = [ControlRequest(stop=True)]
     assert running.wait() == 0
     assert store.left

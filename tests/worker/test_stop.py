@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def test_idle_worker_stops_cleanly(store: StoreDouble, serve: Serve) -> None:
     """An idle worker that is told to stop signs off and ends with 0."""
     running = serve()
-    eventually(lambda: store.exchanges, "the worker to be there")
+    eventually(lambda: store.polls, "the worker to be there")
     assert running.stop() == 0
     assert store.left
 
@@ -100,6 +100,6 @@ def test_crash_before_a_stop_counts(store: StoreDouble, serve: Serve, tmp_path: 
 def test_stop_while_the_store_is_away(store: StoreDouble, serve: Serve) -> None:
     """A worker whose store does not come back ends after the grace all the same, and the code says so."""
     running = serve(grace=0.3)
-    eventually(lambda: store.exchanges, "the worker to be there")
+    eventually(lambda: store.polls, "the worker to be there")
     store.away = True
     assert running.stop() == 3

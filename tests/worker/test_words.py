@@ -9,7 +9,7 @@ import pytest
 
 from taskq.codec import decode
 from taskq.states import State
-from taskq.store import Note
+from taskq.store import ProgressUpdate
 from tests.waiting import eventually
 from tests.worker.conftest import SAMPLE
 
@@ -29,25 +29,25 @@ def test_words_are_told_while_it_runs(store: StoreDouble, serve: Serve, tmp_path
     """All that a job says, by whichever way, is told in its order while it runs, and once."""
     job_id = store.call(f"{SAMPLE}:speak", str(tmp_path / "gate"))
     serve()
-    eventually(lambda: any(note.meta for note in store.notes), "the notes")
+    eventually(lambda: any(update.meta for update in store.updates), "the notes")
     eventually(lambda: store.log_of(job_id) == ALL_WAYS, "the output")
     assert store.state(job_id) is State.RUNNING
-    assert [note.progress for note in store.notes if note.progress] == [(3, 9)]
-    told = [note.meta for note in store.notes if note.meta]
+    assert [update.progress for update in store.updates if update.progress] == [(3, 9)]
+    told = [update.meta for update in store.updates if update.meta]
     assert decode(told[-1]) == {"page": 7, "size": (640, 480)}
     (tmp_path / "gate").touch()
     eventually(lambda: store.ended() == 1, "the job to end")
     assert store.log_of(job_id) == ALL_WAYS
 
 
-def test_last_words_come_with_the_verdict(store: StoreDouble, serve: Serve) -> None:
-    """What a short job says comes with its verdict."""
+def test_last_words_come_with_the_outcome(store: StoreDouble, serve: Serve) -> None:
+    """What a short job says comes with its outcome."""
     job_id = store.call(f"{SAMPLE}:speak", "")
     assert serve(burst=True).wait() == 0
     assert store.log_of(job_id) == ALL_WAYS
-    verdict = store.last(job_id)
-    assert verdict.progress == (3, 9) or any(note.progress == (3, 9) for note in store.notes)
-    told = [note.meta for note in (*store.notes, verdict) if note.meta]
+    outcome = store.last(job_id)
+    assert outcome.progress == (3, 9) or any(update.progress == (3, 9) for update in store.updates)
+    told = [update.meta for update in (*store.updates, outcome) if update.meta]
     assert decode(told[-1]) == {"page": 7, "size": (640, 480)}
 
 
@@ -115,13 +115,13 @@ def test_without_capture(store: StoreDouble, serve: Serve, capfd: pytest.Capture
     assert store.log_of(job_id) == b"logged\n"
 
 
-def test_big_notes(store: StoreDouble, serve: Serve) -> None:
+def test_big_updates(store: StoreDouble, serve: Serve) -> None:
     """A meta that is too large is refused in the job, with its path, and leaves the last one as it was."""
     job_id = store.call(f"{SAMPLE}:note_too_much")
     assert serve(burst=True).wait() == 0
     assert "meta" in store.value(job_id)
-    # Where the job took long, the meta came in a note before its verdict.
-    told = [note.meta for note in (*store.notes, store.last(job_id)) if note.meta]
+    # Where the job took long, the meta came in a note before its outcome.
+    told = [update.meta for update in (*store.updates, store.last(job_id)) if update.meta]
     assert decode(told[-1]) == {"small": 1}
 
 
@@ -129,7 +129,7 @@ def test_unreadable_meta(store: StoreDouble, serve: Serve) -> None:
     """A meta that cannot be read is the error of a job that reads it, and nothing to others; no process dies of it."""
     reads, ignores = store.call(f"{SAMPLE}:meta_of_attempts"), store.call(f"{SAMPLE}:quiet", 2)
     for job_id in (reads, ignores):
-        store.notes.append(Note(id=job_id, token="", meta=b"\x91" * 3000 + b"\x01"))
+        store.updates.append(ProgressUpdate(id=job_id, token="", meta=b"\x91" * 3000 + b"\x01"))
     assert serve(burst=True).wait() == 0
     failure = store.last(reads).failure
     assert failure is not None

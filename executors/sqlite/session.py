@@ -1,8 +1,8 @@
 """A worker's place in a queue file.
 
-    join ─▶ a slot, a FIFO, a row ─▶ exchange · renew · sweep · wait ... ─▶ leave: all three are gone
+    join ─▶ a slot, a FIFO, a row ─▶ poll · heartbeat · run_maintenance · wait ... ─▶ leave: all three are gone
                                      │
-            hungry (the last exchange brought less than was wanted): a submit wakes it        full: only a wish does
+            needs work (the last poll brought less than was wanted): a submit wakes it      else: only a request does
 
 The FIFOs are those of `wake`, the rows those of `schema`.
 """
@@ -19,10 +19,10 @@ from taskq.executors.sqlite.remains import remains
 from taskq.executors.sqlite.scarce import SMALL, bare, envelope_size, give_up_arguments, quiet, weight
 from taskq.executors.sqlite.shared import AWAKE, OWN
 from taskq.executors.sqlite.sweep import disown, give_back, is_dead, prune, sweep
-from taskq.executors.sqlite.verdict import apply_notes, apply_verdicts, begin, no_longer_held
+from taskq.executors.sqlite.verdict import apply_outcomes, apply_updates, begin, no_longer_held
 from taskq.executors.sqlite.wake import is_readable
 from taskq.log import get_logger
-from taskq.store import Exchange, Membership, Wish
+from taskq.store import ControlRequest, PollResult, WorkerSession
 
 if TYPE_CHECKING:
     import sqlite3
@@ -31,18 +31,20 @@ if TYPE_CHECKING:
     from taskq.executors.sqlite.database import StoreFile, Tx
     from taskq.executors.sqlite.schema import Execute
     from taskq.executors.sqlite.wake import Fifo, Wakes
-    from taskq.store import Claim, Note, Remains, Verdict, WorkerRecord
+    from taskq.store import Claim, JobOutcome, ProgressUpdate, Remains, WorkerRecord
 
-__all__ = ["SQLiteMembership"]
+__all__ = ["SQLiteSession"]
 
 T = TypeVar("T")
 
-#: What an exchange brings: its transaction, what is found, which wishes were told, when the next job is due.
-Exchanged: TypeAlias = "tuple[Tx, Exchange, set[tuple[str, int]], float | None]"
+#: What a poll brings: its transaction, what is found, which control requests were told, when the next job is due.
+Polled: TypeAlias = "tuple[Tx, PollResult, set[tuple[str, int]], float | None]"
 
 log = get_logger("taskq.worker")
 
-WISHES = "SELECT wishes.n || '.' || fence, kill, id FROM wishes JOIN jobs ON jobs.n = wishes.n WHERE wishes.worker = ?"
+CONTROL_REQUESTS = (
+    "SELECT wishes.n || '.' || fence, kill, id FROM wishes JOIN jobs ON jobs.n = wishes.n WHERE wishes.worker = ?"
+)
 
 #: Seconds between two looks of a worker that nobody wakes: all that a lost wake-up costs.
 LOOK_S = 1.0
@@ -52,7 +54,7 @@ def _nothing(_: Tx) -> None:
     """Have nothing to do after a commit."""
 
 
-class SQLiteMembership(Membership):
+class SQLiteSession(WorkerSession):
     """Keep a worker's slot and FIFO; made by `SQLiteStore.join`."""
 
     def __init__(self, file: StoreFile, wakes: Wakes, record: WorkerRecord) -> None:
@@ -60,14 +62,14 @@ class SQLiteMembership(Membership):
         self._wakes = wakes
         self._name = record.name
         self._queues = record.queues
-        self._seen = 0  # the newest change that the last exchange saw
-        self._hungry = True
+        self._seen = 0  # the newest change that the last poll saw
+        self._needs_work = True
         self._due: float | None = None  # when the next scheduled job may start
         self._held: set[str] = set()  # the tokens of our jobs
         self._told: set[tuple[str, int]] = set()
         self._unclear = False  # whether a call has failed that may have claimed jobs
-        self._noted: list[Note] = []  # what such a call has written down
-        self._renewed = self._trust_from = time.monotonic()
+        self._written_updates: list[ProgressUpdate] = []  # what such a call has written down
+        self._heartbeat_at = self._trust_from = time.monotonic()
         self._left = False
         self._refuser: str | None = None  # our name, once we have refused a job
         self._record = record
@@ -131,99 +133,101 @@ class SQLiteMembership(Membership):
         tx.execute(f"INSERT OR REPLACE INTO workers VALUES ({marks})", values)
         tx.page.count_workers_change()
 
-    # -- verdicts and claims
+    # -- outcomes and claims
 
-    def exchange(self, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int) -> Exchange:
-        if not (verdicts or notes or want or self._unclear) and self._has_seen(self._file.page.changes):
-            return Exchange()
-        fresh = [note for note in notes if not any(note is known for known in self._noted)]
+    def poll(self, outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate], want: int) -> PollResult:
+        if not (outcomes or updates or want or self._unclear) and self._has_seen(self._file.page.changes):
+            return PollResult()
+        fresh = [update for update in updates if not any(update is known for known in self._written_updates)]
         unclear, self._unclear = self._unclear, True
-        tx, found, told, due = self._exchanged_in_room(verdicts, fresh, want, unclear=unclear)
+        tx, found, told, due = self._polled_in_room(outcomes, fresh, want, unclear=unclear)
         self._unclear = False
-        self._noted.clear()
+        self._written_updates.clear()
         self._seen, self._due = tx.number, due
-        self._hungry = len(found.claims) < want
-        self._held.difference_update([verdict.token for verdict in verdicts])
+        self._needs_work = len(found.claims) < want
+        self._held.difference_update([outcome.token for outcome in outcomes])
         self._held.update([one.token for one in found.claims])
         self._told = {key for key in self._told if key[0] in self._held} | told
-        self._wakes.wake_ears(tx)
+        self._wakes.wake_subscriptions(tx)
         return found
 
-    def _exchanged_in_room(
-        self, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int, *, unclear: bool
-    ) -> Exchanged:
-        """Exchange; where there is little room, tell the verdicts one by one first, each as it fits."""
-        size = weight(verdicts, notes)
+    def _polled_in_room(
+        self, outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate], want: int, *, unclear: bool
+    ) -> Polled:
+        """Poll; where there is little room, tell the outcomes one by one first, each as it fits."""
+        size = weight(outcomes, updates)
         if not size or self._file.disk_space.fits(size):
             try:
-                return self._exchanged(verdicts, notes, want, unclear=unclear)
+                return self._polled(outcomes, updates, want, unclear=unclear)
             except BackendUnavailable as exc:
-                if not isinstance(exc.__cause__, StoreFull) or not verdicts:
+                if not isinstance(exc.__cause__, StoreFull) or not outcomes:
                     raise
-        fenced = [job_id for verdict in verdicts for job_id in self._tell_scarcely(verdict)]
-        notes = [quiet(note) for note in notes]
+        fenced = [job_id for outcome in outcomes for job_id in self._tell_scarcely(outcome)]
+        updates = [quiet(update) for update in updates]
         try:
-            found = self._exchanged((), notes, want, unclear=unclear)
+            found = self._polled((), updates, want, unclear=unclear)
         except BackendUnavailable as exc:
-            if not (want and verdicts and isinstance(exc.__cause__, StoreFull)):
+            if not (want and outcomes and isinstance(exc.__cause__, StoreFull)):
                 raise
             # Claims would need room; what gives room back are ends, and those have been told.
-            found = self._exchanged((), notes, 0, unclear=unclear)
+            found = self._polled((), updates, 0, unclear=unclear)
         found[1].fenced = [*fenced, *found[1].fenced]
         return found
 
-    def _tell_scarcely(self, verdict: Verdict) -> list[str]:
-        """Tell one verdict, with its result where that fits; return its job if it came too late."""
-        size = weight([quiet(verdict)], ())
+    def _tell_scarcely(self, outcome: JobOutcome) -> list[str]:
+        """Tell one outcome, with its result where that fits; return its job if it came too late."""
+        size = weight([quiet(outcome)], ())
         if size > SMALL:
-            size -= self._file.read(lambda connection: envelope_size(connection, verdict.token))
+            size -= self._file.read(lambda connection: envelope_size(connection, outcome.token))
         if size <= SMALL or self._file.disk_space.fits(size):
             try:
-                return self._write(lambda tx: self._apply_scarcely(tx, quiet(verdict)), told=True)
+                return self._write(lambda tx: self._apply_scarcely(tx, quiet(outcome)), told=True)
             except BackendUnavailable as exc:
                 if not isinstance(exc.__cause__, StoreFull):
                     raise
-        told = bare(verdict)
-        if told.state is not verdict.state:
+        told = bare(outcome)
+        if told.state is not outcome.state:
             log.warning(
-                "result_dropped", job=verdict.id, bytes=len(verdict.result or b""), reason="no room on the disk"
+                "result_dropped", job=outcome.id, bytes=len(outcome.result or b""), reason="no room on the disk"
             )
         return self._write(lambda tx: self._apply_scarcely(tx, told), told=True)
 
-    def _apply_scarcely(self, tx: Tx, verdict: Verdict) -> list[str]:
-        give_up_arguments(tx, verdict)
-        return apply_verdicts(tx, [verdict], self._name)
+    def _apply_scarcely(self, tx: Tx, outcome: JobOutcome) -> list[str]:
+        give_up_arguments(tx, outcome)
+        return apply_outcomes(tx, [outcome], self._name)
 
-    def _exchanged(self, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int, *, unclear: bool) -> Exchanged:
+    def _polled(
+        self, outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate], want: int, *, unclear: bool
+    ) -> Polled:
         return self._write(
-            lambda tx: self._exchange(tx, verdicts, notes, want, unclear=unclear),
-            lasting=bool(verdicts),
-            after=lambda _: self._noted.extend(notes),
+            lambda tx: self._poll(tx, outcomes, updates, want, unclear=unclear),
+            lasting=bool(outcomes),
+            after=lambda _: self._written_updates.extend(updates),
         )
 
-    def _exchange(
-        self, tx: Tx, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int, *, unclear: bool
-    ) -> Exchanged:
+    def _poll(
+        self, tx: Tx, outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate], want: int, *, unclear: bool
+    ) -> Polled:
         if self._file.generation != self._generation:
             self._write_row(tx)
-        fenced = apply_notes(tx, notes) if notes else []
-        if verdicts:
-            if self._refuser is None and any(verdict.refused for verdict in verdicts):
+        fenced = apply_updates(tx, updates) if updates else []
+        if outcomes:
+            if self._refuser is None and any(outcome.refused for outcome in outcomes):
                 self._refuser = self._name
-            fenced += apply_verdicts(tx, verdicts, self._name)
-            prune(tx, 2 * len(verdicts))
+            fenced += apply_outcomes(tx, outcomes, self._name)
+            prune(tx, 2 * len(outcomes))
         claims = claims_of(tx, self._name, self._held) if unclear else []
         if want > len(claims):
             claims += claim(tx, self._name, self._queues, want - len(claims), refuser=self._refuser)
         due = next_due(tx.execute) if len(claims) < want else None
-        fresh = self._wishes(tx.execute)
-        wishes = [Wish(job_id=job_id, kill=bool(kill)) for _, kill, job_id in fresh]
+        fresh = self._control_requests(tx.execute)
+        control_requests = [ControlRequest(job_id=job_id, kill=bool(kill)) for _, kill, job_id in fresh]
         told = {(token, kill) for token, kill, _ in fresh}
-        return tx, Exchange(claims=claims, wishes=wishes, fenced=fenced), told, due
+        return tx, PollResult(claims=claims, control_requests=control_requests, fenced=fenced), told, due
 
-    def _wishes(self, execute: Execute) -> list[tuple[str, int, str]]:
-        """Return the wishes that were not told yet; each stays in the file until its job has ended."""
-        rows = execute(WISHES, (self._name,)).fetchall()
+    def _control_requests(self, execute: Execute) -> list[tuple[str, int, str]]:
+        """Return the control requests that were not told yet; each stays in the file until its job has ended."""
+        rows = execute(CONTROL_REQUESTS, (self._name,)).fetchall()
         return [row for row in rows if row[:2] not in self._told]
 
     def claim_one(self, job_id: str) -> Claim | None:
@@ -250,24 +254,24 @@ class SQLiteMembership(Membership):
             self._wakes.after(tx)
 
         try:
-            kept = self._wakes.wake_ears if told else None
+            kept = self._wakes.wake_subscriptions if told else None
             return self._file.write(work, lasting=lasting, after=committed, kept=kept)
         except StoreFull as exc:
             raise BackendUnavailable(str(exc)) from exc
 
     # -- signs of life
 
-    def renew(self, record: WorkerRecord, held: Collection[tuple[str, str]]) -> list[str]:
+    def heartbeat(self, record: WorkerRecord, held: Collection[tuple[str, str]]) -> list[str]:
         now = time.monotonic()
-        if now - self._renewed > self._wakes.lease / 2:
+        if now - self._heartbeat_at > self._wakes.lease / 2:
             self._trust_from = now + self._wakes.lease  # we were frozen ourselves; so may the others have been
         self._record = record
-        lost = self._write(lambda tx: self._renew(tx, held), lasting=False)
-        self._renewed = now
+        lost = self._write(lambda tx: self._heartbeat(tx, held), lasting=False)
+        self._heartbeat_at = now
         self._held.difference_update([token for job_id, token in held if job_id in lost])
         return lost
 
-    def _renew(self, tx: Tx, held: Collection[tuple[str, str]]) -> list[str]:
+    def _heartbeat(self, tx: Tx, held: Collection[tuple[str, str]]) -> list[str]:
         if self._is_displaced():
             self._write_row(tx)
             return no_longer_held(tx, held)
@@ -299,7 +303,7 @@ class SQLiteMembership(Membership):
         there = self._fifo is not None and self._fifo.is_there()
         return not there or self._file.generation != self._generation
 
-    def sweep(self) -> int:
+    def run_maintenance(self) -> int:
         try:
             return sweep(self._file, self._wakes, self._name, trust_clock=time.monotonic() >= self._trust_from)
         except StoreFull as exc:
@@ -327,7 +331,7 @@ class SQLiteMembership(Membership):
         page, fifo = self._file.page, self._fifo
         if fifo is None:
             return True
-        page.flag_worker(self._slot, OWN if self._hungry else AWAKE)
+        page.flag_worker(self._slot, OWN if self._needs_work else AWAKE)
         try:
             if nap > 0 and self._has_seen(page.changes):
                 fifo.wait(nap, wake_fd)
@@ -339,7 +343,7 @@ class SQLiteMembership(Membership):
         return changes == self._seen and self._file.generation == self._generation
 
     def _is_wanted(self, changes: int) -> bool:
-        """Return whether there is work or a wish; looks only when something has changed since the last look."""
+        """Return whether there is work or a control request; looks only after a change."""
         if self._has_seen(changes):
             return False
         wanted, self._due = self._file.read(self._look)
@@ -348,9 +352,9 @@ class SQLiteMembership(Membership):
         return wanted
 
     def _look(self, connection: sqlite3.Connection) -> tuple[bool, float | None]:
-        if self._wishes(connection.execute):
+        if self._control_requests(connection.execute):
             return True, None
-        if not self._hungry:
+        if not self._needs_work:
             return False, None
         return is_work(connection.execute, self._queues, self._refuser), next_due(connection.execute)
 

@@ -16,33 +16,33 @@ from taskq import envelope
 from taskq.codec import decode
 from taskq.errors import BackendUnavailable
 from taskq.states import Reason, State
-from taskq.store import Verdict
+from taskq.store import JobOutcome
 from tests.rq.hands import failed, new_job, succeeded
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from taskq.executors.rq.ear import RQEar
     from taskq.executors.rq.store import RQStore
+    from taskq.executors.rq.subscription import RQSubscription
     from taskq.store import Ended
     from tests.rq.hands import Hands
 
 
 @pytest.fixture
-def ear(store: RQStore) -> Iterator[RQEar]:
-    """Give an ear."""
-    made = store.ear()
+def subscription(store: RQStore) -> Iterator[RQSubscription]:
+    """Give a subscription."""
+    made = store.subscribe()
     yield made
     made.close()
 
 
-def hear(ear: RQEar, count: int) -> dict[str, Ended]:
+def hear(subscription: RQSubscription, count: int) -> dict[str, Ended]:
     """Return the next ends that it hears."""
     found: dict[str, Ended] = {}
 
     def all_heard() -> bool:
-        for ended in ear.wait(0.5):
+        for ended in subscription.wait(0.5):
             assert ended.id not in found
             found[ended.id] = ended
         return len(found) >= count
@@ -51,153 +51,165 @@ def hear(ear: RQEar, count: int) -> dict[str, Ended]:
     return found
 
 
-def test_ends_of_each_kind(store: RQStore, join: Callable[..., Hands], ear: RQEar) -> None:
+def test_ends_of_each_kind(store: RQStore, join: Callable[..., Hands], subscription: RQSubscription) -> None:
     """Values, errors and cancels are heard, each once."""
     jobs = [new_job(), new_job(), new_job(delay=60)]
-    store.put(jobs, reply_to=ear.address)
-    ear.expect([job.id for job in jobs])
+    store.put(jobs, reply_to=subscription.reply_to)
+    subscription.expect([job.id for job in jobs])
     hands = join()
     one, two = hands.take()
     hands.tell(succeeded(one, {"a": 1}), failed(two))
     store.cancel([jobs[2].id])
-    found = hear(ear, 3)
+    found = hear(subscription, 3)
     assert decode(found[one.id].result or b"") == {"a": 1}
     failure = found[two.id].failure
     assert failure is not None
     assert (failure.type, failure.message) == ("ValueError", "no good")
     assert found[jobs[2].id].state is State.CANCELLED
     assert found[one.id].attempts == 1
-    assert ear.wait(0.05) == []
+    assert subscription.wait(0.05) == []
 
 
 @pytest.mark.parametrize("size", [10, 200_000, 900_000])
-def test_results_of_any_size(store: RQStore, join: Callable[..., Hands], ear: RQEar, size: int) -> None:
+def test_results_of_any_size(
+    store: RQStore, join: Callable[..., Hands], subscription: RQSubscription, size: int
+) -> None:
     """A result that is too large to travel with the news is fetched."""
     job = new_job()
-    store.put([job], reply_to=ear.address)
-    ear.expect([job.id])
+    store.put([job], reply_to=subscription.reply_to)
+    subscription.expect([job.id])
     hands = join()
     hands.tell(succeeded(*hands.take(), "x" * size))
-    assert decode(hear(ear, 1)[job.id].result or b"") == "x" * size
+    assert decode(hear(subscription, 1)[job.id].result or b"") == "x" * size
 
 
-def test_ended_before_it_was_expected(store: RQStore, join: Callable[..., Hands], ear: RQEar) -> None:
+def test_ended_before_it_was_expected(store: RQStore, join: Callable[..., Hands], subscription: RQSubscription) -> None:
     """A job that had ended when it was expected is told by the next wait, whether its news had come before or not."""
     first, second = new_job(), new_job()
-    store.put([first], reply_to=ear.address)
+    store.put([first], reply_to=subscription.reply_to)
     store.put([second])
     join().run()
-    assert ear.wait(0.05) == []
-    ear.expect([first.id, second.id])
-    assert set(hear(ear, 2)) == {first.id, second.id}
+    assert subscription.wait(0.05) == []
+    subscription.expect([first.id, second.id])
+    assert set(hear(subscription, 2)) == {first.id, second.id}
 
 
-def test_late_ear_of_another_process(store: RQStore, join: Callable[..., Hands], ear: RQEar) -> None:
-    """An ear hears of jobs that somebody else submitted, beside the submitter's own ear."""
-    own = store.ear()
+def test_late_subscription_of_another_process(
+    store: RQStore, join: Callable[..., Hands], subscription: RQSubscription
+) -> None:
+    """A subscription hears of jobs that somebody else submitted, beside the submitter's own subscription."""
+    own = store.subscribe()
     try:
         waiting, running = new_job(), new_job()
-        store.put([running, waiting], reply_to=own.address)
+        store.put([running, waiting], reply_to=own.reply_to)
         hands = join()
         (claim,) = hands.take(1)
-        ear.expect([waiting.id, running.id])
+        subscription.expect([waiting.id, running.id])
         own.expect([waiting.id, running.id])
-        assert ear.wait(0.05) == []
+        assert subscription.wait(0.05) == []
         hands.tell(succeeded(claim))
         hands.run()
-        assert set(hear(ear, 2)) == set(hear(own, 2)) == {waiting.id, running.id}
+        assert set(hear(subscription, 2)) == set(hear(own, 2)) == {waiting.id, running.id}
     finally:
         own.close()
 
 
-def test_put_again_by_another_client(store: RQStore, join: Callable[..., Hands], ear: RQEar) -> None:
+def test_put_again_by_another_client(store: RQStore, join: Callable[..., Hands], subscription: RQSubscription) -> None:
     """A client that submits a job that is there already hears of its end at once too."""
-    own = store.ear()
+    own = store.subscribe()
     try:
         job = new_job(job_id="shared")
-        store.put([job], reply_to=own.address)
-        store.put([job], reply_to=ear.address)
-        ear.expect(["shared"])
-        assert ear.wait(0.05) == []
+        store.put([job], reply_to=own.reply_to)
+        store.put([job], reply_to=subscription.reply_to)
+        subscription.expect(["shared"])
+        assert subscription.wait(0.05) == []
         join().run()
-        assert [ended.id for ended in ear.wait(0.5)] == ["shared"]
+        assert [ended.id for ended in subscription.wait(0.5)] == ["shared"]
     finally:
         own.close()
 
 
-def test_forgotten_job_is_not_told(store: RQStore, join: Callable[..., Hands], ear: RQEar) -> None:
+def test_forgotten_job_is_not_told(store: RQStore, join: Callable[..., Hands], subscription: RQSubscription) -> None:
     """After `forget` nothing is told of a job."""
     job = new_job()
-    store.put([job], reply_to=ear.address)
-    ear.expect([job.id])
-    ear.forget([job.id])
+    store.put([job], reply_to=subscription.reply_to)
+    subscription.expect([job.id])
+    subscription.forget([job.id])
     join().run()
-    assert ear.wait(0.1) == []
+    assert subscription.wait(0.1) == []
 
 
-def test_forgotten_at_once_is_told_first(store: RQStore, join: Callable[..., Hands], ear: RQEar) -> None:
+def test_forgotten_at_once_is_told_first(
+    store: RQStore, join: Callable[..., Hands], subscription: RQSubscription
+) -> None:
     """A job with result_ttl=0 is gone at its end, and its value is heard all the same."""
     job = new_job(result_ttl=0)
-    store.put([job], reply_to=ear.address)
-    ear.expect([job.id])
+    store.put([job], reply_to=subscription.reply_to)
+    subscription.expect([job.id])
     join().run()
     assert store.get([job.id]) == [None]
-    assert decode(hear(ear, 1)[job.id].result or b"") == 3
+    assert decode(hear(subscription, 1)[job.id].result or b"") == 3
 
 
-def test_job_without_news_is_found(store: RQStore, ear: RQEar, client: Any) -> None:
+def test_job_without_news_is_found(store: RQStore, subscription: RQSubscription, client: Any) -> None:
     """A job whose end nobody told, as a stock worker's, is found by looking."""
     job = new_job()
-    store.put([job], reply_to=ear.address)
-    ear.expect([job.id])
-    assert ear.wait(0.05) == []
+    store.put([job], reply_to=subscription.reply_to)
+    subscription.expect([job.id])
+    assert subscription.wait(0.05) == []
     client.hset(f"rq:job:{job.id}", "status", "finished")
     client.xadd(f"rq:results:{job.id}", {"type": 1, "return_value": "Kg=="})
-    assert decode(hear(ear, 1)[job.id].result or b"") == 42
+    assert decode(hear(subscription, 1)[job.id].result or b"") == 42
 
 
-def test_lost_job(store: RQStore, ear: RQEar, client: Any) -> None:
+def test_lost_job(store: RQStore, subscription: RQSubscription, client: Any) -> None:
     """Jobs that the store no longer has are told as lost; so is one that never was."""
     job = new_job()
-    store.put([job], reply_to=ear.address)
-    ear.expect([job.id, "never"])
+    store.put([job], reply_to=subscription.reply_to)
+    subscription.expect([job.id, "never"])
     client.flushdb()
-    found = hear(ear, 2)
+    found = hear(subscription, 2)
     assert [found[job_id].failure.reason for job_id in (job.id, "never")] == [Reason.LOST, Reason.LOST]  # type: ignore[union-attr]
 
 
-def test_job_of_stock_rq(store: RQStore, join: Callable[..., Hands], ear: RQEar, client: Any) -> None:
+def test_job_of_stock_rq(store: RQStore, join: Callable[..., Hands], subscription: RQSubscription, client: Any) -> None:
     """The value of a job that stock RQ enqueued is heard as any other."""
     envelope.trust(["math:sqrt"])
     job = Queue("default", connection=client, serializer=JSONSerializer).enqueue("math.sqrt", 16)
-    ear.expect([job.id])
-    assert ear.wait(0.05) == []
+    subscription.expect([job.id])
+    assert subscription.wait(0.05) == []
     hands = join()
     (claim,) = hands.take()
     foreign: Any = claim.foreign
     function, args, _ = foreign.order()
     result = function(*args)
-    hands.tell(Verdict(id=claim.id, token=claim.token, state=State.SUCCEEDED, result=result))
-    assert decode(hear(ear, 1)[job.id].result or b"") == 4.0
+    hands.tell(JobOutcome(id=claim.id, token=claim.token, state=State.SUCCEEDED, result=result))
+    assert decode(hear(subscription, 1)[job.id].result or b"") == 4.0
 
 
 @pytest.mark.parametrize("expected", ["before", "afterwards"])
 def test_redis_goes_away_before_a_record_is_read(
-    store: RQStore, join: Callable[..., Hands], ear: RQEar, monkeypatch: pytest.MonkeyPatch, expected: str
+    store: RQStore,
+    join: Callable[..., Hands],
+    subscription: RQSubscription,
+    monkeypatch: pytest.MonkeyPatch,
+    expected: str,
 ) -> None:
     """Ends in hand are told, too, when Redis goes away before the record of one that is too large for news is read."""
     jobs = [new_job(), new_job()]
     ids = [job.id for job in jobs]
-    store.put(jobs, reply_to=ear.address)
+    store.put(jobs, reply_to=subscription.reply_to)
     if expected == "before":
-        ear.expect(ids)
-    assert ear.wait(0.05) == []
+        subscription.expect(ids)
+    assert subscription.wait(0.05) == []
     hands = join()
     small, large = hands.take()
     hands.tell(succeeded(small), succeeded(large, "x" * 200_000))
     if expected == "afterwards":
-        eventually(lambda: ear.wait(0.05) == [] and set(ids) <= ear._expected._early.keys(), "the news")
-        ear.expect(ids)
+        eventually(
+            lambda: subscription.wait(0.05) == [] and set(ids) <= subscription._expected._early.keys(), "the news"
+        )
+        subscription.expect(ids)
     get, away = store.get, [True]
 
     def get_later(*arguments: Any, **options: Any) -> Any:
@@ -207,33 +219,33 @@ def test_redis_goes_away_before_a_record_is_read(
         return get(*arguments, **options)
 
     monkeypatch.setattr(store, "get", get_later)
-    found = hear(ear, 2)
+    found = hear(subscription, 2)
     assert not away
     assert decode(found[large.id].result or b"") == "x" * 200_000
 
 
-def test_wake(ear: RQEar) -> None:
+def test_wake(subscription: RQSubscription) -> None:
     """`wake` ends a wait of another thread."""
-    threading.Timer(0.05, ear.wake).start()
-    assert ear.wait(None) == []
+    threading.Timer(0.05, subscription.wake).start()
+    assert subscription.wait(None) == []
 
 
-def test_many(store: RQStore, join: Callable[..., Hands], ear: RQEar) -> None:
+def test_many(store: RQStore, join: Callable[..., Hands], subscription: RQSubscription) -> None:
     """5,000 ends are heard, each once."""
     jobs = [new_job() for _ in range(5000)]
-    store.put(jobs, reply_to=ear.address)
-    ear.expect([job.id for job in jobs])
+    store.put(jobs, reply_to=subscription.reply_to)
+    subscription.expect([job.id for job in jobs])
     hands = join()
     while hands.run(500):
         pass
-    assert set(hear(ear, 5000)) == {job.id for job in jobs}
+    assert set(hear(subscription, 5000)) == {job.id for job in jobs}
 
 
-def test_nothing_is_left(store: RQStore, join: Callable[..., Hands], ear: RQEar, client: Any) -> None:
-    """Every key that serves ears has an end."""
+def test_nothing_is_left(store: RQStore, join: Callable[..., Hands], subscription: RQSubscription, client: Any) -> None:
+    """Every key that serves subscriptions has an end."""
     jobs = [new_job(), new_job()]
-    store.put(jobs, reply_to=ear.address)
-    other = store.ear()
+    store.put(jobs, reply_to=subscription.reply_to)
+    other = store.subscribe()
     other.expect([jobs[0].id])
     other.wait(0.05)
     join().run()
@@ -243,19 +255,19 @@ def test_nothing_is_left(store: RQStore, join: Callable[..., Hands], ear: RQEar,
 
 
 def test_descriptors_above_what_select_takes(store: RQStore) -> None:
-    """An ear hears in a program that has more than a thousand descriptors open."""
+    """A subscription hears in a program that has more than a thousand descriptors open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 1_200:
         pytest.skip(f"this machine allows {hard} descriptors only")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1_200), hard))
     fillers = [os.dup(0) for _ in range(1_050)]
     try:
-        ear = store.ear()
+        subscription = store.subscribe()
         try:
-            ear.expect(["no such job"])
-            assert [end.id for end in ear.wait(PATIENCE)] == ["no such job"]
+            subscription.expect(["no such job"])
+            assert [end.id for end in subscription.wait(PATIENCE)] == ["no such job"]
         finally:
-            ear.close()
+            subscription.close()
     finally:
         for fd in fillers:
             os.close(fd)
@@ -266,10 +278,10 @@ def test_descriptors_above_what_select_takes(store: RQStore) -> None:
 
 
 @pytest.fixture
-def listening(ear: RQEar, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Ended]]:
+def listening(subscription: RQSubscription, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Ended]]:
     """Have a thread wait for all, as a listener does, and sleep; give what it heard."""
     heard: list[Ended] = []
-    over, asleep, sleep = threading.Event(), threading.Event(), ear._sleep
+    over, asleep, sleep = threading.Event(), threading.Event(), subscription._sleep
 
     def noted(deadline: float | None) -> list[int]:
         asleep.set()
@@ -277,15 +289,15 @@ def listening(ear: RQEar, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Ende
 
     def listen() -> None:
         while not over.is_set():
-            heard.extend(ear.wait(None))
+            heard.extend(subscription.wait(None))
 
-    monkeypatch.setattr(ear, "_sleep", noted)
+    monkeypatch.setattr(subscription, "_sleep", noted)
     thread = threading.Thread(target=listen)
     thread.start()
     assert asleep.wait(PATIENCE)
     yield heard
     over.set()
-    ear.wake()
+    subscription.wake()
     thread.join()
 
 
@@ -297,42 +309,42 @@ def in_a_moment(work: Callable[[], Any]) -> threading.Timer:
 
 
 def test_one_is_heard_by_who_waits(
-    store: RQStore, join: Callable[..., Hands], ear: RQEar, listening: list[Ended]
+    store: RQStore, join: Callable[..., Hands], subscription: RQSubscription, listening: list[Ended]
 ) -> None:
     """Who waits for one job hears of its end himself, and the thread that waits for all sleeps on."""
     hands = join()
     for _ in range(3):
         job = new_job()
-        store.put([job], reply_to=ear.address)
+        store.put([job], reply_to=subscription.reply_to)
         timer = in_a_moment(hands.run)
-        assert [ended.id for ended in ear.wait_for(job.id, PATIENCE)] == [job.id]
+        assert [ended.id for ended in subscription.wait_for(job.id, PATIENCE)] == [job.id]
         timer.join()
     assert listening == []
 
 
-def test_one_that_had_ended(store: RQStore, join: Callable[..., Hands], ear: RQEar) -> None:
+def test_one_that_had_ended(store: RQStore, join: Callable[..., Hands], subscription: RQSubscription) -> None:
     """Who waits for a job that has ended already, by news or without, gets it at once."""
     told, untold = new_job(), new_job()
-    store.put([told], reply_to=ear.address)
+    store.put([told], reply_to=subscription.reply_to)
     store.put([untold])
     join().run()
-    assert ear.wait(0.05) == []
-    assert told.id in ear._expected._early
-    assert [ended.id for ended in ear.wait_for(told.id, PATIENCE)] == [told.id]
-    assert [ended.id for ended in ear.wait_for(untold.id, PATIENCE)] == [untold.id]
+    assert subscription.wait(0.05) == []
+    assert told.id in subscription._expected._early
+    assert [ended.id for ended in subscription.wait_for(told.id, PATIENCE)] == [told.id]
+    assert [ended.id for ended in subscription.wait_for(untold.id, PATIENCE)] == [untold.id]
 
 
 def test_others_that_end_meanwhile(
-    store: RQStore, join: Callable[..., Hands], ear: RQEar, listening: list[Ended]
+    store: RQStore, join: Callable[..., Hands], subscription: RQSubscription, listening: list[Ended]
 ) -> None:
     """Who waits for one job gets the ends of other expected ones too; his own is told by the thread then."""
     first, second = new_job(), new_job()
-    store.put([first, second], reply_to=ear.address)
-    ear.expect([first.id])
+    store.put([first, second], reply_to=subscription.reply_to)
+    subscription.expect([first.id])
     hands = join()
     one, two = hands.take()
     timer = in_a_moment(lambda: hands.tell(succeeded(one)))
-    assert [ended.id for ended in ear.wait_for(second.id, PATIENCE)] == [first.id]
+    assert [ended.id for ended in subscription.wait_for(second.id, PATIENCE)] == [first.id]
     timer.join()
     hands.tell(succeeded(two))
     eventually(lambda: [ended.id for ended in listening] == [second.id], "the other end")
@@ -342,49 +354,49 @@ def test_others_that_end_meanwhile(
 def test_one_that_does_not_end(  # noqa: PLR0917  # fixtures
     store: RQStore,
     join: Callable[..., Hands],
-    ear: RQEar,
+    subscription: RQSubscription,
     listening: list[Ended],
     timeout: float | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Who waits for a job in vain, or is woken, comes back; the thread that waits for all tells its end."""
-    monkeypatch.setattr(ear, "_look_at", monotonic() + 1000)
-    monkeypatch.setattr("taskq.executors.rq.ear.SILENCE", 1000)
+    monkeypatch.setattr(subscription, "_look_at", monotonic() + 1000)
+    monkeypatch.setattr("taskq.executors.rq.subscription.SILENCE", 1000)
     job = new_job()
-    store.put([job], reply_to=ear.address)
-    heard_at = ear._heard_at
-    timer = in_a_moment(ear.wake)
-    assert ear.wait_for(job.id, timeout) == []
-    assert ear._heard_at == heard_at, "it came back because Redis answered"
+    store.put([job], reply_to=subscription.reply_to)
+    heard_at = subscription._heard_at
+    timer = in_a_moment(subscription.wake)
+    assert subscription.wait_for(job.id, timeout) == []
+    assert subscription._heard_at == heard_at, "it came back because Redis answered"
     timer.join()
     join().run()
     eventually(lambda: [ended.id for ended in listening] == [job.id], "the end")
 
 
 def test_only_one_waits_by_himself(
-    store: RQStore, join: Callable[..., Hands], ear: RQEar, listening: list[Ended]
+    store: RQStore, join: Callable[..., Hands], subscription: RQSubscription, listening: list[Ended]
 ) -> None:
     """While somebody waits for a job by himself, others come back at once, and their jobs are expected."""
     jobs = [new_job() for _ in range(4)]
-    store.put(jobs, reply_to=ear.address)
+    store.put(jobs, reply_to=subscription.reply_to)
     found: list[Ended] = []
-    first = threading.Thread(target=lambda: found.extend(ear.wait_for(jobs[0].id, PATIENCE)))
+    first = threading.Thread(target=lambda: found.extend(subscription.wait_for(jobs[0].id, PATIENCE)))
     first.start()
     for job in jobs[1:]:
-        assert ear.wait_for(job.id, PATIENCE) == []
+        assert subscription.wait_for(job.id, PATIENCE) == []
     join().run()
     first.join()
     eventually(lambda: {ended.id for ended in [*found, *listening]} == {job.id for job in jobs}, "all ends")
 
 
 def test_connection_lost_while_one_waits(
-    store: RQStore, join: Callable[..., Hands], ear: RQEar, listening: list[Ended], client: Any
+    store: RQStore, join: Callable[..., Hands], subscription: RQSubscription, listening: list[Ended], client: Any
 ) -> None:
     """A connection that breaks under who waits for one job is replaced, and the end is heard."""
     job = new_job()
-    store.put([job], reply_to=ear.address)
+    store.put([job], reply_to=subscription.reply_to)
     timer = in_a_moment(lambda: client.client_kill_filter(_type="normal", skipme=True))
-    assert ear.wait_for(job.id, PATIENCE) == []
+    assert subscription.wait_for(job.id, PATIENCE) == []
     timer.join()
     join().run()
     eventually(lambda: [ended.id for ended in listening] == [job.id], "the end")
@@ -393,14 +405,14 @@ def test_connection_lost_while_one_waits(
 def test_interrupted_in_the_midst_of_an_answer(
     store: RQStore,
     join: Callable[..., Hands],
-    ear: RQEar,
+    subscription: RQSubscription,
     listening: list[Ended],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An interrupt between the two parts of an answer loses no end: the connection is not trusted any more."""
     job = new_job()
-    store.put([job], reply_to=ear.address)
-    wire = ear._wire
+    store.put([job], reply_to=subscription.reply_to)
+    wire = subscription._wire
     assert wire is not None
     read, parts = type(wire).read, []
 
@@ -413,49 +425,49 @@ def test_interrupted_in_the_midst_of_an_answer(
     monkeypatch.setattr(type(wire), "read", interrupted)
     timer = in_a_moment(join().run)
     with pytest.raises(KeyboardInterrupt):
-        ear.wait_for(job.id, PATIENCE)
+        subscription.wait_for(job.id, PATIENCE)
     timer.join()
     assert len(parts) == 1
-    eventually(lambda: ear._wire is not None and ear._wire is not wire, "a new connection")
-    ear.forget([job.id])
-    ear.expect([job.id])
+    eventually(lambda: subscription._wire is not None and subscription._wire is not wire, "a new connection")
+    subscription.forget([job.id])
+    subscription.expect([job.id])
     eventually(lambda: [ended.id for ended in listening] == [job.id], "the end")
 
 
-def test_read_by_another_thread_meanwhile(ear: RQEar, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_by_another_thread_meanwhile(subscription: RQSubscription, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that was woken by news which somebody else has read by then goes on to wait."""
-    assert ear.wait(0.05) == []
-    wire, heard_at = ear._wire, ear._heard_at
+    assert subscription.wait(0.05) == []
+    wire, heard_at = subscription._wire, subscription._heard_at
     assert wire is not None
     with monkeypatch.context() as patched:
-        patched.setattr(ear, "_sleep", lambda _: [wire.fileno()])
-        assert ear.wait(0.0) == []
-    assert (ear._wire, ear._heard_at) == (wire, heard_at), "it waited for an answer"
+        patched.setattr(subscription, "_sleep", lambda _: [wire.fileno()])
+        assert subscription.wait(0.0) == []
+    assert (subscription._wire, subscription._heard_at) == (wire, heard_at), "it waited for an answer"
 
 
 def test_without_epoll(store: RQStore, join: Callable[..., Hands], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing can be taken out of another thread's sleep, as on macOS, the thread that waits for all hears."""
-    monkeypatch.setattr("taskq.executors.rq.ear._HAS_EPOLL", False)
-    ear = store.ear()
+    monkeypatch.setattr("taskq.executors.rq.subscription._HAS_EPOLL", False)
+    subscription = store.subscribe()
     try:
-        assert ear.wait(0.05) == []
+        assert subscription.wait(0.05) == []
         jobs = [new_job(), new_job()]
-        store.put(jobs, reply_to=ear.address)
-        assert ear.wait_for(jobs[0].id, PATIENCE) == []
-        ear.expect([jobs[1].id])
+        store.put(jobs, reply_to=subscription.reply_to)
+        assert subscription.wait_for(jobs[0].id, PATIENCE) == []
+        subscription.expect([jobs[1].id])
         timer = in_a_moment(join().run)
-        assert set(hear(ear, 2)) == {job.id for job in jobs}
+        assert set(hear(subscription, 2)) == {job.id for job in jobs}
         timer.join()
     finally:
-        ear.close()
+        subscription.close()
 
 
-def test_closed_while_one_waits(store: RQStore, ear: RQEar, listening: list[Ended]) -> None:
-    """Who waits for a job when the ear is closed comes back."""
+def test_closed_while_one_waits(store: RQStore, subscription: RQSubscription, listening: list[Ended]) -> None:
+    """Who waits for a job when the subscription is closed comes back."""
     job = new_job()
-    store.put([job], reply_to=ear.address)
-    timer = in_a_moment(ear.close)
-    assert ear.wait_for(job.id, PATIENCE) == []
+    store.put([job], reply_to=subscription.reply_to)
+    timer = in_a_moment(subscription.close)
+    assert subscription.wait_for(job.id, PATIENCE) == []
     timer.join()
-    assert ear.wait_for(job.id, PATIENCE) == []
+    assert subscription.wait_for(job.id, PATIENCE) == []
     assert listening == []

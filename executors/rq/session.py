@@ -1,8 +1,8 @@
 """A worker's place among RQ's workers: one entry with many executions.
 
-    exchange ──▶ one round trip:  finish script (what became of jobs) · note script · claim script (new ones)
+    poll ──▶ one round trip:  finish script (what became of jobs) · note script · claim script (new ones)
                  none, for a job that was handed over (see parking)
-    renew    ──▶ its lease and its record live on, what it holds stays its own; wishes that it missed
+    heartbeat ▶ its lease and its record live on, what it holds stays its own; control requests it missed
     sweep    ──▶ what any worker does for all
     wait     ──▶ watch:    the queues, this worker's channel
 
@@ -28,7 +28,7 @@ from taskq.executors.rq.record import whole_number
 from taskq.executors.rq.watch import Watch
 from taskq.executors.rq.wire import RedisError, as_text
 from taskq.log import get_logger
-from taskq.store import Exchange, Membership, Remains, Wish
+from taskq.store import ControlRequest, PollResult, Remains, WorkerSession
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from taskq.executors.rq.home import Home
     from taskq.executors.rq.outcome import Held
     from taskq.executors.rq.scripts import Script
-    from taskq.store import Claim, Note, Verdict, WorkerRecord
+    from taskq.store import Claim, JobOutcome, ProgressUpdate, WorkerRecord
 
-__all__ = ["RQMembership"]
+__all__ = ["RQSession"]
 
 log = get_logger("taskq.redis")
 
@@ -53,7 +53,7 @@ SUSPENDED: Final = 3
 GRACE: Final = 3.0
 
 
-class RQMembership(Membership):
+class RQSession(WorkerSession):
     """See the module's text. Not for two threads at once."""
 
     def __init__(self, store: Home, record: WorkerRecord) -> None:
@@ -65,15 +65,15 @@ class RQMembership(Membership):
         self._sequence = count(1)
         self._nonce = os.urandom(8).hex()
         self._claiming: tuple[str, str, int, Any] | None = None  # sequence, base, want, parking
-        self._parking = Parking(store.renew_every * PARKED)
+        self._parking = Parking(store.heartbeat_every * PARKED)
         self._given: list[Claim] = []  # handed over, until the loop has them
-        self._wishes: list[Wish] = []
+        self._control_requests: list[ControlRequest] = []
         self._stopped: set[str] = set()
         self._outbox = Outbox(store, record, self._held, self._stopped, self._sequence)
-        self._hungry = False
+        self._needs_work = False
         self._suspended = False
         self._at_once = False
-        self._gap = store.renew_every + GRACE
+        self._gap = store.heartbeat_every + GRACE
         self._trusted_at = monotonic() + self._gap
         self._reap_at = 0.0
         self._join(take_over=False)
@@ -130,25 +130,25 @@ class RQMembership(Membership):
 
     # -- telling and taking
 
-    def exchange(self, verdicts: Sequence[Verdict], notes: Sequence[Note], want: int) -> Exchange:
+    def poll(self, outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate], want: int) -> PollResult:
         outbox = self._outbox
         self._at_once = False
         self._tell_early()
         self._take_handed()
-        fresh = outbox.fresh(verdicts)
+        fresh = outbox.fresh(outcomes)
         # Who tells something, and knows that the queues are empty, parks by the same script and need not look at them
-        known = self._hungry and self._watch.is_quiet and self._claiming is None
+        known = self._needs_work and self._watch.is_quiet and self._claiming is None
         idle = bool(fresh) and want > 0 and known and not self._given
         free = self._record.processes - len(self._held) + len(fresh)
         outbox.add(fresh, self._parking.ask(free) if idle and not self._parking.base else 0)
-        outbox.add_notes(notes)
+        outbox.add_updates(updates)
         self._tell_early()
         self._trip(want, asks=not self._given and not (idle and self._parking.base))
         claims, self._given = self._given, []
-        wishes, self._wishes = self._wishes, []
-        wishes += self._watch.wishes(self._stopped, self._held)
+        control_requests, self._control_requests = self._control_requests, []
+        control_requests += self._watch.control_requests(self._stopped, self._held)
         fenced, outbox.fenced = outbox.fenced, []
-        return Exchange(claims=claims, wishes=wishes, fenced=fenced)
+        return PollResult(claims=claims, control_requests=control_requests, fenced=fenced)
 
     def _tell_early(self) -> None:
         """Tell all but the last of what is to be told, when there is more of it than one round trip should carry."""
@@ -185,7 +185,7 @@ class RQMembership(Membership):
             if isinstance(reply, RedisError):
                 error = self._line.mapped(reply, (script, command))
                 at_limit = isinstance(error, StoreFull)
-                damaged = "WRONGTYPE" in str(reply)[:200]  # perhaps one job's key alone: its verdict is told by itself
+                damaged = "WRONGTYPE" in str(reply)[:200]  # perhaps one job's key alone: its outcome is told by itself
                 if (isinstance(error, BackendUnavailable) and not damaged) or (
                     script is self._scripts.claim and not at_limit
                 ):
@@ -193,7 +193,7 @@ class RQMembership(Membership):
         return replies
 
     def _look_again(self) -> None:
-        """Have the next exchange ask for work, and soon."""
+        """Have the next poll ask for work, and soon."""
         self._watch.stir()
         self._at_once = True
 
@@ -217,7 +217,7 @@ class RQMembership(Membership):
 
     def _claim_request(self, want: int) -> bytes | None:
         if self._claiming is None:
-            held = len(self._held) - self._outbox.verdicts
+            held = len(self._held) - self._outbox.outcomes
             parking = self._parking.ask(min(want, self._record.processes - held))
             if want <= 0 and parking == 0:
                 return None
@@ -228,7 +228,7 @@ class RQMembership(Membership):
         return self._scripts.claim.command(argument)
 
     def _claimed(self, reply: Any) -> list[Claim]:
-        self._hungry = False
+        self._needs_work = False
         if isinstance(reply, RedisError):  # at the limit of memory: nothing was taken
             self._claiming = None
             self._watch.learn(b"0", b"", [1] * len(self._record.queues))
@@ -242,7 +242,7 @@ class RQMembership(Membership):
         self._watch.learn(stamp, due, closed)
         self._suspended = SUSPENDED in closed
         self._parking.answered(parked=parked == 1)
-        self._hungry = len(jobs) < wanted
+        self._needs_work = len(jobs) < wanted
         return [self._claim(entry, stamp.decode()) for entry in jobs]
 
     def _claim(self, entry: list[Any], since: str) -> Claim:
@@ -269,7 +269,7 @@ class RQMembership(Membership):
 
     # -- staying alive
 
-    def renew(self, record: WorkerRecord, held: Collection[tuple[str, str]]) -> list[str]:
+    def heartbeat(self, record: WorkerRecord, held: Collection[tuple[str, str]]) -> list[str]:
         self._record = record
         by_queue: dict[str, list[str]] = {}
         missing = []
@@ -297,23 +297,23 @@ class RQMembership(Membership):
             self._reap_at = now + self._store.lease
         self._trusted_at = now + self._gap
         lost = missing + names(reply[1])
-        wishes = reply[2]
+        control_requests = reply[2]
         if self._parking.base and reply[3] == 0:
             self._look_again()
-        for n in range(0, len(wishes), 2):
-            self._wish(as_text(wishes[n]), kill=wishes[n + 1] == b"kill")
+        for n in range(0, len(control_requests), 2):
+            self._control_request(as_text(control_requests[n]), kill=control_requests[n + 1] == b"kill")
         return lost
 
-    def _wish(self, job_id: str, *, kill: bool) -> None:
+    def _control_request(self, job_id: str, *, kill: bool) -> None:
         if kill or job_id not in self._stopped:
-            self._wishes.append(Wish(job_id=job_id, kill=kill))
+            self._control_requests.append(ControlRequest(job_id=job_id, kill=kill))
 
     def remains(self) -> Remains:
         argument = [list(self._record.queues), self._refuser]
         busy, scheduled, again, first, last = self._line.call(self._scripts.remains, argument)
         return Remains(busy=bool(busy), scheduled=scheduled, again=again, first=float(first), last=float(last))
 
-    def sweep(self) -> int:
+    def run_maintenance(self) -> int:
         """Do it in one script; workers are taken for dead only when Redis and this worker were there for one lease."""
         reap = monotonic() >= self._reap_at and self._redis_is_settled()
         returned: int = self._line.call(self._scripts.sweep, [int(reap)])
@@ -328,10 +328,10 @@ class RQMembership(Membership):
         return True
 
     def wait(self, timeout: float, wake_fd: int) -> None:
-        if self._wishes or self._at_once:
+        if self._control_requests or self._at_once:
             self._at_once = False
             return
-        self._watch.wait(timeout, wake_fd, hungry=self._hungry)
+        self._watch.wait(timeout, wake_fd, needs_work=self._needs_work)
 
     def leave(self) -> None:
         self._watch.close()

@@ -8,10 +8,10 @@ connection out of that sleep and read the news himself: to wake one thread so th
 than all else that a client does. `_turn` is held by the one of them that uses the connection, and while he sleeps on it
 alone, `wake` ends that too. The question is asked twice ahead, so that an answer leaves one that is asked already.
 
-The list brings news of jobs that our workers ran, at once. Jobs that a stock worker ran end without news, an ear may
-have come too late, and a lost connection may have taken news with it: so once a second in which nothing was heard, and
-after each absence of Redis, it asks for up to 1,000 of the expected jobs where they stand. A job that is not there two
-times in a row is lost.
+The list brings news of jobs that our workers ran, at once. Jobs that a stock worker ran end without news, it may have
+come too late, and a lost connection may have taken news with it: so once a second in which nothing was heard, and after
+each absence of Redis, it asks for up to 1,000 of the expected jobs where they stand. A job that is not there two times
+in a row is lost.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from taskq.executors.rq.wire import BROKEN, RedisError, Wire, pack, readable
 from taskq.locks import CallLock
 from taskq.result import Failure
 from taskq.states import State
-from taskq.store import Ear, Ended
+from taskq.store import Ended, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from taskq.executors.rq.home import Home
 
-__all__ = ["RQEar"]
+__all__ = ["RQSubscription"]
 
 #: Seconds between two looks at jobs of which nothing is heard, and how many are looked at.
 LOOK_EVERY: Final = 1.0
@@ -61,14 +61,14 @@ ANSWER: Final = 4.0
 BATCH: Final = 1000
 
 
-class RQEar(Ear):
+class RQSubscription(Subscription):
     """Hear by one blocking connection."""
 
     def __init__(self, store: Home) -> None:
-        self.address = os.urandom(8).hex()
+        self.reply_to = os.urandom(8).hex()
         self._store = store
         self._scripts = store.address.scripts
-        self._list = store.layout.REPLIES + self.address
+        self._list = store.layout.REPLIES + self.reply_to
         self._ask = pack("BLPOP", self._list, BLOCK) + pack("LPOP", self._list, BATCH)
         self._expected = Expected()
         self._wire: Wire | None = None
@@ -95,7 +95,7 @@ class RQEar(Ear):
             self.wake()
 
     def addressed(self, ids: Collection[str]) -> None:
-        """Remember that these jobs were put with this ear's address: to expect them takes no asking."""
+        """Remember that these jobs were put with this subscription's address: to expect them takes no asking."""
         self._expected.addressed(ids)
 
     def forget(self, ids: Collection[str]) -> None:
@@ -260,7 +260,7 @@ class RQEar(Ear):
         return self._with_records(heard, ask)
 
     def _register(self, ids: list[str]) -> list[str]:
-        """Have these jobs tell this ear; return those whose record is to be read."""
+        """Have these jobs tell this subscription; return those whose record is to be read."""
         ask: list[str] = []
         for first in range(0, len(ids), LOOK_AT):
             part = ids[first : first + LOOK_AT]
@@ -285,7 +285,7 @@ class RQEar(Ear):
 
     def _stand_of(self, ids: list[str], *, register: bool) -> list[str]:
         """Ask for jobs where they stand; return those whose record is to be read."""
-        stands: bytes = self._store.line.call(self._scripts.listen, [self.address, ids, int(register)])
+        stands: bytes = self._store.line.call(self._scripts.listen, [self.reply_to, ids, int(register)])
         return self._expected.to_read(ids, stands)
 
     def _with_records(self, ended: list[Ended], ids: list[str]) -> list[Ended]:

@@ -1,6 +1,6 @@
 """Hears of jobs that end in a queue file.
 
-    put(reply_to=ear) ─▶ its jobs are `own`: whoever ends one rings this ear's FIFO
+    put(reply_to=subscription) ─▶ its jobs are `own`: whoever ends one rings this subscription's FIFO
     expect(others)    ─▶ `foreign`: every end rings it, as long as there are some; a look tells if they ended before
 
     wait: flag ─▶ what ended after the last number seen? ─▶ the expected ones are told
@@ -27,7 +27,7 @@ from taskq.executors.sqlite.shared import ANY, AWAKE, OWN
 from taskq.locks import CallLock
 from taskq.result import Failure
 from taskq.states import State
-from taskq.store import Ear, Ended
+from taskq.store import Ended, Subscription
 
 if TYPE_CHECKING:
     import sqlite3
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from taskq.executors.sqlite.database import StoreFile
     from taskq.executors.sqlite.wake import Wakes
 
-__all__ = ["SQLiteEar"]
+__all__ = ["SQLiteSubscription"]
 
 #: Seconds between two looks without a ring: all that a lost one costs.
 LOOK_S = 1.0
@@ -56,8 +56,8 @@ READ, READ_BYTES = 1000, 8 * 1024 * 1024
 OUTCOME = "id, state, result, failure, attempts, crashes, ear"
 
 
-class SQLiteEar(Ear):
-    """Keep an ear's slot and FIFO; made by `SQLiteStore.ear`."""
+class SQLiteSubscription(Subscription):
+    """Keep a subscription's slot and FIFO; made by `SQLiteStore.subscribe`."""
 
     def __init__(self, file: StoreFile, wakes: Wakes) -> None:
         self._file = file
@@ -70,11 +70,11 @@ class SQLiteEar(Ear):
         self._own: dict[str, bool] = {}  # put with our address, not expected yet, and whether it has ended already
         self._polls = self._woken = self._closed = False
         with file.lock:
-            self._slot, self._fifo = wakes.new_ear()
+            self._slot, self._fifo = wakes.new_subscription()
         self._last: int = file.read(_last_end)
         self._generation = file.generation
         self._gone_since: float | None = None  # when the queue file was first seen to be missing
-        self.address = str(self._slot)
+        self.reply_to = str(self._slot)
 
     @property
     def is_closed(self) -> bool:
@@ -154,7 +154,7 @@ class SQLiteEar(Ear):
             with suppress(
                 BackendUnavailable, QueueClosed, StoreDamaged, StoreFull
             ):  # who hears nothing of it looks each second
-                self._file.page.flag_ear(self._slot, flag)
+                self._file.page.flag_subscription(self._slot, flag)
 
     def _poll(self, nap: float) -> None:
         with self._lock:

@@ -2,7 +2,7 @@
 
     jobs     one row a job, from its submit until it is forgotten
     blobs    envelopes too large to be copied at each change of their row
-    needs    dependent ─▶ the job it waits for        control requests  running jobs that somebody wants cancelled
+    needs    dependent ─▶ the job it waits for        wishes  running jobs that somebody wants cancelled
     logs     what jobs have printed, in pieces        workers, paused
     refusals workers that cannot run a job, which is left to others
     inbox    up to where the append log has been ingested into `jobs`

@@ -1,7 +1,7 @@
 """The result of a chunk: what became of each item of a map that one durable job ran.
 
     [elapsed ns, VALUES, codec bytes of the list of all values]      every item succeeded: one message, read at once
-    [elapsed ns, RECORDS, [[True, codec bytes], [False, failure], ...]]      some failed, or cannot travel together
+    [elapsed ns, OUTCOMES, [[True, codec bytes], [False, failure], ...]]      some failed, or cannot travel together
 
 `elapsed` is what the items took, by which the client chooses the size of the next chunk.
 """
@@ -15,7 +15,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.codec import MAX_DEPTH, decode, encode
 from taskq.errors import DecodeError, EncodeError, SoftTimeout
-from taskq.result import Failure
+from taskq.failure import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 __all__ = [
     "ITEMS_MAX",
     "LIST_DEPTH",
-    "RECORDS",
+    "OUTCOMES",
     "VALUES",
+    "ItemOutcome",
     "Items",
-    "Record",
     "count_items",
-    "pack_records",
+    "pack_outcomes",
     "pack_values",
     "read_chunk",
     "read_items",
-    "read_records",
+    "read_outcomes",
 ]
 
 #: How the payload of a chunk's result is laid out.
 VALUES: Final = 0
-RECORDS: Final = 1
+OUTCOMES: Final = 1
 
 #: Levels of containers that the list of all values may have: one more than each of them.
 LIST_DEPTH: Final = MAX_DEPTH + 1
@@ -46,7 +46,7 @@ LIST_DEPTH: Final = MAX_DEPTH + 1
 ITEMS_MAX: Final = 100_000
 
 #: What became of one item: the codec bytes of its value, or its failure.
-Record: TypeAlias = "bytes | Failure"
+ItemOutcome: TypeAlias = "bytes | Failure"
 
 
 def pack_values(elapsed_ns: int, values: list[Any], *, limit: int | None = None) -> bytes:
@@ -54,12 +54,12 @@ def pack_values(elapsed_ns: int, values: list[Any], *, limit: int | None = None)
     try:
         together = encode(values, limit=limit, max_depth=LIST_DEPTH)
     except EncodeError:
-        return pack_records(elapsed_ns, [record_of(value, limit) for value in values])
+        return pack_outcomes(elapsed_ns, [outcome_of(value, limit) for value in values])
     return bytes(msgpack.packb([elapsed_ns, VALUES, together]))
 
 
-def record_of(value: Any, limit: int | None = None) -> Record:
-    """Return a value as a record, or as the failure that it cannot travel."""
+def outcome_of(value: Any, limit: int | None = None) -> ItemOutcome:
+    """Return the outcome of an item that gave a value, or the failure that it cannot travel."""
     try:
         return encode(value, limit=limit, root="result")
     except SoftTimeout:
@@ -68,14 +68,14 @@ def record_of(value: Any, limit: int | None = None) -> Record:
         return Failure.from_exception(error)
 
 
-def pack_records(elapsed_ns: int, records: Sequence[Record]) -> bytes:
+def pack_outcomes(elapsed_ns: int, outcomes: Sequence[ItemOutcome]) -> bytes:
     """Return the result of a chunk item by item."""
-    rows = [[True, entry] if isinstance(entry, bytes) else [False, entry.to_data()] for entry in records]
-    return bytes(msgpack.packb([elapsed_ns, RECORDS, rows]))
+    rows = [[True, entry] if isinstance(entry, bytes) else [False, entry.to_data()] for entry in outcomes]
+    return bytes(msgpack.packb([elapsed_ns, OUTCOMES, rows]))
 
 
-def read_chunk(data: bytes, jobs: int) -> tuple[int, list[Any] | None, list[Record] | None]:
-    """Return the elapsed nanoseconds of a chunk of so many items, and its values or else its records.
+def read_chunk(data: bytes, jobs: int) -> tuple[int, list[Any] | None, list[ItemOutcome] | None]:
+    """Return the elapsed nanoseconds of a chunk of so many items, and its values or else its outcomes.
 
     Raises:
         DecodeError: these are no bytes of a chunk's result, or of one with another number of items.
@@ -155,19 +155,19 @@ class Items:
         return b"\x91" + self._data[self._starts[index] : self._starts[index + 1]]
 
 
-def read_records(data: bytes) -> list[Record]:
+def read_outcomes(data: bytes) -> list[ItemOutcome]:
     """Return what became of each item of a chunk, encoded, from its result; for those who put it together anew.
 
     Raises:
         DecodeError: these are no bytes of a chunk's result.
     """
     _, kind, payload = _parts(data)
-    if kind == RECORDS and type(payload) is list:
+    if kind == OUTCOMES and type(payload) is list:
         return [_record(row) for row in payload]
     values = decode(payload, max_depth=LIST_DEPTH) if kind == VALUES else None
     if type(values) is not list:
         raise DecodeError("these bytes are not the result of a chunk")
-    return [record_of(value) for value in values]
+    return [outcome_of(value) for value in values]
 
 
 def _parts(data: bytes) -> tuple[int, int, Any]:
@@ -175,12 +175,12 @@ def _parts(data: bytes) -> tuple[int, int, Any]:
         elapsed, kind, payload = msgpack.unpackb(data, strict_map_key=True)
     except Exception as error:
         raise DecodeError(f"{len(data):,} bytes are not the result of a chunk: {error}") from error
-    if type(elapsed) is not int or kind not in (VALUES, RECORDS):
+    if type(elapsed) is not int or kind not in (VALUES, OUTCOMES):
         raise DecodeError(f"{len(data):,} bytes are not the result of a chunk")
     return elapsed, kind, payload
 
 
-def _record(row: object) -> Record:
+def _record(row: object) -> ItemOutcome:
     if type(row) is list and len(row) == len((True, b"")):
         good, body = row
         if good is True and type(body) is bytes:

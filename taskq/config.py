@@ -3,29 +3,32 @@
     flag  >  TASKQ_* in the environment  >  taskq.toml  >  [tool.taskq] in pyproject.toml  >  default
 
 Both files are looked for in the working directory and upwards, as far as the home folder or the file system goes; the
-nearest of each name counts. One that belongs to others, or that others may write, is passed over with a word on stderr
-(`found`). TASKQ_CONFIG names one file to read instead, whosever it is. Every value goes through the same reader, so
-that `timeout = "10m"` means the same in a file, a variable and a flag.
+nearest of each name counts. A file is believed only if it and its folder belong to this user or root, and nobody else
+may write them, else the owner of a folder above could choose the queue of all who work below it. A file that is not
+believed is passed over with a warning on stderr. TASKQ_CONFIG names one file to read instead, whoever owns it.
+Every value goes through the same reader, so `timeout = "10m"` means the same in a file, a variable and a flag.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import re
+import stat
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from taskq import context
-from taskq.durations import parse_duration
 from taskq.errors import ConfigError
-from taskq.found import read_found, upwards
+from taskq.frozen import Frozen
 from taskq.log import LEVELS, LogFormat
-from taskq.record import Record
+from taskq.names import did_you_mean
 from taskq.redact import safe_text, safe_url
-from taskq.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["START_METHODS", "Settings", "default_url", "load", "parse_truth", "trace"]
+__all__ = ["START_METHODS", "Settings", "default_url", "load", "parse_duration", "parse_truth", "trace"]
 
 #: Start of the names of the environment variables.
 PREFIX = "TASKQ_"
@@ -42,7 +45,7 @@ TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off"})
 
 
-class Settings(Record):
+class Settings(Frozen):
     """Hold every setting; None leaves the choice to whoever uses it.
 
     Times are seconds. `retries` and `timeout` are for jobs whose task does not say otherwise by a flag.
@@ -140,9 +143,9 @@ def _places(flags: Mapping[str, object], environ: Mapping[str, str], directory: 
         return
     start = directory or _working_directory()
     for name in ("taskq.toml", "pyproject.toml"):
-        for folder in upwards(start) if start else ():
+        for folder in _upwards(start) if start else ():
             path = os.path.join(folder, name)  # noqa: PTH118 - see _working_directory
-            data = read_found(path, mentioning=b"" if name == "taskq.toml" else b"tool.taskq")
+            data = _read_found(path, mentioning=b"" if name == "taskq.toml" else b"tool.taskq")
             if data is not None:
                 yield f"{path}: ", Found(_parsed(data, path, name != "taskq.toml"))
                 break
@@ -177,6 +180,89 @@ def _parsed(data: bytes, path: str, pyproject: bool) -> Mapping[str, object]:
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: tool.taskq is {safe_text(repr(table))}: make it a table, [tool.taskq]")
     return table
+
+
+# --- files that are found by searching
+
+#: Files that were told of already.
+_told: set[str] = set()
+
+
+def _upwards(folder: str) -> Iterator[str]:
+    """Yield a folder and those above it, no higher than the home folder or this file system."""
+    home, device = os.path.realpath(os.path.expanduser("~")), _device(folder)  # noqa: PTH111 - see _working_directory
+    while True:
+        yield folder
+        above = os.path.dirname(folder)  # noqa: PTH120 - see _working_directory
+        if above == folder or os.path.realpath(folder) == home or _device(above) != device:
+            return
+        folder = above
+
+
+def _device(folder: str) -> int | None:
+    try:
+        return os.stat(folder).st_dev  # noqa: PTH116 - see _working_directory
+    except OSError:
+        return None
+
+
+def _read_found(path: str, *, mentioning: bytes) -> bytes | None:
+    """Return the bytes of a settings file; None where there is none, it does not mention us, or it is not believed."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        if not mentioning:
+            _tell(path, str(exc.strerror))
+        return None
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        data = file.read()
+    if mentioning not in data:  # other people's pyproject.toml need not concern us, valid or not
+        return None
+    why = _why_not(status) or _why_not(os.stat(os.path.dirname(path) or "."))  # noqa: PTH116, PTH120 - see _working_directory
+    if why is None:
+        return data
+    _tell(path, why)
+    return None
+
+
+def _why_not(status: os.stat_result) -> str | None:
+    """Return why a file or folder of this status is not believed."""
+    what = "its folder" if stat.S_ISDIR(status.st_mode) else "it"
+    if status.st_uid not in (0, os.geteuid()):
+        return f"{what} belongs to another user"
+    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX  # where nobody renames what is another's
+    if status.st_mode & stat.S_IWOTH and not sticky:
+        return f"others may write {what}"
+    if status.st_mode & stat.S_IWGRP and not sticky and not _is_private(status.st_gid):
+        return f"its group may write {what}"
+    return None
+
+
+def _is_private(gid: int) -> bool:
+    """Tell whether a group is root's, or this user's own, with nobody else in it."""
+    import grp  # noqa: PLC0415 - only where a group may write
+    import pwd  # noqa: PLC0415 - see above
+
+    try:
+        user, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return gid == 0 or (group.gr_name == user and set(group.gr_mem) <= {user})
+
+
+def _tell(path: str, why: str) -> None:
+    if path not in _told and sys.stderr is not None:
+        _told.add(path)
+        try:
+            sys.stderr.write(f"taskq: the settings in {path} are not read: {why} (TASKQ_CONFIG names a file to read)\n")
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            return
 
 
 # --- what values may be
@@ -244,6 +330,50 @@ def parse_truth(value: object) -> bool:
         return word in TRUE
     raise ConfigError(f"{value!r}: write true or false")
 
+
+# --- lengths of time as people write them: 90, "1.5s", "10m", "1h30m"
+
+#: Seconds in each unit that may stand behind a number.
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+
+PART = r"(\d++(?:\.\d++)?|\.\d++)\s*+(ms|[smhdw])\s*+"
+BARE = r"\d++(?:\.\d*+)?|\.\d++"
+
+#: Characters of the longest text that is read; what is longer is no length of time of anybody's.
+LONGEST = 100
+
+
+def parse_duration(value: object) -> float:
+    """Return the seconds that a number or a text means; a bare number is seconds.
+
+    Raises:
+        ConfigError: it is not a length of time above zero.
+    """
+    seconds = _seconds(value)
+    if seconds is None or not 0 < seconds < math.inf:
+        raise ConfigError(f"{_brief(value)} is not a length of time: write 90 (seconds), 1.5s, 10m, 1h or 1h30m")
+    return seconds
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    if not isinstance(value, str):
+        return float(value)
+    text = value.strip().lower() if len(value) <= LONGEST else ""
+    if re.fullmatch(BARE, text):
+        return float(text)
+    if not re.fullmatch(f"(?:{PART})++", text):
+        return None
+    return sum(float(number) * UNITS[unit] for number, unit in re.findall(PART, text))
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+# --- the settings
 
 #: What makes a setting's value of what was written; the keys are the names of the settings.
 READERS: dict[str, Callable[[object], object]] = {

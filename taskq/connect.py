@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from taskq import clock
 from taskq.errors import ConfigError, MissingExtra
+from taskq.names import did_you_mean
 from taskq.redact import safe_url
-from taskq.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -2,7 +2,7 @@
 
     perform            in a stock `rq worker`, see rq.py            ──▶ the value itself
     perform_call       one call, in a child of our own worker       ──▶ its value as codec bytes
-    perform_chunk      all items of a chunk of a map                ──▶ the record of each, see chunks.py
+    perform_chunk      all items of a chunk of a map                ──▶ the outcome of each, see chunks.py
     perform_item       one of them alone                            ──▶ its value as codec bytes
 
 Which functions may run is said by `trust`; what they raise is raised.
@@ -18,12 +18,12 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq import context
 from taskq import trust as trusts
-from taskq.chunks import Record, pack_records, pack_values, read_items, record_of
+from taskq.chunks import ItemOutcome, outcome_of, pack_outcomes, pack_values, read_items
 from taskq.codec import decode, encode
 from taskq.context import JobContext
 from taskq.errors import DecodeError, UnknownTask
+from taskq.failure import Failure
 from taskq.layout import CALL, CHUNK, MAX_BYTES, Head, Parts, Template, head, pack_results, parts
-from taskq.result import Failure
 from taskq.runner import run_many
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def find(task: str) -> Callable[..., Any]:
 
 
 def perform(envelope: bytes, job_id: str = "", attempt: int = 1, results: bytes = b"") -> Any:
-    """Run an envelope in a stock `rq worker` and return the value; of a chunk, the bytes of its records.
+    """Run an envelope in a stock `rq worker` and return the value; of a chunk, the bytes of its outcomes.
 
     `results`: those of the jobs that it needs, see `pack_results`.
 
@@ -125,7 +125,7 @@ def perform_chunk(envelope: bytes, job_id: str, attempt: int) -> bytes:
     """Run all items of a chunk in a child of our pool; return what became of each, see `chunks`.
 
     Raises:
-        UnknownTask, DecodeError: as `perform_call`; what single items raise is in their records.
+        UnknownTask, DecodeError: as `perform_call`; what single items raise is in their outcomes.
     """
     run = _ChunkRun(envelope)
     before = _act_as(job_id, attempt, run)
@@ -265,9 +265,9 @@ class _ChunkRun:
         elapsed = perf_counter_ns() - started
         if not self._failures:
             return pack_values(elapsed, self._values, limit=_max_bytes)
-        return pack_records(elapsed, self._records(len(items)))
+        return pack_outcomes(elapsed, self._outcomes(len(items)))
 
-    def _records(self, items: int) -> list[Record]:
+    def _outcomes(self, items: int) -> list[ItemOutcome]:
         good = iter(self._values)
         failures = self._failures
-        return [failures[at] if at in failures else record_of(next(good), _max_bytes) for at in range(items)]
+        return [failures[at] if at in failures else outcome_of(next(good), _max_bytes) for at in range(items)]

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from taskq.errors import ConfigError
-from taskq.record import Record
+from taskq.frozen import Frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ __all__ = ["Executor", "Journaled", "StreamPlan"]
 LEAVING_GRACE = 5.0
 
 
-class StreamPlan(Record):
+class StreamPlan(Frozen):
     """How `Executor.stream` runs a map.
 
     `star`: each item is a tuple of arguments, else the one argument. `ordered`: results come in the order of the items.

@@ -1,11 +1,22 @@
-"""The names of classes; and of the module that a program was started from, as other processes import it."""
+"""Names: of classes and of the main program, as other processes import them; of queues, workers and keys.
+
+The latter are given by people, and become parts of Redis keys, labels and files: `check_name` holds their grammar. RQ's
+own names fit it. Names that were stored before, or by others, are shown and read as they are.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
+from typing import TYPE_CHECKING
 
-__all__ = ["main_module", "portable_name", "qualified_name"]
+from taskq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["MAX_KEY", "MAX_NAME", "check_name", "did_you_mean", "main_module", "portable_name", "qualified_name"]
 
 
 def qualified_name(cls: type) -> str:
@@ -41,3 +52,46 @@ def _is_found(name: str, path: str) -> bool:
         return spec is not None and spec.origin is not None and os.path.samefile(spec.origin, path)  # noqa: PTH121
     except (OSError, ValueError):
         return False
+
+
+# --- names that people give
+
+#: Characters of a name of a queue or a worker, and of a key.
+MAX_NAME, MAX_KEY = 128, 512
+
+#: No spaces, commas, control characters, nor what shells and Redis' patterns take for more than itself.
+_NAME = re.compile(rf"\w[\w.:/@+=#%~-]{{0,{MAX_NAME - 1}}}")
+
+#: Keys are text more than names ("thumb of b.jpg, large"): no list parts them at spaces and commas.
+_KEY = re.compile(rf"\w[\w.:/@+=#%~, -]{{0,{MAX_KEY - 1}}}")
+
+
+def check_name(what: str, value: object) -> str:
+    """Return a name as it is; where `what` is "key", spaces and commas may stand in it.
+
+    Raises:
+        ConfigError: it does not fit the grammar; the error says `what` it is and the rule.
+    """
+    key = what == "key"
+    if isinstance(value, str) and (_KEY if key else _NAME).fullmatch(value) is not None and "/.." not in value:
+        return value
+    shown = repr(value)
+    raise ConfigError(f"{what}={shown if len(shown) <= MAX_NAME else shown[:MAX_NAME] + '...'}: {_rule(key=key)}")
+
+
+def _rule(*, key: bool) -> str:
+    signs = "_ - . : / @ + = # % ~" + (", spaces or commas" if key else "")
+    start = "the first a letter, a digit or _, and no part of a path that begins with .."
+    return f"give 1 to {MAX_KEY if key else MAX_NAME} letters, digits or {signs}, {start}"
+
+
+#: Names offered at most.
+OFFERED = 3
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean x or y?" for the known names that resemble the word, or an empty text."""
+    from difflib import get_close_matches  # noqa: PLC0415 - wanted after a mistake only, not at start-up
+
+    close = get_close_matches(word, list(known), n=OFFERED)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -6,10 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from taskq.errors import ConfigError
-from taskq.grammar import check_name
-from taskq.record import Record
+from taskq.frozen import Frozen
+from taskq.names import check_name, did_you_mean
 from taskq.retry import Retry
-from taskq.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -55,7 +54,7 @@ JOB_ID = r"[A-Za-z0-9_-]{1,128}"
 IF_EXISTS = ("return", "reject")
 
 
-class JobOptions(Record):
+class JobOptions(Frozen):
     """Hold the options of a job; every one has a default.
 
     - `queue`: the line it waits in.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections import deque
 from collections.abc import Sized
 from concurrent.futures import Executor as FuturesExecutor
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
+from itertools import count, repeat
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast, overload
 
 from taskq.connect import open_executor
 from taskq.errors import ConfigError
 from taskq.executor import StreamPlan
-from taskq.inputs import is_at_hand
 from taskq.options import JobOptions
 from taskq.tasks import options_of
 
@@ -93,7 +95,7 @@ class Submitter(FuturesExecutor):
                 chunksize=chunksize,
                 buffersize=buffersize,
                 finite=buffersize is None and all(isinstance(iterable, Sized) for iterable in iterables),
-                at_hand=all(map(is_at_hand, iterables)),
+                at_hand=all(map(_is_at_hand, iterables)),
             ),
         )
 
@@ -118,7 +120,7 @@ class Submitter(FuturesExecutor):
             fn,
             iterable,
             StreamPlan(
-                at_hand=is_at_hand(iterable),
+                at_hand=_is_at_hand(iterable),
                 chunksize=chunksize,
                 buffersize=buffersize,
                 progress=progress,
@@ -143,7 +145,7 @@ class Submitter(FuturesExecutor):
             fn,
             iterable,
             StreamPlan(
-                at_hand=is_at_hand(iterable),
+                at_hand=_is_at_hand(iterable),
                 ordered=False,
                 chunksize=chunksize,
                 buffersize=buffersize,
@@ -169,7 +171,7 @@ class Submitter(FuturesExecutor):
             fn,
             iterable,
             StreamPlan(
-                at_hand=is_at_hand(iterable),
+                at_hand=_is_at_hand(iterable),
                 star=True,
                 chunksize=chunksize,
                 buffersize=buffersize,
@@ -338,3 +340,32 @@ def _configured_url() -> str:
     from taskq.config import default_url  # noqa: PLC0415  # 1 ms that a start with a URL does not need
 
     return default_url()
+
+
+# --- inputs whose items are there without waiting
+
+_CONTAINERS: Final = (list, tuple, range, str, bytes, bytearray, set, frozenset, dict, deque)
+_VIEWS: Final[tuple[Any, ...]] = ({}.keys(), {}.values(), {}.items())
+#: The types of which each step takes no time. Exactly these: a subclass may do anything.
+_AT_HAND: Final = frozenset(
+    {
+        *_CONTAINERS,
+        *(type(iter(kind())) for kind in _CONTAINERS if kind is not range),
+        *(type(view) for view in _VIEWS),
+        *(type(iter(view)) for view in _VIEWS),
+        type(iter(range(0))),
+        type(reversed([])),
+        count,
+        repeat,
+    }
+)
+
+
+def _is_at_hand(iterable: Any) -> bool:
+    """Tell whether an input never waits; also true of one that can only be read in the thread that made it."""
+    return type(iterable) in _AT_HAND or _is_cursor(iterable)
+
+
+def _is_cursor(iterable: Any) -> bool:
+    sqlite3 = sys.modules.get("sqlite3")
+    return sqlite3 is not None and isinstance(iterable, sqlite3.Cursor)

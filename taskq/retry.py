@@ -9,13 +9,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from taskq.errors import ConfigError
-from taskq.record import Record
+from taskq.frozen import Frozen
 from taskq.states import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskq.result import Failure
+    from taskq.failure import Failure
 
 __all__ = ["Retry", "after_crash", "after_error"]
 
@@ -31,7 +31,7 @@ MAX_SECONDS = 1e10
 MAX_RETRIES = 1_000_000
 
 
-class Retry(Record):
+class Retry(Frozen):
     """Run a job again after an error, up to `max_retries` times (so at most `max_retries + 1` attempts).
 
     The wait before the n-th retry is `delay * backoff ** (n - 1)` seconds, at most `max_delay`. With

@@ -29,8 +29,8 @@ from typing import IO, TYPE_CHECKING, Any
 from taskq.captured import HELD, Kept, packed, plain
 from taskq.context import current_job
 from taskq.errors import NotInJob, TaskqError
+from taskq.names import did_you_mean
 from taskq.redact import without_password
-from taskq.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

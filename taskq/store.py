@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from taskq.failure import Failure
     from taskq.options import JobOptions
-    from taskq.result import Failure
     from taskq.states import Reason, State
 
 __all__ = [

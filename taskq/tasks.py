@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from taskq.clock import paused
 from taskq.errors import ConfigError, TaskRefused, UnknownTask
+from taskq.names import did_you_mean
 from taskq.options import JobOptions
-from taskq.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -23,8 +23,8 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from taskq.errors import ConfigError, TaskRefused, UnknownTask
+from taskq.names import did_you_mean
 from taskq.runner import prepare
-from taskq.suggest import did_you_mean
 from taskq.tasks import registered, resolve
 
 if TYPE_CHECKING:

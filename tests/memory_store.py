@@ -14,7 +14,7 @@ from taskq import envelope
 from taskq.codec import encode
 from taskq.context import provide
 from taskq.errors import BackendUnavailable, DecodeError, JobCancelled, JobExists, UnknownTask
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.retry import after_error
 from taskq.states import TERMINAL, Reason, State
 from taskq.store import Ended, Finding, JobRecord, NewJob, QueueRecord, Store, Subscription, WorkerRecord, WorkerSession

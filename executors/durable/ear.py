@@ -21,8 +21,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from taskq.errors import BackendUnavailable, QueueFull
+from taskq.failure import Failure
 from taskq.locks import Bell, CallLock, aside, may_be_interrupted
-from taskq.result import Failure
 from taskq.states import State
 from taskq.store import Ended
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from taskq.codec import decode
 from taskq.context import NAMED_AFTER, WAITED, WAITS, running_job, wait_named
 from taskq.errors import JobCancelled, SoftTimeout
+from taskq.failure import Failure
 from taskq.job import ENDED, Job, Undecoded
 from taskq.locks import CallLock, may_be_interrupted
-from taskq.result import Failure
 from taskq.states import TERMINAL, State
 from taskq.store import Ended
 

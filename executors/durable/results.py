@@ -8,7 +8,7 @@ from taskq.codec import decode
 from taskq.errors import DecodeError, EncodeError
 from taskq.executors.dependencies import jobs_in
 from taskq.executors.map_stream import raisable
-from taskq.result import Failure
+from taskq.failure import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

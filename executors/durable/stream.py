@@ -23,8 +23,8 @@ from taskq.executors.durable.job import failure_of
 from taskq.executors.durable.pace import Pace
 from taskq.executors.durable.results import ItemError, Raising, error_of, of_item, result_of
 from taskq.executors.map_stream import READ_NS, Arrival, MapResults, MapStream, released
+from taskq.failure import Failure
 from taskq.ids import new_id
-from taskq.result import Failure
 from taskq.states import State
 from taskq.store import Ended, NewJob
 

@@ -28,8 +28,8 @@ from taskq.executors.pool.execution import Execution
 from taskq.executors.pool.functions import find_function
 from taskq.executors.pool.journal import Journal
 from taskq.executors.pool.output import OUTPUT_LIMIT, OutputCapture
-from taskq.record import Record
-from taskq.result import Failure
+from taskq.failure import Failure
+from taskq.frozen import Frozen
 from taskq.states import Reason
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ _STOP_WITHIN, _LOOK = 1.0, 0.01
 META_LIMIT: Final = 64 * 1024
 
 
-class ChildSettings(Record):
+class ChildSettings(Frozen):
     """What every child of one pool is told when it starts."""
 
     session: str

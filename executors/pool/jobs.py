@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from taskq.executors.pool import payloads
 from taskq.executors.pool.batch_sizer import BatchSizer
+from taskq.failure import Failure
 from taskq.job import ENDED, Job, Undecoded
 from taskq.options import JobOptions
-from taskq.result import Failure
 
 if TYPE_CHECKING:
     from taskq.executors.pool.direct import DirectSlot

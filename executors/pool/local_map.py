@@ -19,7 +19,7 @@ from taskq.executors.map_stream import CANCELLED, Arrival, MapStream, raisable, 
 from taskq.executors.pool import payloads
 from taskq.executors.pool.batches import MapChunk
 from taskq.executors.pool.dispatcher import DEPTH
-from taskq.result import Failure
+from taskq.failure import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from taskq.errors import PoolBroken
 from taskq.executors.pool import payloads
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.retry import after_crash, after_error
 
 if TYPE_CHECKING:

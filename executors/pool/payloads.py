@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.errors import DecodeError, EncodeError, SoftTimeout
+from taskq.failure import Failure
 from taskq.rebuild import find_class, obstacle, parts_of
-from taskq.result import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

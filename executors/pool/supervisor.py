@@ -27,8 +27,8 @@ from taskq.executors.pool import payloads, protocol, shared_page
 from taskq.executors.pool.batches import CallBatch, MapChunk
 from taskq.executors.pool.output import last_words, output_of, trim
 from taskq.executors.pool.processes import NO_GUARD
+from taskq.failure import describe_exit
 from taskq.log import get_logger
-from taskq.result import describe_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from rq.job import Job
 
-    from taskq.result import Failure
+    from taskq.failure import Failure
     from taskq.store import Order
 
 __all__ = ["ForeignJob", "hold", "run", "run_stopped", "run_webhooks"]

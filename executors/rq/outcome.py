@@ -13,7 +13,7 @@ from taskq.executors.rq.record import NONE, pack_failure
 from taskq.states import Reason, State
 
 if TYPE_CHECKING:
-    from taskq.result import Failure
+    from taskq.failure import Failure
     from taskq.store import JobOutcome
 
 __all__ = ["Held", "Returned", "horse_text", "outcome_row", "progress_text", "unknown"]

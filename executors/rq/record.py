@@ -20,7 +20,7 @@ from typing import Any, Final
 from taskq.codec import decode, encode
 from taskq.errors import DecodeError
 from taskq.executors.rq.layout import FIELDS, STATUSES
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.rq import NAME
 from taskq.states import Reason, State
 from taskq.store import Ended, JobRecord

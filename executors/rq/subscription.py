@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Final
 from taskq.errors import BackendUnavailable, StoreFull
 from taskq.executors.rq.expected import Expected
 from taskq.executors.rq.wire import BROKEN, RedisError, Wire, pack, readable
+from taskq.failure import Failure
 from taskq.locks import CallLock
-from taskq.result import Failure
 from taskq.states import State
 from taskq.store import Ended, Subscription
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 from taskq.config import parse_truth
 from taskq.errors import ConfigError
-from taskq.suggest import did_you_mean
+from taskq.names import did_you_mean
 
 __all__ = ["check_database", "lease", "part", "truth"]
 

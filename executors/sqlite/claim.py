@@ -14,7 +14,7 @@ from taskq.executors.sqlite.ends import broken, end_all
 from taskq.executors.sqlite.left import not_left
 from taskq.executors.sqlite.read import chunks, listed
 from taskq.executors.sqlite.schema import FAILED, QUEUED, RUNNING
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.store import Claim
 
 if TYPE_CHECKING:

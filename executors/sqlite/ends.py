@@ -16,7 +16,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.errors import DecodeError
 from taskq.executors.sqlite.schema import BLOCKED, CANCELLED, FAILED, QUEUED, SCHEDULED, SUCCEEDED
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.states import Reason
 
 if TYPE_CHECKING:

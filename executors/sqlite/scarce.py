@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.errors import StoreFull
 from taskq.executors.sqlite.claim import token_parts
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.states import State
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from taskq.executors.sqlite.ends import broken, unpack
 from taskq.executors.sqlite.read import chunks, fits
 from taskq.executors.sqlite.schema import FAILED, RUNNING, STATES
 from taskq.executors.sqlite.shared import ANY, AWAKE, OWN
+from taskq.failure import Failure
 from taskq.locks import CallLock
-from taskq.result import Failure
 from taskq.states import State
 from taskq.store import Ended, Subscription
 

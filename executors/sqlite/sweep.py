@@ -16,7 +16,7 @@ from taskq.executors.sqlite.left import unrefuse
 from taskq.executors.sqlite.read import chunks
 from taskq.executors.sqlite.schema import CANCELLED, FAILED, QUEUED, RUNNING
 from taskq.executors.sqlite.wake import reader_of
-from taskq.result import Failure
+from taskq.failure import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

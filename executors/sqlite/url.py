@@ -15,8 +15,8 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote
 
 from taskq.errors import ConfigError
+from taskq.names import did_you_mean
 from taskq.redact import safe_url
-from taskq.suggest import did_you_mean
 
 __all__ = ["Place", "parse"]
 

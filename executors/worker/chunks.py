@@ -1,6 +1,6 @@
 """A chunk of a map in a worker's hands: one claimed job, one run in the pool, or one for each item.
 
-    whole chunk in one run ──▶ values, or a record for each item ──▶ succeeded
+    whole chunk in one run ──▶ values, or an outcome for each item ──▶ succeeded
          │                            └── an item failed, and its policy retries it: a run of its own
          └── its process died: every item in a run of its own
     items with time limits, or that may kill no process: every item in a run of its own from the start
@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from taskq.chunks import RECORDS, Items, Record, count_items, pack_records, read_records
+from taskq.chunks import OUTCOMES, ItemOutcome, Items, count_items, pack_outcomes, read_outcomes
 from taskq.codec import encode
 from taskq.envelope import CHUNK, Template, parts, perform_chunk, perform_item
 from taskq.executors.worker.verdicts import given_back, refused
+from taskq.failure import Failure
 from taskq.options import JobOptions
-from taskq.result import Failure
 from taskq.retry import after_error
 from taskq.states import Reason, State
 from taskq.store import JobOutcome
@@ -64,7 +64,7 @@ class ChunkRun:
         self._hands = hands
         self._task = head.task
         self._options = head.options
-        self._records: list[Record | None] = []
+        self._outcomes: list[ItemOutcome | None] = []
         self._found: Items | None = None
         self._template = Template(CHUNK, head.task, head.options)
         #: What is to have a run of its own and has none yet, and the bytes of those that have one.
@@ -95,8 +95,8 @@ class ChunkRun:
 
     def _take_apart(self, crashes: int) -> None:
         """Have every item wait for a run of its own."""
-        self._records = [None] * len(self._items)
-        self._waiting = deque(_Single(0.0, index, crashes) for index in range(len(self._records)))
+        self._outcomes = [None] * len(self._items)
+        self._waiting = deque(_Single(0.0, index, crashes) for index in range(len(self._outcomes)))
 
     @property
     def _items(self) -> Items:
@@ -159,7 +159,7 @@ class ChunkRun:
             return None
         if self.unwanted:
             return JobOutcome(id=self.claim.id, token=self.claim.token, state=State.CANCELLED)
-        return self._given_up or self._succeeded(pack_records(self._elapsed_ns, self._all_records()))
+        return self._given_up or self._succeeded(pack_outcomes(self._elapsed_ns, self._all_records()))
 
     def _whole_ended(self, returned: bytes | Failure) -> None:
         if not isinstance(returned, Failure):
@@ -180,12 +180,12 @@ class ChunkRun:
             return
         now = monotonic()
         again = []
-        for index, record in enumerate(records := read_records(returned)):
+        for index, record in enumerate(records := read_outcomes(returned)):
             delay = after_error(policy, 0, record, random.random) if isinstance(record, Failure) else None
             if delay is not None:
                 again.append(_Single(now + delay, index, attempt=2))
         if again:
-            self._given_up, self._records = None, list(records)
+            self._given_up, self._outcomes = None, list(records)
             self._waiting = deque(sorted(again))
 
     def _item_ended(self, errand: Errand, returned: bytes | Failure) -> None:
@@ -193,7 +193,7 @@ class ChunkRun:
         if isinstance(returned, Failure) and returned.reason is Reason.UNKNOWN_TASK:
             self._give_up(refused(self.claim, returned))
         else:
-            self._records[errand.index] = returned
+            self._outcomes[errand.index] = returned
 
     def _give_up(self, outcome: JobOutcome) -> None:
         """Run none of the rest."""
@@ -202,8 +202,8 @@ class ChunkRun:
             self._given_up = outcome
             self._hands.cancel(self.errands, kill=False)
 
-    def _all_records(self) -> list[Record]:
-        return [record for record in self._records if record is not None]
+    def _all_records(self) -> list[ItemOutcome]:
+        return [record for record in self._outcomes if record is not None]
 
     def _succeeded(self, result: bytes) -> JobOutcome:
         return JobOutcome(id=self.claim.id, token=self.claim.token, state=State.SUCCEEDED, result=encode(result))
@@ -222,4 +222,4 @@ def _has_records(result: bytes) -> bool:
     unpacker.feed(result)
     unpacker.read_array_header()
     unpacker.skip()
-    return bool(unpacker.unpack() == RECORDS)
+    return bool(unpacker.unpack() == OUTCOMES)

@@ -22,8 +22,8 @@ from taskq.executors.worker.hands import Hands
 from taskq.executors.worker.health import Health
 from taskq.executors.worker.loop import CLEAN, Loop, Plan
 from taskq.executors.worker.orphans import reaped
-from taskq.grammar import check_name
 from taskq.log import get_logger
+from taskq.names import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

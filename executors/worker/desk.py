@@ -23,9 +23,9 @@ from taskq.executors.worker.chunks import ChunkRun
 from taskq.executors.worker.echo import echo, printable
 from taskq.executors.worker.errand import Errand
 from taskq.executors.worker.verdicts import given_back, outcome_of, refused
+from taskq.failure import Failure
 from taskq.log import get_logger
 from taskq.options import JobOptions
-from taskq.result import Failure
 from taskq.states import Reason, State
 from taskq.store import JobOutcome, ends_by_a_crash
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections import deque
 
     from taskq.executors.pool.jobs import Function
+    from taskq.failure import Failure
     from taskq.options import JobOptions
-    from taskq.result import Failure
     from taskq.retry import Retry
     from taskq.store import Claim, JobOutcome
 

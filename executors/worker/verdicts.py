@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.retry import after_error
 from taskq.states import Reason, State
 from taskq.store import JobOutcome

@@ -14,7 +14,7 @@ from taskq.cli.messages import say, say_document
 from taskq.cli.output import CannotWrite, OutputClosed, hold_standard_descriptors
 from taskq.cli.streams import drop_stdout, finish_stdout, guard_streams
 from taskq.errors import TaskqError
-from taskq.suggest import did_you_mean
+from taskq.names import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from taskq.cli.emit import emit_document, emit_line
 from taskq.cli.exits import Exit
 from taskq.cli.messages import say
 from taskq.cli.stores import jobs_of, opened_store, store_flags
-from taskq.grammar import check_name
+from taskq.names import check_name
 from taskq.states import State
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from taskq.cli.instants import parse_at
-from taskq.durations import parse_duration
+from taskq.config import parse_duration
 from taskq.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from taskq.cli.output import write_all
 from taskq.codec import decode
 from taskq.errors import BackendUnavailable, DecodeError
 from taskq.executor import Journaled
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.states import TERMINAL, State
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from taskq.cli.exits import Exit
 from taskq.cli.messages import say
 from taskq.cli.stores import jobs_of, opened_store, store_flags
 from taskq.cli.waiting import ends, exit_of, exit_of_all
-from taskq.durations import parse_duration
+from taskq.config import parse_duration
 from taskq.states import TERMINAL, State
 from taskq.trust import COMMAND
 

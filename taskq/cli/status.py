@@ -18,7 +18,7 @@ from taskq.cli.records import JOB_COLUMNS, QUEUE_COLUMNS, as_it_runs, job_docume
 from taskq.cli.screen import CLEAR, stdout_screen
 from taskq.cli.stores import find_jobs, opened_store, store_flags
 from taskq.cli.tables import table
-from taskq.durations import parse_duration
+from taskq.config import parse_duration
 from taskq.states import TERMINAL, State
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from taskq.durations import parse_duration
+from taskq.config import parse_duration
 
 __all__ = ["age", "clock", "iso", "parse_older", "seconds"]
 

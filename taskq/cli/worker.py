@@ -18,8 +18,8 @@ from taskq.cli.signals import ECHO, STOPPING
 from taskq.cli.stores import keep_password, settle_url, to_open
 from taskq.cli.target import import_from_here
 from taskq.cli.url_file import url_file
+from taskq.config import parse_duration
 from taskq.connect import open_store, open_worker
-from taskq.durations import parse_duration
 from taskq.errors import ConfigError
 from taskq.options import JobOptions
 from taskq.redact import safe_url

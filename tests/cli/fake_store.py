@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from taskq.codec import encode
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.states import TERMINAL, Reason, State
 from taskq.store import Ended, Finding, JobRecord, QueueRecord, Store, Subscription, WorkerRecord
 

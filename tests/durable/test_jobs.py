@@ -25,7 +25,7 @@ from taskq.errors import (
     TaskRefused,
 )
 from taskq.executors.durable.job import DurableJob, ended_of
-from taskq.result import Failure
+from taskq.failure import Failure
 from tests.sample_tasks import add, capture, divide, fail_until, identity, square, total
 from tests.waiting import PATIENCE, eventually
 

@@ -14,7 +14,7 @@ from taskq import State, envelope
 from taskq.codec import encode
 from taskq.errors import BackendUnavailable, ConfigError, DecodeError, EncodeError, JobCancelled, JobCrashed, JobLost
 from taskq.executors.durable.pace import CHUNK_BYTES, CHUNK_MAX, ITEMS_AHEAD, Pace
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.store import WorkerRecord
 from tests.conformance.test_map import Source
 from tests.sample_tasks import add, divide, fail_at, identity, square, stop_iteration, zeros

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.codec import encode
 from taskq.envelope import CALL, Template
+from taskq.failure import Failure
 from taskq.ids import new_id
 from taskq.options import JobOptions
-from taskq.result import Failure
 from taskq.states import State
 from taskq.store import JobOutcome, NewJob, WorkerRecord
 

@@ -21,7 +21,7 @@ from rq.serializers import JSONSerializer
 from taskq import envelope
 from taskq.executors.rq import foreign as rq_foreign
 from taskq.executors.rq.store import RQStore
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.states import State
 from taskq.store import JobOutcome
 from tests.rq import stock

@@ -22,7 +22,7 @@ from rq.registry import CanceledJobRegistry, DeferredJobRegistry, ScheduledJobRe
 from taskq import TaskQueue
 from taskq.codec import decode
 from taskq.errors import JobTimeout, SoftTimeout
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.retry import Retry
 from taskq.serializer import MsgpackSerializer
 from taskq.states import Reason, State

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from taskq.executors.sqlite.store import SQLiteStore
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.states import TERMINAL, State
 from tests.sqlite.workshop import job, said, take, worker
 

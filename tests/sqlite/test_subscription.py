@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq.errors import BackendUnavailable
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.states import Reason, State
 from tests.sqlite.workshop import hear, job, said, take, tell
 

@@ -12,7 +12,7 @@ import pytest
 
 from taskq.errors import BackendUnavailable, ConfigError
 from taskq.executors.sqlite.verdict import LOG_LIMIT
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.states import Reason, State
 from taskq.store import ProgressUpdate, Store
 from tests.sqlite.workshop import job, said, see, state_of, take, tell, worker

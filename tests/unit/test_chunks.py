@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskq.chunks import pack_records, pack_values, read_chunk, read_items, read_records
+from taskq.chunks import pack_outcomes, pack_values, read_chunk, read_items, read_outcomes
 from taskq.codec import decode, encode
 from taskq.errors import DecodeError
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.states import Reason
 
 FAILURE = Failure(reason=Reason.ERROR, type="ValueError", message="bad")
@@ -22,15 +22,15 @@ def test_values() -> None:
     """A chunk of which every item succeeded has its values in one message."""
     data = pack_values(5_000, [1, "a", (2,)])
     assert read_chunk(data, 3) == (5_000, [1, "a", (2,)], None)
-    assert [decode(entry) for entry in read_records(data) if isinstance(entry, bytes)] == [1, "a", (2,)]
+    assert [decode(entry) for entry in read_outcomes(data) if isinstance(entry, bytes)] == [1, "a", (2,)]
 
 
 def test_records() -> None:
     """A chunk with failures has a record for each item."""
     records = [encode(1), FAILURE, encode(None)]
-    data = pack_records(7, records)
+    data = pack_outcomes(7, records)
     assert read_chunk(data, 3) == (7, None, records)
-    assert read_records(data) == records
+    assert read_outcomes(data) == records
 
 
 def test_values_that_cannot_travel_together() -> None:
@@ -51,7 +51,7 @@ def test_limit_is_for_each_value() -> None:
 @pytest.mark.parametrize("jobs", [0, 2, 4])
 def test_another_number_of_items(jobs: int) -> None:
     """A result with more or fewer entries than the chunk has items is refused."""
-    for data in (pack_values(1, [1, 2, 3]), pack_records(1, [encode(1)] * 3)):
+    for data in (pack_values(1, [1, 2, 3]), pack_outcomes(1, [encode(1)] * 3)):
         with pytest.raises(DecodeError):
             read_chunk(data, jobs)
 
@@ -78,13 +78,13 @@ def test_broken_results(data: bytes) -> None:
     with pytest.raises(DecodeError):
         read_chunk(data, 1)
     with pytest.raises(DecodeError):
-        read_records(data)
+        read_outcomes(data)
 
 
 @given(st.binary(max_size=100))
 def test_junk(junk: bytes) -> None:
     """Random bytes are refused or read, never anything else."""
-    for read in (lambda: read_chunk(junk, 1), lambda: read_records(junk), lambda: read_items(junk)):
+    for read in (lambda: read_chunk(junk, 1), lambda: read_outcomes(junk), lambda: read_items(junk)):
         try:
             found: Any = read()
         except DecodeError:

@@ -15,8 +15,8 @@ from taskq.codec import decode, encode
 from taskq.context import JobContext
 from taskq.envelope import CALL, CHUNK, Template
 from taskq.errors import DecodeError, EncodeError, NotInJob, UnknownTask
+from taskq.failure import Failure
 from taskq.options import JobOptions
-from taskq.result import Failure
 from taskq.retry import Retry
 from tests.sample_tasks import job_facts
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskq.errors import ConfigError
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.retry import Retry, after_crash, after_error
 from taskq.states import Reason
 

@@ -11,7 +11,7 @@ import time
 
 from taskq import EncodeError, JobCancelled, current_job, errors
 from taskq.cli.far_lines import run_far_line
-from taskq.result import Failure
+from taskq.failure import Failure
 from taskq.states import Reason
 from taskq.tasks import resolve
 from tests.ledger import note

@@ -11,8 +11,8 @@ from taskq.codec import decode, encode
 from taskq.envelope import CHUNK, Template
 from taskq.executors.worker import chunks
 from taskq.executors.worker.chunks import ChunkRun
+from taskq.failure import Failure
 from taskq.options import JobOptions
-from taskq.result import Failure
 from taskq.retry import Retry
 from taskq.states import Reason, State
 from taskq.store import ControlRequest

@@ -15,7 +15,7 @@ from taskq.cli.stores import opened_store, store_flags
 from taskq.cli.top.app import run_top
 from taskq.cli.top.model import Throughput, look
 from taskq.cli.top.view import plain_lines
-from taskq.durations import parse_duration
+from taskq.config import parse_duration
 
 if TYPE_CHECKING:
     from taskq.cli.top.model import Snapshot

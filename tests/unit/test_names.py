@@ -10,7 +10,7 @@ from taskq import layout
 from taskq.errors import ConfigError
 from taskq.executors.rq.store import RQStore
 from taskq.executors.worker.daemon import Worker
-from taskq.grammar import MAX_KEY, MAX_NAME, check_name
+from taskq.names import MAX_KEY, MAX_NAME, check_name
 from taskq.options import JobOptions
 from taskq.retry import MAX_RETRIES, Retry
 from tests.cli.command import refused, taskq

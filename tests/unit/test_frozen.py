@@ -1,4 +1,4 @@
-"""Record: the frozen values of the start path."""
+"""Frozen: the frozen values of the start path."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import pickle
 
 import pytest
 
-from taskq.record import Record
+from taskq.frozen import Frozen
 
 
-class Point(Record):
-    """A record for these tests."""
+class Point(Frozen):
+    """A frozen class for these tests."""
 
     x: int
     y: int = 0
@@ -37,7 +37,7 @@ def test_equal_by_content() -> None:
 
 
 def test_frozen_and_copied() -> None:
-    """A record cannot be changed; `changed` makes another one, and copies and pickles are equal."""
+    """A frozen value cannot be changed; `changed` makes another one, and copies and pickles are equal."""
     point = Point(x=1)
     with pytest.raises(AttributeError, match="cannot be changed"):
         point.x = 2  # type: ignore[misc]
@@ -57,7 +57,7 @@ def test_misfits(values: dict[str, int], words: str) -> None:
 
 
 def test_checked_however_made() -> None:
-    """`check` sees new records and changed ones."""
+    """`check` sees new values and changed ones."""
     with pytest.raises(ValueError, match="negative"):
         Point(x=-1)
     with pytest.raises(ValueError, match="negative"):

@@ -1,4 +1,4 @@
-"""Record: frozen values with named fields and defaults, for the classes that every start of a program needs.
+"""Frozen: values with named fields and defaults, for the classes that every start of a program needs.
 
 A frozen keyword-only dataclass in all but the cost: `dataclasses` imports `inspect` and compiles four methods for each
 class, 8 ms of a start that should take 50. Classes that are not loaded at every start are dataclasses.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self, dataclass_transform
 
-__all__ = ["Record"]
+__all__ = ["Frozen"]
 
 #: Stands for the value of a field that has no default.
 _REQUIRED = object()
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
-class Record:
+class Frozen:
     """Be the base of a class whose annotated names are its fields; `check` may look at them and refuse.
 
     Equal when of one class with equal fields; can be hashed when these can, copied, and pickled.

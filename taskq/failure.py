@@ -26,9 +26,9 @@ from taskq.errors import (
     JobTimeout,
     RemoteError,
 )
+from taskq.frozen import Frozen
 from taskq.names import qualified_name
 from taskq.rebuild import Parts, build, find_class, has_own_text, is_exception, parts_of
-from taskq.record import Record
 from taskq.states import Reason
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ CLASS_OF_REASON: dict[Reason, type[Exception]] = {
 }
 
 
-class Failure(Record):
+class Failure(Frozen):
     """Tell why a job failed, in plain data that any process can read.
 
     `type` and the names in `mro` read "module.Qualname", builtins without their module. `mro` holds the

@@ -28,7 +28,7 @@ from taskq.errors import (
     RemoteError,
     UnknownTask,
 )
-from taskq.result import Failure, describe_exit
+from taskq.failure import Failure, describe_exit
 from taskq.states import Reason
 from tests.sample_errors import BrokenText, KeywordOnly, OddConstructor, Plain, WithAttributes
 
@@ -419,7 +419,7 @@ def test_matches_like_an_except_clause() -> None:
     failure = Failure.from_exception(Outer.Inner("x"))
     assert failure.matches((Outer.Inner,))
     assert failure.matches((ValueError, LookupError))
-    assert failure.matches(("tests.unit.test_result.Outer.Inner",))
+    assert failure.matches(("tests.unit.test_failure.Outer.Inner",))
     assert failure.matches((BaseException,))
     assert not failure.matches((KeyError, "Inner"))
     assert not failure.matches(())

@@ -47,7 +47,7 @@ class Worker:
     - `imports`: modules whose functions may be run; `allow_commands`: shell commands too.
     - `burst`: end when nothing waits or runs; `drain`: nor is to be run again later.
     - `max_jobs`: end after so many jobs. `only`: run this one job and end.
-    - `grace`: seconds that running jobs get at a stop.
+    - `grace`: seconds that running jobs get at a stop; `interrupts`: KeyboardInterrupt is raised in them at its begin.
     - `start_method`, `max_tasks_per_child`: as in `TaskQueue`.
     - `capture`: keep what jobs print, for `taskq logs`; else it goes where this process's output goes.
     - `health_port`: where /health and /metrics answer, on `health_host`.
@@ -72,6 +72,7 @@ class Worker:
         health_port: int | None = None,
         health_host: str = "127.0.0.1",
         capture: bool = True,
+        interrupts: bool = False,
     ) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}" if name is None else check_name("name", name)
         for queue in queues:
@@ -85,6 +86,7 @@ class Worker:
             max_jobs=max_jobs,
             grace=grace,
             only=only,
+            interrupts=interrupts,
         )
         limit = getattr(store, "max_bytes", envelope.MAX_BYTES)
         self._pool: dict[str, Any] = {

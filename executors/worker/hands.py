@@ -183,9 +183,12 @@ class Hands:
             if isinstance(entry, Errand) and entry.is_untouched and not entry.done():
                 entry.withdraw()
 
-    def wind_down(self) -> None:
-        """Start nothing more; what children hold in store comes back, for `requeue`."""
-        self.dispatcher.post(self.dispatcher.drain)
+    def wind_down(self, *, interrupt: bool = False) -> None:
+        """Start nothing more; what children hold in store comes back, for `requeue`.
+
+        `interrupt`: raise KeyboardInterrupt in what runs, so that it tidies up; it comes out as dropped, too.
+        """
+        self.dispatcher.post(self.dispatcher.interrupt if interrupt else self.dispatcher.drain)
 
     def cancel(self, errands: Iterable[Errand], *, kill: bool) -> None:
         """Drop those that have not begun; ask those that run to stop, or kill their processes."""

@@ -73,6 +73,7 @@ class Plan:
     max_jobs: int | None = None
     grace: float = 30.0
     only: str | None = None
+    interrupts: bool = False
 
 
 class Loop:
@@ -280,7 +281,7 @@ class Loop:
             log.info("worker_stopping", name=self.plan.name, held=len(self.desk.held), grace_s=self.plan.grace)
             self._notifier.stopping()
             self._kill_at = now + self.plan.grace
-            self.hands.wind_down()
+            self.hands.wind_down(interrupt=self.plan.interrupts)
         if self.desk.held:
             self.desk.requeue(everything=True)
         if self._give_up_at is None and (now >= self._kill_at or self._stops > 1):

@@ -3,7 +3,7 @@
     main thread      waits for the end of the job, sees to signals, looks after workers that may have gone
     a thread         Worker(store, only=job): claims the job, runs it on a pool of one process, tells the store
 
-Ctrl-C gives the job back: it was kept, and so it stays.
+Ctrl-C raises KeyboardInterrupt in the job, so that it tidies up, and gives it back: it was kept, and so it stays.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from taskq.cli.waiting import LOOK, ends
 from taskq.connect import open_worker
 from taskq.envelope import head
 from taskq.errors import JobLost
+from taskq.executor import LEAVING_GRACE
 from taskq.states import TERMINAL, State
 from taskq.store import WorkerRecord
 from taskq.trust import COMMAND
@@ -36,13 +37,16 @@ if TYPE_CHECKING:
 
 __all__ = ["outcome_of", "take_from_the_dead"]
 
+#: What a worker's run returns when it had to kill what ran.
+FORCED = 1
+
 #: Seconds between two looks at whether there is still a worker for the job.
 LOOK_ROUND = 5.0
 
-#: Seconds that a job which runs here gets to end by itself at Ctrl-C.
-MOMENT = 0.5
+#: Seconds that an interrupted job gets before it is said that it gets no more than the grace.
+MOMENT = 0.3
 
-#: Seconds that the worker in this process gets to put back what it holds.
+#: Seconds that the worker in this process gets to put back what it holds, beyond the grace.
 SIGN_OFF = 10.0
 
 
@@ -123,7 +127,8 @@ def _run_here(store: Store, record: JobRecord, request: Request) -> None:
         "imports": () if task == COMMAND or request.unchecked else (task,),
         "allow_commands": task == COMMAND,
         "capture": False,
-        "grace": MOMENT,
+        "grace": LEAVING_GRACE,
+        "interrupts": True,
     }
     passes = task == COMMAND and not request.as_json
     place = contextlib.nullcontext() if passes else claimed_stdout()
@@ -138,10 +143,11 @@ def _working(store: Store, settings: dict[str, Any]) -> Iterator[Thread]:
     """Have a worker run in a thread during the block; what ended it early is raised."""
     worker = open_worker(store, **settings)
     errors: list[BaseException] = []
+    codes: list[int] = []
 
     def run() -> None:
         try:
-            worker.run()
+            codes.append(worker.run())
         except BaseException as exc:  # noqa: BLE001 - it is raised in the main thread
             errors.append(exc)
 
@@ -151,9 +157,11 @@ def _working(store: Store, settings: dict[str, Any]) -> Iterator[Thread]:
         yield thread
     finally:
         worker.stop()
-        thread.join(MOMENT * 2)
+        thread.join(MOMENT)
         if thread.is_alive():
-            worker.stop()
-            thread.join(SIGN_OFF)
+            say(f"interrupted, and with it the running job; if it runs on for {LEAVING_GRACE:g} s it is killed")
+            thread.join(LEAVING_GRACE + SIGN_OFF)
+            if codes == [FORCED]:
+                say("killed the running job")
     if errors:
         raise errors[0]

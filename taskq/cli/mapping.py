@@ -22,7 +22,7 @@ from taskq.cli.journal import JournaledLines
 from taskq.cli.jsonl import error_row, result_row
 from taskq.cli.messages import say, say_document
 from taskq.cli.output import OutputClosed, RowWriter
-from taskq.cli.pool import MOMENT, opened
+from taskq.cli.pool import end_at_once, opened
 from taskq.errors import PoolBroken, QueueClosed
 from taskq.progress import Progress
 
@@ -125,7 +125,7 @@ def _run(
             if not fine:
                 if journal is not None:
                     journal.keep()
-                queue.shutdown(cancel_futures=True, grace=MOMENT)
+                end_at_once(queue)
                 return
         rows.before(known, None)
 

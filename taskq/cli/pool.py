@@ -13,17 +13,15 @@ if TYPE_CHECKING:
     from taskq.config import Settings
     from taskq.queue import TaskQueue
 
-__all__ = ["MOMENT", "opened"]
+__all__ = ["end_at_once", "opened"]
 
-#: Seconds that running jobs get to end by themselves when the command is told to stop.
+#: Seconds that jobs in a store get to end by themselves when the command is told to stop.
 MOMENT = 0.5
 
 
 @contextlib.contextmanager
 def opened(settings: Settings, processes: int | None, url: str | None = None) -> Iterator[TaskQueue]:
-    """Open the queue for the block; leaving it by an error does not wait for what runs.
-
-    Ctrl-C raises KeyboardInterrupt in local jobs, so that they tidy up, and kills those that do not end soon.
+    """Open the queue for the block; leaving it by an error does not wait for what runs: `end_at_once`.
 
     `url`: another than the settings have.
 
@@ -36,13 +34,20 @@ def opened(settings: Settings, processes: int | None, url: str | None = None) ->
         queue = TaskQueue(settings.url if url is None else url, processes=processes, start_method=settings.start_method)
     try:
         yield queue
-    except KeyboardInterrupt as interrupt:
-        if "start_methods" in queue.capabilities:  # in a store, jobs outlast this program
-            queue.__exit__(type(interrupt), interrupt, interrupt.__traceback__)
-        else:
-            queue.shutdown(cancel_futures=True, grace=MOMENT)
-        raise
     except BaseException:
-        queue.shutdown(cancel_futures=True, grace=MOMENT)
+        end_at_once(queue)
         raise
     queue.shutdown()
+
+
+def end_at_once(queue: TaskQueue) -> None:
+    """Drop what waits, and end what runs.
+
+    In local jobs KeyboardInterrupt is raised, so that they tidy up; those that do not end soon are killed. Jobs in a
+    store are asked to stop, and killed by their workers.
+    """
+    if "start_methods" in queue.capabilities:
+        interrupt = KeyboardInterrupt()
+        queue.__exit__(KeyboardInterrupt, interrupt, None)
+    else:
+        queue.shutdown(cancel_futures=True, grace=MOMENT)

@@ -17,6 +17,8 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.cli.far_queue import Queue
+
 #: Items of a run that takes long enough to be interrupted in the middle.
 ITEMS = 600
 
@@ -127,6 +129,50 @@ def test_running_jobs_tidy_up(project: Path, command: str, number: int) -> None:
         running.assert_gone()
         assert has_marks(project, jobs, "xx")
         assert "killed" not in running.err
+
+
+def test_stopping_at_an_error_interrupts_what_runs(project: Path) -> None:
+    """`--on-error stop` raises KeyboardInterrupt in the lines that run, so that their `finally` runs."""
+    (project / "marks").mkdir()
+    (project / "in.jsonl").write_text(f"{json.dumps([str(project / 'marks'), 0])}\n[1]\n", encoding="utf-8")
+    words = ("map", "jobs:tidy_or_fail", "--jsonl", "in.jsonl", "-j", "2", "--unordered", "--on-error", "stop")
+    done = taskq(project, *words)
+    assert done.code == 1
+    assert has_marks(project, 1, "xx")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stored_job_that_runs_here_tidies_up(queue: Queue, number: int) -> None:
+    """`submit --wait` runs it as a worker would: it is interrupted, its `finally` runs, and it is kept."""
+    marks = queue.project / "marks"
+    marks.mkdir()
+    words = ("submit", "--url", queue.url, "--wait", "jobs:tidy", str(marks), ":=0")
+    with Command(queue.project, *words, name="w-") as running:
+        eventually(lambda: has_marks(queue.project, 1, "x"), "the job to start")
+        running.interrupt(number)
+        assert running.wait() == 128 + number
+        running.assert_gone()
+        assert has_marks(queue.project, 1, "xx")
+        assert "killed the running job" not in running.err
+        assert "is kept: taskq wait" in running.err
+    (found,) = json.loads(queue.run("status", "--json").out)["jobs"]
+    assert (found["state"], found["crashes"]) == ("queued", 0)
+
+
+def test_a_stored_job_that_stays_in_c_is_killed_here(queue: Queue) -> None:
+    """What cannot be interrupted gets its grace, then it is killed; stderr says both, and the job is kept."""
+    marks = queue.project / "marks"
+    marks.mkdir()
+    words = ("submit", "--url", queue.url, "--wait", "jobs:spin", str(marks), ":=0")
+    with Command(queue.project, *words, name="w-") as running:
+        eventually(lambda: has_marks(queue.project, 1, "x"), "the job to start")
+        running.interrupt()
+        assert running.wait() == 130
+        running.assert_gone()
+        assert "interrupted, and with it the running job" in running.err
+        assert "killed the running job" in running.err
+    (found,) = json.loads(queue.run("status", "--json").out)["jobs"]
+    assert (found["state"], found["crashes"]) == ("queued", 0)
 
 
 def test_a_job_that_stays_in_c_is_killed(project: Path) -> None:

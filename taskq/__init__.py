@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from typing import TYPE_CHECKING, Any
 
 _collects = gc.isenabled()
 gc.disable()  # what an import makes is there to stay: to look through it for garbage takes 2 ms of every start
@@ -47,6 +48,9 @@ finally:
     if _collects:
         gc.enable()
 
+if TYPE_CHECKING:
+    from taskq.pool import Pool
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -70,6 +74,7 @@ __all__ = [
     "JobTimeout",
     "MissingExtra",
     "NotInJob",
+    "Pool",
     "PoolBroken",
     "QueueClosed",
     "QueueFull",
@@ -88,3 +93,11 @@ __all__ = [
     "current_job",
     "task",
 ]
+
+
+def __getattr__(name: str) -> Any:  # as PEP 562 has it: Pool imports multiprocessing, which not every program needs
+    if name == "Pool":
+        from taskq.pool import Pool  # noqa: PLC0415
+
+        return Pool
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

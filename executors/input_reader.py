@@ -156,6 +156,9 @@ class InputReader:
             if over:
                 stream.end_input(error)
                 return
+            if self.awaited:  # by a consumer that looked between taking the stock and handing it on, and saw nothing
+                self.awaited = False
+                stream.look_again()
             del stream
 
     def _next_chunk(self) -> int | None:

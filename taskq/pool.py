@@ -143,7 +143,7 @@ class Pool:
         self._state = _CLOSE
         if processes is not None and processes < 1:
             raise ValueError(f"processes={processes!r}: give a whole number from 1")
-        if maxtasksperchild is not None and (not isinstance(maxtasksperchild, int) or maxtasksperchild < 1):
+        if maxtasksperchild is not None and (type(maxtasksperchild) is not int or maxtasksperchild < 1):
             raise ValueError(f"maxtasksperchild={maxtasksperchild!r}: give a whole number from 1, or None")
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer={initializer!r} cannot be called")

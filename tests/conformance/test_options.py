@@ -71,7 +71,7 @@ def test_priority(one_process: TaskQueue, gate: Gate, ledger: Ledger) -> None:
 
 def test_urgent_job_overtakes_a_long_line(queue: TaskQueue, ledger: Ledger) -> None:
     """An urgent job does not wait for thousands of submitted ones."""
-    line = [queue.submit(nap, 0.005) for _ in range(400)]
+    line = [queue.submit(nap, 0.03) for _ in range(400)]
     waiting = sum(not job.done() for job in line)
     queue.options(priority=9).submit(square, 3).result(timeout=PATIENCE)
     left = sum(not job.done() for job in line)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq import JobCrashed, Pool
-from tests.sample_tasks import add, hold, pid_after_nap, square
+from tests.sample_tasks import add, hold, note_item, pid_after_nap, square
 from tests.variants import PROCESSES, VARIANTS, Variant
 from tests.waiting import PATIENCE, eventually
 
@@ -64,7 +64,7 @@ def test_each_call_gives_what_multiprocessing_gives(make_pool: Callable[..., Poo
     """Results, their types and their order are those of the standard Pool."""
     pool = make_pool()
     assert pool.apply(add, (1, 2)) == 3
-    assert pool.apply_async(add, (1,), {"b": 2}).get(PATIENCE) == 3
+    assert pool.apply_async(add, (1,), {"right": 2}).get(PATIENCE) == 3
     assert pool.map(square, range(20)) == [n * n for n in range(20)]
     assert pool.map(square, range(20), 7) == [n * n for n in range(20)]
     assert pool.map_async(square, iter(range(5))).get(PATIENCE) == [0, 1, 4, 9, 16]
@@ -159,10 +159,9 @@ def test_a_killed_child_fails_its_call_alone(make_pool: Callable[..., Pool]) -> 
 def test_map_raises_when_all_have_ended(make_pool: Callable[..., Pool], ledger: Ledger) -> None:
     """`map` raises the first error, and only when no call is left running."""
     pool = make_pool()
-    items = [(ledger.path, 1), (1, 2), (ledger.path, 2)]
     with pytest.raises(TypeError):
-        pool.starmap(_note_or_fail, items, 1)
-    assert sorted(ledger.texts()) == ["1", "2"]
+        pool.starmap(note_item, [(ledger.path, 1), (None, 2), (ledger.path, 3)], 1)
+    assert sorted(ledger.texts()) == ["1", "3"]
 
 
 def test_errors_of_an_input(make_pool: Callable[..., Pool]) -> None:
@@ -181,12 +180,6 @@ def test_errors_of_an_input(make_pool: Callable[..., Pool]) -> None:
 def _failing_at(count: int) -> Iterator[int]:
     yield from range(count)
     raise ZeroDivisionError
-
-
-def _note_or_fail(path: Any, number: int) -> None:
-    from tests.ledger import note  # noqa: PLC0415
-
-    note(path if isinstance(path, str) else path + "", str(number))
 
 
 def test_several_threads(make_pool: Callable[..., Pool]) -> None:
@@ -251,7 +244,7 @@ EXCLUDED = {
     "test_resource_warning": PRIVATE,
     "test_traceback": "demands the private class RemoteTraceback as cause; ours: test_errors.py",
     "test_map_unplicklable": OWN_ERROR,
-    "test_imap_handle_iterable_exception": "demands that items before the error are lost; ours: test_errors_of_an_input",
+    "test_imap_handle_iterable_exception": "demands that items before the error are lost; test_errors_of_an_input",
     "test_unpickleable_result": OWN_ERROR,
     "test_pool_worker_lifetime": PRIVATE + "; ours: test_settings",
     "test_worker_finalization_via_atexit_handler_of_multiprocessing": "its script imports multiprocessing's Pool",

@@ -38,8 +38,8 @@ __all__ = [
     "whole_number",
 ]
 
-#: Digits of a number in a record at the most: those of 64 bits.
-DIGITS_MAX: Final = 19
+#: Digits of a number in a record at the most: all such fit 64 bits.
+DIGITS_MAX: Final = 18
 
 #: The largest window in a header of zlib, see RFC 1950.
 WINDOW_MAX: Final = 7

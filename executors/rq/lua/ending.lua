@@ -73,7 +73,7 @@ local release
 local function close(id, failure, text)
   local j = call('HMGET', K_JOB .. id, F_origin, F_failure_ttl, F_result_ttl, F_reply, F_key, F_attempts, F_crashes)
   local queue, failed = j[1] or 'default', failure ~= ''
-  local ttl = tonumber((failed and j[2] or j[3]) or 604800) or 604800
+  local ttl = kept_for(failed and j[2] or j[3])
   if failed then
     call('HSET', K_JOB .. id, F_status, S_FAILED, F_ended_at, iso, F_failure, failure)
     add_result(id, F_type, 2, 'worker_name', '', F_exc_string, text)
@@ -114,7 +114,7 @@ release = function(first)
         end
         if num(j[5]) > now then
           call('HSET', K_JOB .. waiting, F_status, S_SCHEDULED)
-          call('ZADD', K_SCHEDULED .. j[2], j[5], waiting)
+          call('ZADD', K_SCHEDULED .. j[2], num(j[5]), waiting)
           call('PUBLISH', K_WAKE, j[2])
         elseif j[8] and j[9] then
           enqueue_limited(waiting, j[8], j[9])

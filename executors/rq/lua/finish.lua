@@ -68,7 +68,7 @@ end
 -- RQ's own rules for a job that stock RQ enqueued: source rq 3.0.0 job.py retry(), repeat.py schedule().
 local function interval_of(list, index)
   local intervals = list and list_of(list) or {}
-  return tonumber(intervals[math.max(index, 0) + 1] or 0), intervals
+  return num(intervals[math.max(index, 0) + 1]), intervals
 end
 
 local function again(v, delay, front)
@@ -116,7 +116,7 @@ local function returned_retry(v, retry)
   call('HSET', K_JOB .. v[1], F_number_of_retries, before + 1, F_ended_at, iso)
   local front = retry[3] == 1 or call('HGET', K_JOB .. v[1], F_front_on_retry) == '1'
   if retry[3] == 1 then call('HSET', K_JOB .. v[1], F_front_on_retry, 1) end
-  again(v, tonumber(retry[2][math.min(#retry[2], before + 1)] or 0), front)
+  again(v, num(retry[2][math.min(#retry[2], before + 1)]), front)
   return true
 end
 
@@ -126,11 +126,11 @@ local function send_back(v, retry)
   local j = call('HMGET', job, F_priority, F_cancel, F_retries_left)
   call('HSET', job, F_rare, 1) -- its attempts are to be looked up
   if retry then
-    if num(j[3]) > 0 then call('HINCRBY', job, F_retries_left, -1) end
+    if num(j[3]) > 0 then call('HSET', job, F_retries_left, math.floor(num(j[3])) - 1) end
   else
     call('HDEL', job, F_started_at, F_worker_name)
     local expires = call('HGET', job, F_expires)
-    if expires then call('ZADD', K_EXPIRIES, expires, id) end
+    if expires then call('ZADD', K_EXPIRIES, num(expires), id) end
     if v[14] == 1 then
       if v[13] > 0 then call('HSETNX', job, F_refused, stamp) else call('HDEL', job, F_refused) end
     end

@@ -8,8 +8,18 @@ local stamp = string.format('%d.%06d', clock[1], clock[2])
 -- written already: so scripts that must work then begin with a write that takes none.
 local function begin_writing() call('DEL', K_SCRATCH) end
 
--- What stands in a hash may be anything: a number, or 0
-local function num(text) return tonumber(text or 0) or 0 end
+-- What stands in a hash may be anything: a number between -2^53 and 2^53, or 0
+local function num(text)
+  local found = tonumber(text or 0) or 0
+  return found >= -9007199254740992 and found <= 9007199254740992 and found or 0
+end
+
+-- How many seconds something is kept, as it stands in a hash: whole ones, ten years at most; below 0: for ever
+local function kept_for(text)
+  local seconds = tonumber(text or 604800) or 604800
+  if seconds ~= seconds then return 604800 end
+  return math.max(-1, math.min(math.ceil(seconds), 315360000))
+end
 
 -- A time from now on as text: Redis reads and orders whole numbers in text twice as fast as Lua's own
 local function at(seconds) return string.format('%d', now + seconds) end

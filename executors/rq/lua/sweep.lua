@@ -36,7 +36,7 @@ local function abandoned(composite, queue)
   if not j[2] and num(j[6]) <= 0 or crashes >= (tonumber(j[4] or 3) or 3) then
     close(id, 'C' .. crashes, T_CRASHED)
   else
-    if not j[2] then call('HSET', K_JOB .. id, F_retries_left, tonumber(j[6]) - 1) end
+    if not j[2] then call('HSET', K_JOB .. id, F_retries_left, math.floor(num(j[6])) - 1) end
     enqueue(queue, id, j[5], true)
     returned = returned + 1
   end
@@ -118,7 +118,7 @@ local function tidy(queue)
     if left == -2 then
       call('ZREM', K_CANCELED .. queue, id)
     elseif left == -1 then -- a stock client has cancelled it, and would keep it for ever
-      keep(id, tonumber(call('HGET', K_JOB .. id, F_result_ttl) or 604800) or 604800)
+      keep(id, kept_for(call('HGET', K_JOB .. id, F_result_ttl)))
     end
   end
 end

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from types import TracebackType
 
-    from taskq.future import Job
+    from taskq.job import Job
 
 __all__ = ["AsyncResult", "IMapIterator", "Pool"]
 

@@ -51,7 +51,7 @@ lint: venv-dev  ## style, types and import rules
 	$(call heading,mypy)
 	@$(BIN)/mypy
 	$(call heading,lint-imports)
-	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 format: venv-dev  ## let ruff put the files in order
 	@$(BIN)/ruff check --fix

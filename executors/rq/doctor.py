@@ -83,7 +83,9 @@ def _version(_store: Home, info: Mapping[str, str]) -> Finding:
     text = info.get("redis_version", "?")
     parts = tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
     if parts >= OLDEST:
-        return Finding(topic="version", level="ok", text=f"Redis {text}")
+        own = info.get("valkey_version")  # Valkey says in redis_version which Redis it does as
+        name = f"Valkey {own} (commands of Redis {text})" if own else f"Redis {text}"
+        return Finding(topic="version", level="ok", text=name)
     return Finding(topic="version", level="problem", text=f"Redis {text} is too old", cure="use Redis 6.2 or newer")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from taskq.errors import ConfigError, DependencyFailed, JobExists, JobExpired
 from taskq.executors.rq.store import RQStore
 from taskq.retry import Retry
 from taskq.states import Reason, State
+from tests.redis_server import bundled, installed
 from tests.rq.hands import TASK, again, failed, given_back, new_job, succeeded
 from tests.waiting import eventually
 
@@ -505,6 +507,21 @@ def test_lease_setting() -> None:
     store = RQStore("redis://localhost/0?lease=6")
     assert (store.lease, store.heartbeat_every) == (6.0, 2.0)
     assert "localhost" in repr(store)
+
+
+@pytest.mark.parametrize("server", ["redis", "valkey"])
+def test_doctor_names_the_server(fresh_url: Callable[..., str], server: str) -> None:
+    """The doctor calls Redis Redis and Valkey Valkey, each by its own version."""
+    binary = installed() if server == "redis" else bundled()
+    if binary is None:
+        pytest.skip(f"there is no {server}-server here")
+    version = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.split("v=")[1]
+    made = RQStore(fresh_url(server))
+    try:
+        (text,) = [finding.text for finding in made.doctor() if finding.topic == "version"]
+    finally:
+        made.close()
+    assert text.startswith(f"{server.capitalize()} {version.split()[0]}")
 
 
 def test_doctor(store: RQStore) -> None:

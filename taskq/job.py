@@ -268,7 +268,7 @@ class Job(Future[T]):
             return
         self._tell(FINISHED, value, error)
 
-    def settle_early(self, value: Any) -> bool:
+    def try_settle(self, value: Any) -> bool:
         """Record a value that `settle` is going to record as well, unless somebody waits already; return whether.
 
         For executors whose asker can see the outcome first. Harmless when both do it at once, or one is interrupted.

@@ -3,7 +3,7 @@
     submit ──encode──▶ envelope ──put──▶  Store  ──▶ workers
     stream ──chunks──▶ envelopes ─put──▶    │
                                             │ outcomes
-    DurableJob, DurableStream ◀── Listener ◀┘         a handle that nobody waits for asks the store itself
+    DurableJob, DurableStream ◀── ResultListener ◀┘         a handle that nobody waits for asks the store itself
 
 Ids are made here, so that a put whose answer was lost can be repeated and is no second job.
 """
@@ -19,19 +19,21 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from taskq.codec import encode
-from taskq.errors import ConfigError, EncodeError, JobNotFound, QueueClosed, TaskqError
+from taskq.envelope import CALL, Template
+from taskq.errors import ConfigError, EncodeError, JobNotFound, QueueClosed, TaskqError, TaskRefused
 from taskq.executor import Executor
 from taskq.executors.dependencies import jobs_in
-from taskq.executors.durable.ear import Listener
-from taskq.executors.durable.handles import Handles
-from taskq.executors.durable.job import DurableJob, ended_of
-from taskq.executors.durable.parting import LOOK, Parting
+from taskq.executors.durable.job import DurableJob, WeakHandles, ended_of
+from taskq.executors.durable.listener import ResultListener
+from taskq.executors.durable.shutdown import LOOK, ShutdownWait
 from taskq.executors.durable.stream import DurableStream
-from taskq.executors.durable.task import Task
+from taskq.executors.pool.functions import unwrap_callable
 from taskq.ids import new_id
-from taskq.label import label_of
+from taskq.label import label_of, parameters_of
+from taskq.names import main_module
 from taskq.states import TERMINAL, State
 from taskq.store import Ended, NewJob
+from taskq.tasks import name_of, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -65,13 +67,13 @@ class DurableExecutor(Executor):
     def __init__(self, store: Store) -> None:
         self.url = store.url
         self._store = store
-        self._tasks: dict[Any, Task] = {}
-        self._handles = Handles()
+        self._tasks: dict[Any, SubmittedTask] = {}
+        self._handles = WeakHandles()
         self._streams: weakref.WeakSet[DurableStream] = weakref.WeakSet()
         self._closed = False
         self._over = False
         self._released = False
-        self._listeners = [Listener(store, self._handles)]
+        self._listeners = [ResultListener(store, self._handles)]
         # A queue that is dropped goes when its jobs, which hold it, are gone too.
         weakref.finalize(self, _release, self._listeners, store).atexit = False
 
@@ -177,18 +179,18 @@ class DurableExecutor(Executor):
             self._store.close()
             self._over = True
 
-    # -- Home of its jobs
+    # -- what its jobs ask for
 
     def listen(self, job: DurableJob) -> None:
         self._refuse_if_released()
-        self._listener().expect([(job.id, job)])
+        self._listener().subscribe([(job.id, job)])
 
     def wait_for(self, job: DurableJob, timeout: float | None) -> None:
         self._refuse_if_released()
         self._listener().wait_for(job.id, job, timeout)
 
     def is_listening(self, job: DurableJob) -> bool:
-        return self._listener().expects(job.id)
+        return self._listener().is_subscribed(job.id)
 
     def look_up(self, job: DurableJob, *, payload: bool = False) -> JobRecord | None:
         self._refuse_if_released()
@@ -208,7 +210,7 @@ class DurableExecutor(Executor):
         if state is State.CANCELLED:
             self._end_cancelled([job.id])
         elif state is None or state in TERMINAL:
-            job.hear(ended_of(job.id, self.look_up(job, payload=True)))
+            job.on_ended(ended_of(job.id, self.look_up(job, payload=True)))
         else:
             self._await_answer(job, _KILL_PATIENCE if kill else _PATIENCE)
         return job.is_known_to_have_ended and job.cancelled()
@@ -224,16 +226,18 @@ class DurableExecutor(Executor):
 
     # -- submitting
 
-    def _task(self, fn: Callable[..., Any]) -> Task:
+    def _task(self, fn: Callable[..., Any]) -> SubmittedTask:
         try:
             return self._tasks[fn]
         except (KeyError, TypeError):
-            task = Task(fn)
+            task = SubmittedTask(fn)
         if not (task.args or task.kwargs):
             self._tasks[fn] = task
         return task
 
-    def _new_job(self, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any], options: JobOptions) -> NewJob:
+    def _new_job(
+        self, task: SubmittedTask, args: Sequence[Any], kwargs: Mapping[str, Any], options: JobOptions
+    ) -> NewJob:
         if task.args or task.kwargs:
             args, kwargs = (*task.args, *args), {**task.kwargs, **kwargs}
         packed, named, depends_on = self._encode(args, kwargs)
@@ -287,8 +291,8 @@ class DurableExecutor(Executor):
             raise
 
     def _is_ours(self, job: DurableJob) -> bool:
-        home = job.home
-        return home is self or (isinstance(home, DurableExecutor) and home.url == self.url)
+        owner = job.owner
+        return owner is self or (isinstance(owner, DurableExecutor) and owner.url == self.url)
 
     def _handle(self, job_id: str) -> DurableJob:
         return self._handles.keep(DurableJob(self, job_id))
@@ -298,14 +302,14 @@ class DurableExecutor(Executor):
 
     # -- listening
 
-    def _listener(self) -> Listener:
+    def _listener(self) -> ResultListener:
         """Return the listener of this process; a forked one begins with its own."""
         listener = self._listeners[0]
         if listener.pid != os.getpid():
-            listener = self._listeners[0] = Listener(self._store, self._handles)
+            listener = self._listeners[0] = ResultListener(self._store, self._handles)
         return listener
 
-    def _listener_if_open(self) -> Listener:
+    def _listener_if_open(self) -> ResultListener:
         if self._closed:
             raise QueueClosed("the queue was shut down: make a new TaskQueue to run more")
         return self._listener()
@@ -324,7 +328,7 @@ class DurableExecutor(Executor):
 
         What runs goes on; it is asked to stop, because a worker may have jobs in its hands that it has not started.
         """
-        ids = sorted({job.id for job in self._open_handles()} | self._listener().expected())
+        ids = sorted({job.id for job in self._open_handles()} | self._listener().subscribed())
         for start in range(0, len(ids), _BATCH):
             part = ids[start : start + _BATCH]
             pairs = zip(part, self._store.cancel(part), strict=True)
@@ -333,32 +337,69 @@ class DurableExecutor(Executor):
     def _end_cancelled(self, ids: Sequence[str]) -> None:
         listener = self._listener()
         for job_id in ids:
-            listener.tell(Ended(id=job_id, state=State.CANCELLED))
-        listener.forget(ids)
+            listener.dispatch(Ended(id=job_id, state=State.CANCELLED))
+        listener.unsubscribe(ids)
 
-    def _wait_for_all(self, listener: Listener, grace: float | None, *, leaves: bool) -> bool:
+    def _wait_for_all(self, listener: ResultListener, grace: float | None, *, leaves: bool) -> bool:
         """Wait until all that is expected has ended; return False when it was left, because nobody would run it."""
         held = [(job.id, job) for job in self._open_handles()]
         if held:
-            listener.expect(held)
+            listener.subscribe(held)
             del held
-        parting = Parting(self._store, leaves=leaves)
+        waiting = ShutdownWait(self._store, leaves=leaves)
         deadline = None if grace is None else monotonic() + grace
         while not listener.wait_until_idle(LOOK if deadline is None else min(LOOK, deadline - monotonic())):
             if listener.is_stopping:
                 break
             if deadline is not None and monotonic() >= deadline:
                 deadline = None
-                self._kill_expected(listener)
-            elif parting.look(sorted(listener.expected())):
+                self._kill_subscribed(listener)
+            elif waiting.look(sorted(listener.subscribed())):
                 return False
-        parting.end()
+        waiting.end()
         return True
 
-    def _kill_expected(self, listener: Listener) -> None:
-        ids = sorted(listener.expected())
+    def _kill_subscribed(self, listener: ResultListener) -> None:
+        ids = sorted(listener.subscribed())
         for start in range(0, len(ids), _BATCH):
             self._store.cancel(ids[start : start + _BATCH], kill=True)
+
+
+class SubmittedTask:
+    """A function as submits need it: its name, what is bound to it, and the envelopes of its jobs."""
+
+    __slots__ = ("_last", "_template", "args", "kwargs", "name", "options", "parameters")
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        plain, self.args, self.kwargs = unwrap_callable(fn)
+        self.name = name_of(plain)
+        if self.name.startswith("__main__:"):
+            self.name = _imported_name(self.name)
+        self.options = options_of(plain)
+        self.parameters = parameters_of(plain)
+        self._last: JobOptions | None = None
+        self._template: Template | None = None
+
+    def template(self, options: JobOptions) -> Template:
+        """Return what makes the envelopes of jobs with these options; mostly they are those of the last one."""
+        if self._template is None or options is not self._last:
+            self._last, self._template = options, Template(CALL, self.name, options)
+        return self._template
+
+
+def _imported_name(name: str) -> str:
+    """Return the name that a function of the main program has in workers, which import that file as a module.
+
+    Raises:
+        TaskRefused: no import would find it.
+    """
+    module = main_module()
+    if not module:
+        raise TaskRefused(
+            f"{name} lives in the program that was started, and no `import` here finds that file: move it to a module "
+            "and import it from there"
+        )
+    return f"{module}:{name.partition(':')[2]}"
 
 
 def _next_batch(jobs: Iterator[NewJob]) -> list[NewJob]:
@@ -379,6 +420,6 @@ def _in_event_loop() -> bool:
     return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001  # get_running_loop raises
 
 
-def _release(listeners: list[Listener], store: Store) -> None:
+def _release(listeners: list[ResultListener], store: Store) -> None:
     """Let go of what an executor used that nobody holds any more."""
     listeners[0].stop(wait=False, then=store.close)

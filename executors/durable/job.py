@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures._base import FINISHED
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import ref
 
 from taskq.codec import decode
 from taskq.context import NAMED_AFTER, WAITED, WAITS, running_job, wait_named
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
     from taskq.states import Reason
     from taskq.store import JobRecord
 
-__all__ = ["DurableJob", "Home", "StoredOutcome", "ended_of", "failure_of"]
+#: References below which nothing is dropped.
+_FEW: Final = 1024
 
 
-class Home(Protocol):
+__all__ = ["DurableJob", "JobOwner", "StoredOutcome", "WeakHandles", "ended_of", "failure_of"]
+
+
+class JobOwner(Protocol):
     """Where a job belongs: the executor that asks its store."""
 
     def listen(self, job: DurableJob) -> None:
@@ -78,13 +83,13 @@ class DurableJob(Job[Any]):
     _attempts = 0
     _crashes = 0
     _reason: Reason | None = None
-    _told: tuple[int, int | None] | None = None
+    _last_progress: tuple[int, int | None] | None = None
     #: The final state, once it is known here.
     _final: State | None = None
     is_named = True
 
-    def __init__(self, home: Home, job_id: str) -> None:
-        self.home = home
+    def __init__(self, owner: JobOwner, job_id: str) -> None:
+        self.owner = owner
         self._id = job_id
 
     # -- what it is
@@ -114,20 +119,20 @@ class DurableJob(Job[Any]):
 
     @property
     def progress(self) -> tuple[int, int | None] | None:
-        record = self.home.look_up(self)
+        record = self.owner.look_up(self)
         if record is not None and record.progress is not None:
-            self._told = record.progress
-        return self._told
+            self._last_progress = record.progress
+        return self._last_progress
 
     @property
     def meta(self) -> dict[str, Any]:
         """What the job has said of itself by `current_job().meta`."""
-        record = self.home.look_up(self)
+        record = self.owner.look_up(self)
         return decode(record.meta) if record is not None and record.meta else {}
 
     def logs(self) -> str:
         """Return what the job has printed and logged so far."""
-        return self.home.log_of(self).decode(errors="replace")
+        return self.owner.log_of(self).decode(errors="replace")
 
     @property
     def is_known_to_have_ended(self) -> bool:
@@ -139,8 +144,8 @@ class DurableJob(Job[Any]):
     @property
     def _condition(self) -> Condition:
         """Whoever wants to wait, or adds a callback, comes here first: from now on the job has to be told."""
-        if self._final is None and not self.home.is_listening(self):
-            self.home.listen(self)
+        if self._final is None and not self.owner.is_listening(self):
+            self.owner.listen(self)
         return super()._condition
 
     @_condition.setter
@@ -148,7 +153,7 @@ class DurableJob(Job[Any]):
         self.__dict__["_lock"] = condition
 
     def _wait(self, timeout: float | None) -> None:
-        if timeout != 0 and self.home.delivers_here():
+        if timeout != 0 and self.owner.delivers_here():
             self._refresh()  # it may have ended by now
             if self._final is None:
                 self._refuse_deadlock()
@@ -187,9 +192,9 @@ class DurableJob(Job[Any]):
                 job.log(WAITED + self._id)
 
     def _wait_here(self, timeout: float | None) -> None:
-        if "_lock" not in self.__dict__ and not self.home.is_listening(self):
+        if "_lock" not in self.__dict__ and not self.owner.is_listening(self):
             started = monotonic()
-            self.home.wait_for(self, timeout)
+            self.owner.wait_for(self, timeout)
             if self._state == FINISHED:
                 return
             if timeout is not None:
@@ -197,7 +202,7 @@ class DurableJob(Job[Any]):
         super()._wait(timeout)
 
     def done(self) -> bool:
-        if self._final is None and not self.home.is_listening(self):
+        if self._final is None and not self.owner.is_listening(self):
             self._refresh()
         return super().done()
 
@@ -205,7 +210,7 @@ class DurableJob(Job[Any]):
         return self.done() and super().cancelled()
 
     def cancel(self, *, kill: bool = False) -> bool:
-        return self.home.cancel(self, kill=kill)
+        return self.owner.cancel(self, kill=kill)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id} {self._final or 'pending'}>"
@@ -220,16 +225,16 @@ class DurableJob(Job[Any]):
         """Ask the store how the job is, unless it has ended; take note of its end."""
         if self._final is not None:
             return None
-        record = self.home.look_up(self)
+        record = self.owner.look_up(self)
         if record is not None and record.state not in TERMINAL:
             self._attempts, self._crashes = record.attempts, record.crashes
             return record
         if record is not None and record.state is State.SUCCEEDED:
-            record = self.home.look_up(self, payload=True)
-        self.hear(ended_of(self._id, record))
+            record = self.owner.look_up(self, payload=True)
+        self.on_ended(ended_of(self._id, record))
         return record
 
-    def hear(self, ended: Ended) -> None:
+    def on_ended(self, ended: Ended) -> None:
         """Take note of the job's end. Any thread may; the first one counts, unless it was interrupted at it."""
         with self._ending():
             if self._final is not None:
@@ -246,7 +251,7 @@ class DurableJob(Job[Any]):
                 self.drop()
             self._final = ended.state
 
-    def hear_early(self, ended: Ended) -> bool:
+    def try_end(self, ended: Ended) -> bool:
         """Take note of the end in the thread of the only one who waits; False: there are others, or it was cancelled.
 
         An interrupt may come at any point: the job can be told once more.
@@ -260,7 +265,7 @@ class DurableJob(Job[Any]):
             failure = failure_of(ended)
             self._attempts, self._crashes = ended.attempts, ended.crashes
             self._reason = None if failure is None else failure.reason
-            if not self.settle_early(StoredOutcome(ended.result, failure)):
+            if not self.try_settle(StoredOutcome(ended.result, failure)):
                 return False
             self._final = ended.state
             return True
@@ -295,3 +300,43 @@ def ended_of(job_id: str, record: JobRecord | None) -> Ended:
         attempts=record.attempts,
         crashes=record.crashes,
     )
+
+
+class WeakHandles:
+    """The handles of jobs that the program holds, by id. Any thread may call any method.
+
+    It does what `weakref.WeakValueDictionary` does, at a fifth of its cost for each job: its references have no
+    callback. Dead references are dropped each time as many again have come.
+    """
+
+    def __init__(self) -> None:
+        self._refs: dict[str, ref[DurableJob]] = {}
+        self._drop_at = _FEW
+
+    def get(self, job_id: str) -> DurableJob | None:
+        """Return the handle of a job, if somebody holds one."""
+        found = self._refs.get(job_id)
+        return None if found is None else found()
+
+    def keep(self, job: DurableJob) -> DurableJob:
+        """Return the handle that is held of the same job, or this one, which is known from now on."""
+        fresh = ref(job)
+        found = self._refs.setdefault(job.id, fresh)
+        if found is not fresh:
+            known = found()
+            if known is not None:
+                return known
+            self._refs[job.id] = fresh
+        elif len(self._refs) > self._drop_at:
+            self._drop_dead()
+        return job
+
+    def alive(self) -> list[DurableJob]:
+        """Return all that are held."""
+        return [job for reference in list(self._refs.values()) if (job := reference()) is not None]
+
+    def _drop_dead(self) -> None:
+        for job_id, reference in list(self._refs.items()):
+            if reference() is None and self._refs.get(job_id) is reference:
+                self._refs.pop(job_id, None)
+        self._drop_at = max(_FEW, 2 * len(self._refs))

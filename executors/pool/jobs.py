@@ -197,7 +197,7 @@ class LocalJob(Job[Any]):
         """Return whether the outcome is there, or comes soon; if not, the dispatcher watches for it from now on."""
         direct = self.direct
         found = None if direct is None else direct.poll(self, patience, awake)
-        if direct is None or found is None or not self.settle_early(_value_of(*found)):
+        if direct is None or found is None or not self.try_settle(_value_of(*found)):
             self._attend()
             return False
         direct.release(self)

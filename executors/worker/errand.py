@@ -103,7 +103,7 @@ class Errand(LocalJob):
             self.ran_ns = self.function.sizer.last_ns
             self._end_with(value)
 
-    def settle_early(self, value: Any) -> bool:
+    def try_settle(self, value: Any) -> bool:
         """Take the outcome to the worker that has seen it before the dispatcher; in the worker's thread."""
         first: bool = self.__dict__.setdefault("_settled_by", "worker") == "worker"
         if first:

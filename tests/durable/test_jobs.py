@@ -110,7 +110,7 @@ def test_told_to_who_waits_while_another_asks(
     def overtaken(ids: Sequence[str], **options: Any) -> list[JobRecord | None]:
         records = get(ids, **options)
         if options.get("payload"):
-            results.append(job.hear_early(ended_of(job.id, records[0])))
+            results.append(job.try_end(ended_of(job.id, records[0])))
             results.append(job.result())
         return records
 
@@ -131,11 +131,11 @@ def test_told_to_who_waits_by_another(queue: TaskQueue, store: MemoryStore, monk
 
     def overtaken(*outcome: Any) -> None:
         with futures.ThreadPoolExecutor(1) as other:
-            answers.append(other.submit(job.hear_early, ended).result(timeout=PATIENCE))
+            answers.append(other.submit(job.try_end, ended).result(timeout=PATIENCE))
         settle(*outcome)
 
     monkeypatch.setattr(job, "settle", overtaken)
-    job.hear(ended)
+    job.on_ended(ended)
     assert answers == [False]
     assert job.result() == 9
 

@@ -13,7 +13,7 @@ import pytest
 from taskq import State, envelope
 from taskq.codec import encode
 from taskq.errors import BackendUnavailable, ConfigError, DecodeError, EncodeError, JobCancelled, JobCrashed, JobLost
-from taskq.executors.durable.pace import CHUNK_BYTES, CHUNK_MAX, ITEMS_AHEAD, Pace
+from taskq.executors.durable.stream import CHUNK_BYTES, CHUNK_MAX, ITEMS_AHEAD, ChunkSizer
 from taskq.failure import Failure
 from taskq.store import WorkerRecord
 from tests.conformance.test_map import Source
@@ -295,7 +295,7 @@ def test_map_outlives_its_queue_object(queue: TaskQueue, store: MemoryStore, wor
 
 def test_pace_grows_and_shrinks() -> None:
     """Chunks double while they are short, and stop at the work, the count or the bytes that one may have."""
-    pace = Pace()
+    pace = ChunkSizer()
     sizes = []
     for _ in range(20):
         sizes.append(pace.chunk())
@@ -311,7 +311,7 @@ def test_pace_grows_and_shrinks() -> None:
 
 def test_one_slow_chunk_does_not_count_for_ever() -> None:
     """One chunk that took a second among many short ones changes the size by a bounded factor."""
-    pace = Pace()
+    pace = ChunkSizer()
     for _ in range(20):
         pace.observe(100, 10_000_000, 0)
     before = pace.chunk()
@@ -321,7 +321,7 @@ def test_one_slow_chunk_does_not_count_for_ever() -> None:
 
 def test_window_is_bounded() -> None:
     """However many processes there are, so many items are on their way at the most, and always two chunks."""
-    pace = Pace()
+    pace = ChunkSizer()
     pace.observe(1, 100, 1)
     assert pace.ahead(1, 1) >= 3
     assert pace.ahead(4096, 10_000) * 4096 <= ITEMS_AHEAD

@@ -1,13 +1,13 @@
-"""Listener: the one thread of a client that hears which jobs have ended, and tells their handles.
+"""ResultListener: the one thread of a client that learns which jobs have ended, and tells their handles.
 
     user's thread                      listener's thread                 store
-    expect(id, target) ──▶ subscription ──▶ subscription.wait()  ◀──────  jobs that ended
-    target.hear(ended) ◀────────────────────────┘
+    subscribe(id, target) ─▶ subscription ──▶ subscription.wait()  ◀────  jobs that ended
+    target.on_ended(ended) ◀─────────────────────┘
     wait_for(id, target) ──▶ subscription.wait_for()  ◀─────────────────  where nothing else is waited for
-      └─ what is not his, and callbacks ──▶ errands
+      └─ other jobs' ends, and callbacks ──▶ deferred calls
 
-It starts with the first that is expected. Handles that are held but not waited for are told too when the store happens
-to say how they ended.
+It starts with the first job that is waited for. Handles that are held but not waited for are told
+too when the store happens to say how they ended.
 """
 
 from __future__ import annotations
@@ -31,41 +31,41 @@ if TYPE_CHECKING:
 
     from taskq.store import Store, Subscription
 
-__all__ = ["Held", "Listener", "Target", "Waiter"]
+__all__ = ["HeldHandles", "ResultListener", "Target", "Waiter"]
 
 #: Seconds before a subscription that failed is asked again.
 _PAUSE: Final = 0.5
 
 
 class Target(Protocol):
-    """What wants to hear of a job's end."""
+    """Receiver of a job's end."""
 
-    def hear(self, ended: Ended) -> None:
-        """Take note of it; called in the listener's thread, once."""
+    def on_ended(self, ended: Ended) -> None:
+        """Take the end; called in the listener's thread, once."""
 
 
 class Waiter(Target, Protocol):
-    """What a thread waits for by itself."""
+    """A target whose thread waits by itself."""
 
-    def hear_early(self, ended: Ended) -> bool:
-        """Take note of it in that thread; return False where others are to be told of it too: then `hear` comes."""
+    def try_end(self, ended: Ended) -> bool:
+        """Take the end in that thread; return False where others must be told too: then `on_ended` is called."""
 
 
-class Held(Protocol):
-    """The handles that somebody holds."""
+class HeldHandles(Protocol):
+    """The handles that the program holds."""
 
     def get(self, job_id: str) -> Target | None:
         """Return the handle of a job, if somebody holds one."""
 
 
-class Listener:
+class ResultListener:
     """Hear of the ends of jobs. Methods may be called from any thread of the process that made it."""
 
-    def __init__(self, store: Store, held: Held) -> None:
+    def __init__(self, store: Store, held: HeldHandles) -> None:
         self.pid = os.getpid()
         self._store = store
         #: Handles that somebody holds, by id; weak.
-        self._held = held
+        self._handles = held
         self._targets: dict[str, Target] = {}
         #: Jobs that the subscription has yet to be told of, because it could not take them.
         self._missed: deque[str] = deque()
@@ -76,7 +76,7 @@ class Listener:
         self._thread: threading.Thread | None = None
         self._stopping = False
         #: What is to be done in the listener's thread, because it must not be done where it came up.
-        self._errands: deque[Callable[[], None]] = deque()
+        self._deferred: deque[Callable[[], None]] = deque()
         self._then: Callable[[], None] | None = None
         #: Why nothing will ever be heard any more.
         self._broken: Exception | None = None
@@ -86,11 +86,11 @@ class Listener:
         """Where the store may send the outcomes of jobs that are put now; empty: nobody would listen."""
         return "" if self._subscription is None else self._subscription.reply_to
 
-    def expects(self, job_id: str) -> bool:
+    def is_subscribed(self, job_id: str) -> bool:
         """Return whether somebody waits for this job here."""
         return job_id in self._targets
 
-    def expected(self) -> set[str]:
+    def subscribed(self) -> set[str]:
         """Return the ids of the jobs that somebody waits for here."""
         return set(self._targets)
 
@@ -112,7 +112,7 @@ class Listener:
                 )
                 self._thread.start()
 
-    def expect(self, targets: Iterable[tuple[str, Target]]) -> None:
+    def subscribe(self, targets: Iterable[tuple[str, Target]]) -> None:
         """Tell these targets when their jobs end."""
         self.start()
         known = list(targets)
@@ -126,22 +126,22 @@ class Listener:
             self._fail_all(self._broken)
 
     def wait_for(self, job_id: str, waiter: Waiter, timeout: float | None) -> None:
-        """Expect this job as `expect` does, and wait for a while in this thread if it is the only one that is expected.
+        """Do as `subscribe`, and wait for a while in this thread if nothing else is waited for.
 
         It may have ended afterwards, or not.
         """
         self.start()
         subscription = self._subscription
         if subscription is None or self._targets or self._broken is not None or self.is_this_thread():
-            self.expect([(job_id, waiter)])
+            self.subscribe([(job_id, waiter)])
             return
         try:
             self._targets[job_id] = waiter
             for ended in subscription.wait_for(job_id, timeout):
-                if ended.id == job_id and waiter.hear_early(ended):
-                    self._told(job_id)
+                if ended.id == job_id and waiter.try_end(ended):
+                    self._settled(job_id)
                 else:
-                    self.later(partial(self.tell, ended))
+                    self.call_later(partial(self.dispatch, ended))
         except BackendUnavailable:
             self._ask_again()
         except BaseException:
@@ -171,19 +171,19 @@ class Listener:
             self._missed.extend(wanted)
             subscription.wake()
 
-    def forget(self, ids: Iterable[str]) -> None:
+    def unsubscribe(self, ids: Iterable[str]) -> None:
         """Hear no more of these jobs."""
         known = [job_id for job_id in ids if self._targets.pop(job_id, None) is not None]
         if known and self._subscription is not None:
             self._subscription.forget(known)
             self._idle.ring()
 
-    def later(self, errand: Callable[[], None]) -> None:
+    def call_later(self, call: Callable[[], None]) -> None:
         """Have this done soon, in the listener's thread.
 
         For finalizers: they may run at any point of any thread, also where it holds a lock of the store's.
         """
-        self._errands.append(errand)
+        self._deferred.append(call)
         subscription = self._subscription
         if subscription is not None:
             subscription.wake()
@@ -217,35 +217,35 @@ class Listener:
 
     # -- the thread
 
-    def hear(self, subscription: Subscription) -> bool:
-        """Wait for news once and pass it on; return whether to go on."""
+    def run_once(self, subscription: Subscription) -> bool:
+        """Wait once and dispatch what has ended; return whether to go on."""
         if self._missed:
             subscription.expect([self._missed.popleft() for _ in range(len(self._missed))])
-        self._run_errands()
+        self._run_deferred()
         if self._stopping:
             return False
         for ended in subscription.wait(None):
-            self.tell(ended)
+            self.dispatch(ended)
         return True
 
-    def _run_errands(self) -> None:
-        while self._errands:
-            self._errands.popleft()()
+    def _run_deferred(self) -> None:
+        while self._deferred:
+            self._deferred.popleft()()
 
-    def tell(self, ended: Ended) -> None:
+    def dispatch(self, ended: Ended) -> None:
         """Pass the news of a job's end on to who waits for it, or holds its handle."""
-        target = self._targets.get(ended.id) or self._held.get(ended.id)
+        target = self._targets.get(ended.id) or self._handles.get(ended.id)
         if target is None:
             return
         try:
-            target.hear(ended)
+            target.on_ended(ended)
         except Exception:
             if may_be_interrupted():  # it may be what a signal handler raises
                 raise
             logging.getLogger("taskq").exception("telling job %s how it ended", ended.id)
-        self._told(ended.id)
+        self._settled(ended.id)
 
-    def _told(self, job_id: str) -> None:
+    def _settled(self, job_id: str) -> None:
         if self._targets.pop(job_id, None) is not None and not self._targets:
             self._idle.ring()
 
@@ -254,7 +254,7 @@ class Listener:
         time.sleep(_PAUSE)
         self._missed.extend(self._targets.copy())
 
-    def give_up(self, error: Exception) -> None:
+    def fail_all(self, error: Exception) -> None:
         """Fail all that is expected: nothing will ever be heard of it."""
         logging.getLogger("taskq").error("cannot listen to %s: %s", self._store.url, error)
         self._broken = error
@@ -263,7 +263,7 @@ class Listener:
 
     def _fail_all(self, error: Exception) -> None:
         for job_id in list(self._targets):
-            self.tell(Ended(id=job_id, state=State.FAILED, failure=Failure.from_exception(error)))
+            self.dispatch(Ended(id=job_id, state=State.FAILED, failure=Failure.from_exception(error)))
 
     def leave(self, subscription: Subscription) -> None:
         """End the thread's work."""
@@ -274,17 +274,17 @@ class Listener:
         self._idle.ring()
 
 
-def _listen(listener: Listener, subscription: Subscription) -> None:
+def _listen(listener: ResultListener, subscription: Subscription) -> None:
     """Be the thread of a listener."""
     try:
         while True:
             try:
-                if not listener.hear(subscription):
+                if not listener.run_once(subscription):
                     break
             except (BackendUnavailable, QueueFull):
                 listener.recover()
             except Exception as error:  # noqa: BLE001  # whatever it is, nobody may wait for ever
-                listener.give_up(error)
+                listener.fail_all(error)
                 break
     finally:
         listener.leave(subscription)

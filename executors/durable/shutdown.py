@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from taskq.store import JobRecord, Store
 
-__all__ = ["LOOK", "Parting"]
+__all__ = ["LOOK", "ShutdownWait"]
 
 #: Seconds until it is said what is waited for, and between two looks at who serves it.
 LOOK: Final = 1.0
@@ -41,8 +41,8 @@ class _Seen:
     paused: list[str] = field(default_factory=list)
 
 
-class Parting:
-    """Judge whether it makes sense to wait on for jobs in a store. `leaves`: it is left when nobody would run them."""
+class ShutdownWait:
+    """The check whether waiting for jobs still makes sense. `leaves`: give up where no worker would run them."""
 
     def __init__(self, store: Store, *, leaves: bool) -> None:
         self._store = store

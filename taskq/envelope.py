@@ -1,33 +1,38 @@
-"""Envelopes: one job as bytes (`layout.py`), and how the job in one is run.
+"""Envelopes: one job as bytes, the same in every store, and the label by which lists show it.
 
-    perform            in a stock `rq worker`, see rq.py            ──▶ the value itself
-    perform_call       one call, in a child of our own worker       ──▶ its value as codec bytes
-    perform_chunk      all items of a chunk of a map                ──▶ the outcome of each, see chunks.py
-    perform_item       one of them alone                            ──▶ its value as codec bytes
+    Template(kind, task, options).pack(args, kwargs)  ──▶  [1, kind, task, options, args, kwargs], msgpack
+                                                              │
+    head(bytes)      task and options, for those who pass it on: the arguments stay bytes
+    parts(bytes)     all of it
 
-Which functions may run is said by `trust`; what they raise is raised.
+`options` are the msgpack bytes of a map, only what is not the default and matters to whoever runs the job. `args` and
+`kwargs` are codec bytes of a list and of a dict; of a chunk, of the list of items and of how they become arguments:
+whether each is spread over them, or a list of that, the arguments bound in front, and the keywords. Another job among
+the arguments stands there as its id, and its result comes in its place.
+
+A label is a short text, the job's call or command:
+
+    on one's own queue file    the values, without what is long or tells a secret    thumbnail('a.jpg', size=128)
+    where others read them     their types; of a command its first word              thumbnail(str, size=int)
+    where one is given         that: the option `label`
 """
 
 from __future__ import annotations
 
-from functools import partial
-from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+import shlex
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from taskq import context
-from taskq import trust as trusts
-from taskq.chunks import ItemOutcome, outcome_of, pack_outcomes, pack_values, read_items
-from taskq.codec import decode, encode
-from taskq.context import JobContext
-from taskq.errors import DecodeError, UnknownTask
-from taskq.failure import Failure
-from taskq.layout import CALL, CHUNK, MAX_BYTES, Head, Parts, Template, head, pack_results, parts
-from taskq.runner import run_many
+from taskq.errors import ConfigError, DecodeError, SoftTimeout, UnknownTask
+from taskq.names import portable_name
+from taskq.options import JobOptions
+from taskq.redact import MASK, is_secret, safe_text, safe_words
+from taskq.retry import MAX_RETRIES, Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = [
     "CALL",
@@ -36,238 +41,213 @@ __all__ = [
     "Head",
     "Parts",
     "Template",
-    "find",
+    "command_label",
     "head",
+    "label_of",
     "pack_results",
+    "parameters_of",
     "parts",
-    "perform",
-    "perform_call",
-    "perform_chunk",
-    "perform_item",
-    "trust",
 ]
 
-#: Which functions this process may run, and how large results may be; set once, before its first job.
-_trust: trusts.Trust | None = None
-_max_bytes = MAX_BYTES
+#: The version that this code writes, and the newest that it reads.
+VERSION: Final = 1
+
+#: What an envelope holds: one call, or items of a map.
+CALL: Final = 0
+CHUNK: Final = 1
+
+#: Bytes that an envelope, or a result, may measure on a durable executor unless the URL says otherwise.
+MAX_BYTES: Final = 1_048_576
+
+#: The options that whoever runs a job needs; what else there is, the store keeps beside the envelope.
+CARRIED: Final = ("timeout", "soft_timeout", "retry", "max_crashes", "expires", "result_ttl")
+
+#: Entries of any list or map in an envelope's frame: bounds what reading hostile bytes can ask for.
+FRAME_LIMIT: Final = 32
+
+_DEFAULTS: Final = JobOptions()
+_NO_OPTIONS: Final = bytes(msgpack.packb({}))
 
 
-def trust(modules: Iterable[str], commands: bool = False, max_bytes: int = MAX_BYTES, home: str = "") -> None:
-    """Import these modules and let this process run their functions, and `commands`; the initializer of a pool.
+class Head(NamedTuple):
+    """What an envelope says before its arguments. `options` have only what was carried, see `CARRIED`."""
 
-    `home`: the URL of the store whose jobs it runs, which a `TaskQueue()` of theirs means.
+    kind: int
+    task: str
+    options: JobOptions
+
+
+class Parts(NamedTuple):
+    """All of an envelope, the arguments still encoded."""
+
+    head: Head
+    args: bytes
+    kwargs: bytes
+
+
+# --- writing
+
+
+class Template:
+    """Make the envelopes of many jobs of one task with the same options."""
+
+    __slots__ = ("_start",)
+
+    def __init__(self, kind: int, task: str, options: JobOptions) -> None:
+        packed = [VERSION, kind, task, _pack_options(options)]
+        self._start = b"\x96" + b"".join(map(msgpack.packb, packed))
+
+    def pack(self, args: bytes, kwargs: bytes) -> bytes:
+        """Return the envelope with these encoded arguments."""
+        return b"".join((self._start, _bin_header(args), args, _bin_header(kwargs), kwargs))
+
+
+def _bin_header(data: bytes) -> bytes:
+    size = len(data)
+    if size < 1 << 8:
+        return bytes((0xC4, size))
+    return b"\xc5" + size.to_bytes(2, "big") if size < 1 << 16 else b"\xc6" + size.to_bytes(4, "big")
+
+
+def _pack_options(options: JobOptions) -> bytes:
+    carried = {name: getattr(options, name) for name in CARRIED if getattr(options, name) != getattr(_DEFAULTS, name)}
+    if "retry" in carried:
+        carried["retry"] = _retry_to_data(carried["retry"])
+    return bytes(msgpack.packb(carried))
+
+
+def _retry_to_data(retry: Retry) -> list[Any]:
+    on = [entry if isinstance(entry, str) else portable_name(entry) for entry in retry.on]
+    return [retry.max_retries, retry.delay, retry.backoff, retry.max_delay, retry.jitter, on]
+
+
+def pack_results(results: Mapping[str, bytes]) -> bytes:
+    """Return the results of the jobs that a job needed as one bytes object, for `perform_call`."""
+    return bytes(msgpack.packb(dict(results))) if results else b""
+
+
+# --- reading
+
+
+def head(envelope: bytes) -> Head:
+    """Return the task and options of an envelope; the arguments are not decoded. Costs a microsecond or two.
 
     Raises:
-        ConfigError: a module cannot be imported.
+        DecodeError: these bytes are no envelope.
+        UnknownTask: it was made by a newer taskq; a newer worker may run it.
     """
-    context.set_home(home)
-    global _trust, _max_bytes  # noqa: PLW0603  # what a process may run is said once in its life
-    _trust = trusts.Trust(modules, commands=commands)
-    _max_bytes = max_bytes
+    return parts(envelope).head
 
 
-def find(task: str) -> Callable[..., Any]:
-    """Return the function of a task's name, as a plain one, if this process may run it.
+def parts(envelope: bytes) -> Parts:
+    """Return the parts of an envelope, the arguments still as bytes.
 
     Raises:
-        UnknownTask: it may not.
+        DecodeError, UnknownTask: as `head`.
     """
-    global _trust  # noqa: PLW0603  # see trust
-    if _trust is None:
-        _trust = trusts.from_environment()
-    return _trust.find(task)
-
-
-def perform(envelope: bytes, job_id: str = "", attempt: int = 1, results: bytes = b"") -> Any:
-    """Run an envelope in a stock `rq worker` and return the value; of a chunk, the bytes of its outcomes.
-
-    `results`: those of the jobs that it needs, see `pack_results`.
-
-    It runs @task functions of modules that the worker has imported, and what the modules named in TASKQ_IMPORT define.
-
-    Raises:
-        UnknownTask, DecodeError: it cannot be run here.
-        Exception: whatever the task raises.
-    """
-    found = parts(envelope)
-    if found.head.kind == CHUNK:
-        return perform_chunk(envelope, job_id, attempt)
-    before = _act_as(job_id, attempt)
     try:
-        function, args, kwargs = _ready(found, results)
-        return function(*args, **kwargs)
-    finally:
-        context.provide(before)
-
-
-def perform_call(envelope: bytes, job_id: str, attempt: int, results: bytes = b"") -> bytes:
-    """Run a call in a child of our pool and return its value as codec bytes. `results`: see `pack_results`.
-
-    Raises:
-        UnknownTask: this process may not run the task.
-        DecodeError: the envelope or its arguments cannot be read.
-        EncodeError: the value cannot travel, or is too large.
-        Exception: whatever the task raises.
-    """
-    before = _act_as(job_id, attempt)
-    try:
-        try:
-            function, args, kwargs = _ready(parts(envelope), results)
-        except (UnknownTask, DecodeError) as error:
-            error.__before_start__ = True
-            raise
-        return encode(function(*args, **kwargs), limit=_max_bytes, root="result")
-    finally:
-        context.provide(before)
-
-
-def perform_chunk(envelope: bytes, job_id: str, attempt: int) -> bytes:
-    """Run all items of a chunk in a child of our pool; return what became of each, see `chunks`.
-
-    Raises:
-        UnknownTask, DecodeError: as `perform_call`; what single items raise is in their outcomes.
-    """
-    run = _ChunkRun(envelope)
-    before = _act_as(job_id, attempt, run)
-    try:
-        return run.result()
-    finally:
-        context.provide(before)
-
-
-def perform_item(envelope: bytes, index: int, job_id: str, attempt: int) -> bytes:
-    """Run one item of a chunk alone, and return its value as codec bytes. The envelope has only this item.
-
-    Raises:
-        UnknownTask, DecodeError, EncodeError, Exception: as `perform_call`.
-    """
-    before = _act_as(f"{job_id}.{index}", attempt)
-    try:
-        function, star, item = _open_item(envelope)
-        value = function(*item) if star else function(item)
-        return encode(value, limit=_max_bytes, root="result")
-    finally:
-        context.provide(before)
-
-
-def _act_as(job_id: str, attempt: int, run: _ChunkRun | None = None) -> Callable[[], JobContext] | None:
-    """Let `current_job()` name the job of the store instead of the pool's own; return who answered before."""
-    before = context.provide(None)
-
-    def provide() -> JobContext:
-        name = job_id if run is None else f"{job_id}.{run.done}"
-        return JobContext(name, attempt, 0, _Silent()) if before is None else before().renamed(name, attempt)
-
-    context.provide(provide)
-    return before
-
-
-class _Silent:
-    """The reporter where nobody listens."""
-
-    def progress(self, number: int, done: int, total: int | None) -> None:
-        """Tell nobody."""
-
-    def is_cancelled(self, number: int) -> bool:  # noqa: ARG002  # the interface's signature
-        """Know of nothing."""
-        return False
-
-    def log(self, number: int, text: str) -> None:
-        """Tell nobody."""
-
-    def meta(self, number: int) -> dict[str, Any]:  # noqa: ARG002  # the interface's signature
-        """Keep nothing."""
-        return {}
-
-    def tell_meta(self, number: int, changed: dict[str, Any]) -> None:
-        """Tell nobody."""
-
-
-def _ready(found: Parts, results: bytes) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
-    """Return the function of a call and its arguments."""
-    function = find(found.head.task)
-    resolve = _resolver(results)
-    args, kwargs = decode(found.args, resolve=resolve), decode(found.kwargs, resolve=resolve)
-    if type(args) is not list or type(kwargs) is not dict:
-        raise DecodeError("the arguments of a call are a list and a dict")
-    return function, args, kwargs
-
-
-def _resolver(results: bytes) -> Callable[[str], Any]:
-    """Return the function that gives the results of other jobs; each is decoded anew, so that none is shared."""
-
-    def resolve(job_id: str) -> Any:
-        found: dict[str, bytes] = msgpack.unpackb(results) if results else {}
-        if job_id not in found:
-            raise ValueError(f"the result of job {job_id}, which it needs, did not come with it: use a `taskq worker`")
-        return decode(found[job_id])
-
-    return resolve
-
-
-def _open_chunk(envelope: bytes) -> tuple[Callable[..., Any], bool, list[Any]]:
-    """Return the function of a chunk with what is bound to it, whether items are spread, and the items."""
-    try:
-        return _opened(parts(envelope))
-    except (UnknownTask, DecodeError) as error:
-        error.__before_start__ = True
+        version, *rest = msgpack.unpackb(
+            envelope, max_array_len=FRAME_LIMIT, max_map_len=FRAME_LIMIT, max_ext_len=0, strict_map_key=True
+        )
+    except SoftTimeout:
         raise
+    except Exception as error:
+        raise DecodeError(f"{len(envelope):,} bytes are no envelope of a job: {error}") from error
+    if type(version) is int and version > VERSION:
+        raise UnknownTask(f"the job's envelope is of version {version}, this taskq reads {VERSION}: update the worker")
+    if version != VERSION or len(rest) != len(("kind", "task", "options", "args", "kwargs")):
+        raise DecodeError(f"{len(envelope):,} bytes are no envelope of a job")
+    kind, task, options, args, kwargs = rest
+    if not (type(options) is type(args) is type(kwargs) is bytes and type(task) is str and kind in (CALL, CHUNK)):
+        raise DecodeError("an envelope has a part of the wrong type")
+    return Parts(_head(kind, task, options), args, kwargs)
 
 
-def _open_item(envelope: bytes) -> tuple[Callable[..., Any], bool, Any]:
-    """Return the same, of a chunk of one item."""
-    function, star, items = _open_chunk(envelope)
-    if len(items) != 1:
-        error = DecodeError(f"a chunk of {len(items)} items is not one item")
-        error.__before_start__ = True
-        raise error
-    return function, star, items[0]
+@lru_cache(maxsize=1024)
+def _head(kind: int, task: str, options: bytes) -> Head:
+    return Head(kind, task, _DEFAULTS if options == _NO_OPTIONS else _read_options(options))
 
 
-def _opened(found: Parts) -> tuple[Callable[..., Any], bool, list[Any]]:
-    function = find(found.head.task)
-    shape = decode(found.kwargs)
-    if type(shape) is list and len(shape) == len(("star", "args", "kwargs")):
-        shape, args, kwargs = shape
-        if type(args) is not list or type(kwargs) is not dict:
-            raise DecodeError("what is bound to the function of a chunk is a list and a dict")
-        function = partial(function, *args, **kwargs)
-    if type(shape) is not bool:
-        raise DecodeError("a chunk does not say how its items become arguments")
-    return function, shape, read_items(found.args)
+def _read_options(packed: bytes) -> JobOptions:
+    """Return the options; those that this version does not know do not matter to it."""
+    try:
+        found: dict[str, Any] = msgpack.unpackb(packed, max_array_len=1024, max_map_len=FRAME_LIMIT, max_ext_len=0)
+        carried = {name: value for name, value in found.items() if name in CARRIED}
+        if "retry" in carried:
+            carried["retry"] = _retry_from_data(carried["retry"])
+        return JobOptions(**carried)
+    except (ConfigError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DecodeError(f"an envelope's options cannot be read: {error}") from error
 
 
-class _ChunkRun:
-    """All items of one chunk being run."""
+def _retry_from_data(data: list[Any]) -> Retry:
+    max_retries, delay, backoff, max_delay, jitter, on, *_newer = data
+    if type(max_retries) is int:
+        max_retries = min(max_retries, MAX_RETRIES)  # jobs from before there was a limit stay readable
+    return Retry(max_retries, delay=delay, backoff=backoff, max_delay=max_delay, jitter=bool(jitter), on=tuple(on))
 
-    def __init__(self, envelope: bytes) -> None:
-        self._envelope = envelope
-        self._values: list[Any] = []
-        self._failures: dict[int, Failure] = {}
 
-    @property
-    def done(self) -> int:
-        """How many items have ended: the index of the one that runs."""
-        return len(self._values) + len(self._failures)
+# --- labels
 
-    def result(self) -> bytes:
-        """Run them and return what became of each."""
-        function, star, items = _open_chunk(self._envelope)
-        rest = iter(items)
-        started = perf_counter_ns()
-        while True:
-            error = run_many(function, rest, self._values, star=star)
-            if error is None and self.done == len(items):
-                break
-            self._failures[self.done] = Failure.from_exception(
-                error or StopIteration()
-            )  # a C loop takes it for its end
-        elapsed = perf_counter_ns() - started
-        if not self._failures:
-            return pack_values(elapsed, self._values, limit=_max_bytes)
-        return pack_outcomes(elapsed, self._outcomes(len(items)))
+#: Characters of a text that is shown; a longer one is left out, as it may be anything: a document, a key.
+_TEXT: Final = 40
+#: Characters of a whole label.
+_LABEL: Final = 120
+#: Arguments shown.
+_SHOWN: Final = 6
+#: Bits of an integer that is shown.
+_BITS: Final = 64
+#: Characters of each word of a command that are looked at.
+_WORD: Final = 1000
 
-    def _outcomes(self, items: int) -> list[ItemOutcome]:
-        good = iter(self._values)
-        failures = self._failures
-        return [failures[at] if at in failures else outcome_of(next(good), _max_bytes) for at in range(items)]
+
+def parameters_of(fn: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names of a function's positional parameters, as far as it has code that tells."""
+    code = getattr(fn, "__code__", None)
+    return () if code is None else code.co_varnames[: code.co_argcount]
+
+
+def label_of(
+    task: str, parameters: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any], *, full: bool = True
+) -> str:
+    """Return a call as text, as "thumbnail('a.jpg', size=128)"; not `full`: as "thumbnail(str, size=int)"."""
+    brief = _brief if full else _kind
+    shown = [
+        MASK if full and index < len(parameters) and is_secret(parameters[index]) else brief(value)
+        for index, value in enumerate(args[:_SHOWN])
+    ]
+    for name, value in kwargs.items():
+        shown.append(f"{name}={MASK}" if full and is_secret(name) else f"{name}={brief(value)}")
+    if len(args) > _SHOWN:
+        shown.append("...")
+    return _cut(f"{task.partition(':')[2]}({', '.join(shown)})")
+
+
+def command_label(argv: Sequence[str], *, full: bool) -> str:
+    """Return a command as one would type it, without what tells a secret; not `full`: as "curl + 4 words"."""
+    if full:
+        return _cut(shlex.join(safe_words([word[:_WORD] for word in argv[: _LABEL // 2]])))
+    more = len(argv) - 1
+    first = safe_text(argv[0][:_WORD])
+    return _cut(f"{first} + {more} word{'s' if more > 1 else ''}" if more else first)
+
+
+def _cut(text: str) -> str:
+    if not text.isascii():  # names of keyword arguments, and files' names in commands, may be no valid Unicode
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= _LABEL else f"{text[: _LABEL - 3]}..."
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def _brief(value: Any) -> str:
+    kind = type(value)
+    if kind is int:
+        return str(value) if value.bit_length() <= _BITS else "<int>"
+    if kind is str:
+        return repr(safe_text(value)) if len(value) <= _TEXT and value.isprintable() else f"<{len(value)} characters>"
+    if value is None or kind is bool or kind is float:
+        return repr(value)
+    return f"<{len(value)} bytes>" if kind is bytes else f"<{kind.__name__}>"

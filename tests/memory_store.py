@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from taskq import envelope
+from taskq import envelope, perform
 from taskq.codec import encode
 from taskq.context import provide
 from taskq.errors import BackendUnavailable, DecodeError, JobCancelled, JobExists, UnknownTask
@@ -309,10 +309,10 @@ class MemoryWorker:
     def _result_of(self, record: JobRecord) -> bytes:
         head = envelope.head(record.envelope)
         if head.kind == envelope.CHUNK:
-            return encode(envelope.perform_chunk(record.envelope, record.id, record.attempts))
+            return encode(perform.perform_chunk(record.envelope, record.id, record.attempts))
         needed = {job_id: self._store.records[job_id].result or b"" for job_id in record.depends_on}
         results = envelope.pack_results(needed)
-        return envelope.perform_call(record.envelope, record.id, record.attempts, results)
+        return perform.perform_call(record.envelope, record.id, record.attempts, results)
 
     def _failed(self, record: JobRecord, error: BaseException) -> None:
         reasons = {UnknownTask: Reason.UNKNOWN_TASK, DecodeError: Reason.UNDECODABLE}

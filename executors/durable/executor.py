@@ -19,7 +19,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from taskq.codec import encode
-from taskq.envelope import CALL, Template
+from taskq.envelope import CALL, Template, label_of, parameters_of
 from taskq.errors import ConfigError, EncodeError, JobNotFound, QueueClosed, TaskqError, TaskRefused
 from taskq.executor import Executor
 from taskq.executors.dependencies import jobs_in
@@ -29,7 +29,6 @@ from taskq.executors.durable.shutdown import LOOK, ShutdownWait
 from taskq.executors.durable.stream import DurableStream
 from taskq.executors.pool.functions import unwrap_callable
 from taskq.ids import new_id
-from taskq.label import label_of, parameters_of
 from taskq.names import main_module
 from taskq.states import TERMINAL, State
 from taskq.store import Ended, NewJob

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
+from taskq.allowlist import named
 from taskq.errors import TaskRefused, UnknownTask
 from taskq.executors.pool import payloads
 from taskq.tasks import name_of
-from taskq.trust import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from taskq import envelope
+from taskq import perform
 from taskq.errors import DecodeError, UnknownTask
 from taskq.executors.rq.address import Address
 from taskq.executors.rq.outcome import Held, Returned, horse_text
@@ -277,7 +277,7 @@ def _trusted(dotted: str) -> Callable[..., Any]:
     for cut in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:cut])
         try:
-            return envelope.find(f"{module}:{'.'.join(parts[cut:])}")
+            return perform.find(f"{module}:{'.'.join(parts[cut:])}")
         except UnknownTask as exc:
             refusal = refusal or exc
             found = getattr(sys.modules.get(module), "__dict__", None)

@@ -19,11 +19,12 @@ from rq.defaults import RQ_KEY_PREFIX
 from taskq import context
 from taskq.codec import decode, encode
 from taskq.context import JobContext
-from taskq.envelope import head, pack_results, perform
+from taskq.envelope import head, pack_results
 from taskq.errors import SoftTimeout
 from taskq.executors.rq.layout import FIELDS, Layout
 from taskq.executors.rq.outcome import progress_text
 from taskq.executors.rq.record import result_of
+from taskq.perform import perform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,10 +20,11 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.chunks import OUTCOMES, ItemOutcome, Items, count_items, pack_outcomes, read_outcomes
 from taskq.codec import encode
-from taskq.envelope import CHUNK, Template, parts, perform_chunk, perform_item
+from taskq.envelope import CHUNK, Template, parts
 from taskq.executors.worker.verdicts import given_back, refused
 from taskq.failure import Failure
 from taskq.options import JobOptions
+from taskq.perform import perform_chunk, perform_item
 from taskq.retry import after_error
 from taskq.states import Reason, State
 from taskq.store import JobOutcome

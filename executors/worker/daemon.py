@@ -16,7 +16,8 @@ from contextlib import ExitStack, closing, contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from taskq import envelope
+from taskq import perform
+from taskq.envelope import MAX_BYTES
 from taskq.errors import ConfigError
 from taskq.executors.worker.hands import Hands
 from taskq.executors.worker.health import Health
@@ -88,14 +89,14 @@ class Worker:
             only=only,
             interrupts=interrupts,
         )
-        limit = getattr(store, "max_bytes", envelope.MAX_BYTES)
+        limit = getattr(store, "max_bytes", MAX_BYTES)
         self._pool: dict[str, Any] = {
             "processes": processes,
             "queues": tuple(queues),
             "start_method": start_method,
             "max_tasks_per_child": max_tasks_per_child,
             "capture": capture,
-            "initializer": envelope.trust,
+            "initializer": perform.allow,
             "initargs": (tuple(imports), allow_commands, limit, store.source),
         }
         self._health = None if health_port is None else (health_host, health_port)

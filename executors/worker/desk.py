@@ -16,7 +16,7 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from taskq.envelope import CHUNK, head, pack_results, perform_call
+from taskq.envelope import CHUNK, head, pack_results
 from taskq.errors import UnknownTask
 from taskq.executors.pool.jobs import DEFAULTS
 from taskq.executors.worker.chunks import ChunkRun
@@ -26,6 +26,7 @@ from taskq.executors.worker.verdicts import given_back, outcome_of, refused
 from taskq.failure import Failure
 from taskq.log import get_logger
 from taskq.options import JobOptions
+from taskq.perform import perform_call
 from taskq.states import Reason, State
 from taskq.store import JobOutcome, ends_by_a_crash
 

@@ -2,7 +2,7 @@
 
     worker's loop                                  dispatcher's thread             children
     ─────────────                                  ───────────────────             ────────
-    start(errands) ──── one message for all ────▶  backlog ──▶ frames ──────────▶  taskq.envelope.perform_*
+    start(errands) ──── one message for all ────▶  backlog ──▶ frames ──────────▶  taskq.perform.perform_*
     take() ◀── ended, a list; wake pipe ─────────  Errand.settle, Errand.drop ◀──  bytes, or a failure
 
 Each task has a function of its own in the pool, all with the same definition, so that the pool's pace is measured for

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskq import __version__
+from taskq.allowlist import opens
 from taskq.cli.emit import emit
 from taskq.cli.exits import Exit
 from taskq.cli.records import finding_document
@@ -18,7 +19,6 @@ from taskq.cli.times import age
 from taskq.context import awaited_in
 from taskq.states import State
 from taskq.store import Finding
-from taskq.trust import opens
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

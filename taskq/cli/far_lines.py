@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskq import envelope
+from taskq import perform
 from taskq.cli.lines import BadLine, call_with, parse_line
 from taskq.errors import UnknownTask
 
@@ -23,7 +23,7 @@ def run_far_line(name: str, line: bytes) -> Outcome:
     if not line:  # jsonl.PAUSE
         return b""
     try:
-        function = envelope.find(name)
+        function = perform.find(name)
     except UnknownTask as exc:
         exc.__before_start__ = True
         raise

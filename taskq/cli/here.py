@@ -16,6 +16,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from taskq import log
+from taskq.allowlist import COMMAND
 from taskq.cli.messages import say
 from taskq.cli.output import claimed_stdout
 from taskq.cli.stores import keep_password, served
@@ -27,7 +28,6 @@ from taskq.errors import JobLost
 from taskq.executor import LEAVING_GRACE
 from taskq.states import TERMINAL, State
 from taskq.store import WorkerRecord
-from taskq.trust import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,10 +14,10 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from taskq.allowlist import named
 from taskq.cli.jsontext import Unwritable, to_json
 from taskq.errors import TaskqError
 from taskq.runner import prepare
-from taskq.trust import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable

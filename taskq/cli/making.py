@@ -5,21 +5,20 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from taskq.allowlist import COMMAND
 from taskq.cli.arguments import Arguments, parse_arguments, spread
 from taskq.cli.options import job_options
 from taskq.cli.output import claimed_stdout
 from taskq.cli.target import check_call, find_task
 from taskq.codec import encode
-from taskq.envelope import CALL, MAX_BYTES, Template
+from taskq.envelope import CALL, MAX_BYTES, Template, command_label, label_of, parameters_of
 from taskq.errors import ConfigError, UnknownTask
 from taskq.ids import new_id
-from taskq.label import command_label, label_of, parameters_of
 from taskq.options import JobOptions
 from taskq.redact import MASK, is_secret
 from taskq.shell import fill
 from taskq.store import NewJob
 from taskq.tasks import name_of
-from taskq.trust import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from taskq.allowlist import COMMAND
 from taskq.captured import Stream, plain
 from taskq.cli.emit import emit_document, emit_foreign, emit_line
 from taskq.cli.ended import print_command_outcome, print_outcome
@@ -16,7 +17,6 @@ from taskq.cli.stores import jobs_of, opened_store, store_flags
 from taskq.cli.waiting import ends, exit_of, exit_of_all
 from taskq.config import parse_duration
 from taskq.states import TERMINAL, State
-from taskq.trust import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

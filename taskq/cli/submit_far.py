@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from taskq.allowlist import opens
 from taskq.cli.emit import emit_document, emit_line
 from taskq.cli.ended import print_outcome, print_waited_command
 from taskq.cli.exits import Exit
@@ -25,7 +26,6 @@ from taskq.cli.resume import nothing_done
 from taskq.cli.stores import opened_store, served
 from taskq.errors import ConfigError, EncodeError
 from taskq.shell import BadItem
-from taskq.trust import opens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from taskq.allowlist import named
 from taskq.errors import ConfigError
-from taskq.trust import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable

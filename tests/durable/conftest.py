@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskq import TaskQueue, connect, envelope
+from taskq import TaskQueue, connect, perform
 from taskq.executors.durable.executor import DurableExecutor
 from tests.memory_store import MemoryStore, MemoryWorker
 
@@ -26,7 +26,7 @@ def queue(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaskQ
     """Give a queue on it; nobody runs its jobs."""
     monkeypatch.setattr(connect, "open_store", lambda _url: store)
     monkeypatch.setitem(connect.STORES, "memory", "")
-    envelope.trust(["tests.sample_tasks", "builtins"])
+    perform.allow(["tests.sample_tasks", "builtins"])
     made = TaskQueue("memory://")
     yield made
     executor: object = made._executor
@@ -35,7 +35,7 @@ def queue(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaskQ
     executor._listeners[0].stop(wait=True)
     del made, executor
     gc.collect()
-    envelope._trust = None
+    perform._allowed = None
 
 
 @pytest.fixture

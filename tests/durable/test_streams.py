@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taskq import State, envelope
+from taskq import State, envelope, perform
 from taskq.codec import encode
 from taskq.errors import BackendUnavailable, ConfigError, DecodeError, EncodeError, JobCancelled, JobCrashed, JobLost
 from taskq.executors.durable.stream import CHUNK_BYTES, CHUNK_MAX, ITEMS_AHEAD, ChunkSizer
@@ -226,7 +226,7 @@ def test_drop(queue: TaskQueue, store: MemoryStore) -> None:
     results = queue.imap(square, itertools.count())
     assert {job.state for job in in_chunks(store)} == {State.QUEUED}
     next_one = next(iter(in_chunks(store)))
-    store.end(next_one.id, State.SUCCEEDED, result=encode(envelope.perform_chunk(next_one.envelope, "j", 1)))
+    store.end(next_one.id, State.SUCCEEDED, result=encode(perform.perform_chunk(next_one.envelope, "j", 1)))
     assert next(results) == 0
     del results
     eventually(lambda: in_chunks(store) == [], "the chunks to be cancelled and removed")

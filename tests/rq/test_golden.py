@@ -18,7 +18,7 @@ from rq.job import Callback, Job
 from rq.rate_limit import RateLimit
 from rq.serializers import JSONSerializer
 
-from taskq import envelope
+from taskq import perform
 from taskq.executors.rq import foreign as rq_foreign
 from taskq.executors.rq.store import RQStore
 from taskq.failure import Failure
@@ -39,7 +39,7 @@ ADD, BOOM = "tests.rq.stock.add", "tests.rq.stock.boom"
 @pytest.fixture(autouse=True)
 def trusted(url: str) -> Iterator[None]:
     """Let this process run the functions of these tests, and close what jobs have opened in it."""
-    envelope.trust(["tests.rq.stock"])
+    perform.allow(["tests.rq.stock"])
     yield
     rq_foreign._client(url).connection_pool.disconnect()
     rq_foreign._client.cache_clear()

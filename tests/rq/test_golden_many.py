@@ -16,7 +16,7 @@ from rq import Queue, Repeat, Retry
 from rq.job import Callback
 from rq.serializers import JSONSerializer
 
-from taskq import envelope
+from taskq import perform
 from taskq.executors.rq import foreign as rq_foreign
 from tests.rq import stock
 from tests.rq.golden import state
@@ -76,7 +76,7 @@ PASSED = 200
 def both(redis_server: RedisServer) -> Iterator[tuple[State, State]]:
     """Give what all shapes leave: run by stock RQ, and by ours."""
     url = redis_server.fresh_url()
-    envelope.trust(["tests.rq.stock"])
+    perform.allow(["tests.rq.stock"])
     with ExitStack() as stack:
         client: Any = stack.enter_context(redis.Redis.from_url(url))
         yield run(by_stock, client, url), run(by_ours, client, url)

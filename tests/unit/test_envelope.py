@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskq import context, current_job, envelope, runner
+from taskq import context, current_job, envelope, perform, runner
 from taskq.chunks import read_chunk
 from taskq.codec import decode, encode
 from taskq.context import JobContext
@@ -29,11 +29,11 @@ PLAIN = JobOptions()
 
 @pytest.fixture(autouse=True)
 def trusted() -> Iterator[None]:
-    """Trust the tests' tasks, as a child of a worker does."""
-    envelope.trust([TASKS, "builtins", __name__])
+    """Allow the tests' tasks, as a child of a worker does."""
+    perform.allow([TASKS, "builtins", __name__])
     yield
-    envelope.trust([])
-    envelope._trust = None
+    perform.allow([])
+    perform._allowed = None
 
 
 def call(task: str, *args: Any, options: JobOptions = PLAIN, **kwargs: Any) -> bytes:
@@ -147,21 +147,21 @@ def test_call() -> None:
     """A call gives its value as codec bytes; in a stock worker, the value itself."""
     data = call(f"{TASKS}:capture", 1, (2,), three={3})
     expected = ((1, (2,)), {"three": {3}})
-    assert decode(envelope.perform_call(data, "j", 1)) == expected
-    assert envelope.perform(data) == expected
+    assert decode(perform.perform_call(data, "j", 1)) == expected
+    assert perform.perform(data) == expected
 
 
 def test_errors_of_a_task_are_raised() -> None:
     """What a task raises, its call raises."""
     with pytest.raises(ZeroDivisionError):
-        envelope.perform_call(call(f"{TASKS}:divide", 1, 0), "j", 1)
+        perform.perform_call(call(f"{TASKS}:divide", 1, 0), "j", 1)
 
 
 def test_coroutine_function() -> None:
     """An async task runs to its end, on a loop that is kept."""
     try:
-        loops = [decode(envelope.perform_call(call(f"{TASKS}:running_loop"), "j", 1)) for _ in range(2)]
-        assert decode(envelope.perform_call(call(f"{TASKS}:add_slowly", 1, 2), "j", 1)) == 3
+        loops = [decode(perform.perform_call(call(f"{TASKS}:running_loop"), "j", 1)) for _ in range(2)]
+        assert decode(perform.perform_call(call(f"{TASKS}:add_slowly", 1, 2), "j", 1)) == 3
     finally:
         assert runner._runner is not None
         runner._runner.close()
@@ -171,8 +171,8 @@ def test_coroutine_function() -> None:
 
 def test_current_job() -> None:
     """The job that runs is the one of the store, and nobody's when it has ended."""
-    assert decode(envelope.perform_call(call(f"{TASKS}:job_facts"), "of-the-store", 3)) == ("of-the-store", 3)
-    assert envelope.perform(call(f"{TASKS}:job_facts"), "of-rq") == ("of-rq", 1)
+    assert decode(perform.perform_call(call(f"{TASKS}:job_facts"), "of-the-store", 3)) == ("of-the-store", 3)
+    assert perform.perform(call(f"{TASKS}:job_facts"), "of-rq") == ("of-rq", 1)
     with pytest.raises(NotInJob):
         current_job()
 
@@ -193,10 +193,10 @@ def test_current_job_in_a_pool() -> None:
     recorder: Any = Recorder()
     context.provide(lambda: JobContext("of-the-pool", 1, 7, recorder))
     try:
-        assert decode(envelope.perform_call(call(f"{__name__}:report_here"), "j", 2)) == ["j", 2, True]
+        assert decode(perform.perform_call(call(f"{__name__}:report_here"), "j", 2)) == ["j", 2, True]
         assert current_job().id == "of-the-pool"
         with pytest.raises(ZeroDivisionError):
-            envelope.perform_call(call(f"{TASKS}:divide", 1, 0), "j", 1)
+            perform.perform_call(call(f"{TASKS}:divide", 1, 0), "j", 1)
         assert job_facts() == ("of-the-pool", 1)
     finally:
         context.provide(None)
@@ -215,9 +215,9 @@ def test_results_of_other_jobs() -> None:
     references = encode([[_Ref()], [_Ref()]], refer=lambda value: "other" if isinstance(value, _Ref) else None)
     data = Template(CALL, f"{TASKS}:identity", PLAIN).pack(b"\x91" + references, b"\x80")
     results = envelope.pack_results({"other": encode([1, 2])})
-    assert decode(envelope.perform_call(data, "j", 1, results)) == [[[1, 2]], [[1, 2]]]
+    assert decode(perform.perform_call(data, "j", 1, results)) == [[[1, 2]], [[1, 2]]]
     with pytest.raises(DecodeError, match="result of job other"):
-        envelope.perform_call(data, "j", 1)
+        perform.perform_call(data, "j", 1)
 
 
 class _Ref:
@@ -229,13 +229,13 @@ def test_undecodable_arguments() -> None:
     template = Template(CALL, f"{TASKS}:square", PLAIN)
     for args, kwargs in ((b"\xc1", b"\x80"), (b"\x80", b"\x80"), (b"\x90", b"\x90"), (b"", b"")):
         with pytest.raises(DecodeError):
-            envelope.perform_call(template.pack(args, kwargs), "j", 1)
+            perform.perform_call(template.pack(args, kwargs), "j", 1)
 
 
 def test_result_that_cannot_travel() -> None:
     """A result that no store could hold is an EncodeError with its path."""
     with pytest.raises(EncodeError) as raised:
-        envelope.perform_call(call("tests.sample_tasks:make_thing", 1), "j", 1)
+        perform.perform_call(call("tests.sample_tasks:make_thing", 1), "j", 1)
     assert raised.value.path == "result"
 
 
@@ -243,9 +243,9 @@ def test_result_that_is_too_large() -> None:
     """So is one above the limit, which can be set."""
     data = call(f"{TASKS}:zeros", 2_000_000)
     with pytest.raises(EncodeError, match=r"2,000,005 bytes, above the limit of 1,048,576"):
-        envelope.perform_call(data, "j", 1)
-    envelope.trust([TASKS], max_bytes=3_000_000)
-    assert len(envelope.perform_call(data, "j", 1)) == 2_000_005
+        perform.perform_call(data, "j", 1)
+    perform.allow([TASKS], max_bytes=3_000_000)
+    assert len(perform.perform_call(data, "j", 1)) == 2_000_005
 
 
 # --- chunks
@@ -255,12 +255,12 @@ def test_items_have_ids_of_their_own() -> None:
     """`current_job()` names each item of a chunk by the chunk's id and its index, whichever way it is run."""
     data = chunk(f"{TASKS}:facts_of_item", [7, 8, 9])
     assert results_of(data, 3) == [("j.0", 1), ("j.1", 1), ("j.2", 1)]
-    assert decode(envelope.perform_item(chunk(f"{TASKS}:facts_of_item", [9]), 2, "j", 1)) == ("j.2", 1)
+    assert decode(perform.perform_item(chunk(f"{TASKS}:facts_of_item", [9]), 2, "j", 1)) == ("j.2", 1)
 
 
 def results_of(data: bytes, count: int) -> list[Any]:
     """Run a chunk and return its values, or failures in their places."""
-    _, values, records = read_chunk(envelope.perform_chunk(data, "j", 1), count)
+    _, values, records = read_chunk(perform.perform_chunk(data, "j", 1), count)
     if values is not None:
         return values
     return [entry if isinstance(entry, Failure) else decode(entry) for entry in records or ()]
@@ -307,21 +307,21 @@ def test_deep_items_and_results() -> None:
 def test_broken_chunks(items: Any, shape: Any) -> None:
     """A chunk without items, or that does not say what to do with them, is a DecodeError."""
     with pytest.raises(DecodeError):
-        envelope.perform_chunk(chunk(f"{TASKS}:square", items, shape), "j", 1)
+        perform.perform_chunk(chunk(f"{TASKS}:square", items, shape), "j", 1)
 
 
 def test_single_item() -> None:
     """One item of a chunk can be run alone, from a chunk of its own: its value, or what it raises."""
     two, three = (chunk(f"{TASKS}:fail_at", [(3, number)], True) for number in (2, 3))
-    assert decode(envelope.perform_item(two, 2, "j", 1)) == 2
+    assert decode(perform.perform_item(two, 2, "j", 1)) == 2
     with pytest.raises(ValueError, match="item 3 is bad"):
-        envelope.perform_item(three, 3, "j", 1)
+        perform.perform_item(three, 3, "j", 1)
     for items in ([], [(3, 1), (3, 2)]):
         with pytest.raises(DecodeError):
-            envelope.perform_item(chunk(f"{TASKS}:fail_at", items, True), 0, "j", 1)
+            perform.perform_item(chunk(f"{TASKS}:fail_at", items, True), 0, "j", 1)
 
 
 def test_chunk_in_a_stock_worker() -> None:
     """A stock worker gives the bytes of a chunk's records, as ours does."""
-    found = envelope.perform(chunk(f"{TASKS}:square", [1, 2, 3]))
+    found = perform.perform(chunk(f"{TASKS}:square", [1, 2, 3]))
     assert read_chunk(found, 3)[1] == [1, 4, 9]

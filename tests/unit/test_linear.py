@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taskq import trust
+from taskq import allowlist
 from taskq.cli import making
 from taskq.cli.instants import parse_at
 from taskq.cli.jsontext import to_text
@@ -59,7 +59,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "to_text": to_text,
     "printable": printable,
     "harmless": lambda text: list(harmless([text.encode()])),
-    "trust.NAME": trust.NAME.fullmatch,
+    "allowlist.NAME": allowlist.NAME.fullmatch,
     "making.NAME": making.NAME.fullmatch,
     "PLAIN_DTYPE": PLAIN_DTYPE.fullmatch,
     "fill": lambda text: fill(["echo", text], {"a": 1}),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskq import layout
+from taskq import envelope
 from taskq.errors import ConfigError
 from taskq.executors.rq.store import RQStore
 from taskq.executors.worker.daemon import Worker
@@ -101,10 +101,10 @@ def test_retries_have_a_limit_and_stored_ones_stay_readable() -> None:
     """More retries than that are refused, and read as so many where they were stored."""
     with pytest.raises(ConfigError, match="1,000,000"):
         Retry(MAX_RETRIES + 1)
-    packed = layout._pack_options(JobOptions(retry=Retry(MAX_RETRIES)))
+    packed = envelope._pack_options(JobOptions(retry=Retry(MAX_RETRIES)))
     older = packed.replace(MAX_RETRIES.to_bytes(4, "big"), (2**31).to_bytes(4, "big"))
     assert older != packed
-    retry = layout._read_options(older).retry
+    retry = envelope._read_options(older).retry
     assert retry is not None
     assert retry.max_retries == MAX_RETRIES
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq import task
+from taskq.allowlist import COMMAND, AllowList, from_environment
 from taskq.errors import ConfigError, UnknownTask
-from taskq.trust import COMMAND, Trust, from_environment
 from tests.sample_tasks import Arithmetic, decorated, square
 from tests.sample_trust import Handler
 
@@ -22,18 +22,18 @@ TASKS = "tests.sample_tasks"
 
 def test_function_of_a_trusted_module() -> None:
     """What a trusted module defines runs: its functions, also those of its classes, and static methods."""
-    trust = Trust([TASKS])
-    assert trust.find(f"{TASKS}:square") is square
-    assert trust.find(f"{TASKS}:square") is square
-    assert trust.find(f"{TASKS}:Arithmetic.doubled")(4) == 8
-    assert trust.find(f"{TASKS}:Arithmetic.shifted") is Arithmetic.shifted
+    allowed = AllowList([TASKS])
+    assert allowed.find(f"{TASKS}:square") is square
+    assert allowed.find(f"{TASKS}:square") is square
+    assert allowed.find(f"{TASKS}:Arithmetic.doubled")(4) == 8
+    assert allowed.find(f"{TASKS}:Arithmetic.shifted") is Arithmetic.shifted
 
 
 def test_registered_task_of_any_imported_module() -> None:
     """A function that `@task` was put on runs without its module being named; its neighbours do not."""
-    assert Trust().find(f"{TASKS}:decorated") is decorated
+    assert AllowList().find(f"{TASKS}:decorated") is decorated
     with pytest.raises(UnknownTask):
-        Trust().find(f"{TASKS}:square")
+        AllowList().find(f"{TASKS}:square")
 
 
 @pytest.mark.parametrize(
@@ -68,24 +68,24 @@ def test_nothing_else(name: str) -> None:
     """Whatever else a message names is an UnknownTask: nothing is imported, nothing is reached by attributes."""
     before = set(sys.modules)
     with pytest.raises(UnknownTask):
-        Trust([TASKS]).find(name)
+        AllowList([TASKS]).find(name)
     assert "no_such_module" not in set(sys.modules) - before
 
 
 def test_modules_in_c() -> None:
     """A module that is written in C lends the functions that it was made with, and a module in Python none of them."""
-    trust = Trust(["math", "pickle", "os", "itertools"])
-    assert trust.find("math:sqrt")(9) == 3
+    allowed = AllowList(["math", "pickle", "os", "itertools"])
+    assert allowed.find("math:sqrt")(9) == 3
     for name in ("pickle:loads", "os:system", "itertools:chain", "math:pi.hex", "math:__loader__.load_module"):
         with pytest.raises(UnknownTask):
-            trust.find(name)
+            allowed.find(name)
 
 
 def test_nothing_is_imported_for_a_message() -> None:
     """A module that exists but was not named is not imported."""
     sys.modules.pop("this", None)
     with pytest.raises(UnknownTask, match="start it with --import this"):
-        Trust([TASKS]).find("this:anything")
+        AllowList([TASKS]).find("this:anything")
     assert "this" not in sys.modules
 
 
@@ -94,31 +94,31 @@ def test_the_refusal_says_the_cure() -> None:
     with pytest.raises(
         UnknownTask, match=r"does not know the task shop:sell \(it trusts tests.sample_tasks\).*--import shop"
     ):
-        Trust([TASKS]).find("shop:sell")
+        AllowList([TASKS]).find("shop:sell")
     with pytest.raises(UnknownTask, match="no --import"):
-        Trust().find("shop:sell")
+        AllowList().find("shop:sell")
 
 
 def test_commands_only_where_allowed() -> None:
     """Shell commands run only where the operator lets them, also when their module was named."""
-    for trust in (Trust(), Trust(["taskq.shell"])):
+    for allowed in (AllowList(), AllowList(["taskq.shell"])):
         with pytest.raises(UnknownTask, match="--allow-commands"):
-            trust.find(COMMAND)
-    assert Trust(commands=True).find(COMMAND).__name__ == "run_command"
+            allowed.find(COMMAND)
+    assert AllowList(commands=True).find(COMMAND).__name__ == "run_command"
 
 
 def test_module_that_cannot_be_imported() -> None:
     """A wrong --import is said at once."""
     with pytest.raises(ConfigError, match="--import no_such_module failed"):
-        Trust(["no_such_module"])
+        AllowList(["no_such_module"])
 
 
 def test_modules_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process that nobody told anything, TASKQ_IMPORT names the modules."""
     monkeypatch.setenv("TASKQ_IMPORT", f" {TASKS}, ,math:gcd")
-    trust = from_environment()
-    assert trust.find(f"{TASKS}:square") is square
-    assert trust.find("math:gcd")(12, 18) == 6
+    allowed = from_environment()
+    assert allowed.find(f"{TASKS}:square") is square
+    assert allowed.find("math:gcd")(12, 18) == 6
     monkeypatch.delenv("TASKQ_IMPORT")
     with pytest.raises(UnknownTask):
         from_environment().find("math:gcd")
@@ -135,10 +135,10 @@ def test_task_that_was_defined_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     sell.__module__, sell.__qualname__ = "twice_defined", "sell"
     module.sell = sell  # type: ignore[attr-defined]
     task(sell)
-    assert Trust().find("twice_defined:sell") is sell
+    assert AllowList().find("twice_defined:sell") is sell
     module.sell = square  # type: ignore[attr-defined]
     with pytest.raises(UnknownTask):
-        Trust().find("twice_defined:sell")
+        AllowList().find("twice_defined:sell")
 
 
 SAMPLE = "tests.sample_trust"
@@ -161,26 +161,26 @@ SAMPLE = "tests.sample_trust"
 def test_what_is_opened_by_name(name: str, args: tuple[Any, ...], value: Any) -> None:
     """What an operator names runs, whatever it is, and opens nothing else; the refusal before tells the line to add."""
     with pytest.raises(UnknownTask, match=rf"--import {SAMPLE}:{name}$"):
-        Trust([SAMPLE]).find(f"{SAMPLE}:{name}")
-    trust = Trust([f"{SAMPLE}:{name}"])
-    found = trust.find(f"{SAMPLE}:{name}")(*args)
+        AllowList([SAMPLE]).find(f"{SAMPLE}:{name}")
+    allowed = AllowList([f"{SAMPLE}:{name}"])
+    found = allowed.find(f"{SAMPLE}:{name}")(*args)
     assert value is None or found == value
     with pytest.raises(UnknownTask, match=f"--import {SAMPLE}:undecorated"):
-        trust.find(f"{SAMPLE}:undecorated")
+        allowed.find(f"{SAMPLE}:undecorated")
 
 
 def test_tasks_need_not_be_plain() -> None:
     """`@task` opens what it is put on: a class method, a private function."""
-    assert Trust().find(f"{SAMPLE}:Handler.meant")() == "Handler"
-    assert Trust().find(f"{SAMPLE}:_meant")() == "a task, whatever it is called"
+    assert AllowList().find(f"{SAMPLE}:Handler.meant")() == "Handler"
+    assert AllowList().find(f"{SAMPLE}:_meant")() == "a task, whatever it is called"
 
 
 def test_name_that_is_not_there() -> None:
     """An operator's mistake in a name is said at once, with what may be meant."""
     with pytest.raises(ConfigError, match=rf"--import {SAMPLE}:cachd failed: .*did you mean cached"):
-        Trust([f"{SAMPLE}:cachd"])
+        AllowList([f"{SAMPLE}:cachd"])
     with pytest.raises(ConfigError, match=rf"a function is named as {SAMPLE}:lent"):
-        Trust([f"{SAMPLE}.lent"])
+        AllowList([f"{SAMPLE}.lent"])
 
 
 def test_modules_are_imported_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +192,7 @@ def test_modules_are_imported_in_their_order(tmp_path: Path, monkeypatch: pytest
         code = f"import sys\nsys.order_of_imports.append({module!r})\ndef act(): pass\n"
         (tmp_path / f"{module}.py").write_text(code)
     monkeypatch.setattr(sys, "order_of_imports", [], raising=False)
-    Trust(names)
+    AllowList(names)
     assert sys.order_of_imports == ["zeta_first", "alpha_second", "mid_third"]  # type: ignore[attr-defined]
     for name in names:
         sys.modules.pop(name.partition(":")[0])

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from taskq.allowlist import AllowList
 from taskq.errors import UnknownTask
 from taskq.tasks import registered
-from taskq.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,13 +72,13 @@ def reachable(module: ModuleType) -> Iterator[str]:
 def test_every_attribute_of_a_module(name: str) -> None:
     """Each attribute that can be walked to is refused, unless the module's source defines it as a public function."""
     module = import_module(name)
-    trust, listed, lent = Trust([name]), defined(module), set()
+    allowed, listed, lent = AllowList([name]), defined(module), set()
     for attribute in set(reachable(module)):
         task = f"{name}:{attribute}"
         if task in registered():
             continue
         try:
-            trust.find(task)
+            allowed.find(task)
         except UnknownTask:
             continue
         lent.add(attribute)
@@ -88,7 +88,7 @@ def test_every_attribute_of_a_module(name: str) -> None:
 
 def test_classes_lend_nothing_of_their_bases() -> None:
     """A class of one's own brings neither itself nor what its base, its metaclass or `object` can do."""
-    trust = Trust(["tests.sample_trust"])
+    allowed = AllowList(["tests.sample_trust"])
     names = (
         *("Tar", "Tar.open", "Tar.gzopen", "Tar.extractall", "Home.cwd", "Home.home", "Table.fromkeys"),
         *("Table.__init__", "Process", "Colour.RED", "_own", "system", "posix.system", "wrapped", "spread", "alias"),
@@ -97,7 +97,7 @@ def test_classes_lend_nothing_of_their_bases() -> None:
     )
     for name in names:
         with pytest.raises(UnknownTask):
-            trust.find(f"tests.sample_trust:{name}")
-    assert trust.find("tests.sample_trust:Handler.own")(None) == "own"
-    assert trust.find("tests.sample_trust:Handler.still")() == "still"
-    assert trust.find("tests.sample_trust:Handler.Inner.deep")(None) == "deep"
+            allowed.find(f"tests.sample_trust:{name}")
+    assert allowed.find("tests.sample_trust:Handler.own")(None) == "own"
+    assert allowed.find("tests.sample_trust:Handler.still")() == "still"
+    assert allowed.find("tests.sample_trust:Handler.Inner.deep")(None) == "deep"

@@ -30,7 +30,7 @@ from taskq.tasks import registered, resolve
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["COMMAND", "COMMAND_LINE", "IMPORT_VARIABLE", "LINE", "Trust", "from_environment", "named", "opens"]
+__all__ = ["COMMAND", "COMMAND_LINE", "IMPORT_VARIABLE", "LINE", "AllowList", "from_environment", "named", "opens"]
 
 #: The task behind `taskq submit -- command`.
 COMMAND = "taskq.shell:run_command"
@@ -52,7 +52,7 @@ WRAPPERS_MAX: Final = 32
 _NOTHING: Final = object()
 
 
-class Trust:
+class AllowList:
     """Know which functions may run in this process, ready to be called.
 
     - `imports`: modules, and functions by name as `app.tasks:resize`; imported in this order.
@@ -136,10 +136,10 @@ def opens(task: str) -> str:
     return "--allow-commands" if task in (COMMAND, COMMAND_LINE) else f"--import {module or 'MODULE'}"
 
 
-def from_environment() -> Trust:
-    """Return trust in what TASKQ_IMPORT names, for a process that was told of nothing."""
+def from_environment() -> AllowList:
+    """Return the allow list that TASKQ_IMPORT names, for a process that was given none."""
     text = os.environ.get(IMPORT_VARIABLE, "")
-    return Trust(name.strip() for name in text.split(",") if name.strip())
+    return AllowList(name.strip() for name in text.split(",") if name.strip())
 
 
 # --- what the operator names

@@ -1,13 +1,10 @@
-"""Fixtures: garbage, and how much of it."""
+"""Fixtures: garbage."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.fuzz.garbage import Garbage
-from tests.rq.conftest import client, join, store, url
-
-__all__ = ["client", "garbage", "join", "store", "url"]
 
 
 @pytest.fixture

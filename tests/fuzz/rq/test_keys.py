@@ -14,6 +14,7 @@ from taskq.errors import BackendUnavailable, TaskqError
 from taskq.executors.rq.layout import FIELDS, KEYS, STATUSES
 from taskq.executors.rq.record import read_news
 from taskq.states import State
+from tests.fuzz.amounts import counts
 from tests.rq.hands import Hands, again, failed, given_back, new_job, succeeded
 from tests.waiting import eventually
 
@@ -28,13 +29,6 @@ BATCH = 500
 
 #: Ways in which a worker tells of a job.
 WAYS: tuple[Callable[..., Any], ...] = (succeeded, failed, again, given_back)
-
-SOAK = pytest.mark.soak, pytest.mark.timeout(3_600)
-
-
-def counts(short: int, long: int) -> Any:
-    """Have a test run with few values in the ordinary suite, and with many in `make soak`."""
-    return pytest.mark.parametrize("total", [short, pytest.param(long, marks=SOAK)])
 
 
 def poisoned(garbage: Garbage, client: Any, ids: list[str]) -> None:
@@ -69,7 +63,7 @@ def work_off(hands: Hands, garbage: Garbage, wanted: str) -> None:
     raise AssertionError("the good job was not reached")
 
 
-@counts(6_000, 650_000)
+@counts(3_000, 650_000)
 def test_fields(store: RQStore, join: Callable[..., Hands], client: Any, garbage: Garbage, total: int) -> None:
     """Garbage in a field of a job costs that job at most: workers and all that reads go on."""
     hands = join()
@@ -93,7 +87,7 @@ def test_fields(store: RQStore, join: Callable[..., Hands], client: Any, garbage
         client.flushdb()
 
 
-@counts(1_500, 100_000)
+@counts(1_000, 100_000)
 def test_members(store: RQStore, join: Callable[..., Hands], client: Any, garbage: Garbage, total: int) -> None:
     """Garbage among the members of any key, of the kind that the key has, keeps no good job from running."""
     while garbage.count < total:
@@ -176,7 +170,7 @@ def test_kinds(store: RQStore, join: Callable[..., Hands], client: Any, name: st
     late.close()
 
 
-@counts(8_500, 100_000)
+@counts(3_000, 100_000)
 def test_messages(store: RQStore, join: Callable[..., Hands], client: Any, garbage: Garbage, total: int) -> None:
     """Garbage on every channel of a worker is passed over: it hears, and runs the job behind it."""
     hands = join()
@@ -195,7 +189,7 @@ def test_messages(store: RQStore, join: Callable[..., Hands], client: Any, garba
         work_off(hands, garbage, good)
 
 
-@counts(3_000, 100_000)
+@counts(2_000, 100_000)
 def test_replies(store: RQStore, join: Callable[..., Hands], client: Any, garbage: Garbage, total: int) -> None:
     """Garbage among the news for a client costs no news of others."""
     hands, subscription = join(), store.subscribe()

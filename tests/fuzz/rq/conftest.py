@@ -1,0 +1,5 @@
+"""Fixtures: the database, store and workers of the tests on Redis."""
+
+from tests.rq.conftest import client, join, store, url
+
+__all__ = ["client", "join", "store", "url"]

@@ -1,0 +1,5 @@
+"""Fixtures: the queue file, stores and workers of the tests on SQLite."""
+
+from tests.sqlite.conftest import join, open_store, path, store, url
+
+__all__ = ["join", "open_store", "path", "store", "url"]

@@ -1,0 +1,132 @@
+"""Garbage in every column of a queue file: one bad row is one bad row, and the good job behind it runs.
+
+Columns are those that the file itself names: a new one is attacked by being there.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from taskq.result import Failure
+from taskq.states import State
+from taskq.store import Note
+from tests.fuzz.amounts import counts
+from tests.fuzz.sqlite.rows import Rows
+from tests.sqlite.workshop import job, said, state_of, take, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from taskq.executors.sqlite.store import SQLiteStore
+    from taskq.store import Claim, Ear, Ended, Membership, Verdict
+    from tests.fuzz.garbage import Garbage
+
+#: Values of one batch; then a good job is put behind them, and has to run.
+BATCH = 250
+
+#: A job that is too large to stand in its row.
+LARGE = b"x" * 3_000
+
+
+def filled(store: SQLiteStore, first: Membership, second: Membership, turn: int) -> list[str]:
+    """Put jobs of all kinds, so that every table has rows; return their ids."""
+    names = [f"{kind}{turn}-{n}" for n in range(6) for kind in ("plain", "large", "late", "short", "keyed", "needing")]
+    for name in names:
+        kind = name.rstrip("0123456789-")
+        options: dict[str, Any] = {
+            "late": {"delay": 3_600.0},
+            "short": {"expires": 60.0, "result_ttl": 60.0},
+            "keyed": {"key": name},
+        }.get(kind, {})
+        needs = [name.replace("needing", "plain")] if kind == "needing" else []
+        store.put([job(name, envelope=LARGE if kind == "large" else b"e", needs=needs, **options)])
+    claims = take(first, 12) + take(second, 6)
+    notes = [Note(id=one.id, token=one.token, progress=(1, 2), meta=b"\x80", log=b"line\n") for one in claims]
+    first.exchange([], notes[:12], 0)
+    first.begin([(one.id, one.token) for one in claims[:3]])
+    store.cancel([one.id for one in claims[3:5]])
+    failure = Failure.from_exception(ValueError("no good"))
+    tell(first, said(claims[5]), said(claims[6], State.FAILED, failure=failure), said(claims[7], State.CANCELLED))
+    tell(second, said(claims[12], State.QUEUED, refused=True, failure=failure))
+    store.pause(f"paused{turn}")
+    return names
+
+
+def ways(claim: Claim) -> list[Verdict]:
+    """Return what a worker may say of a job, those first that end it."""
+    failure = Failure.from_exception(ValueError("no good"))
+    return [
+        said(claim),
+        said(claim, State.FAILED, failure=failure, log=b"x", meta=b"\x80", progress=(1, None)),
+        said(claim, State.SCHEDULED, failure=failure, delay=0.0),
+        said(claim, State.QUEUED, started=False),
+        said(claim, State.QUEUED, failure=failure, refused=True),
+    ]
+
+
+def work_off(members: list[Membership], garbage: Garbage, wanted: str) -> None:
+    """Claim and tell until the wanted job has come: some go back a few times, those that crashed come one by one."""
+    for turn in range(2 * BATCH):
+        for member in members:
+            claims = take(member, 50)
+            among = 5 if turn < 5 else 2  # in the end each has to end
+            bad = [garbage.random.choice(ways(claim)[:among]) for claim in claims if claim.id != wanted]
+            tell(member, *bad)
+            good = [claim for claim in claims if claim.id == wanted]
+            if good:
+                assert tell(member, said(good[0])) == []
+                return
+    raise AssertionError("the good job was not reached")
+
+
+def look_around(store: SQLiteStore, ids: list[str]) -> None:
+    """Do all that clients and commands do to jobs."""
+    store.get(ids, payload=True)
+    for state in State:
+        store.list(states=[state], limit=50)
+    store.list(queue="default", task="tests:nothing")
+    store.queues(), store.workers(), store.doctor(), store.some_queues(3)
+    for one in ids[:6]:
+        store.log(one)
+    store.cancel(ids[:12], kill=True)
+    store.retry(ids[12:24])
+    store.remove(ids[24:])
+
+
+def hear_out(ear: Ear) -> list[Ended]:
+    """Return all that an ear has to tell within a moment."""
+    return [one for _ in range(5) for one in ear.wait(0.0)]
+
+
+@counts(6_000, 250_000)
+def test_columns(
+    store: SQLiteStore, path: Path, join: Callable[..., Membership], garbage: Garbage, total: int
+) -> None:
+    """Garbage in a row costs what the row is about at most: workers and all that reads go on."""
+    members = [join("first"), join("second")]
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        rows = Rows(connection, garbage, but={"inbox"})
+        while garbage.count < total:
+            ear = store.ear()
+            ids = filled(store, *members, garbage.count)
+            ear.expect(ids)
+            for _ in range(BATCH):
+                rows.spoil()
+            good = f"good{garbage.count}"
+            store.put([job(good)], reply_to=ear.address)
+            ear.expect([good])
+            ear.wait(0.0)
+            for member in members:
+                member.remains(), member.sweep()
+                member.renew(member._record, [])
+            work_off(members, garbage, good)
+            assert state_of(store, good) is State.SUCCEEDED
+            assert good in {one.id for one in hear_out(ear)}
+            look_around(store, ids)
+            ear.close()
+            rows.clear()

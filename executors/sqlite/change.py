@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taskq.executors.sqlite.damage import as_state, as_text
 from taskq.executors.sqlite.ends import ENDING, VISIBLE, end_all, end_many, ending
 from taskq.executors.sqlite.put import block
 from taskq.executors.sqlite.schema import CANCELLED, QUEUED, RUNNING, STATES, SUCCEEDED
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["cancel", "remove", "retry"]
 
+#: The number of a job behind which there is none for another one.
+LAST_N = (1 << 63) - 1
+
 
 def cancel(tx: Tx, ids: Sequence[str], *, kill: bool) -> list[State | None]:
     """End what waits, request it of the workers that run the rest; see `Store.cancel`."""
@@ -27,7 +31,7 @@ def cancel(tx: Tx, ids: Sequence[str], *, kill: bool) -> list[State | None]:
         if row is None:
             states.append(None)
             continue
-        state, worker = row[5:]
+        state, worker = as_state(row[5]), row[6]
         if state < RUNNING:
             end_many(tx, [ending(row, CANCELLED)])
             state = CANCELLED
@@ -36,7 +40,7 @@ def cancel(tx: Tx, ids: Sequence[str], *, kill: bool) -> list[State | None]:
                 "INSERT INTO wishes (n, worker, kill) VALUES (?, ?, ?) "
                 "ON CONFLICT (n) DO UPDATE SET worker = excluded.worker, kill = max(kill, excluded.kill)"
             )
-            tx.execute(request, (row[0], worker, kill))
+            tx.execute(request, (row[0], worker or "", kill))
             tx.stirred.add(worker)
         states.append(STATES[state])
     return states
@@ -53,7 +57,7 @@ def _retry(tx: Tx, job_id: str) -> bool:
     if row is None or _key_taken(tx, row[1]):
         return False
     old, _, needs, queue = row
-    n = tx.execute("SELECT max(n) + 1 FROM jobs").fetchone()[0]
+    n = tx.execute(f"SELECT max(n) + 1 FROM jobs WHERE n < {LAST_N}").fetchone()[0]
     tx.execute(
         "UPDATE jobs SET n = ?, state = ?, fence = fence + 1, attempts = 0, crashes = 0, retries = 0, "
         "expires = ? + expires - submitted, submitted = ?, due = NULL, started = NULL, ended = NULL, end_no = NULL, "
@@ -61,12 +65,12 @@ def _retry(tx: Tx, job_id: str) -> bool:
         "result = NULL WHERE n = ?",
         (n, QUEUED, tx.now, tx.now, old),
     )
-    tx.execute("UPDATE blobs SET n = ? WHERE n = ?", (n, old))
+    tx.execute("UPDATE OR REPLACE blobs SET n = ? WHERE n = ?", (n, old))
     for table in ("logs", "log_sizes", "needs", "refusals"):
         tx.execute(f"DELETE FROM {table} WHERE n = ?", (old,))
     tx.queued[queue] = tx.queued.get(queue, 0) + 1
     if needs:
-        block(tx, n, needs.split(" "))
+        block(tx, n, as_text(needs).split(" "))
     return True
 
 
@@ -78,7 +82,7 @@ def _key_taken(tx: Tx, key: str | None) -> bool:
 def remove(tx: Tx, ids: Sequence[str]) -> list[bool]:
     """Forget jobs that do not run; those that need one of them can never run, and fail. See `Store.remove`."""
     rows: list[Any] = [tx.execute("SELECT n, state FROM jobs WHERE id = ?", (job_id,)).fetchone() for job_id in ids]
-    waiting = [row[0] for row in rows if row is not None and row[1] < RUNNING]
+    waiting = [row[0] for row in rows if row is not None and as_state(row[1]) < RUNNING]
     if waiting:
         end_all(tx, waiting, CANCELLED)
     gone = [row[0] for row in rows if row is not None and row[1] != RUNNING]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from taskq.executors.sqlite.damage import LATEST, is_count, is_number
 from taskq.executors.sqlite.ends import broken, end_all
 from taskq.executors.sqlite.left import not_left
 from taskq.executors.sqlite.read import chunks, listed
@@ -69,7 +70,7 @@ def expire(tx: Tx) -> int:
     )
     found = tx.execute(query, (tx.now, BATCH)).fetchall()
     for n, after in found:
-        end_all(tx, [n], FAILED, Failure.expired(after))
+        end_all(tx, [n], FAILED, Failure.expired(after) if is_number(after) else broken())
     return len(found)
 
 
@@ -109,11 +110,16 @@ def _holds_nothing(tx: Tx, worker: str) -> bool:
 
 def _all_queues(execute: Execute) -> list[str]:
     """Return the queues in which jobs wait, each found by one step into the index."""
-    query = "SELECT min(queue) FROM jobs INDEXED BY jobs_line WHERE state = 3 AND queue > ?"
-    found: list[str] = []
-    while (name := execute(query, (found[-1] if found else "",)).fetchone()[0]) is not None:
+    query = (
+        "SELECT CAST(min(queue) AS BLOB), typeof(min(queue)) FROM jobs INDEXED BY jobs_line "
+        "WHERE state = 3 AND queue > CAST(? AS TEXT)"
+    )
+    found = []
+    name, kind = execute(query, (b"",)).fetchone()
+    while kind == "text":  # bytes stand behind all texts, and are no name
         found.append(name)
-    return found
+        name, kind = execute(query, (name,)).fetchone()
+    return [name.decode() for name in found if name.isascii()]
 
 
 def _waiting(tx: Tx, queue: str, count: int, refuser: str | None) -> list[tuple[Any, ...]]:
@@ -125,7 +131,7 @@ def _waiting(tx: Tx, queue: str, count: int, refuser: str | None) -> list[tuple[
     )
     while True:
         rows = tx.execute(query, (queue, *values, count)).fetchall()
-        if not any(type(row[9]) is float and row[9] <= tx.now and not row[5] for row in rows):
+        if not any(type(row[9]) is float and row[9] <= tx.now and row[5] == 0 for row in rows):
             return rows
         expire(tx)
 
@@ -156,7 +162,9 @@ def _claim(tx: Tx, row: tuple[Any, ...], step: int) -> Claim:
     n, job_id, fence, envelope, queue, attempts, crashes, retries, refused, _, needs, meta = row
     if envelope is None:
         envelope = tx.execute("SELECT envelope FROM blobs WHERE n = ?", (n,)).fetchone()[0]
-    if type(envelope) is not bytes or (meta is not None and type(meta) is not bytes):
+    if type(envelope) is not bytes or (meta is not None and type(meta) is not bytes) or type(job_id) is not str:
+        raise ValueError("the row is broken")
+    if not all(map(is_count, (fence, attempts, crashes, retries))):
         raise ValueError("the row is broken")
     return Claim(
         id=job_id,
@@ -178,6 +186,8 @@ def _results(tx: Tx, needs: Sequence[str]) -> dict[str, bytes]:
         marks = ", ".join("?" * len(part))
         query = f"SELECT id, result FROM jobs WHERE id IN ({marks}) AND result IS NOT NULL"
         found.update(tx.execute(query, part).fetchall())
+    if any(type(result) is not bytes for result in found.values()):
+        raise ValueError("a result is broken")
     return found
 
 
@@ -208,7 +218,8 @@ def _is_work(execute: Execute, queue: str, refuser: str | None) -> bool:
 
 def next_due(execute: Execute) -> float | None:
     """Return when the next scheduled job may start."""
-    found = execute("SELECT min(due) FROM jobs INDEXED BY jobs_due WHERE state = 1").fetchone()[0]
+    query = f"SELECT min(due) FROM jobs INDEXED BY jobs_due WHERE state = 1 AND due < {LATEST}"
+    found = execute(query).fetchone()[0]
     return None if found is None else float(found)
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from taskq.errors import BackendUnavailable, TaskqError
 from taskq.executors.sqlite.access import check_folder, check_path
 from taskq.executors.sqlite.create import beside, open_reader, open_writer
+from taskq.executors.sqlite.damage import as_text
 from taskq.executors.sqlite.errors import from_os, from_sqlite
 from taskq.executors.sqlite.fork import fork_guard, leak, watch
 from taskq.executors.sqlite.identities import FILE, INBOX, LOCK, LOG, MEMORY, FileIdentities
@@ -80,6 +81,7 @@ class Connections:
         self._found = False  # whether the file was there once: it is not made again
         #: How often it was opened anew since its files had changed.
         self.generation = 0
+        self._takes_any_text = False
         self._reset()
         watch(self)
         _all.add(self)
@@ -198,6 +200,8 @@ class Connections:
         with ExitStack() as undo:
             writer = open_writer(self.path, lock.page, shared=self._place.shared)
             undo.callback(writer.close)
+            if self._takes_any_text:
+                writer.text_factory = as_text
             try:
                 writer.execute("SELECT count(*) FROM jobs WHERE n = 0").fetchone()  # opens the log
             except sqlite3.Error as exc:
@@ -214,17 +218,25 @@ class Connections:
 
     # -- reading
 
+    def take_any_text(self) -> None:
+        """Read texts that are no UTF-8 too, from now on: Python's own way is faster, and fails for all rows at once."""
+        self._takes_any_text = True
+        self.get().writer.text_factory = as_text
+
     def acquire_reader(self) -> sqlite3.Connection:
         """Return a connection for reading that nobody else uses; give it back."""
         self.get()
         mark = get_ident(), fork_guard.depth()
         for connection in reversed(self._readers.copy()):
             if self._taken.setdefault(connection, mark) is mark:
-                return connection
-        connection = open_reader(self.path)
-        self._taken[connection] = mark
-        self._readers.append(connection)
-        _open_connections.add(connection)
+                break
+        else:
+            connection = open_reader(self.path)
+            self._taken[connection] = mark
+            self._readers.append(connection)
+            _open_connections.add(connection)
+        if self._takes_any_text:
+            connection.text_factory = as_text
         return connection
 
     def release_reader(self, connection: sqlite3.Connection) -> None:

@@ -28,7 +28,7 @@ from taskq.executors.sqlite.connections import Connections, gone
 from taskq.executors.sqlite.copy import copied
 from taskq.executors.sqlite.create import BUSY_MS
 from taskq.executors.sqlite.disk_space import DiskSpace
-from taskq.executors.sqlite.errors import from_os, from_sqlite
+from taskq.executors.sqlite.errors import from_os, from_sqlite, is_bad_text
 from taskq.executors.sqlite.fork import fork_guard, watch
 from taskq.executors.sqlite.lock import LockClosed
 from taskq.locks import CallLock, aside, may_be_interrupted
@@ -242,16 +242,19 @@ class StoreFile:
         self._pending.extendleft(write for write in reversed(writes) if write is not own and not write.done)
 
     def _make_or_make_room(self, writes: list[_PendingWrite[Any]]) -> None:
-        """Make the transaction; where the disk is full, once more in a log that begins anew."""
+        """Make the transaction; once more where a text is no UTF-8, or, in a log that begins anew, the disk is full."""
         try:
             self._make_under_lock(writes)
         except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            if is_bad_text(exc):
+                self._connections.take_any_text()
+            elif getattr(exc, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
                 raise
+            else:
+                opened = self._connections.get()
+                _under_lock(opened, lambda: self._checkpoint(opened.writer, opened.lock.page))
             for write in writes:
                 write.error = None
-            opened = self._connections.get()
-            _under_lock(opened, lambda: self._checkpoint(opened.writer, opened.lock.page))
             self._make_under_lock(writes)
 
     def _make_under_lock(self, writes: list[_PendingWrite[Any]]) -> None:
@@ -325,7 +328,19 @@ class StoreFile:
     # -- reading
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` with a connection that only reads."""
+        """Run `work` with a connection that only reads; again, when it has met a text that is no UTF-8."""
+        try:
+            return self._read(work)
+        except sqlite3.Error as exc:
+            if not is_bad_text(exc):
+                raise from_sqlite(self.path, exc) from exc
+        self._connections.take_any_text()
+        try:
+            return self._read(work)
+        except sqlite3.Error as exc:
+            raise from_sqlite(self.path, exc) from exc
+
+    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self.opened().lock.page.append_log.is_waiting:
             self._ingest()
         depth = fork_guard.depth()
@@ -338,9 +353,6 @@ class StoreFile:
             except BaseException:
                 self._go_out(depth)
                 raise
-        except sqlite3.Error as exc:
-            self._go_out(depth)
-            raise from_sqlite(self.path, exc) from exc
         except BaseException:  # an interrupt while an error was on its way
             self._go_out(depth)
             raise

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from taskq.errors import StoreDamaged, TaskqError
 from taskq.executors.sqlite.create import beside
+from taskq.executors.sqlite.damage import as_text, is_number
 from taskq.executors.sqlite.errors import free_bytes
 from taskq.executors.sqlite.sweep import dead_workers
 from taskq.store import Finding
@@ -154,11 +155,12 @@ def _oldest(file: StoreFile) -> Finding:
     first = file.read(lambda c: c.execute(f"SELECT submitted, queue FROM jobs WHERE n = ({query})").fetchone())
     if first is None:
         return Finding(topic="waiting", level="ok", text="no job waits for a worker")
-    age = time.time() - first[0]
-    text = f"the oldest waiting job is {age:,.0f} s old, in queue {first[1]!r}"
+    age = time.time() - (first[0] if is_number(first[0]) else 0.0)
+    queue = as_text(first[1])
+    text = f"the oldest waiting job is {age:,.0f} s old, in queue {queue!r}"
     if age < LONG_WAIT:
         return Finding(topic="waiting", level="ok", text=text)
-    cure = f"start a worker for it, taskq worker --queues {first[1]}, or see whether it is paused"
+    cure = f"start a worker for it, taskq worker --queues {queue}, or see whether it is paused"
     return Finding(topic="waiting", level="warning", text=text, cure=cure)
 
 

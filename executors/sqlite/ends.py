@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.errors import DecodeError
+from taskq.executors.sqlite.damage import HIGHEST, as_text, is_number
 from taskq.executors.sqlite.schema import BLOCKED, CANCELLED, FAILED, QUEUED, SCHEDULED, SUCCEEDED
 from taskq.failure import Failure
 from taskq.states import Reason
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from taskq.executors.sqlite.database import Tx
+    from taskq.executors.sqlite.schema import Execute
 
 __all__ = [
     "ENDING",
@@ -34,6 +36,7 @@ __all__ = [
     "end_all",
     "end_many",
     "ending",
+    "last_end",
     "pack",
     "release",
     "unpack",
@@ -133,7 +136,7 @@ def end_many(tx: Tx, endings: Sequence[Ending]) -> None:
 
 
 def _write(tx: Tx, endings: list[Ending]) -> None:
-    number = tx.page.count_ends(len(endings), _last_end(tx))
+    number = tx.page.count_ends(len(endings), last_end(tx.execute))
     now = tx.now
     quick: list[tuple[Any, ...]] = []
     slow: list[tuple[Any, ...]] = []
@@ -157,9 +160,10 @@ def _slow_row(one: Ending, now: float, number: int) -> tuple[Any, ...]:
     return (*outcome, one.attempts, one.crashes, one.n)
 
 
-def _last_end(tx: Tx) -> int:
+def last_end(execute: Execute) -> int:
     """Return the highest end number in the file, for a page that was lost."""
-    return tx.execute("SELECT max(end_no) FROM jobs INDEXED BY jobs_end WHERE end_no IS NOT NULL").fetchone()[0] or 0
+    query = f"SELECT max(end_no) FROM jobs INDEXED BY jobs_end WHERE end_no IS NOT NULL AND end_no < {HIGHEST}"
+    return int(execute(query).fetchone()[0] or 0)
 
 
 def _settle(tx: Tx, endings: list[Ending]) -> list[Ending]:
@@ -177,7 +181,7 @@ def _settle(tx: Tx, endings: list[Ending]) -> list[Ending]:
 def _tell_dependents(tx: Tx, ended: Ending) -> list[Ending]:
     numbers = [row[0] for row in tx.execute("SELECT n FROM needs WHERE needed = ?", (ended.id,)).fetchall()]
     if ended.state != SUCCEEDED:
-        failure = Failure.dependency(ended.id, ended.failure, cancelled=ended.state == CANCELLED)
+        failure = Failure.dependency(as_text(ended.id), ended.failure, cancelled=ended.state == CANCELLED)
         return [found for n in numbers if (found := _blocked(tx, n, failure)) is not None]
     tx.execute("UPDATE needs SET met = 1 WHERE needed = ?", (ended.id,))
     for n in numbers:
@@ -199,7 +203,7 @@ def release(tx: Tx, n: int) -> None:
     row = tx.execute(query, (n, BLOCKED)).fetchone()
     if row is not None:
         queue, due = row
-        later = due is not None and due > tx.now
+        later = is_number(due) and due > tx.now
         tx.execute("UPDATE jobs SET state = ? WHERE n = ?", (SCHEDULED if later else QUEUED, n))
         tx.queued[queue] = tx.queued.get(queue, 0) + 1
 

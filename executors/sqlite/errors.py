@@ -13,7 +13,7 @@ from taskq.errors import BackendUnavailable, StoreDamaged, StoreFull, TaskqError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["damaged", "free_bytes", "from_os", "from_sqlite"]
+__all__ = ["damaged", "free_bytes", "from_os", "from_sqlite", "is_bad_text"]
 
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -39,6 +39,11 @@ def from_sqlite(path: Path, exc: sqlite3.Error) -> TaskqError:
             f"{path}: another program holds the file ({name}): end its transaction, or try again later"
         )
     return BackendUnavailable(f"{path}: {exc} ({name}): {_barrier(path) or DISK}")
+
+
+def is_bad_text(exc: sqlite3.Error) -> bool:
+    """Tell whether an error says that a text which was read is no UTF-8."""
+    return isinstance(exc, sqlite3.OperationalError) and str(exc).startswith("Could not decode to UTF-8")
 
 
 def from_os(path: Path, exc: OSError, doing: str) -> TaskqError:

@@ -12,9 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from taskq.errors import JobExists
+from taskq.executors.sqlite.damage import as_state
 from taskq.executors.sqlite.ends import dependency_failure, end
 from taskq.executors.sqlite.rows import INLINE, insert, row_of, statement
-from taskq.executors.sqlite.schema import BLOCKED, FAILED, SUCCEEDED
+from taskq.executors.sqlite.schema import BLOCKED, CANCELLED, FAILED, SUCCEEDED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,11 +92,12 @@ def block(tx: Tx, n: int, depends_on: Sequence[str]) -> None:
     waits = False
     for needed in dict.fromkeys(depends_on):
         found = tx.execute("SELECT state, failure FROM jobs WHERE id = ?", (needed,)).fetchone()
-        if found is None or found[0] > SUCCEEDED:
+        state = CANCELLED if found is None else as_state(found[0])
+        if state > SUCCEEDED:
             end(tx, n, FAILED, failure=dependency_failure(needed, found))
             return
-        waits |= found[0] < SUCCEEDED
-        values = (needed, n, found[0] == SUCCEEDED)
+        waits |= state < SUCCEEDED
+        values = (needed, n, state == SUCCEEDED)
         tx.execute("INSERT OR REPLACE INTO needs (needed, n, met) VALUES (?, ?, ?)", values)
     if waits:
         tx.execute("UPDATE jobs SET state = ? WHERE n = ?", (BLOCKED, n))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from taskq.executors.sqlite.damage import as_text, is_count, is_number
 from taskq.executors.sqlite.ends import VISIBLE, broken, unpack
 from taskq.executors.sqlite.schema import FAILED, QUEUED, RUNNING, STATES, code_of
 from taskq.states import State
@@ -90,10 +91,10 @@ def fits(value: object, kind: type) -> bool:
 def _rest_of(row: tuple[Any, ...]) -> JobRecord:
     job_id, state, queue, rank, task, *_ = row
     return JobRecord(
-        id=job_id,
-        task=str(task),
+        id=as_text(job_id),
+        task=as_text(task),
         state=STATES.get(state, State.FAILED),
-        queue=str(queue),
+        queue=as_text(queue),
         priority=-rank if type(rank) is int else 0,
         submitted_at=0.0,
         failure=broken() if state not in STATES or state == FAILED else None,
@@ -128,9 +129,10 @@ def _whole(row: tuple[Any, ...]) -> JobRecord:
     ) = row
     if set(map(type, (submitted, due, started, ended, expires))) - {float, type(None)} or type(submitted) is not float:
         raise ValueError("a moment is none")
-    texts = (label, key, worker)
-    if {type(attempts), type(crashes), type(retries)} != {int} or not all(fits(text, str) for text in texts):
-        raise ValueError("a count or a text is none")
+    if {type(job_id), type(queue), type(task)} != {str} or not all(fits(text, str) for text in (label, key, worker)):
+        raise ValueError("a name or a text is none")
+    if not all(map(is_count, (attempts, crashes, retries))):
+        raise ValueError("a count is none")
     if not all(fits(data, bytes) for data in (meta, *payload)) or not (fits(done, int) and fits(total, int)):
         raise ValueError("a payload or its progress is none")
     return JobRecord(
@@ -166,12 +168,14 @@ def list_queues(connection: sqlite3.Connection) -> list[QueueRecord]:
     oldest: dict[str, int] = {}
     query = "SELECT state, queue, count(*), min(n) FROM jobs INDEXED BY jobs_line GROUP BY state, queue"
     for code, queue, count, first in connection.execute(query).fetchall():
-        counts.setdefault(queue, {})[STATES.get(code, State.FAILED)] = count
+        name, state = as_text(queue), STATES.get(code, State.FAILED)
+        of_name = counts.setdefault(name, {})
+        of_name[state] = of_name.get(state, 0) + count
         if code == QUEUED:
-            oldest[queue] = first
-    paused = {row[0] for row in connection.execute("SELECT queue FROM paused")}
+            oldest[name] = first
+    paused = {as_text(row[0]) for row in connection.execute("SELECT queue FROM paused")}
     served = connection.execute("SELECT queues FROM workers").fetchall()
-    names = {*counts, *paused, *(name for row in served for name in row[0].split(",") if name)}
+    names = {*counts, *paused, *(name for row in served for name in as_text(row[0]).split(",") if name)}
     return [
         QueueRecord(
             name=name,
@@ -185,7 +189,7 @@ def list_queues(connection: sqlite3.Connection) -> list[QueueRecord]:
 
 def _submitted(connection: sqlite3.Connection, n: int | None) -> float | None:
     row = None if n is None else connection.execute("SELECT submitted FROM jobs WHERE n = ?", (n,)).fetchone()
-    return None if row is None else row[0]
+    return row[0] if row is not None and is_number(row[0]) else None
 
 
 def list_workers(connection: sqlite3.Connection) -> list[tuple[int, float, WorkerRecord]]:
@@ -194,11 +198,16 @@ def list_workers(connection: sqlite3.Connection) -> list[tuple[int, float, Worke
         "SELECT slot, renewed, name, host, pid, queues, processes, version, started, seen, running, succeeded, failed, "
         "stopping FROM workers ORDER BY name"
     )
-    return [(row[0], row[1], _worker(row[2:])) for row in connection.execute(query)]
+    rows = [(row[0], row[1], _worker(row[2:])) for row in connection.execute(query)]
+    return [(slot, renewed, record) for slot, renewed, record in rows if record is not None]
 
 
-def _worker(row: tuple[Any, ...]) -> WorkerRecord:
+def _worker(row: tuple[Any, ...]) -> WorkerRecord | None:
+    """Return the record of a row; None for a damaged one: its worker will write it anew, if it lives."""
     name, host, pid, queues, processes, version, started, seen, running, succeeded, failed, stopping = row
+    texts, counts = (name, host, queues, version), (pid, processes, running, succeeded, failed)
+    if {*map(type, texts)} != {str} or not all(map(is_count, counts)) or not (is_number(started) and is_number(seen)):
+        return None
     return WorkerRecord(
         name=name,
         host=host,
@@ -223,13 +232,12 @@ def read_log(connection: sqlite3.Connection, job_id: str, offset: int) -> bytes:
     if row is None:
         return b""
     n, has_ended, kept, left_out = row
-    text = b"".join(
-        data[max(0, offset - start) :]
-        for start, data in connection.execute(
-            "SELECT start, data FROM logs WHERE n = ? AND start + length(data) > ? ORDER BY start", (n, offset)
-        )
-    )
-    if not left_out or not has_ended:
+    pieces = connection.execute(
+        "SELECT start, data FROM logs WHERE n = ? AND start + length(data) > ? ORDER BY start", (n, offset)
+    ).fetchall()
+    whole = [piece for piece in pieces if is_count(piece[0]) and type(piece[1]) is bytes]
+    text = b"".join(data[max(0, offset - start) :] for start, data in whole)
+    if not (is_count(left_out) and left_out and is_count(kept) and has_ended):
         return text
     last = f"\n... {left_out:,} bytes left out ...\n".encode()
     return text + last[max(0, offset - kept) :]

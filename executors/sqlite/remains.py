@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taskq.executors.sqlite.claim import is_work
+from taskq.executors.sqlite.damage import LATEST, is_number
 from taskq.executors.sqlite.schema import BLOCKED, QUEUED, RUNNING, SCHEDULED
 from taskq.store import Remains
 
@@ -45,6 +46,10 @@ def remains(execute: Execute, queues: Sequence[str], refuser: str | None = None)
     )
     scheduled, again, soonest, first, last = execute(query, (*queues,)).fetchone()
     now = time.time()
-    if scheduled and soonest <= now:
+    if scheduled and not (is_number(soonest) and soonest > now):
         return Remains(busy=True)
-    return Remains(scheduled=scheduled, again=again or 0, first=(first or now) - now, last=(last or now) - now)
+    return Remains(scheduled=scheduled, again=again or 0, first=_until(first, now), last=_until(last, now))
+
+
+def _until(due: Any, now: float) -> float:
+    return min(due, LATEST) - now if is_number(due) else 0.0

@@ -305,7 +305,9 @@ class SQLiteSession(WorkerSession):
 
     def run_maintenance(self) -> int:
         try:
-            return sweep(self._file, self._wakes, self._name, trust_clock=time.monotonic() >= self._trust_from)
+            trust_clock = time.monotonic() >= self._trust_from
+            held = None if self._unclear else self._held
+            return sweep(self._file, self._wakes, self._name, held, trust_clock=trust_clock)
         except StoreFull as exc:
             raise BackendUnavailable(str(exc)) from exc
 

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.errors import BackendUnavailable, QueueClosed, StoreDamaged, StoreFull
 from taskq.executors.bounded_dict import drop_oldest
-from taskq.executors.sqlite.ends import broken, unpack
+from taskq.executors.sqlite.damage import HIGHEST, as_state, is_count
+from taskq.executors.sqlite.ends import broken, last_end, unpack
 from taskq.executors.sqlite.read import chunks, fits
 from taskq.executors.sqlite.schema import FAILED, RUNNING, STATES
 from taskq.executors.sqlite.shared import ANY, AWAKE, OWN
@@ -71,7 +72,7 @@ class SQLiteSubscription(Subscription):
         self._polls = self._woken = self._closed = False
         with file.lock:
             self._slot, self._fifo = wakes.new_subscription()
-        self._last: int = file.read(_last_end)
+        self._last: int = file.read(lambda connection: last_end(connection.execute))
         self._generation = file.generation
         self._gone_since: float | None = None  # when the queue file was first seen to be missing
         self.reply_to = str(self._slot)
@@ -248,7 +249,7 @@ class SQLiteSubscription(Subscription):
 
     def _next_ends(self, connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
         ours = "" if self._foreign else f"AND ear = {self._slot}"
-        query = f"SELECT {OUTCOME}, end_no FROM jobs INDEXED BY jobs_end WHERE end_no > ? {ours} ORDER BY end_no LIMIT {READ}"  # noqa: E501
+        query = f"SELECT {OUTCOME}, end_no FROM jobs INDEXED BY jobs_end WHERE end_no > ? AND end_no < {HIGHEST} {ours} ORDER BY end_no LIMIT {READ}"  # noqa: E501
         rows: list[tuple[Any, ...]] = []
         size = 0
         for row in connection.execute(query, (self._last,)):
@@ -278,7 +279,7 @@ class SQLiteSubscription(Subscription):
             self._drop(job_id)
             return Ended(id=job_id, state=State.FAILED, failure=Failure.lost())
         self._missing.pop(job_id, None)
-        if row[1] > RUNNING:
+        if as_state(row[1]) > RUNNING:
             self._drop(job_id)
             return _ended(row)
         if row[6] == self._slot:
@@ -293,7 +294,7 @@ def _outcomes(connection: sqlite3.Connection, ids: Sequence[str]) -> list[tuple[
 
 def _ended(row: tuple[Any, ...]) -> Ended:
     job_id, state, result, failure, attempts, crashes, *_ = row
-    if state not in STATES or not fits(result, bytes) or type(attempts) is not int or type(crashes) is not int:
+    if as_state(state) != state or not fits(result, bytes) or not (is_count(attempts) and is_count(crashes)):
         return Ended(id=job_id, state=State.FAILED, failure=broken())
     return Ended(
         id=job_id,
@@ -303,8 +304,3 @@ def _ended(row: tuple[Any, ...]) -> Ended:
         attempts=attempts,
         crashes=crashes,
     )
-
-
-def _last_end(connection: sqlite3.Connection) -> int:
-    query = "SELECT max(end_no) FROM jobs INDEXED BY jobs_end WHERE end_no IS NOT NULL"
-    return connection.execute(query).fetchone()[0] or 0

@@ -11,15 +11,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from taskq.executors.sqlite.claim import BATCH, LAST_CRASH, expire, promote
+from taskq.executors.sqlite.damage import is_count, is_number
 from taskq.executors.sqlite.ends import ENDING, Ending, end_many, ending
 from taskq.executors.sqlite.left import unrefuse
-from taskq.executors.sqlite.read import chunks
+from taskq.executors.sqlite.read import chunks, listed
 from taskq.executors.sqlite.schema import CANCELLED, FAILED, QUEUED, RUNNING
+from taskq.executors.sqlite.shared import AWAKE, WORKERS
 from taskq.executors.sqlite.wake import reader_of
 from taskq.failure import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from taskq.executors.sqlite.database import StoreFile, Tx
     from taskq.executors.sqlite.wake import Wakes
@@ -36,13 +38,15 @@ NEEDED_S = 60.0
 PRUNE_BATCH = 500
 
 
-def sweep(file: StoreFile, wakes: Wakes, me: str, *, trust_clock: bool) -> int:
+def sweep(file: StoreFile, wakes: Wakes, me: str, held: Collection[str] | None, *, trust_clock: bool) -> int:
     """Do all that is due in the place of worker `me`; return how many jobs were put back. See `run_maintenance`."""
     put_back = 0
+    if held is not None:
+        put_back += _repeat(file, wakes, lambda tx: _reap_strays(tx, me, held))
     for name in dead_workers(file, wakes, trust_clock=trust_clock):
         if name != me:
             put_back += _bury(file, wakes, name)
-    put_back += _repeat(file, wakes, lambda tx: _reap(tx, "NOT IN (SELECT name FROM workers)", ()))
+    put_back += _repeat(file, wakes, lambda tx: _reap(tx, "coalesce(worker, '') NOT IN (SELECT name FROM workers)", ()))
     _repeat(file, wakes, promote)
     _repeat(file, wakes, expire)
     deadline = time.monotonic() + PRUNE_S
@@ -79,7 +83,9 @@ def dead_workers(file: StoreFile, wakes: Wakes, *, trust_clock: bool) -> list[st
 
 
 def is_dead(wakes: Wakes, slot: int, renewed: float, *, trust_clock: bool = True) -> bool:
-    """Return whether a worker is dead or frozen; `trust_clock` False: nobody is called frozen."""
+    """Return whether a worker is dead or frozen, or its row damaged; `trust_clock` False: nobody is called frozen."""
+    if not is_number(renewed):
+        return True
     if reader_of(wakes.worker_path(slot)) is False:
         return True
     return trust_clock and not 0 <= time.monotonic() - renewed <= wakes.lease
@@ -95,15 +101,26 @@ def _bury(file: StoreFile, wakes: Wakes, name: str) -> int:
         tx.execute("DELETE FROM workers WHERE name = ?", (name,))
         unrefuse(tx.execute, name)
         tx.page.count_workers_change()
-        tx.page.flag_worker(row[0], 0)
+        if 0 <= row[0] < WORKERS:
+            tx.page.flag_worker(row[0], AWAKE)
         return True
 
     if not file.write(still_dead):
         return 0
-    return _repeat(file, wakes, lambda tx: _reap(tx, "= ?", (name,)))
+    return _repeat(file, wakes, lambda tx: _reap(tx, "worker = ?", (name,)))
 
 
-def _reap(tx: Tx, whose: str, values: tuple[str, ...]) -> int:
+def _reap_strays(tx: Tx, me: str, held: Collection[str]) -> int:
+    """Put back jobs that run with this worker as the file says, and that it does not have: their rows are damaged."""
+    query = f"SELECT n, n || '.' || fence FROM jobs INDEXED BY jobs_line WHERE state = {RUNNING} AND worker = ?"
+    strays = [n for n, token in tx.execute(query, (me,)).fetchall() if token not in held]
+    for part in chunks(strays):
+        marks, numbers = listed(part)
+        _reap(tx, f"n IN {marks}", (*numbers,))
+    return len(strays)
+
+
+def _reap(tx: Tx, which: str, values: tuple[Any, ...]) -> int:
     """Put back the running jobs of workers that are gone, with one crash more; end those that had enough.
 
     A job whose next crash is its last has begun for certain, or has not: then nothing is counted.
@@ -111,7 +128,7 @@ def _reap(tx: Tx, whose: str, values: tuple[str, ...]) -> int:
     rows = tx.execute(
         f"SELECT {ENDING}, crashes + 1, max_crashes, queue, EXISTS (SELECT 1 FROM wishes WHERE n = jobs.n), "
         f"NOT ({LAST_CRASH}) OR EXISTS (SELECT 1 FROM begun WHERE n = jobs.n AND fence = jobs.fence) "
-        f"FROM jobs INDEXED BY jobs_line WHERE state = {RUNNING} AND worker {whose} LIMIT {BATCH}",
+        f"FROM jobs INDEXED BY jobs_line WHERE state = {RUNNING} AND {which} LIMIT {BATCH}",
         values,
     ).fetchall()
     endings: list[Ending] = []
@@ -120,7 +137,7 @@ def _reap(tx: Tx, whose: str, values: tuple[str, ...]) -> int:
         crashes, limit, queue, unwanted, counts = row[5:]
         if unwanted:
             endings.append(ending(row, CANCELLED, crashes=counts))
-        elif crashes >= limit and counts:
+        elif counts and not (is_count(limit) and crashes < limit):
             endings.append(ending(row, FAILED, failure=Failure.crashed(None, crashes), crashes=1))
         else:
             again.append((counts, counts, row[0]))

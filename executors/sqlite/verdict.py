@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from taskq.executors.sqlite.claim import token_parts
+from taskq.executors.sqlite.damage import as_count
 from taskq.executors.sqlite.ends import Ending, end_many, pack
 from taskq.executors.sqlite.left import refuse
 from taskq.executors.sqlite.read import chunks, listed
@@ -146,10 +147,10 @@ def apply_updates(tx: Tx, updates: Sequence[ProgressUpdate]) -> list[str]:
 def add_log(tx: Tx, n: int, text: bytes) -> None:
     """Append to a job's log; what is beyond its limit is only counted."""
     row = tx.execute("SELECT kept, left_out FROM log_sizes WHERE n = ?", (n,)).fetchone()
-    kept, left_out = row or (0, 0)
-    taken = text[: LOG_LIMIT - kept]
+    kept, left_out = map(as_count, row or (0, 0))
+    taken = text[: max(0, LOG_LIMIT - kept)]
     if taken:
-        tx.execute("INSERT INTO logs (n, start, data) VALUES (?, ?, ?)", (n, kept, taken))
+        tx.execute("INSERT OR REPLACE INTO logs (n, start, data) VALUES (?, ?, ?)", (n, kept, taken))
     sizes = (n, kept + len(taken), left_out + len(text) - len(taken))
     tx.execute("INSERT OR REPLACE INTO log_sizes (n, kept, left_out) VALUES (?, ?, ?)", sizes)
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from taskq.errors import BackendUnavailable
 from taskq.executors.sqlite.access import check_wake
 from taskq.executors.sqlite.create import beside
+from taskq.executors.sqlite.damage import as_text
 from taskq.executors.sqlite.errors import from_os
 from taskq.executors.sqlite.fork import watch
 from taskq.executors.sqlite.shared import ANY, AWAKE, SUBSCRIPTIONS, WORKERS
@@ -148,7 +149,11 @@ class Wakes:
         number = self._file.page.workers_generation
         if self._known_workers[0] != number:
             rows = self._file.read(lambda c: c.execute("SELECT slot, name, queues FROM workers").fetchall())
-            found = {slot: (name, frozenset(filter(None, queues.split(",")))) for slot, name, queues in rows}
+            found = {
+                slot: (name, frozenset(filter(None, as_text(queues).split(","))))
+                for slot, name, queues in rows
+                if 0 <= slot < WORKERS
+            }
             self._known_workers = number, found
         return self._known_workers[1]
 

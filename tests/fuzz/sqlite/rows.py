@@ -37,14 +37,14 @@ class Rows:
         with suppress(sqlite3.IntegrityError, sqlite3.DataError):  # SQLite refuses some: a double key, no number
             if table != "jobs" and pick.random() < 0.3:
                 marks, values = zip(*(self._value() for _ in columns), strict=True)
-                self._run(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join(marks)})", *values)
+                self._run(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join(marks)})", *values)  # noqa: S608 - names of the file itself
                 return
-            count = self._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            count = self._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - names of the file itself
             mark, value = self._value()
             key = ", ".join(keys)
-            row = f"({key}) = (SELECT {key} FROM {table} ORDER BY {key} LIMIT 1 OFFSET ?)"
+            row = f"({key}) = (SELECT {key} FROM {table} ORDER BY {key} LIMIT 1 OFFSET ?)"  # noqa: S608 - names of the file itself
             at = pick.randrange(max(1, count))
-            self._run(f"UPDATE {table} SET {pick.choice(columns)} = {mark} WHERE {row}", value, at)
+            self._run(f"UPDATE {table} SET {pick.choice(columns)} = {mark} WHERE {row}", value, at)  # noqa: S608 - names of the file itself
 
     def _value(self) -> tuple[str, Any]:
         """Return a mark for a statement, and its value: bytes may stand there as text too."""
@@ -58,4 +58,4 @@ class Rows:
     def clear(self) -> None:
         """Delete all rows but those of workers, which write theirs again only when they see that they lack."""
         for table in self.tables:
-            self._connection.execute(f"DELETE FROM {table}")
+            self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of the file itself

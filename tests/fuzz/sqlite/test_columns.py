@@ -9,21 +9,19 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from taskq.result import Failure
 from taskq.states import State
-from taskq.store import Note
+from taskq.store import ProgressUpdate
 from tests.fuzz.amounts import counts
 from tests.fuzz.sqlite.rows import Rows
-from tests.sqlite.workshop import job, said, state_of, take, tell
+from tests.sqlite.workshop import job, said, state_of, take, tell, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from taskq.executors.sqlite.store import SQLiteStore
-    from taskq.store import Claim, Ear, Ended, Membership, Verdict
+    from taskq.store import Claim, Ended, JobOutcome, Subscription, WorkerSession
     from tests.fuzz.garbage import Garbage
 
 #: Values of one batch; then a good job is put behind them, and has to run.
@@ -33,8 +31,8 @@ BATCH = 250
 LARGE = b"x" * 3_000
 
 
-def filled(store: SQLiteStore, first: Membership, second: Membership, turn: int) -> list[str]:
-    """Put jobs of all kinds, so that every table has rows; return their ids."""
+def filled(store: SQLiteStore, first: WorkerSession, second: WorkerSession, turn: int) -> tuple[list[str], list[Claim]]:
+    """Put jobs of all kinds, so that every table has rows; return their ids, and what was claimed of them."""
     names = [f"{kind}{turn}-{n}" for n in range(6) for kind in ("plain", "large", "late", "short", "keyed", "needing")]
     for name in names:
         kind = name.rstrip("0123456789-")
@@ -46,18 +44,20 @@ def filled(store: SQLiteStore, first: Membership, second: Membership, turn: int)
         needs = [name.replace("needing", "plain")] if kind == "needing" else []
         store.put([job(name, envelope=LARGE if kind == "large" else b"e", needs=needs, **options)])
     claims = take(first, 12) + take(second, 6)
-    notes = [Note(id=one.id, token=one.token, progress=(1, 2), meta=b"\x80", log=b"line\n") for one in claims]
-    first.exchange([], notes[:12], 0)
+    updates = [
+        ProgressUpdate(id=one.id, token=one.token, progress=(1, 2), meta=b"\x80", log=b"line\n") for one in claims
+    ]
+    first.poll([], updates[:12], 0)
     first.begin([(one.id, one.token) for one in claims[:3]])
     store.cancel([one.id for one in claims[3:5]])
     failure = Failure.from_exception(ValueError("no good"))
     tell(first, said(claims[5]), said(claims[6], State.FAILED, failure=failure), said(claims[7], State.CANCELLED))
     tell(second, said(claims[12], State.QUEUED, refused=True, failure=failure))
     store.pause(f"paused{turn}")
-    return names
+    return names, claims
 
 
-def ways(claim: Claim) -> list[Verdict]:
+def ways(claim: Claim) -> list[JobOutcome]:
     """Return what a worker may say of a job, those first that end it."""
     failure = Failure.from_exception(ValueError("no good"))
     return [
@@ -69,7 +69,7 @@ def ways(claim: Claim) -> list[Verdict]:
     ]
 
 
-def work_off(members: list[Membership], garbage: Garbage, wanted: str) -> None:
+def work_off(members: list[WorkerSession], garbage: Garbage, wanted: str) -> None:
     """Claim and tell until the wanted job has come: some go back a few times, those that crashed come one by one."""
     for turn in range(2 * BATCH):
         for member in members:
@@ -98,35 +98,36 @@ def look_around(store: SQLiteStore, ids: list[str]) -> None:
     store.remove(ids[24:])
 
 
-def hear_out(ear: Ear) -> list[Ended]:
-    """Return all that an ear has to tell within a moment."""
-    return [one for _ in range(5) for one in ear.wait(0.0)]
+def hear_out(subscription: Subscription) -> list[Ended]:
+    """Return all that a subscription has to tell within a moment."""
+    return [one for _ in range(5) for one in subscription.wait(0.0)]
 
 
 @counts(6_000, 250_000)
 def test_columns(
-    store: SQLiteStore, path: Path, join: Callable[..., Membership], garbage: Garbage, total: int
+    store: SQLiteStore, path: Path, join: Callable[..., WorkerSession], garbage: Garbage, total: int
 ) -> None:
     """Garbage in a row costs what the row is about at most: workers and all that reads go on."""
     members = [join("first"), join("second")]
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         rows = Rows(connection, garbage, but={"inbox"})
         while garbage.count < total:
-            ear = store.ear()
-            ids = filled(store, *members, garbage.count)
-            ear.expect(ids)
+            subscription = store.subscribe()
+            ids, held = filled(store, *members, garbage.count)
+            subscription.expect(ids)
             for _ in range(BATCH):
                 rows.spoil()
             good = f"good{garbage.count}"
-            store.put([job(good)], reply_to=ear.address)
-            ear.expect([good])
-            ear.wait(0.0)
-            for member in members:
-                member.remains(), member.sweep()
-                member.renew(member._record, [])
+            store.put([job(good)], reply_to=subscription.reply_to)
+            subscription.expect([good])
+            subscription.wait(0.0)
+            for member, name in zip(members, ("first", "second"), strict=True):
+                member.remains(), member.run_maintenance()
+                member.heartbeat(worker(name), [])
+                tell(member, *(said(claim) for claim in held))
             work_off(members, garbage, good)
             assert state_of(store, good) is State.SUCCEEDED
-            assert good in {one.id for one in hear_out(ear)}
+            assert good in {one.id for one in hear_out(subscription)}
             look_around(store, ids)
-            ear.close()
+            subscription.close()
             rows.clear()

@@ -42,7 +42,7 @@ def filled(store: SQLiteStore, first: WorkerSession, second: WorkerSession, turn
             "keyed": {"key": name},
         }.get(kind, {})
         needs = [name.replace("needing", "plain")] if kind == "needing" else []
-        store.put([job(name, envelope=LARGE if kind == "large" else b"e", needs=needs, **options)])
+        store.put([job(name, envelope=LARGE if kind == "large" else b"e", depends_on=needs, **options)])
     claims = take(first, 12) + take(second, 6)
     updates = [
         ProgressUpdate(id=one.id, token=one.token, progress=(1, 2), meta=b"\x80", log=b"line\n") for one in claims

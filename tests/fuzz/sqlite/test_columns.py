@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from taskq.result import Failure
+
 from taskq.states import State
 from taskq.store import ProgressUpdate
 from tests.fuzz.amounts import counts

@@ -10,9 +10,10 @@ Reached by `taskq.rq.run`, which is the function that such jobs name.
 from __future__ import annotations
 
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import OutOfMemoryError
 from rq import get_current_job
 from rq.defaults import RQ_KEY_PREFIX
 
@@ -58,7 +59,7 @@ def _result(client: Any, layout: Layout, job_id: str) -> bytes:
 
 
 class _Reporter:
-    """Write what the job says of itself to its hash and its log."""
+    """Write what the job says of itself to its hash and its log; what Redis refuses for want of memory is lost."""
 
     def __init__(self, client: Any, layout: Layout, job: Any) -> None:
         self._client = client
@@ -67,7 +68,8 @@ class _Reporter:
 
     def progress(self, number: int, done: int, total: int | None) -> None:  # noqa: ARG002  # the interface's signature
         """Keep how far the job is."""
-        self._client.hset(self._key, FIELDS["progress"], progress_text((done, total)))
+        with suppress(OutOfMemoryError):
+            self._client.hset(self._key, FIELDS["progress"], progress_text((done, total)))
 
     def is_cancelled(self, number: int) -> bool:  # noqa: ARG002  # the interface's signature
         """Return whether somebody wants it stopped."""
@@ -75,8 +77,9 @@ class _Reporter:
 
     def log(self, number: int, text: str) -> None:  # noqa: ARG002  # the interface's signature
         """Keep a text."""
-        if self._client.strlen(self._log) < LOG_MAX:
-            self._client.append(self._log, text.encode("utf-8", "backslashreplace"))
+        with suppress(OutOfMemoryError):
+            if self._client.strlen(self._log) < LOG_MAX:
+                self._client.append(self._log, text.encode("utf-8", "backslashreplace"))
 
     def meta(self, number: int) -> dict[str, Any]:  # noqa: ARG002  # the interface's signature
         """Return the job's notes."""
@@ -86,7 +89,8 @@ class _Reporter:
 
     def tell_meta(self, number: int, changed: dict[str, Any]) -> None:  # noqa: ARG002  # the interface's signature
         """Keep the job's notes."""
-        self._client.hset(self._key, FIELDS["meta"], encode(changed))
+        with suppress(OutOfMemoryError):
+            self._client.hset(self._key, FIELDS["meta"], encode(changed))
 
 
 @contextmanager

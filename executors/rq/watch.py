@@ -63,11 +63,13 @@ class _Peek:
         self.asked_at = monotonic()
 
     def answered(self) -> bool:
-        """Read the answer; return whether there is something in the list."""
+        """Return whether the list has something, or may have it: at the limit of memory Redis does not say."""
         assert self.wire is not None  # noqa: S101  # it was waited on
         reply = self.wire.read()
         self.asked_at = 0.0
         if isinstance(reply, RedisError):
+            if reply.code == "OOM":
+                return True
             raise ConnectionError(str(reply))
         return reply is not None
 

@@ -186,3 +186,11 @@ def test_said_to_run_by_nobody(store: RQStore, join: Callable[..., Hands], clien
     store.put([new_job(job_id="stray")])
     client.hset("rq:job:stray", "status", "started")
     assert join().run() == ["stray"]
+
+
+def test_registry_entry_that_is_no_execution(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """What stands in the registry of started jobs and names no execution is swept away, as RQ's maintenance does."""
+    client.zadd("rq:wip:default", {"foo": 1, "": 1, ":": 1})
+    client.sadd("rq:queues", "rq:queue:default")
+    join().sweep()
+    assert client.zcard("rq:wip:default") == 0

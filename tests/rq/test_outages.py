@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from time import monotonic
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from taskq import TaskQueue
 from taskq.errors import BackendUnavailable, ConfigError, QueueFull
+from taskq.executors.rq.guest import _Reporter
+from taskq.executors.rq.layout import Layout
 from taskq.executors.rq.store import RQStore
+from taskq.retry import Retry
 from taskq.states import Reason, State
 from taskq.store import ProgressUpdate
 from tests.proxy import Proxy
 from tests.redis_server import RedisServer, free_port
 from tests.rq.hands import Hands, new_job, succeeded
-from tests.waiting import eventually
+from tests.sample_tasks import add
+from tests.sample_trust import note_all
+from tests.waiting import PATIENCE, eventually
+from tests.worker_process import IMPORTS, WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,6 +210,37 @@ def test_memory_limit(server: RedisServer, place: RQStore) -> None:
     server.command("CONFIG", "SET", "maxmemory", "0")
     assert len(hands.run()) == 1
     hands.close()
+
+
+def test_burst_at_the_memory_limit(server: RedisServer, tmp_path: Path) -> None:
+    """At maxmemory a burst works off what is kept, with dependents, retries and notes, and stays on its connections."""
+    with TaskQueue(server.url()) as queue:
+        jobs = [queue.submit(add, 1, 2)]
+        jobs += [queue.options(retry=Retry(2, delay=0)).submit(note_all) for _ in range(3)]
+        for _ in range(20):
+            jobs.append(queue.submit(add, jobs[-1 if jobs[4:] else 0], 1))
+        server.command("CONFIG", "SET", "maxmemory", "1")
+        before = server.command("INFO", "stats")["total_connections_received"]
+        worker = WorkerProcess(server.url(), tmp_path, imports=(*IMPORTS, "tests.sample_trust"), arguments=("--burst",))
+        try:
+            worker.start()
+            assert worker.wait() == 0, worker.log()
+        finally:
+            worker.close()
+        assert [job.state for job in jobs] == [State.SUCCEEDED] * len(jobs)
+        assert jobs[-1].result(PATIENCE) == 23
+        assert server.command("INFO", "stats")["total_connections_received"] - before < len(jobs)
+
+
+def test_notes_in_a_stock_worker_at_the_memory_limit(server: RedisServer) -> None:
+    """What a job of ours says of itself in a stock worker is lost at maxmemory, and does not fail the job."""
+    with server.client() as client:
+        reporter = _Reporter(client, Layout("rq"), SimpleNamespace(key="rq:job:x", id="x"))
+        server.command("CONFIG", "SET", "maxmemory", "1")
+        reporter.progress(0, 1, 3)
+        reporter.log(0, "text")
+        reporter.tell_meta(0, {"page": 1})
+        assert client.keys() == []
 
 
 def test_replica(server: RedisServer, place: RQStore) -> None:

@@ -13,9 +13,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +29,7 @@ from rq.job import Job
 from rq.worker import BaseWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 PORT = int(os.environ["RQ_SUITE_PORT"])
 STOCK = os.environ.get("RQ_SUITE_WORKER") == "stock"
@@ -115,7 +117,7 @@ def work(self: Any, burst: bool = False, *args: Any, **kwargs: Any) -> bool:
     if not burst and multiprocessing.parent_process() is not None:
         _keep_pipes()
         os.execve(command[0], command, environment)  # noqa: S606  # the process that RQ's test has made for its worker
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process, _stopped_by(process):
         try:
             log = process.communicate(timeout=LIMIT)[1]
         except BaseException:
@@ -123,6 +125,21 @@ def work(self: Any, burst: bool = False, *args: Any, **kwargs: Any) -> bool:
             raise
     sys.stderr.write(log)
     return _has_run_something(log)
+
+
+@contextmanager
+def _stopped_by(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Hand on what a test sends to its own process, in which RQ's worker would run."""
+
+    def hand_on(number: int, _frame: object) -> None:
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _keep_pipes() -> None:

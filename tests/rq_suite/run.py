@@ -102,18 +102,9 @@ def run(folder: Path, port: int, worker: str, names: list[str] | None = None) ->
         "RQ_SUITE_WORKER": worker,
         "RQ_SUITE_CALLED": str(folder / f"called-{worker}"),
     }
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "rq_suite_plugin",
-        "-p",
-        "no:cacheprovider",
-        "-c",
-        os.devnull,
-    ]
+    plugins = ("rq_suite_plugin", "no:cacheprovider", "no:randomly", "no:xdist")
+    command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull]
+    command += [word for plugin in plugins for word in ("-p", plugin)]
     command += ["--rootdir", str(source), f"--junitxml={results}", "-o", "junit_family=xunit1", "--timeout=240"]
     subprocess.run([*command, *(names or ["tests"])], cwd=source, env=environment, check=False)
     return {_name(case): _outcome(case) for case in ET.parse(results).iter("testcase")}  # noqa: S314  # pytest's own

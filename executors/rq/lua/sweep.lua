@@ -27,6 +27,7 @@ end
 local function abandoned(composite, queue)
   local id = string.match(composite, '^([^:]*):')
   call('ZREM', K_WIP .. queue, composite)
+  if not id then return end -- never an execution
   call('DEL', K_EXECUTION .. composite)
   local j = call('HMGET', K_JOB .. id, F_status, F_task, F_crashes, F_max_crashes, F_priority, F_retries_left,
     F_rate_limit_key)

@@ -46,7 +46,7 @@ STORES = {
 DURABLE = "taskq.executors.durable.executor:DurableExecutor"
 
 #: What serves a store's queues.
-WORKER = "taskq.executors.worker.daemon:Worker"
+WORKER = "taskq.executors.worker.worker:Worker"
 
 #: Libraries of an extra: the module that may be missing -> how to install it.
 EXTRAS = dict.fromkeys(("redis", "rq"), "pip install 'redis[hiredis]>=6' 'rq>=3.0,<3.1'")

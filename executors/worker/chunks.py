@@ -1,4 +1,4 @@
-"""A chunk of a map in a worker's hands: one claimed job, one run in the pool, or one for each item.
+"""A chunk of a map that a worker holds: one claimed job, one run in the pool, or one for each item.
 
     whole chunk in one run ──▶ values, or an outcome for each item ──▶ succeeded
          │                            └── an item failed, and its policy retries it: a run of its own
@@ -21,7 +21,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 from taskq.chunks import OUTCOMES, ItemOutcome, Items, count_items, pack_outcomes, read_outcomes
 from taskq.codec import encode
 from taskq.envelope import CHUNK, Template, parts
-from taskq.executors.worker.verdicts import given_back, refused
+from taskq.executors.worker.outcomes import refused, requeued
 from taskq.failure import Failure
 from taskq.options import JobOptions
 from taskq.perform import perform_chunk, perform_item
@@ -31,8 +31,7 @@ from taskq.store import JobOutcome
 
 if TYPE_CHECKING:
     from taskq.envelope import Head
-    from taskq.executors.worker.errand import Errand
-    from taskq.executors.worker.hands import Hands
+    from taskq.executors.worker.runs import PoolRunner, Run
     from taskq.store import Claim
 
 __all__ = ["ChunkRun"]
@@ -45,7 +44,7 @@ _AHEAD: Final = 1_000
 _AHEAD_BYTES: Final = 8 * 1_048_576
 
 
-class _Single(NamedTuple):
+class _ItemRun(NamedTuple):
     """An item that is to have a run of its own, not before its time by the monotonic clock."""
 
     due: float
@@ -57,24 +56,24 @@ class _Single(NamedTuple):
 class ChunkRun:
     """Run one claimed chunk. Used by the worker's thread."""
 
-    def __init__(self, hands: Hands, claim: Claim, head: Head) -> None:
+    def __init__(self, runner: PoolRunner, claim: Claim, head: Head) -> None:
         self.claim = claim
-        self.errands: set[Errand] = set()
+        self.runs: set[Run] = set()
         #: Whether somebody cancelled it.
         self.unwanted = False
-        self._hands = hands
+        self._runner = runner
         self._task = head.task
         self._options = head.options
         self._outcomes: list[ItemOutcome | None] = []
         self._found: Items | None = None
         self._template = Template(CHUNK, head.task, head.options)
         #: What is to have a run of its own and has none yet, and the bytes of those that have one.
-        self._waiting: deque[_Single] = deque()
+        self._waiting: deque[_ItemRun] = deque()
         self._ahead_bytes = 0
         self._elapsed_ns = 0
         self._given_up: JobOutcome | None = None
 
-    def begin(self) -> list[Errand]:
+    def begin(self) -> list[Run]:
         """Return what to run first.
 
         Raises:
@@ -84,11 +83,11 @@ class ChunkRun:
         if options.timeout or options.soft_timeout or options.max_crashes == 1 or claim.crashes:
             self._take_apart(claim.crashes)
             if self._waiting:
-                return self._next_singles()
+                return self._next_item_runs()
         else:
             count_items(parts(claim.envelope).args)
         args = (claim.envelope, claim.id, claim.attempt)
-        return [self._errand(perform_chunk, args, _WHOLE, -1)]
+        return [self._run(perform_chunk, args, _WHOLE, -1)]
 
     def stop(self) -> None:
         """Begin nothing more: whoever has it now, or wanted it, does not want the rest from here."""
@@ -97,7 +96,7 @@ class ChunkRun:
     def _take_apart(self, crashes: int) -> None:
         """Have every item wait for a run of its own."""
         self._outcomes = [None] * len(self._items)
-        self._waiting = deque(_Single(0.0, index, crashes) for index in range(len(self._outcomes)))
+        self._waiting = deque(_ItemRun(0.0, index, crashes) for index in range(len(self._outcomes)))
 
     @property
     def _items(self) -> Items:
@@ -106,57 +105,57 @@ class ChunkRun:
             self._found = Items(found.args, found.kwargs)
         return self._found
 
-    def _next_singles(self) -> list[Errand]:
+    def _next_item_runs(self) -> list[Run]:
         """Make runs of items whose time has come, as far as the window goes; those of later ones are begun here."""
         singles = []
         while self._waiting and self._has_room():
             single = self._waiting.popleft()
-            errand = self._single(single)
+            run = self._run_of_item(single)
             left = single.due - monotonic() if single.due else 0.0
             if left > 0:
-                self._hands.start_in(left, errand)
+                self._runner.start_in(left, run)
             else:
-                singles.append(errand)
+                singles.append(run)
         return singles
 
     def _has_room(self) -> bool:
-        ahead = len(self.errands)
-        least = max(_AHEAD_MIN, 2 * self._hands.processes)
+        ahead = len(self.runs)
+        least = max(_AHEAD_MIN, 2 * self._runner.processes)
         return ahead < least or (ahead < _AHEAD and self._ahead_bytes < _AHEAD_BYTES)
 
-    def _single(self, single: _Single) -> Errand:
+    def _run_of_item(self, single: _ItemRun) -> Run:
         index = single.item
         envelope = self._template.pack(self._items.alone(index), self._items.shape)
         args = (envelope, index, self.claim.id, 1)
-        errand = self._errand(perform_item, args, _single_options(self._options), index)
-        errand.attempt = single.attempt + single.crashes
-        errand.crashes = single.crashes
-        errand.isolated = True
-        errand.size = len(envelope)
-        self._ahead_bytes += errand.size
-        return errand
+        run = self._run(perform_item, args, _item_options(self._options), index)
+        run.attempt = single.attempt + single.crashes
+        run.crashes = single.crashes
+        run.isolated = True
+        run.size = len(envelope)
+        self._ahead_bytes += run.size
+        return run
 
-    def _errand(self, run: object, args: tuple[object, ...], options: JobOptions, index: int) -> Errand:
-        errand = self._hands.errand(run, f"{self._task}/{len(args)}", args, options)  # type: ignore[arg-type]
-        errand.claim, errand.chunk, errand.index = self.claim, self, index
-        self.errands.add(errand)
-        return errand
+    def _run(self, fn: object, args: tuple[object, ...], options: JobOptions, index: int) -> Run:
+        run = self._runner.new_run(fn, f"{self._task}/{len(args)}", args, options)  # type: ignore[arg-type]
+        run.claim, run.chunk, run.index = self.claim, self, index
+        self.runs.add(run)
+        return run
 
     # -- what comes back
 
-    def ended(self, errand: Errand) -> JobOutcome | None:
+    def ended(self, run: Run) -> JobOutcome | None:
         """Take the end of one of its runs; return the outcome when it was the last one."""
-        self.errands.discard(errand)
-        self._ahead_bytes -= errand.size
-        if errand.dropped:
-            self._give_up(given_back(self.claim))
-        elif errand.index < 0:
-            self._whole_ended(errand.returned())
+        self.runs.discard(run)
+        self._ahead_bytes -= run.size
+        if run.dropped:
+            self._give_up(requeued(self.claim))
+        elif run.index < 0:
+            self._whole_ended(run.returned())
         else:
-            self._item_ended(errand, errand.returned())
+            self._item_ended(run, run.returned())
         if self._waiting and not self.unwanted:
-            self._hands.start(self._next_singles())
-        if self.errands:
+            self._runner.start(self._next_item_runs())
+        if self.runs:
             return None
         if self.unwanted:
             return JobOutcome(id=self.claim.id, token=self.claim.token, state=State.CANCELLED)
@@ -184,24 +183,24 @@ class ChunkRun:
         for index, record in enumerate(records := read_outcomes(returned)):
             delay = after_error(policy, 0, record, random.random) if isinstance(record, Failure) else None
             if delay is not None:
-                again.append(_Single(now + delay, index, attempt=2))
+                again.append(_ItemRun(now + delay, index, attempt=2))
         if again:
             self._given_up, self._outcomes = None, list(records)
             self._waiting = deque(sorted(again))
 
-    def _item_ended(self, errand: Errand, returned: bytes | Failure) -> None:
-        self._elapsed_ns += int(errand.function.sizer.ns or 0)
+    def _item_ended(self, run: Run, returned: bytes | Failure) -> None:
+        self._elapsed_ns += int(run.function.sizer.ns or 0)
         if isinstance(returned, Failure) and returned.reason is Reason.UNKNOWN_TASK:
             self._give_up(refused(self.claim, returned))
         else:
-            self._outcomes[errand.index] = returned
+            self._outcomes[run.index] = returned
 
     def _give_up(self, outcome: JobOutcome) -> None:
         """Run none of the rest."""
         self.stop()
         if self._given_up is None:
             self._given_up = outcome
-            self._hands.cancel(self.errands, kill=False)
+            self._runner.cancel(self.runs, kill=False)
 
     def _all_records(self) -> list[ItemOutcome]:
         return [record for record in self._outcomes if record is not None]
@@ -213,7 +212,7 @@ class ChunkRun:
         return JobOutcome(id=self.claim.id, token=self.claim.token, state=State.FAILED, failure=failure)
 
 
-def _single_options(options: JobOptions) -> JobOptions:
+def _item_options(options: JobOptions) -> JobOptions:
     return options.changed(expires=None, result_ttl=None)
 
 

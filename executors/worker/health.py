@@ -1,19 +1,25 @@
-"""What a worker tells monitors over HTTP: /health for load balancers and orchestrators, /metrics for Prometheus.
+"""Health of a worker as it is told: over HTTP to monitors, by sd_notify to systemd.
 
-A thread of its own serves it, so that it answers while the loop waits for an absent store; it only reads. Clients are
-bounded in number and in time. On a loopback address only requests that name such a host are answered: a web page could
-send others, by a name of its own that leads there.
+/health is for load balancers and orchestrators, /metrics for Prometheus. A thread of its own serves both, so that they
+answer while the loop waits for an absent store; it only reads. Clients are bounded in number and in time. On a loopback
+address only requests that name such a host are answered: a web page could send others, by a name of its own that leads
+there.
+
+systemd is told that the worker is ready, lives, and stops. Source: sd_notify(3). Without NOTIFY_SOCKET nothing is told.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import ipaddress
 import json
+import os
 import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from taskq.errors import ConfigError
@@ -21,7 +27,7 @@ from taskq.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Health"]
+__all__ = ["Health", "SystemdNotifier"]
 
 #: Seconds that a client gets from its connection to the end of its answer.
 _CLIENT_TIMEOUT: Final = 5.0
@@ -40,6 +46,8 @@ _METRICS: Final = {
     "backend_away_s": ("taskq_worker_backend_away_seconds", "gauge", "Seconds since the store was reached last."),
     "uptime_s": ("taskq_worker_uptime_seconds", "gauge", "Seconds since the start."),
 }
+#: Signs of life in each watchdog interval.
+_BEATS: Final = 3
 
 
 class Health:
@@ -184,3 +192,44 @@ def _metrics(found: dict[str, Any]) -> str:
     ]
     up = f"# HELP taskq_worker_up Whether the worker takes jobs.\n# TYPE taskq_worker_up gauge\ntaskq_worker_up{label} "
     return "".join(lines) + f"{up}{int(found['status'] == 'ok')}\n"
+
+
+class SystemdNotifier:
+    """Tell the service manager that started this process, if one did."""
+
+    def __init__(self) -> None:
+        address = os.environ.get("NOTIFY_SOCKET", "")
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self._every = _watchdog_seconds() / _BEATS
+        self._next = 0.0
+
+    def ready(self, text: str) -> None:
+        """Tell that the service has begun."""
+        self._tell(f"READY=1\nSTATUS={text}")
+
+    def stopping(self) -> None:
+        """Tell that the service is about to end."""
+        self._tell("STOPPING=1")
+
+    def beat(self) -> None:
+        """Give a sign of life when one is due."""
+        if self._every and monotonic() >= self._next:
+            self._next = monotonic() + self._every
+            self._tell("WATCHDOG=1")
+
+    @property
+    def next_beat(self) -> float:
+        """When the next sign of life is due, by the monotonic clock."""
+        return self._next if self._every else float("inf")
+
+    def _tell(self, text: str) -> None:
+        if not self._address:
+            return
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(text.encode(), self._address)
+
+
+def _watchdog_seconds() -> float:
+    """Return the interval in which a sign of life is wanted; 0: none is, or not of this process."""
+    told, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", str(os.getpid()))
+    return int(told) / 1e6 if told.isdecimal() and pid == str(os.getpid()) else 0.0

@@ -9,7 +9,7 @@ import pytest
 from taskq import envelope
 from taskq.errors import ConfigError
 from taskq.executors.rq.store import RQStore
-from taskq.executors.worker.daemon import Worker
+from taskq.executors.worker.worker import Worker
 from taskq.names import MAX_KEY, MAX_NAME, check_name
 from taskq.options import JobOptions
 from taskq.retry import MAX_RETRIES, Retry

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taskq.executors.worker.daemon import Worker
+from taskq.executors.worker.worker import Worker
 from tests.variants import PROCESSES
 from tests.waiting import PATIENCE
 from tests.worker.double import StoreDouble

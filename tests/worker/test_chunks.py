@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from taskq.executors.worker.errand import Errand
+    from taskq.executors.worker.runs import Run
     from tests.ledger import Ledger
     from tests.worker.conftest import Running
     from tests.worker.double import StoreDouble
@@ -170,20 +170,20 @@ def test_singles_are_made_as_others_end(store: StoreDouble, serve: Serve, monkey
     """Items with a time limit are packed one by one, and only a window of them at a time."""
     sizes: list[int] = []
     most = 0
-    make, took = ChunkRun._single, ChunkRun.ended
+    make, took = ChunkRun._run_of_item, ChunkRun.ended
 
-    def single(run: ChunkRun, found: Any) -> Errand:
-        errand = make(run, found)
-        sizes.append(errand.size)
-        return errand
+    def single(chunk: ChunkRun, found: Any) -> Run:
+        run = make(chunk, found)
+        sizes.append(run.size)
+        return run
 
-    def ended(run: ChunkRun, errand: Errand) -> Any:
+    def ended(chunk: ChunkRun, run: Run) -> Any:
         nonlocal most
-        most = max(most, len(run.errands))
-        return took(run, errand)
+        most = max(most, len(chunk.runs))
+        return took(chunk, run)
 
     monkeypatch.setattr(chunks, "_AHEAD", 20)
-    monkeypatch.setattr(ChunkRun, "_single", single)
+    monkeypatch.setattr(ChunkRun, "_run_of_item", single)
     monkeypatch.setattr(ChunkRun, "ended", ended)
     job_id = chunk(store, "item", range(300), JobOptions(timeout=60.0))
     assert serve(burst=True).wait() == 0

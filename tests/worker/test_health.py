@@ -15,8 +15,7 @@ import pytest
 
 from taskq.errors import ConfigError
 from taskq.executors.worker import health as health_module
-from taskq.executors.worker.health import Health
-from taskq.executors.worker.notify import Notifier
+from taskq.executors.worker.health import Health, SystemdNotifier
 from tests.waiting import eventually
 from tests.worker.conftest import SAMPLE
 
@@ -166,11 +165,11 @@ def test_service_manager_hears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("NOTIFY_SOCKET", address)
         monkeypatch.setenv("WATCHDOG_USEC", "3000000")
         monkeypatch.delenv("WATCHDOG_PID", raising=False)
-        notifier = Notifier()
-        notifier.ready("serving")
-        notifier.beat()
-        notifier.beat()
-        notifier.stopping()
+        systemd = SystemdNotifier()
+        systemd.ready("serving")
+        systemd.beat()
+        systemd.beat()
+        systemd.stopping()
         assert [manager.recv(100) for _ in range(3)] == [b"READY=1\nSTATUS=serving", b"WATCHDOG=1", b"STOPPING=1"]
 
 
@@ -178,7 +177,7 @@ def test_no_service_manager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a service manager nothing is told, and nothing goes wrong."""
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
-    notifier = Notifier()
-    notifier.ready("serving")
-    notifier.beat()
-    assert notifier.next_beat == float("inf")
+    systemd = SystemdNotifier()
+    systemd.ready("serving")
+    systemd.beat()
+    assert systemd.next_beat == float("inf")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq.errors import BackendUnavailable, ConfigError
-from taskq.executors.worker.desk import Desk
+from taskq.executors.worker.claims import ClaimTable
 from taskq.options import JobOptions
 from taskq.states import Reason, State
 from taskq.store import ControlRequest
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from taskq.executors.worker.errand import Errand
+    from taskq.executors.worker.runs import Run
     from taskq.store import Claim, Order
     from tests.ledger import Ledger
     from tests.worker.double import StoreDouble
@@ -209,13 +209,13 @@ def test_burst_whose_store_stays_away(
 def test_thousands_of_an_unknown_task(store: StoreDouble, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of jobs that cannot run here are passed over without asking a child about each: what is behind runs."""
     asked: list[str] = []
-    plain = Desk._accept
+    plain = ClaimTable._accept
 
-    def accept(desk: Desk, claim: Claim, errands: list[Errand]) -> int:
+    def accept(claims: ClaimTable, claim: Claim, runs: list[Run]) -> int:
         asked.append(claim.id)
-        return plain(desk, claim, errands)
+        return plain(claims, claim, runs)
 
-    monkeypatch.setattr(Desk, "_accept", accept)
+    monkeypatch.setattr(ClaimTable, "_accept", accept)
     for _ in range(5000):
         store.call("tests.sample_tasks:square", 2)
     good = store.call(f"{SAMPLE}:quiet", 1)

@@ -1,4 +1,4 @@
-"""The hands' sleep and its end."""
+"""The pool runner's sleep and its end."""
 
 from __future__ import annotations
 
@@ -8,55 +8,55 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskq.executors.worker.hands import Hands
+from taskq.executors.worker.runs import PoolRunner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @pytest.fixture
-def hands() -> Iterator[Hands]:
-    """Give hands with nothing in them."""
-    made = Hands(processes=1)
+def runner() -> Iterator[PoolRunner]:
+    """Give a runner without runs."""
+    made = PoolRunner(processes=1)
     yield made
     made.close()
 
 
-def would_wake(hands: Hands) -> bool:
+def would_wake(runner: PoolRunner) -> bool:
     """Return whether the next sleep would end at once."""
     poll = select.poll()
-    poll.register(hands.wake_fd, select.POLLIN)
+    poll.register(runner.wake_fd, select.POLLIN)
     return bool(poll.poll(0))
 
 
 @pytest.mark.parametrize("when", ["before it is written", "as soon as it is written"])
-def test_woken_in_the_midst_of_a_wake(hands: Hands, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+def test_woken_in_the_midst_of_a_wake(runner: PoolRunner, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     """A worker that wakes while somebody is about to wake it sleeps at the latest after one more turn."""
     write = os.write
 
     def interleaved(fd: int, data: bytes) -> int:
         if when == "before it is written":
-            hands.awake()
+            runner.awake()
             return write(fd, data)
         written = write(fd, data)
-        hands.awake()
+        runner.awake()
         return written
 
-    hands.sleeping = True
+    runner.sleeping = True
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", interleaved)
-        hands.wake()
-    assert not hands.sleeping
+        runner.wake()
+    assert not runner.sleeping
     if when == "as soon as it is written":
-        assert not would_wake(hands), "one turn more than there was news"
-    hands.awake()
-    assert not would_wake(hands)
+        assert not would_wake(runner), "one turn more than there was news"
+    runner.awake()
+    assert not would_wake(runner)
 
 
-def test_nothing_is_read_where_nobody_woke_it(hands: Hands) -> None:
+def test_nothing_is_read_where_nobody_woke_it(runner: PoolRunner) -> None:
     """A sleep that ended by itself leaves the wake that comes after it to the next one."""
-    hands.awake()
-    hands.wake()
-    assert would_wake(hands)
-    hands.awake()
-    assert not would_wake(hands)
+    runner.awake()
+    runner.wake()
+    assert would_wake(runner)
+    runner.awake()
+    assert not would_wake(runner)

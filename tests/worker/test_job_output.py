@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from taskq.executors.pool.output import JobOutput
-from taskq.executors.worker import echo as module
-from taskq.executors.worker.echo import LINE_MAX, LINES_MAX, echo
+from taskq.executors.worker import progress as module
+from taskq.executors.worker.progress import LINE_MAX, LINES_MAX, echo
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return found
 
 
-def errand(live: bytes) -> Any:
+def run_of(live: bytes) -> Any:
     """Return a running job that has printed this."""
     said = JobOutput()
     said.live = live
@@ -30,7 +30,7 @@ def errand(live: bytes) -> Any:
 
 def test_each_line_once(lines: list[dict[str, Any]]) -> None:
     """A line is logged when it is complete, or when its job has ended; nothing is logged twice."""
-    job = errand(b"first\nsec")
+    job = run_of(b"first\nsec")
     echo(job, ended=False)
     echo(job, ended=False)
     assert [line["text"] for line in lines] == ["first"]
@@ -45,7 +45,7 @@ def test_each_line_once(lines: list[dict[str, Any]]) -> None:
 
 def test_bounds(lines: list[dict[str, Any]]) -> None:
     """Long lines are cut; of what a job prints without end only some lines are shown, and how much was left out."""
-    echo(errand(b"x" * 9_000_000 + b"\n" + b"y\n" * 100_000), ended=True)
+    echo(run_of(b"x" * 9_000_000 + b"\n" + b"y\n" * 100_000), ended=True)
     assert len(lines) == LINES_MAX + 1
     assert len(lines[0]["text"]) == LINE_MAX
     assert lines[-1]["left_out"] == 200_000 - 2 * (LINES_MAX - 1)
@@ -53,5 +53,5 @@ def test_bounds(lines: list[dict[str, Any]]) -> None:
 
 def test_nothing_acts_on_a_terminal(lines: list[dict[str, Any]]) -> None:
     """Control characters are shown, not sent; bytes that are no text do not end the worker."""
-    echo(errand(b"\x1b[31mred\x07 \xff\xc2\x9b\ttab\n"), ended=True)
+    echo(run_of(b"\x1b[31mred\x07 \xff\xc2\x9b\ttab\n"), ended=True)
     assert lines[0]["text"] == "\\x1b[31mred\\x07 \ufffd\\x9b\ttab"

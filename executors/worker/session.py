@@ -1,6 +1,6 @@
-"""A worker's line to its store, which outlasts the store's absence.
+"""The worker's session with its store, kept up while the store is away.
 
-    tell(outcome) ──▶ pending ──┐
+    outcomes ──▶ pending ───────┐
     updates ────────────────────┼──▶ poll ──▶ claims, control requests, fenced
     want ───────────────────────┘      │ the store is away
                                        └──▶ all of it waits; next try after 0.1 to 2 s, full jitter
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from taskq.store import JobOutcome, ProgressUpdate, Remains, Store, WorkerRecord, WorkerSession
 
-__all__ = ["Link"]
+__all__ = ["StoreSession"]
 
 log = get_logger("taskq.worker")
 
@@ -32,15 +32,15 @@ log = get_logger("taskq.worker")
 _WAITING: Final = frozenset({State.SCHEDULED, State.BLOCKED, State.QUEUED})
 #: Seconds before the first new try to reach the store, doubled up to the second figure; the wait is drawn below them.
 _BACKOFF, _BACKOFF_MAX = 0.1, 2.0
-#: Part by which the time between two sweeps varies, so that workers do not all sweep at once.
+#: Part by which the time between two runs of maintenance varies, so that workers do not all run it at once.
 _JITTER: Final = 0.2
 
 
-class Link:
-    """Talk to the store; no method raises because it is away. Used by the worker's thread."""
+class StoreSession:
+    """A `WorkerSession` whose methods do not raise when the store is away. Used by the worker's thread."""
 
-    def __init__(self, store: Store, session: WorkerSession) -> None:
-        self.session = session
+    def __init__(self, store: Store, _session: WorkerSession) -> None:
+        self._session = _session
         self._store = store
         self.pending: list[JobOutcome] = []
         self._updates: list[ProgressUpdate] = []
@@ -66,8 +66,8 @@ class Link:
         """Tell whether the store may be called now: it is there, or it is time for a new try."""
         return self._away_since is None or monotonic() >= self._next_try
 
-    def next_duty(self) -> float:
-        """Return when `keep_up` or a new try is due, by the monotonic clock."""
+    def next_due(self) -> float:
+        """Return when `maintain_lease` or a new try is due, by the monotonic clock."""
         return min(self._heartbeat_at, self._maintenance_at) if self._away_since is None else self._next_try
 
     # -- what the loop calls
@@ -77,7 +77,7 @@ class Link:
         self._updates += updates
         told = len(self.pending)
         try:
-            found = self.session.poll(self.pending, self._updates, want)
+            found = self._session.poll(self.pending, self._updates, want)
         except BackendUnavailable as error:
             self._lost(error)
             return None
@@ -86,19 +86,21 @@ class Link:
         self._back()
         return found
 
-    def keep_up(self, record: Callable[[], WorkerRecord], held: Callable[[], Collection[tuple[str, str]]]) -> list[str]:
-        """Renew and sweep when it is time; return the ids of jobs that are not ours any more."""
+    def maintain_lease(
+        self, record: Callable[[], WorkerRecord], held: Callable[[], Collection[tuple[str, str]]]
+    ) -> list[str]:
+        """Send a heartbeat and run maintenance when they are due; return the ids of jobs that are not ours any more."""
         now = monotonic()
         if now < self._heartbeat_at and now < self._maintenance_at:
             return []
         gone: list[str] = []
         try:
             if now >= self._heartbeat_at:
-                gone = self.session.heartbeat(record(), held())
+                gone = self._session.heartbeat(record(), held())
                 self._heartbeat_at = now + self._every
             if now >= self._maintenance_at:
                 self._maintenance_at = now + self._every * random.uniform(1 - _JITTER, 1 + _JITTER)
-                self.session.run_maintenance()
+                self._session.run_maintenance()
         except BackendUnavailable as error:
             self._lost(error)
             return gone
@@ -106,9 +108,9 @@ class Link:
         return gone
 
     def begin(self, claims: Sequence[tuple[str, str]]) -> list[str] | None:
-        """Note that these begin; return the ids of those that are not ours any more; None: the store is away."""
+        """Tell that these begin; return the ids of those that are not ours any more; None: the store is away."""
         try:
-            return self.session.begin(claims)
+            return self._session.begin(claims)
         except BackendUnavailable as error:
             self._lost(error)
             return None
@@ -116,7 +118,7 @@ class Link:
     def claim_one(self, job_id: str) -> PollResult | None:
         """Take this one job, or nothing; None: the store is away."""
         try:
-            found = self.session.claim_one(job_id)
+            found = self._session.claim_one(job_id)
         except BackendUnavailable as error:
             self._lost(error)
             return None
@@ -134,26 +136,26 @@ class Link:
     def remains(self) -> Remains | None:
         """Return what there is yet for this worker's queues; None: the store is away."""
         try:
-            return self.session.remains()
+            return self._session.remains()
         except BackendUnavailable as error:
             self._lost(error)
             return None
 
     def maintain_soon(self) -> None:
-        """Have the next `keep_up` sweep."""
+        """Have the next `maintain_lease` run maintenance."""
         self._maintenance_at = 0.0
 
     def wait(self, timeout: float, wake_fd: int) -> None:
         """Wait for work, a control request, or `wake_fd`."""
         try:
-            self.session.wait(timeout, wake_fd)
+            self._session.wait(timeout, wake_fd)
         except BackendUnavailable as error:
             self._lost(error)
 
     def leave(self) -> bool:
         """Sign off; return whether the store heard it."""
         try:
-            self.session.leave()
+            self._session.leave()
         except BackendUnavailable as error:
             log.warning("leave_failed", error=str(error))
             return False

@@ -1,11 +1,11 @@
-"""What a worker tells its store of a job that has come to an end in its hands. The rules are taskq's.
+"""The outcome that a worker reports for a job that has ended here. The rules are taskq's.
 
 bytes                                    succeeded
 failure    unknown task                  left to workers that may know it; failed after 10 min without any
            its policy retries it         scheduled
            else                          failed
 dropped    somebody cancelled it         cancelled
-           the worker gave it back       back to the front of the queue; a start that was cut short is not counted
+           the worker requeued it        back to the front of the queue; a start that was cut short is not counted
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
+from taskq.executors.worker.progress import printable
 from taskq.failure import Failure
+from taskq.log import get_logger
 from taskq.retry import after_error
 from taskq.states import Reason, State
 from taskq.store import JobOutcome
 
 if TYPE_CHECKING:
-    from taskq.executors.worker.errand import Errand
+    from taskq.executors.worker.runs import Run
     from taskq.store import Claim
 
-__all__ = ["REFUSED_FOR", "given_back", "outcome_of", "refused"]
+__all__ = ["REFUSED_FOR", "log_outcome", "outcome_of", "refused", "requeued"]
+
+log = get_logger("taskq.worker")
 
 #: Seconds for which a job of an unknown task waits for a worker that knows it, before it is failed.
 REFUSED_FOR: Final = 600.0
@@ -30,32 +34,32 @@ REFUSED_FOR: Final = 600.0
 LOOK_AGAIN: Final = (1.0, 15.0)
 
 
-def outcome_of(errand: Errand) -> JobOutcome:
-    """Return what becomes of the job of an errand that has ended."""
-    claim = errand.claim
-    if errand.dropped:
-        return _dropped(errand)
-    returned = errand.returned()
+def outcome_of(run: Run) -> JobOutcome:
+    """Return what becomes of the job of a run that has ended."""
+    claim = run.claim
+    if run.dropped:
+        return _dropped(run)
+    returned = run.returned()
     if not isinstance(returned, Failure):
         return JobOutcome(
             id=claim.id,
             token=claim.token,
             state=State.SUCCEEDED,
             result=returned,
-            attempts=errand.attempt,
-            crashes=errand.crashes - claim.crashes,
-            seconds=errand.ran_ns / 1e9,
+            attempts=run.attempt,
+            crashes=run.crashes - claim.crashes,
+            seconds=run.ran_ns / 1e9,
         )
-    return _failed(errand, returned)
+    return _failed(run, returned)
 
 
-def _failed(errand: Errand, failure: Failure) -> JobOutcome:
-    claim = errand.claim
+def _failed(run: Run, failure: Failure) -> JobOutcome:
+    claim = run.claim
     if failure.reason is Reason.UNKNOWN_TASK or _is_unread(claim, failure):
         return refused(claim, failure)
-    delay = after_error(errand.retry, claim.retries, failure, random.random)
+    delay = after_error(run.retry, claim.retries, failure, random.random)
     state = State.FAILED if delay is None else State.SCHEDULED
-    if errand.unwanted and delay is not None:
+    if run.unwanted and delay is not None:
         state = State.CANCELLED
     return JobOutcome(
         id=claim.id,
@@ -63,9 +67,9 @@ def _failed(errand: Errand, failure: Failure) -> JobOutcome:
         state=state,
         failure=failure,
         delay=delay or 0.0,
-        attempts=errand.attempt,
-        crashes=errand.crashes - claim.crashes,
-        seconds=errand.ran_ns / 1e9,
+        attempts=run.attempt,
+        crashes=run.crashes - claim.crashes,
+        seconds=run.ran_ns / 1e9,
     )
 
 
@@ -92,22 +96,22 @@ def refused(claim: Claim, failure: Failure) -> JobOutcome:
     )
 
 
-def _dropped(errand: Errand) -> JobOutcome:
-    claim = errand.claim
-    if not errand.unwanted:
-        return given_back(claim, crashes=errand.crashes - claim.crashes)
-    started = errand.attempt > 0
+def _dropped(run: Run) -> JobOutcome:
+    claim = run.claim
+    if not run.unwanted:
+        return requeued(claim, crashes=run.crashes - claim.crashes)
+    started = run.attempt > 0
     return JobOutcome(
         id=claim.id,
         token=claim.token,
         state=State.CANCELLED,
         started=started,
-        attempts=max(errand.attempt, 1),
-        crashes=errand.crashes - claim.crashes,
+        attempts=max(run.attempt, 1),
+        crashes=run.crashes - claim.crashes,
     )
 
 
-def given_back(claim: Claim, crashes: int = 0) -> JobOutcome:
+def requeued(claim: Claim, crashes: int = 0) -> JobOutcome:
     """Put a job back to the front of its queue; of its starts here only those count that ended in a crash."""
     return JobOutcome(
         id=claim.id,
@@ -117,3 +121,24 @@ def given_back(claim: Claim, crashes: int = 0) -> JobOutcome:
         attempts=max(crashes, 1),
         crashes=crashes,
     )
+
+
+def log_outcome(run: Run, outcome: JobOutcome) -> None:
+    """Log an end that somebody may want to look into."""
+    failure = outcome.failure
+    about = {"job": outcome.id, "queue": run.claim.queue, "task": run.task}
+    trace = {}
+    if failure is not None and failure.traceback and run.claim.foreign is None:  # RQ's own code has printed it
+        trace["exception"] = printable(failure.traceback.rstrip())
+    if failure is not None:
+        about |= {"reason": str(failure.reason), "error": f"{failure.type}: {failure.message}"}
+    if outcome.refused:
+        log.warning("job_refused", **about)
+    elif outcome.state is State.SCHEDULED:
+        log.info("job_retried", **about, **trace, delay_s=round(outcome.delay, 3), attempt=run.claim.attempt)
+    elif outcome.state is State.FAILED:
+        log.warning("job_failed", **about, **trace, attempt=run.claim.attempt)
+    elif outcome.state is State.CANCELLED:
+        log.info("job_cancelled", **about)
+    else:
+        log.info("job_given_back", **about)

@@ -1,10 +1,10 @@
-"""What a worker holds: claims on their way through the pool, each until its outcome.
+"""The table of what a worker has claimed, from claim to outcome, and the limit of what it claims ahead.
 
-    accept(claims) ──▶ errands, or a chunk's ──▶ Hands ──▶ collect() ──▶ outcomes
-    a job whose next crash is its last waits for a free process, and for `begin`: then it has been running if we die
-    cancel, requeue, forget, kill_all                     what ends without an outcome comes out of `collect` too
+    accept(claims) ──▶ runs, or a chunk's ──▶ PoolRunner ──▶ collect() ──▶ outcomes
+    a job whose next crash is its last waits for a free process, and for `begin`: then it counts as running if we die
+    cancel, requeue, forget, kill_all         what ends without an outcome comes out of `collect` too
 
-It is for the thread of the loop alone.
+Only the thread of the loop uses it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from taskq.envelope import CHUNK, head, pack_results
 from taskq.errors import UnknownTask
 from taskq.executors.pool.jobs import DEFAULTS
 from taskq.executors.worker.chunks import ChunkRun
-from taskq.executors.worker.echo import echo, printable
-from taskq.executors.worker.errand import Errand
-from taskq.executors.worker.verdicts import given_back, outcome_of, refused
+from taskq.executors.worker.outcomes import log_outcome, outcome_of, refused, requeued
+from taskq.executors.worker.progress import echo
+from taskq.executors.worker.runs import UNKNOWN_NS, Run
 from taskq.failure import Failure
 from taskq.log import get_logger
 from taskq.options import JobOptions
@@ -33,11 +33,10 @@ from taskq.store import JobOutcome, ends_by_a_crash
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from taskq.executors.worker.hands import Hands
-    from taskq.executors.worker.room import Room
+    from taskq.executors.worker.runs import PoolRunner
     from taskq.store import Claim, Foreign, Order
 
-__all__ = ["Desk"]
+__all__ = ["ClaimTable", "PrefetchLimit"]
 
 log = get_logger("taskq.worker")
 
@@ -51,32 +50,43 @@ _UNSEEN: Final = 1.0
 #: What jobs of stock RQ say of crashes.
 NO_OPTIONS: Final = JobOptions()
 
-Held: TypeAlias = "Errand | ChunkRun"
+#: Nanoseconds of work that each process may have in hand.
+_AHEAD_NS: Final = 150_000_000.0
+#: Jobs that one poll takes at the most: bounds how long it keeps the store busy.
+_CLAIM_MAX: Final = 500
+#: Jobs that one poll takes while all that it brings is refused unseen: thousands may stand before one that can run.
+_PASSING: Final = 300
+#: Jobs held at the most: bounds what a worker's death makes run again.
+_HELD_MAX: Final = 2_000
+#: Weight of the newest claims in the mean of what a job costs.
+_WEIGHT: Final = 0.3
+
+Holding: TypeAlias = "Run | ChunkRun"
 
 
-class Desk:
-    """Keep the books of what is claimed. Used by the worker's thread."""
+class ClaimTable:
+    """What is claimed, and what runs it."""
 
-    def __init__(self, hands: Hands, room: Room) -> None:
-        self.held: dict[str, Held] = {}
+    def __init__(self, runner: PoolRunner, prefetch: PrefetchLimit) -> None:
+        self.held: dict[str, Holding] = {}
         self.succeeded = 0
         self.failed = 0
         #: Jobs that were taken and not given back.
         self.begun = 0
         #: Jobs that begin only when the store knows it, with what runs them.
-        self._careful: deque[tuple[Claim, list[Errand]]] = deque()
+        self._announced: deque[tuple[Claim, list[Run]]] = deque()
         self._alone = ""
         self._unknown: set[str] = set()
         #: Until when jobs of a task are refused unseen, and why.
         self._refused: dict[str, tuple[float, Failure]] = {}
-        self._hands = hands
-        self._room = room
+        self._runner = runner
+        self._prefetch = prefetch
 
     # -- claims in
 
     def accept(self, claims: Sequence[Claim]) -> list[JobOutcome]:
         """Have claimed jobs run; return the outcomes of those that cannot."""
-        errands: list[Errand] = []
+        runs: list[Run] = []
         refusals: list[JobOutcome] = []
         unseen = 0
         for claim in claims:
@@ -87,18 +97,18 @@ class Desk:
                     refusals.append(refused(claim, known))
                     unseen += 1
                     continue
-                mine: list[Errand] = []
+                mine: list[Run] = []
                 limit = self._accept(claim, mine)
                 if ends_by_a_crash(claim.crashes, limit):
                     self._put_off(claim, mine)
                 else:
-                    errands += mine
+                    runs += mine
             except Exception as error:  # noqa: BLE001  # whatever its bytes make go wrong is this job's failure alone
                 refusals.append(self._refuse(claim, error))
         self.begun += len(claims) - len(refusals)
-        self._room.observe(errands)
-        self._room.passes = 0 < unseen == len(claims)
-        self._hands.start(errands)
+        self._prefetch.observe(runs)
+        self._prefetch.passes = 0 < unseen == len(claims)
+        self._runner.start(runs)
         return refusals
 
     def _known_refusal(self, claim: Claim) -> Failure | None:
@@ -112,9 +122,9 @@ class Desk:
             return None
         return failure
 
-    def _put_off(self, claim: Claim, errands: list[Errand]) -> None:
-        self._careful.append((claim, errands))
-        self._hands.ahead_ns += sum(errand.cost for errand in errands)
+    def _put_off(self, claim: Claim, runs: list[Run]) -> None:
+        self._announced.append((claim, runs))
+        self._runner.ahead_ns += sum(run.cost for run in runs)
         if claim.crashes:
             self._alone = claim.id
 
@@ -125,59 +135,62 @@ class Desk:
 
     def ready(self) -> list[tuple[str, str]]:
         """Return the id and token of those that could begin now, if the store knew it."""
-        if not self._careful:
+        if not self._announced:
             return []
-        free = self._hands.processes - (len(self.held) - len(self._careful))
-        return [(claim.id, claim.token) for claim, _ in islice(self._careful, max(0, free))]
+        free = self._runner.processes - (len(self.held) - len(self._announced))
+        return [(claim.id, claim.token) for claim, _ in islice(self._announced, max(0, free))]
 
     def begin(self, ready: Sequence[tuple[str, str]], lost: Sequence[str]) -> None:
         """Have those run that are `ready`, as the store knows it now, but for those that it has `lost`."""
-        begun = [self._careful.popleft() for _ in ready]
+        begun = [self._announced.popleft() for _ in ready]
         self.forget(lost)
-        for _, errands in begun:
-            self._hands.ahead_ns -= sum(errand.cost for errand in errands)
-        self._hands.start([errand for claim, errands in begun if claim.id in self.held for errand in errands])
+        for _, runs in begun:
+            self._runner.ahead_ns -= sum(run.cost for run in runs)
+        self._runner.start([run for claim, runs in begun if claim.id in self.held for run in runs])
 
     def requeue(self, *, everything: bool) -> None:
         """Give back what has not begun. Not `everything`: only what never began."""
-        while self._careful:
-            _drop(self._careful.popleft()[1])
-        self._hands.requeue(everything=everything)
+        while self._announced:
+            _drop(self._announced.popleft()[1])
+        self._runner.requeue(everything=everything)
 
-    def _accept(self, claim: Claim, errands: list[Errand]) -> int:
+    def _accept(self, claim: Claim, runs: list[Run]) -> int:
         """Hold a claim; return how many crashes it may have."""
         if claim.foreign is not None:
-            return self._accept_foreign(claim, claim.foreign, errands)
+            return self._accept_foreign(claim, claim.foreign, runs)
         found = head(claim.envelope)
         if found.kind == CHUNK:
-            chunk = ChunkRun(self._hands, claim, found)
-            errands += chunk.begin()
+            chunk = ChunkRun(self._runner, claim, found)
+            runs += chunk.begin()
             self.held[claim.id] = chunk
             return found.options.max_crashes
         options = found.options
         args = (claim.envelope, claim.id, claim.attempt, pack_results(claim.results))
         self._add(
-            claim, self._hands.errand(perform_call, found.task, args, _limits(options, claim.queue)), options, errands
+            claim,
+            self._runner.new_run(perform_call, found.task, args, _pool_options(options, claim.queue)),
+            options,
+            runs,
         )
         return options.max_crashes
 
-    def _accept_foreign(self, claim: Claim, foreign: Foreign, errands: list[Errand]) -> int:
-        run, args, options = foreign.order()
-        errand = self._hands.errand(run, foreign.task, args, _limits(options, claim.queue))
-        self._add(claim, errand, options, errands)
+    def _accept_foreign(self, claim: Claim, foreign: Foreign, runs: list[Run]) -> int:
+        fn, args, options = foreign.order()
+        run = self._runner.new_run(fn, foreign.task, args, _pool_options(options, claim.queue))
+        self._add(claim, run, options, runs)
         return NO_OPTIONS.max_crashes
 
-    def _add(self, claim: Claim, errand: Errand, options: JobOptions, errands: list[Errand]) -> None:
-        errand.claim = claim
+    def _add(self, claim: Claim, run: Run, options: JobOptions, runs: list[Run]) -> None:
+        run.claim = claim
         if options.retry is not None:
-            errand.retry = options.retry
+            run.retry = options.retry
         if claim.crashes:
-            errand.crashes = claim.crashes
-            errand.isolated = True
+            run.crashes = claim.crashes
+            run.isolated = True
         if claim.meta:
-            errand.remember(claim.meta)
-        self.held[claim.id] = errand
-        errands.append(errand)
+            run.remember(claim.meta)
+        self.held[claim.id] = run
+        runs.append(run)
 
     @staticmethod
     def _refuse(claim: Claim, error: Exception) -> JobOutcome:
@@ -192,58 +205,58 @@ class Desk:
 
     def collect(self, outcomes: list[JobOutcome]) -> int:
         """Append the outcomes of all that has ended; return how many came from a process that did something."""
-        ended, held = self._hands.ended, self.held
+        ended, held = self._runner.ended, self.held
         worked = 0
         while ended:
-            errand = self._hands.take()
-            worked += not errand.dropped
-            echo(errand, ended=True)
-            job_id = errand.claim.id
-            if errand.chunk is None:
-                if held.get(job_id) is errand:
-                    told = errand.outcome or _with_last_words(errand, self._judged(errand, outcome_of(errand)))
-                    if not self._calls_first(errand, told):
+            run = self._runner.take()
+            worked += not run.dropped
+            echo(run, ended=True)
+            job_id = run.claim.id
+            if run.chunk is None:
+                if held.get(job_id) is run:
+                    told = run.outcome or _with_last_words(run, self._judged(run, outcome_of(run)))
+                    if not self._calls_back(run, told):
                         del held[job_id]
                         outcomes.append(told)
                 continue
-            outcome = errand.chunk.ended(errand)
-            if outcome is not None and held.get(job_id) is errand.chunk:
+            outcome = run.chunk.ended(run)
+            if outcome is not None and held.get(job_id) is run.chunk:
                 del held[job_id]
-                outcomes.append(self._judged(errand, outcome))
+                outcomes.append(self._judged(run, outcome))
         return worked
 
-    def _calls_first(self, errand: Errand, outcome: JobOutcome) -> bool:
+    def _calls_back(self, run: Run, outcome: JobOutcome) -> bool:
         """Tell whether something is to be called before an outcome is told; if so, have it run."""
-        claim = errand.claim
-        if errand.outcome is not None:
-            if not errand.dropped and isinstance(failure := errand.returned(), Failure):
+        claim = run.claim
+        if run.outcome is not None:
+            if not run.dropped and isinstance(failure := run.returned(), Failure):
                 log.warning("callback_failed", job=claim.id, error=f"{failure.type}: {failure.message}")
             return False
-        order = None if claim.foreign is None else _last_order(claim.foreign, outcome)
+        order = None if claim.foreign is None else _callback_of(claim.foreign, outcome)
         if order is None:
             return False
-        run, args, options = order
-        callback = self._hands.errand(run, errand.task, args, _limits(options, claim.queue))
+        fn, args, options = order
+        callback = self._runner.new_run(fn, run.task, args, _pool_options(options, claim.queue))
         callback.claim, callback.outcome = claim, outcome
         self.held[claim.id] = callback
-        self._hands.start([callback])
+        self._runner.start([callback])
         return True
 
-    def _judged(self, errand: Errand, outcome: JobOutcome) -> JobOutcome:
+    def _judged(self, run: Run, outcome: JobOutcome) -> JobOutcome:
         state = outcome.state
         if state is State.SUCCEEDED:
             self.succeeded += 1
             return outcome
-        if self._hands.broken is not None:
-            outcome, state = given_back(errand.claim), State.QUEUED
+        if self._runner.broken is not None:
+            outcome, state = requeued(run.claim), State.QUEUED
         if state is State.QUEUED or outcome.refused:
             self.begun -= 1
         elif state is State.FAILED:
             self.failed += 1
-        if outcome.refused and errand.claim.foreign is None:
-            self._remember_refusal(errand.task, outcome.failure)
-        if not outcome.refused or self._is_news(errand.task):
-            _tell(errand, outcome)
+        if outcome.refused and run.claim.foreign is None:
+            self._remember_refusal(run.task, outcome.failure)
+        if not outcome.refused or self._is_news(run.task):
+            log_outcome(run, outcome)
         return outcome
 
     def _remember_refusal(self, task: str, failure: Failure | None) -> None:
@@ -260,21 +273,21 @@ class Desk:
     # -- ends that come from outside
 
     def cancel(self, job_id: str, *, kill: bool) -> None:
-        """Do as somebody wished: drop a job that has not begun, ask a running one to stop, or kill it."""
+        """Carry out a request: drop a job that has not begun, ask a running one to stop, or kill it."""
         found = self.held.get(job_id)
         if found is not None:
             found.unwanted = True
             _stop(found)
-            for errand in _errands_of(found):
-                errand.unwanted = True
+            for run in _runs_of(found):
+                run.unwanted = True
             self._take_out(job_id)
-            self._hands.cancel(_errands_of(found), kill=kill)
+            self._runner.cancel(_runs_of(found), kill=kill)
 
     def _take_out(self, job_id: str) -> None:
         """Drop a job that has not begun because the store does not know it yet."""
-        for entry in self._careful:
+        for entry in self._announced:
             if entry[0].id == job_id:
-                self._careful.remove(entry)
+                self._announced.remove(entry)
                 _drop(entry[1])
                 return
 
@@ -286,27 +299,27 @@ class Desk:
             if found is not None:
                 _stop(found)
                 log.warning("job_lost", job=job_id, reason="the lease ran out; another worker has it")
-                self._hands.cancel(_errands_of(found), kill=True)
+                self._runner.cancel(_runs_of(found), kill=True)
 
     def kill_all(self) -> None:
         """Kill whatever runs: all of it goes back to its queues."""
         for found in self.held.values():
             _stop(found)
-            self._hands.cancel(_errands_of(found), kill=True)
+            self._runner.cancel(_runs_of(found), kill=True)
 
-    def abandon(self) -> list[JobOutcome]:
+    def requeue_rest(self) -> list[JobOutcome]:
         """Return the outcomes of everything that is still held: it goes back, unless its end was only to be told."""
-        outcomes = [_outcome_of(found) or given_back(found.claim) for found in self.held.values()]
+        outcomes = [_outcome_of(found) or requeued(found.claim) for found in self.held.values()]
         self.held.clear()
-        self._careful.clear()
+        self._announced.clear()
         return outcomes
 
-    def holdings(self) -> list[tuple[str, str]]:
+    def tokens(self) -> list[tuple[str, str]]:
         """Return the id and token of all that is held."""
         return [(found.claim.id, found.claim.token) for found in self.held.values()]
 
 
-def _last_order(foreign: Foreign, outcome: JobOutcome) -> Order | None:
+def _callback_of(foreign: Foreign, outcome: JobOutcome) -> Order | None:
     """Return what a job of another's wants called when its process was killed, or died."""
     failure = outcome.failure
     if outcome.state is State.CANCELLED and outcome.started:
@@ -316,60 +329,71 @@ def _last_order(foreign: Foreign, outcome: JobOutcome) -> Order | None:
     return None
 
 
-def _drop(errands: Iterable[Errand]) -> None:
-    for errand in errands:
-        errand.drop()
+def _drop(runs: Iterable[Run]) -> None:
+    for run in runs:
+        run.drop()
 
 
-def _with_last_words(errand: Errand, outcome: JobOutcome) -> JobOutcome:
+def _with_last_words(run: Run, outcome: JobOutcome) -> JobOutcome:
     """Add what the job has said and the store was not told."""
-    if errand.output is None and errand.last_progress is None:
+    if run.output is None and run.last_progress is None:
         return outcome
-    news = errand.news()
+    news = run.news()
     return outcome if news is None else replace(outcome, progress=news.progress, meta=news.meta, log=news.log)
 
 
-def _outcome_of(found: Held) -> JobOutcome | None:
-    return found.outcome if isinstance(found, Errand) else None
+def _outcome_of(found: Holding) -> JobOutcome | None:
+    return found.outcome if isinstance(found, Run) else None
 
 
-def _errands_of(found: Held) -> list[Errand]:
-    return [found] if isinstance(found, Errand) else list(found.errands)
+def _runs_of(found: Holding) -> list[Run]:
+    return [found] if isinstance(found, Run) else list(found.runs)
 
 
-def _stop(found: Held) -> None:
+def _stop(found: Holding) -> None:
     """Have no more runs made for a chunk."""
     if isinstance(found, ChunkRun):
         found.stop()
 
 
 @lru_cache(maxsize=1024)
-def _limits_of(timeout: float | None, soft_timeout: float | None, max_crashes: int, queue: str) -> JobOptions:
+def _pool_options_of(timeout: float | None, soft_timeout: float | None, max_crashes: int, queue: str) -> JobOptions:
     options = JobOptions(timeout=timeout, soft_timeout=soft_timeout, max_crashes=max_crashes, queue=queue)
     return DEFAULTS if options == DEFAULTS else options
 
 
-def _limits(options: JobOptions, queue: str) -> JobOptions:
+def _pool_options(options: JobOptions, queue: str) -> JobOptions:
     """Return what the pool has to know: it runs a job once, and again only if its process dies."""
-    return _limits_of(options.timeout, options.soft_timeout, options.max_crashes, queue)
+    return _pool_options_of(options.timeout, options.soft_timeout, options.max_crashes, queue)
 
 
-def _tell(errand: Errand, outcome: JobOutcome) -> None:
-    """Log an end that somebody may want to look into."""
-    failure = outcome.failure
-    about = {"job": outcome.id, "queue": errand.claim.queue, "task": errand.task}
-    trace = {}
-    if failure is not None and failure.traceback and errand.claim.foreign is None:  # RQ's own code has printed it
-        trace["exception"] = printable(failure.traceback.rstrip())
-    if failure is not None:
-        about |= {"reason": str(failure.reason), "error": f"{failure.type}: {failure.message}"}
-    if outcome.refused:
-        log.warning("job_refused", **about)
-    elif outcome.state is State.SCHEDULED:
-        log.info("job_retried", **about, **trace, delay_s=round(outcome.delay, 3), attempt=errand.claim.attempt)
-    elif outcome.state is State.FAILED:
-        log.warning("job_failed", **about, **trace, attempt=errand.claim.attempt)
-    elif outcome.state is State.CANCELLED:
-        log.info("job_cancelled", **about)
-    else:
-        log.info("job_given_back", **about)
+class PrefetchLimit:
+    """How many more jobs to claim: measured in time, not in jobs.
+
+    Enough that no process waits for the store, little enough that what is claimed starts within moments: a job that
+    waits here behind a long one could be running elsewhere. It is told all that it needs.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        self._mean_ns = UNKNOWN_NS
+        #: Whether all that was claimed last was refused unseen.
+        self.passes = False
+
+    def observe(self, runs: Sequence[Run]) -> None:
+        """Take note of what the jobs taken last are thought to cost."""
+        if runs:
+            mean = sum(run.cost for run in runs) / len(runs)
+            self._mean_ns += _WEIGHT * (mean - self._mean_ns)
+
+    def want(self, held: int, ahead_ns: float) -> int:
+        """Return how many jobs to take, when `held` are in hand that are thought to take `ahead_ns` together."""
+        free_ns = self._processes * _AHEAD_NS - ahead_ns
+        by_time = int(-(-free_ns // self._mean_ns)) if free_ns > 0 else 0
+        if self.passes and by_time > 0:
+            by_time = max(by_time, _PASSING)
+        return max(0, min(max(by_time, self._processes - held), _CLAIM_MAX, _HELD_MAX - held))
+
+    def has_plenty(self, ahead_ns: float, seconds: float) -> bool:
+        """Tell whether every process has work for longer than so many seconds."""
+        return ahead_ns > 2e9 * seconds * self._processes

@@ -1,10 +1,10 @@
 """The worker daemon: takes jobs from any store, runs them on its pool, tells the store what became of them.
 
-             claims  ┌──────┐ accept  ┌──────┐ errands ┌───────┐ orders   ┌──────────┐
-    store ◀── Link ─▶│ Loop │◀───────▶│ Desk │◀───────▶│ Hands │◀────────▶│ children │
-            outcomes └──────┘ collect └──────┘  ended  │ (pool)│ outcomes └──────────┘
-                                                       └───────┘
-`Worker` is what is said of it, and its life from the first process to the last.
+              poll  ┌──────────────┐ claims   ┌──────┐ accept   ┌────────────┐ runs  ┌────────────┐
+    store ◀───────▶ │ StoreSession │ ───────▶ │ Loop │ ───────▶ │ ClaimTable │ ────▶ │ PoolRunner │ ◀──▶ children
+                    └──────────────┘ ◀─────── └──────┘ ◀─────── └────────────┘ ◀──── └────────────┘
+                                     outcomes          collect                 ended
+`Worker` has its settings, and its life from the first process to the last.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 from taskq import perform
 from taskq.envelope import MAX_BYTES
 from taskq.errors import ConfigError
-from taskq.executors.worker.hands import Hands
 from taskq.executors.worker.health import Health
-from taskq.executors.worker.loop import CLEAN, Loop, Plan
+from taskq.executors.worker.loop import CLEAN, Loop, WorkerOptions
 from taskq.executors.worker.orphans import reaped
+from taskq.executors.worker.runs import PoolRunner
 from taskq.log import get_logger
 from taskq.names import check_name
 
@@ -79,7 +79,7 @@ class Worker:
         for queue in queues:
             check_name("queue", queue)
         self._store = store
-        self._plan = Plan(
+        self._options = WorkerOptions(
             name=self.name,
             queues=tuple(queues),
             burst=burst,
@@ -120,27 +120,27 @@ class Worker:
             resources.enter_context(reaped())
             health = None if self._health is None else resources.enter_context(closing(Health(*self._health)))
             with _hangups_blocked():
-                hands = resources.enter_context(closing(Hands(**self._pool)))
-            if not self._wait_for(hands):
+                runner = resources.enter_context(closing(PoolRunner(**self._pool)))
+            if not self._wait_for(runner):
                 return CLEAN
-            self._loop = Loop(self._store, hands, self._plan)
+            self._loop = Loop(self._store, runner, self._options)
             if health is not None:
                 health.source = self._loop.report
             for _ in range(self._stops):
                 self._loop.stop()
             return self._loop.run()
 
-    def _wait_for(self, hands: Hands) -> bool:
+    def _wait_for(self, runner: PoolRunner) -> bool:
         """Return whether a process is ready for work, once one is or a stop was asked for."""
         began, told = monotonic(), False
-        while not hands.is_ready():
+        while not runner.is_ready():
             if not told and monotonic() - began > _START_LONG:
                 told = True
                 log.warning("worker_not_ready", name=self.name, seconds=_START_LONG, imports=self._pool["initargs"][0])
             if self._stops:
                 return False
-            if hands.broken is not None:
-                raise ConfigError(_why(hands.broken))
+            if runner.broken is not None:
+                raise ConfigError(_why(runner.broken))
         return True
 
 

@@ -1,10 +1,10 @@
 """Values as bytes and back: msgpack, with extension types so that what goes in comes out, of the same type.
 
-    encoding.py    encode   value ──Packer, C──▶ bytes ──maybe a bin in it?──▶ survey: a bytearray? ─┐
-                              └─fails──▶ lowering: the path of the part to blame      lowering ◀─────┘
+    encoding.py    encode   value ──Packer, C──▶ bytes ──maybe a bin in it?──▶ scan_types: a bytearray? ─┐
+                              └─fails──▶ _lower: the path of the part to blame            _lower ◀──────┘
     decoding.py    decode   bytes ──unpackb, C──▶ value       (the quick pass: no tuples, sets, objects)
                               └─meets a head──▶ unpackb again, with the hooks of a Reader
-    extensions.py  which types travel, `register` for users' own     moments.py, arrays.py: the larger ones
+    extensions.py  which types travel, and how; `register` for users' own
     wire.py        the codes and layouts: a stable format
 
 Nothing here pickles, and nothing is imported because a message names it. The functions may be called from

@@ -12,6 +12,7 @@ length in them.
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgpack import (  # type: ignore[import-untyped]
@@ -25,14 +26,13 @@ from msgpack import (  # type: ignore[import-untyped]
 )
 
 from taskq.codec.extensions import LEAVES, PLAIN_HEADS, Head, head_of_registered
-from taskq.codec.survey import survey
 from taskq.codec.wire import FIRST_RESERVED, MAX_DEPTH, Code
 from taskq.errors import DecodeError, SoftTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["FREE_STEPS", "Resolve", "decode"]
+__all__ = ["CONTAINERS", "FREE_STEPS", "Resolve", "TooDeep", "decode", "scan_types"]
 
 #: Returns the result of the job with an id.
 Resolve: TypeAlias = "Callable[[str], Any]"
@@ -131,7 +131,7 @@ def _read_foreign(data: bytes | bytearray | memoryview, max_depth: int, resolve:
     _check_lengths(data)
     value = _read_within_bounds(data, resolve)
     if len(data) > max_depth:
-        survey(value, max_depth)
+        scan_types(value, max_depth)
     return value
 
 
@@ -282,3 +282,47 @@ def check_hashes(keys: list[Any]) -> None:
     ((_, most),) = Counter(map(hash, keys)).most_common(1)
     if most > MAX_SAME_HASH:
         raise ValueError(f"{most} of its keys have the same hash")
+
+
+# --- the types that occur in a value, and how deep it is
+
+#: The types whose items are looked at.
+CONTAINERS = frozenset({list, dict, tuple, set, frozenset})
+
+
+class TooDeep(ValueError):
+    """Say that a value holds more containers within containers than allowed."""
+
+
+def scan_types(value: Any, max_depth: int | None = None) -> set[type]:
+    """Return the exact types of a value and of everything in it, at the speed of C.
+
+    The value is taken level by level; each level is one pass of `set(map(type, ...))` over the items of all its
+    containers, some 15 ns an item. Objects of other types are taken as leaves.
+
+    Raises:
+        TooDeep: it is nested deeper than `max_depth` levels; a list of plain items has one.
+    """
+    kinds = {type(value)}
+    found = set(kinds)
+    level = [value]
+    depth = 0
+    while not kinds.isdisjoint(CONTAINERS):
+        depth += 1
+        if max_depth is not None and depth > max_depth:
+            raise TooDeep(f"it is nested deeper than {max_depth} levels")
+        containers = level if kinds <= CONTAINERS else [item for item in level if type(item) in CONTAINERS]
+        holds_dicts = dict in kinds
+        kinds = set(map(type, _items(containers, holds_dicts=holds_dicts)))
+        found |= kinds
+        level = [] if kinds.isdisjoint(CONTAINERS) else list(_items(containers, holds_dicts=holds_dicts))
+    return found
+
+
+def _items(containers: list[Any], *, holds_dicts: bool) -> Iterator[Any]:
+    """Yield the items of all containers, of dicts their keys and values."""
+    items = chain.from_iterable(containers)
+    if not holds_dicts:
+        return items
+    dicts = [container for container in containers if type(container) is dict]
+    return chain(items, chain.from_iterable(map(dict.values, dicts)))

@@ -4,25 +4,26 @@
     decode: extension code ───LEAVES──▶ function: payload -> value
                             └─head_of──▶ Head, which builds the value from the array that it leads
 
-The codes and layouts stand in `wire.py`.
+The codes and layouts stand in `wire.py`. numpy is imported when the first array comes, and for nothing else: a task may
+well import it in its function only.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import struct
 import sys
 from collections.abc import Callable, Iterable
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from enum import Enum, Flag
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from inspect import signature
 from typing import Any, Final, TypeVar
 
 from msgpack import ExtType, Timestamp  # type: ignore[import-untyped]
 
-from taskq.codec import arrays, moments
 from taskq.codec.wire import Code
 from taskq.errors import ConfigError
 
@@ -49,6 +50,184 @@ PATH_TYPES = ("Path", "PurePosixPath", "PureWindowsPath")
 
 #: Bytes of UTF-8 that the name of a registered type may take.
 MAX_NAME = 255
+
+
+# --- dates, times and durations
+
+DATETIME = struct.Struct(">HBBBBBI")
+TIME = struct.Struct(">BBBI")
+DATE = struct.Struct(">I")
+TIMEDELTA = struct.Struct(">iII")
+OFFSET = struct.Struct(">q")
+
+#: Kinds of zone.
+NAIVE, FIXED, FIXED_NAMED, ZONE = 0, 1, 2, 3
+
+#: Bytes that a zone may take; the longest key of a real one takes 32.
+MAX_ZONE = 255
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+def _pack_datetime(value: datetime) -> bytes:
+    """Write a datetime of any zone that can travel."""
+    head = DATETIME.pack(value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond)
+    return head + _pack_zone(value.tzinfo, value.fold)
+
+
+def _unpack_datetime(data: bytes) -> datetime:
+    """Read what `_pack_datetime` wrote."""
+    zone, fold = _unpack_zone(data[DATETIME.size :])
+    year, month, day, hour, minute, second, microsecond = DATETIME.unpack(data[: DATETIME.size])
+    return datetime(year, month, day, hour, minute, second, microsecond, zone, fold=fold)
+
+
+def _pack_time(value: time) -> bytes:
+    """Write a time of day."""
+    head = TIME.pack(value.hour, value.minute, value.second, value.microsecond)
+    return head + _pack_zone(value.tzinfo, value.fold)
+
+
+def _unpack_time(data: bytes) -> time:
+    """Read what `_pack_time` wrote."""
+    zone, fold = _unpack_zone(data[TIME.size :])
+    hour, minute, second, microsecond = TIME.unpack(data[: TIME.size])
+    return time(hour, minute, second, microsecond, zone, fold=fold)
+
+
+def _pack_date(value: date) -> bytes:
+    """Write a date."""
+    return DATE.pack(value.toordinal())
+
+
+def _unpack_date(data: bytes) -> date:
+    """Read what `_pack_date` wrote."""
+    return date.fromordinal(*DATE.unpack(data))
+
+
+def _pack_timedelta(value: timedelta) -> bytes:
+    """Write a duration."""
+    return TIMEDELTA.pack(value.days, value.seconds, value.microseconds)
+
+
+def _unpack_timedelta(data: bytes) -> timedelta:
+    """Read what `_pack_timedelta` wrote."""
+    return timedelta(*TIMEDELTA.unpack(data))
+
+
+def _pack_zone(zone: tzinfo | None, fold: int) -> bytes:
+    """Write a `datetime.timezone`, or a `zoneinfo.ZoneInfo` with a key; other zones are refused."""
+    if zone is None:
+        return bytes((fold,))
+    data = _pack_fixed(zone, fold) if type(zone) is timezone else _pack_named(zone, fold)
+    if len(data) > MAX_ZONE:
+        raise ValueError(f"the name of its tzinfo is longer than {MAX_ZONE} bytes")
+    return data
+
+
+def _pack_named(zone: tzinfo, fold: int) -> bytes:
+    zone_type = getattr(sys.modules.get("zoneinfo"), "ZoneInfo", None)
+    key: str | None = getattr(zone, "key", None) if type(zone) is zone_type else None
+    if key is None:
+        raise ValueError(
+            f"its tzinfo, a {type(zone).__module__}.{type(zone).__qualname__}, cannot travel: use "
+            "datetime.timezone or zoneinfo.ZoneInfo, for instance value.astimezone(timezone.utc)"
+        )
+    return bytes((fold + 2 * ZONE,)) + key.encode()
+
+
+def _pack_fixed(zone: timezone, fold: int) -> bytes:
+    offset, name = zone.utcoffset(None), zone.tzname(None)
+    data = OFFSET.pack(offset // MICROSECOND)
+    if name == timezone(offset).tzname(None):
+        return bytes((fold + 2 * FIXED,)) + data
+    return bytes((fold + 2 * FIXED_NAMED,)) + data + name.encode()
+
+
+@lru_cache(maxsize=64)
+def _unpack_zone(data: bytes) -> tuple[tzinfo | None, int]:
+    if len(data) > MAX_ZONE:
+        raise ValueError(f"a zone takes at most {MAX_ZONE} bytes, not {len(data)}")
+    kind, fold = divmod(data[0], 2)
+    if kind == NAIVE and len(data) == 1:
+        return None, fold
+    if kind == FIXED:
+        return timezone(_unpack_offset(data[1:])), fold
+    if kind == FIXED_NAMED:
+        offset = _unpack_offset(data[1 : 1 + OFFSET.size])
+        return timezone(offset, data[1 + OFFSET.size :].decode()), fold
+    if kind == ZONE:
+        from zoneinfo import ZoneInfo  # noqa: PLC0415 - few programs need it, and it takes milliseconds
+
+        return ZoneInfo(data[1:].decode()), fold
+    raise ValueError(f"there is no zone of kind {kind}")
+
+
+def _unpack_offset(data: bytes) -> timedelta:
+    return timedelta(microseconds=OFFSET.unpack(data)[0])
+
+
+# --- numpy arrays and scalars
+
+#: The dtypes that are nothing but bytes: bool, integers, floats, complex, fixed-width bytes and text, dates.
+PLAIN_DTYPE = re.compile(r"[<>|=](?:[biufcSU][1-9][0-9]{0,8}|[mM]8(?:\[[0-9]{0,9}[A-Za-z]{1,2}\])?)")
+
+
+def _is_array_type(cls: type) -> bool:
+    """Return whether this is numpy's array type itself; a subclass would lose what it adds."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and cls is getattr(numpy, "ndarray", None)
+
+
+def _is_scalar_type(cls: type) -> bool:
+    """Return whether this is the type of a numpy scalar."""
+    generic = getattr(sys.modules.get("numpy"), "generic", None)
+    return isinstance(generic, type) and issubclass(cls, generic) and cls.__module__ == "numpy"
+
+
+def _pack_array(value: Any) -> tuple[str, list[int], bytes]:
+    """Return an array's dtype, shape and bytes."""
+    return _dtype_text(value.dtype), list(value.shape), value.tobytes()
+
+
+def _unpack_array(parts: list[Any]) -> Any:
+    """Build the array, writable and with its own memory."""
+    text, shape, data = parts
+    return _read_array(text, tuple(shape), data).copy()
+
+
+def _pack_scalar(value: Any) -> tuple[str, bytes]:
+    """Return a scalar's dtype and bytes."""
+    return _dtype_text(value.dtype), value.tobytes()
+
+
+def _unpack_scalar(parts: list[Any]) -> Any:
+    """Build the scalar."""
+    text, data = parts
+    return _read_array(text, (), data)[()]
+
+
+def _dtype_text(dtype: Any) -> str:
+    text = str(dtype.str)
+    if dtype.fields is not None or dtype.subdtype is not None or not PLAIN_DTYPE.fullmatch(text):
+        raise ValueError(f"its dtype {dtype} holds more than plain numbers, text or bytes: convert it to such a dtype")
+    return text
+
+
+def _read_array(text: str, shape: tuple[int, ...], data: bytes) -> Any:
+    try:
+        numpy: Any = import_module("numpy")
+    except ImportError as exc:
+        raise ValueError(f"it holds a numpy array, and numpy cannot be imported here: {exc}") from exc
+    if not PLAIN_DTYPE.fullmatch(text):
+        raise ValueError(f"{text[:40]!r} is not a dtype that travels")
+    array = numpy.ndarray(shape, text, data)
+    if array.nbytes != len(data):
+        raise ValueError(f"an array of shape {shape} and dtype {text} does not take {len(data)} bytes")
+    return array
+
+
+# --- heads of arrays
 
 
 class Head:
@@ -102,10 +281,10 @@ _packers: dict[type, Packer] = {
     bytearray: _leaf(Code.BYTEARRAY, bytes),
     int: _leaf(Code.BIG_INT, _pack_big_int),
     complex: _leaf(Code.COMPLEX, lambda value: COMPLEX.pack(value.real, value.imag)),
-    datetime: _leaf(Code.DATETIME, moments.pack_datetime),
-    date: _leaf(Code.DATE, moments.pack_date),
-    time: _leaf(Code.TIME, moments.pack_time),
-    timedelta: _leaf(Code.TIMEDELTA, moments.pack_timedelta),
+    datetime: _leaf(Code.DATETIME, _pack_datetime),
+    date: _leaf(Code.DATE, _pack_date),
+    time: _leaf(Code.TIME, _pack_time),
+    timedelta: _leaf(Code.TIMEDELTA, _pack_timedelta),
 }
 
 #: Types of modules that `import taskq` does not load: class name -> its module, its packer.
@@ -149,10 +328,10 @@ def _late_packer(cls: type) -> Packer | None:
 
 
 def _array_packer(cls: type) -> Packer | None:
-    if arrays.is_array_type(cls):
-        return _headed(Code.ARRAY, arrays.pack_array)
-    if arrays.is_scalar_type(cls):
-        return _headed(Code.ARRAY_SCALAR, arrays.pack_scalar)
+    if _is_array_type(cls):
+        return _headed(Code.ARRAY, _pack_array)
+    if _is_scalar_type(cls):
+        return _headed(Code.ARRAY_SCALAR, _pack_scalar)
     return None
 
 
@@ -197,10 +376,10 @@ LEAVES: Final[dict[int, Callable[[bytes], Any]]] = {
     Code.DECIMAL: _unpack_decimal,
     Code.UUID: _unpack_uuid,
     Code.PATH: _unpack_path,
-    Code.DATETIME: moments.unpack_datetime,
-    Code.DATE: moments.unpack_date,
-    Code.TIME: moments.unpack_time,
-    Code.TIMEDELTA: moments.unpack_timedelta,
+    Code.DATETIME: _unpack_datetime,
+    Code.DATE: _unpack_date,
+    Code.TIME: _unpack_time,
+    Code.TIMEDELTA: _unpack_timedelta,
     Code.ODD_TEXT: _unpack_odd_text,
 }
 
@@ -209,8 +388,8 @@ PLAIN_HEADS: Final[dict[int, Head]] = {
     Code.TUPLE: Head(tuple),
     Code.SET: Head(set, hashes=True),
     Code.FROZENSET: Head(frozenset, hashes=True),
-    Code.ARRAY: Head(arrays.unpack_array),
-    Code.ARRAY_SCALAR: Head(arrays.unpack_scalar),
+    Code.ARRAY: Head(_unpack_array),
+    Code.ARRAY_SCALAR: Head(_unpack_scalar),
 }
 
 

@@ -13,7 +13,7 @@ from taskq.connect import open_executor
 from taskq.errors import ConfigError
 from taskq.executor import StreamPlan
 from taskq.options import JobOptions
-from taskq.tasks import options_of
+from taskq.tasks import NO_OPTIONS, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -318,7 +318,7 @@ class BoundQueue(Submitter):
     def __init__(self, executor: Executor, options: JobOptionFields) -> None:
         self._executor = executor
         self._changes = options
-        self._base = JobOptions()
+        self._base = NO_OPTIONS
         self._options = self._base.merged(**options)  # bad options are refused here, where they are written
 
     def options(self, **options: Unpack[JobOptionFields]) -> BoundQueue:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taskq import State
+from taskq import JobOptions, State
 from taskq.errors import ConfigError, DependencyFailed, JobError
 from tests.sample_tasks import (
     add,
@@ -112,6 +112,18 @@ def test_view_does_it_all(queue: TaskQueue) -> None:
     assert list(view.imap(square, range(5))) == [0, 1, 4, 9, 16]
     assert sorted(view.imap_unordered(square, range(5))) == [0, 1, 4, 9, 16]
     assert list(view.starmap(add, [(1, 2)])) == [3]
+
+
+def test_options_are_checked_once(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`options(...).submit(...)` of a plain function checks the options one time, where they are written."""
+    checked: list[JobOptions] = []
+    check = JobOptions.check
+    monkeypatch.setattr(JobOptions, "check", lambda options: (checked.append(options), check(options)))
+    view = queue.options(priority=7)
+    assert [options.priority for options in checked] == [7]
+    job = view.submit(square, 2)
+    assert not [options for options in checked[1:] if options.priority == 7]
+    assert job.result(timeout=PATIENCE) == 4
 
 
 def test_unknown_option(queue: TaskQueue) -> None:

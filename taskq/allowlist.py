@@ -30,14 +30,13 @@ from taskq.tasks import registered, resolve
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["COMMAND", "COMMAND_LINE", "IMPORT_VARIABLE", "LINE", "AllowList", "from_environment", "named", "opens"]
+__all__ = ["COMMAND", "IMPORT_VARIABLE", "AllowList", "from_environment", "named", "opens"]
 
 #: The task behind `taskq submit -- command`.
 COMMAND = "taskq.shell:run_command"
 
-#: The tasks behind `taskq map`: a line for a task, which asks for it here; and a line for a command.
-LINE = "taskq.cli.far_lines:run_far_line"
-COMMAND_LINE = "taskq.cli.commands:run_command_line"
+#: The package that lists the tasks behind `taskq map` by the names that stored jobs have.
+_COMMAND_LINE: Final = "taskq.cli"
 
 #: The variable that names trusted modules and functions, parted by commas, where nobody gives `--import`.
 IMPORT_VARIABLE = "TASKQ_IMPORT"
@@ -85,12 +84,11 @@ class AllowList:
         return found
 
     def _look_up(self, name: str) -> Callable[..., Any]:
-        if name in (COMMAND, COMMAND_LINE):
-            if not self._commands:
-                raise UnknownTask("this worker runs no shell commands: start it with --allow-commands to let it")
-            return resolve(name)
-        if name == LINE:
-            return resolve(name)
+        place, runs_command = _own(name)
+        if runs_command and not self._commands:
+            raise UnknownTask("this worker runs no shell commands: start it with --allow-commands to let it")
+        if place is not None:
+            return resolve(place)
         if NAME.fullmatch(name) is None:
             raise UnknownTask(f"{name!r} names no task: that is module:function, as shop.images:thumbnail")
         task = registered().get(name)
@@ -104,6 +102,19 @@ class AllowList:
         known = f"it trusts {', '.join(self._imports)}" if self._imports else "it was given no --import"
         opens = f"--import {name}" if _needs_its_name(self._imports, name) else _both(name)
         return f"this worker does not know the task {name} ({known}): start it with {opens}"
+
+
+def _own(name: str) -> tuple[str | None, bool]:
+    """Return where a task of taskq's own stands, None for any other; and whether it runs a command.
+
+    The command line says it of its own: no name in a message chooses what is imported.
+    """
+    if name == COMMAND:
+        return COMMAND, True
+    if not name.startswith(_COMMAND_LINE):
+        return None, False
+    found: tuple[str | None, bool] = import_module(_COMMAND_LINE).TASKS.get(name, (None, False))
+    return found
 
 
 def _needs_its_name(imports: Iterable[str], name: str) -> bool:
@@ -133,7 +144,7 @@ def named(name: str) -> Callable[..., Any]:
 def opens(task: str) -> str:
     """Return the flag of `taskq worker` that lets it run a task."""
     module = task.partition(":")[0]
-    return "--allow-commands" if task in (COMMAND, COMMAND_LINE) else f"--import {module or 'MODULE'}"
+    return "--allow-commands" if _own(task)[1] else f"--import {module or 'MODULE'}"
 
 
 def from_environment() -> AllowList:

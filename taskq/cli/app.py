@@ -1,31 +1,78 @@
-"""The group of commands, and the way out: every error becomes one sentence on stderr and an exit code."""
+"""The group of commands, and the way out: every error becomes one sentence on stderr and an exit code.
+
+A command is imported when it is asked for: `CATALOG` says where each stands, so that `taskq --help` loads none.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
 
 from taskq import __version__
-from taskq.cli.catalog import CATALOG
 from taskq.cli.exits import Exit, code_for, sentence
-from taskq.cli.messages import say, say_document
-from taskq.cli.output import CannotWrite, OutputClosed, hold_standard_descriptors
-from taskq.cli.streams import drop_stdout, finish_stdout, guard_streams
+from taskq.cli.streams import (
+    CannotWrite,
+    OutputClosed,
+    drop_stdout,
+    finish_stdout,
+    guard_streams,
+    hold_standard_descriptors,
+)
+from taskq.cli.tell import emit_line, say, say_document
 from taskq.errors import TaskqError
 from taskq.names import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["cli", "run"]
+__all__ = ["CATALOG", "Entry", "cli", "completion", "run"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A command: its "module:name", its line in `taskq --help`; hidden ones are other words for another."""
+
+    place: str
+    line: str = ""
+    hidden: bool = False
+
+
+#: In the order of use.
+CATALOG = {
+    "submit": Entry(place="taskq.cli.submit:submit", line="Submit a task or a command as a job."),
+    "map": Entry(place="taskq.cli.map:map_command", line="Run a task or command per line."),
+    "worker": Entry(place="taskq.cli.worker:worker", line="Run the jobs of a queue, as a daemon."),
+    "status": Entry(place="taskq.cli.show:status", line="Show queues and jobs."),
+    "top": Entry(place="taskq.cli.top.app:top", line="Watch queues, jobs and workers live."),
+    "result": Entry(place="taskq.cli.jobs:result", line="Print a job's result."),
+    "wait": Entry(place="taskq.cli.jobs:wait", line="Wait until jobs have ended."),
+    "logs": Entry(place="taskq.cli.jobs:logs", line="Print what a job has written."),
+    "cancel": Entry(place="taskq.cli.jobs:cancel", line="Cancel jobs."),
+    "retry": Entry(place="taskq.cli.jobs:retry", line="Run failed jobs again."),
+    "queues": Entry(place="taskq.cli.show:queues", line="Show the queues."),
+    "workers": Entry(place="taskq.cli.show:workers", line="Show the workers."),
+    "pause": Entry(place="taskq.cli.jobs:pause", line="Start no more jobs of a queue."),
+    "resume": Entry(place="taskq.cli.jobs:resume", line="Start the jobs of a paused queue again."),
+    "purge": Entry(place="taskq.cli.jobs:purge", line="Forget jobs."),
+    "transfer": Entry(place="taskq.cli.transfer:transfer", line="Move waiting jobs to another store."),
+    "doctor": Entry(place="taskq.cli.doctor:doctor", line="Look for problems, and tell the cures."),
+    "config": Entry(place="taskq.cli.show:config", line="Show the settings and where they come from."),
+    "completion": Entry(place="taskq.cli.app:completion", line="Print a shell's completion script."),
+    "enqueue": Entry(place="taskq.cli.submit:submit", hidden=True),
+    "info": Entry(place="taskq.cli.show:status", hidden=True),
+}
+
 
 #: The command's name, in usage lines and in the variable by which shells ask for completions.
 NAME = "taskq"
 
+
 #: What click >= 8.2 raises for a bare `taskq`; its message is the help text.
 NO_ARGUMENTS: tuple[type[Exception], ...] = tuple(filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)]))
+
 
 HELP = """Run Python functions and shell commands as jobs: on this machine's cores, or wherever workers are.
 
@@ -135,3 +182,28 @@ def _wants_json(args: Sequence[str]) -> bool:
     """Look at the words themselves: the error may be that they cannot be parsed."""
     end = list(args).index("--") if "--" in args else len(args)
     return "--json" in args[:end]
+
+
+COMPLETION_HELP = """Print the script that completes taskq's commands and flags in a shell.
+
+\b
+Examples:
+  taskq completion bash > ~/.local/share/bash-completion/completions/taskq
+  taskq completion zsh > "${fpath[1]}/_taskq"
+  taskq completion fish > ~/.config/fish/completions/taskq.fish
+"""
+
+
+@click.command("completion", help=COMPLETION_HELP, short_help="Print a shell's completion script.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> int:
+    """Run the command."""
+    from click.shell_completion import get_completion_class  # noqa: PLC0415 - for this command alone
+
+    root = ctx.find_root()
+    kind, name = get_completion_class(shell), root.info_name or "taskq"
+    if kind is None:
+        raise click.UsageError(f"there is no completion for {shell}")
+    emit_line(kind(root.command, {}, name, f"_{name.upper()}_COMPLETE").source())
+    return Exit.OK

@@ -1,4 +1,4 @@
-"""The arguments of a task as words on the command line, as HTTPie writes them.
+"""Tasks by name, and their arguments as words on the command line, as HTTPie writes them.
 
     a.jpg               a text
     :=128               JSON: a number, true, null, a list, an object
@@ -6,22 +6,27 @@
     @notes.txt          the text of a file               note=@notes.txt    as a keyword argument
     :=@data.json        the JSON in a file               data:=@data.json   as a keyword argument
 
-`@-` is stdin. What looks like one of these but is meant as it stands is written as JSON: ':="size=128"'.
+`@-` is stdin. What looks like one of these but is meant as it stands is written as JSON: ':="size=128"'. A task is
+named module:function and found as `python -m` would find it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import json
+import os
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from taskq.allowlist import named
 from taskq.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["Arguments", "parse_arguments", "spread"]
+__all__ = ["Arguments", "check_call", "find_task", "import_from_here", "parse_arguments", "spread"]
 
 #: Characters of a bad value that are repeated in a message.
 SHOWN = 60
@@ -97,3 +102,48 @@ def _json(text: str, where: str) -> Any:
 
 def _short(text: str) -> str:
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def import_from_here() -> None:
+    """Make the working directory importable; child processes get this process's `sys.path`."""
+    if not sys.flags.safe_path:
+        with contextlib.suppress(FileNotFoundError):
+            here = os.getcwd()  # noqa: PTH109 - sys.path holds texts
+            if here not in sys.path:
+                sys.path.insert(0, here)
+
+
+def find_task(name: str) -> Callable[..., Any]:
+    """Import the function of a name.
+
+    Raises:
+        UnknownTask: nothing of that name is there.
+        ConfigError: the name is malformed, or its module cannot be imported.
+    """
+    import_from_here()
+    return named(name)
+
+
+def check_call(name: str, function: Callable[..., Any], arguments: Arguments) -> None:
+    """See that a function takes these arguments, before a process is started for it.
+
+    Raises:
+        ConfigError: it does not; the message shows what it takes.
+    """
+    signature = _signature(function)
+    if signature is None:
+        return
+    try:
+        signature.bind(*arguments.args, **arguments.kwargs)
+    except TypeError as exc:
+        takes = str(signature).partition(" -> ")[0]
+        raise ConfigError(f"{name} takes {takes}: {exc}") from None
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    """Return what a function takes, with its annotations as written; None where it does not tell."""
+    with contextlib.suppress(Exception):  # annotations are a stranger's code, and need not mean anything
+        return inspect.signature(function, eval_str=True)
+    with contextlib.suppress(TypeError, ValueError):  # some builtins do not tell
+        return inspect.signature(function)
+    return None

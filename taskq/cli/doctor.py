@@ -9,13 +9,12 @@ import click
 
 from taskq import __version__
 from taskq.allowlist import opens
-from taskq.cli.emit import emit
 from taskq.cli.exits import Exit
-from taskq.cli.records import finding_document
+from taskq.cli.format import age, finding_document
 from taskq.cli.screen import printable
 from taskq.cli.stores import opened_store, store_flags
 from taskq.cli.tables import STATE_STYLES
-from taskq.cli.times import age
+from taskq.cli.tell import emit
 from taskq.context import awaited_in
 from taskq.states import State
 from taskq.store import Finding

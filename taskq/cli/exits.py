@@ -1,4 +1,4 @@
-"""Exit codes by name, and which one an error ends the program with."""
+"""Exit codes by name: which one an error, or the end of a job, ends the program with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from taskq.cli.output import OutputClosed
+from taskq.cli.streams import OutputClosed
 from taskq.errors import (
     BackendUnavailable,
     ConfigError,
@@ -20,11 +20,13 @@ from taskq.errors import (
     TaskRefused,
     UnknownTask,
 )
+from taskq.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["Exit", "code_for", "sentence"]
+
+__all__ = ["Exit", "code_for", "exit_of", "exit_of_all", "sentence"]
 
 
 class Exit(IntEnum):
@@ -74,3 +76,19 @@ def sentence(error: BaseException) -> str:
     """Return what went wrong in one line."""
     text = error.format_message() if isinstance(error, click.ClickException) else str(error)
     return " ".join(text.split()) or type(error).__name__
+
+
+#: Which exit code the end of a job means.
+EXITS = {State.SUCCEEDED: Exit.OK, State.FAILED: Exit.FAILED, State.CANCELLED: Exit.CANCELLED}
+
+
+def exit_of(state: State) -> Exit:
+    """Return the exit code that the end of a job means."""
+    return EXITS.get(state, Exit.WAIT_TIMEOUT)
+
+
+def exit_of_all(states: Iterable[State]) -> Exit:
+    """Return the exit code of several: that of a failed one, else of a cancelled one, else of one not ended."""
+    codes = {exit_of(state) for state in states}
+    order = (Exit.FAILED, Exit.CANCELLED, Exit.WAIT_TIMEOUT)
+    return next((code for code in order if code in codes), Exit.OK)

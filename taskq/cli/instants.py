@@ -14,7 +14,7 @@ import re
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING
 
-from taskq.cli.messages import say
+from taskq.cli.tell import say
 from taskq.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taskq.chunks import read_chunk
-from taskq.cli.output import write_all
+from taskq.cli.streams import write_all
 from taskq.codec import decode
 from taskq.errors import BackendUnavailable, DecodeError
 from taskq.executor import Journaled
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from taskq.cli.jsonl import Done, Lines, Place
-    from taskq.cli.output import Output, RowWriter
+    from taskq.cli.row_writer import Output, RowWriter
     from taskq.store import JobRecord, Store
 
 __all__ = ["Journal", "JournaledLines", "Known", "recover"]

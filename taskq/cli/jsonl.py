@@ -12,9 +12,9 @@ import select
 import stat
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from taskq.cli.failures import describe, traceback_of
 from taskq.cli.jsontext import to_json
-from taskq.cli.lines import MAX_LINE, TOO_LONG
+from taskq.cli.line_task import MAX_LINE, TOO_LONG
+from taskq.cli.tell import describe, traceback_of
 from taskq.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -1,33 +1,58 @@
-"""The flags that the commands share, and what becomes of them.
+"""Flags that commands share, and the options and settings that they make.
 
-A flag that was not given is None, so that environment and settings files have their say (`config.load`).
+    pool_flags       processes, timeouts, retries, URL, log: settings, as in the environment and in settings files
+    job_flags        options of the job of `taskq submit`
+    command_flags    --cwd and --env of a command behind `--`
+
+A flag that was not given is None, so that environment and settings files have their say (`config.load`). Where a
+command runs, and with which variables:
+
+    local://        the folder and the environment of the user, and --env
+    a queue file    the folder of the user, the environment of the worker, and --env
+    Redis           folder and environment of the worker, which may be another machine; --cwd, and --env
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+import os
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from taskq import config, log
-from taskq.cli.url_file import url_file
+from taskq.cli.instants import parse_at
+from taskq.cli.stores import url_file
+from taskq.config import parse_duration
+from taskq.errors import ConfigError
 from taskq.options import JobOptions
 from taskq.tasks import options_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from taskq.config import Settings
     from taskq.options import JobOptionFields
 
-__all__ = ["CommandAfterDashes", "dashed", "job_options", "pool_flags", "read_settings"]
+__all__ = [
+    "CommandAfterDashes",
+    "command_flags",
+    "dashed",
+    "job_flags",
+    "job_options",
+    "pool_flags",
+    "read_command_flags",
+    "read_job_flags",
+    "read_settings",
+]
 
 F = TypeVar("F", bound="Callable[..., Any]")
+
 
 #: Where the words after `--` are kept in click's context.
 DASHED = "taskq.dashed"
 
-FLAGS = (
+
+POOL_FLAGS = (
     click.option("--processes", "-j", metavar="N", help="Child processes; default: one per CPU."),
     click.option("--timeout", metavar="TIME", help="Kill a job that runs longer: 90, 1.5s, 10m, 1h."),
     click.option("--soft-timeout", metavar="TIME", help="Raise SoftTimeout in a job that runs longer."),
@@ -39,6 +64,7 @@ FLAGS = (
     click.option("--tracebacks", is_flag=True, help="Show where in the task an error was raised."),
     click.option("--json", "as_json", is_flag=True, help="Outcome and errors as JSON, for programs."),
 )
+
 
 #: The flags above that are no settings.
 NOT_SETTINGS = frozenset({"tracebacks", "as_json"})
@@ -71,7 +97,7 @@ def dashed(ctx: click.Context) -> tuple[str, ...] | None:
 
 def pool_flags(command: F) -> F:
     """Add the shared flags to a command, in their order."""
-    for flag in reversed((*FLAGS, url_file)):
+    for flag in reversed((*POOL_FLAGS, url_file)):
         command = flag(command)
     return command
 
@@ -104,3 +130,134 @@ def job_options(
     options = (JobOptions() if task is None else options_of(task)).merged(**changes).merged(**(said_too or {}))
     result: Any = {name: getattr(options, name) for name in options.field_names()}
     return result  # type: ignore[no-any-return]
+
+
+JOB_FLAGS = (
+    click.option("--queue", metavar="NAME", help="The queue; default: that of the task, else default."),
+    click.option("--priority", metavar="N", type=int, help="Higher runs first; default: 0."),
+    click.option("--delay", metavar="TIME", help="Start it so much later: 90, 10m, 1h."),
+    click.option("--at", metavar="WHEN", help="Start it then: 2026-11-30T08:00 (local), or 08:00."),
+    click.option("--expires", metavar="TIME", help="Fail it if it has not started by then."),
+    click.option("--key", metavar="KEY", help="Be the same job as one with this key that has not ended."),
+    click.option("--job-id", metavar="ID", help="Its id; submitted again it is the same job."),
+    click.option(
+        "--if-exists", type=click.Choice(["return", "reject"]), help="What a taken key or id does; default: return."
+    ),
+    click.option("--result-ttl", metavar="TIME", help="Keep it so long after its end; default: a day, failed 7."),
+    click.option("--label", metavar="TEXT", help="How lists show it; default: its call, without secrets."),
+)
+
+
+def job_flags(command: F) -> F:
+    """Add the flags to a command, in their order."""
+    for flag in reversed(JOB_FLAGS):
+        command = flag(command)
+    return command
+
+
+def read_job_flags(flags: dict[str, Any]) -> JobOptionFields:
+    """Take these flags out of a command's flags; return them as options of a job.
+
+    Raises:
+        ConfigError: a value cannot be read; the message names the flag.
+    """
+    said = {name: flags.pop(name) for name in JOB_READERS}
+    changes = {name: _read_job_flag(name, value) for name, value in said.items() if value is not None}
+    return cast("JobOptionFields", changes)
+
+
+def _read_job_flag(name: str, value: object) -> object:
+    try:
+        return JOB_READERS[name](value)
+    except ConfigError as exc:
+        flag = f"--{name.replace('_', '-')}"
+        raise ConfigError(str(exc) if str(exc).startswith(flag) else f"{flag}: {exc}") from None
+
+
+def _length(value: object) -> float:
+    """Return a length of time that may be none at all."""
+    return 0.0 if str(value).strip() in ("0", "0s") else parse_duration(value)
+
+
+def _as_it_is(value: object) -> object:
+    return value
+
+
+JOB_READERS: dict[str, Callable[[Any], object]] = {
+    "queue": _as_it_is,
+    "priority": _as_it_is,
+    "delay": _length,
+    "at": parse_at,
+    "expires": parse_duration,
+    "key": _as_it_is,
+    "job_id": _as_it_is,
+    "if_exists": _as_it_is,
+    "result_ttl": _length,
+    "label": _as_it_is,
+}
+
+
+COMMAND_FLAGS = (
+    click.option("--cwd", metavar="FOLDER", help="Run the command there; default: here, on Redis where the worker is."),
+    click.option(
+        "--env", metavar="NAME[=VALUE]", multiple=True, help="Give the command a variable; without =, that of here."
+    ),
+)
+
+
+#: Stores whose workers are on this machine.
+HERE = ("local", "sqlite")
+
+
+def command_flags(command: F) -> F:
+    """Add the flags to a command, in their order."""
+    for flag in reversed(COMMAND_FLAGS):
+        command = flag(command)
+    return command
+
+
+def read_command_flags(flags: dict[str, Any], url: str, *, is_command: bool) -> dict[str, Any]:
+    """Take these flags out of a command's flags; return them as keywords of `run_command`.
+
+    Raises:
+        ConfigError: the folder or a variable is not there.
+        click.UsageError: it is no command that is run.
+    """
+    cwd, env = flags.pop("cwd"), flags.pop("env")
+    if not is_command:
+        if cwd is not None or env:
+            raise click.UsageError("--cwd and --env are for a command after --: a task runs where its worker does")
+        return {}
+    scheme = url.partition("://")[0].lower()
+    folder = _folder(cwd, scheme)
+    variables = _variables(env)
+    return {**({"cwd": folder} if folder else {}), **({"env": variables} if variables else {})}
+
+
+def _folder(said: str | None, scheme: str) -> str | None:
+    if said is None:
+        return _working_directory() if scheme == "sqlite" else None
+    folder = os.path.abspath(said)  # noqa: PTH100 - pathlib would follow symbolic links
+    if scheme in HERE and not os.path.isdir(folder):  # noqa: PTH112 - see above
+        raise ConfigError(f"--cwd {said}: there is no such folder")
+    return folder
+
+
+def _working_directory() -> str | None:
+    """Return the working directory; None where it was deleted under our feet."""
+    try:
+        return os.getcwd()  # noqa: PTH109 - it is sent as a text
+    except FileNotFoundError:
+        return None
+
+
+def _variables(words: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for word in words:
+        name, mark, value = word.partition("=")
+        if not name or "\0" in word:
+            raise ConfigError(f"--env {word!r}: write NAME=VALUE, or NAME for the value that it has here")
+        if not mark and name not in os.environ:
+            raise ConfigError(f"--env {name}: there is no such variable here: write {name}=VALUE")
+        found[name] = value if mark else os.environ[name]
+    return found

@@ -1,159 +1,138 @@
-"""`taskq result`, `taskq wait`, `taskq logs`: what became of jobs, and what they say."""
+"""The outcome of a job, printed: a task's value, a command's exit code and output, or why there is none."""
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from taskq.allowlist import COMMAND
-from taskq.captured import Stream, plain
-from taskq.cli.emit import emit_document, emit_foreign, emit_line
-from taskq.cli.ended import print_command_outcome, print_outcome
-from taskq.cli.exits import Exit
-from taskq.cli.messages import say
-from taskq.cli.stores import jobs_of, opened_store, store_flags
-from taskq.cli.waiting import ends, exit_of, exit_of_all
-from taskq.config import parse_duration
-from taskq.states import TERMINAL, State
+from taskq.captured import STREAMS, Stream, as_document, output_of, plain, said_of_cut
+from taskq.cli.exits import Exit, exit_of
+from taskq.cli.tell import describe, emit_document, emit_foreign, in_words, say, say_foreign, traceback_of
+from taskq.codec import decode
+from taskq.shell import CommandFailed
+from taskq.states import TERMINAL, Reason, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Mapping
 
-    from taskq.store import Store
+    from taskq.cli.submit import Request
+    from taskq.store import JobRecord
 
-__all__ = ["logs", "result", "wait"]
-
-#: Seconds between two looks of `logs -f`: quick to the eye, and next to nothing for a store.
-LOG_EVERY = 0.2
-
-RESULT_HELP = """Print a job's result as JSON; of a failed one say why, and exit with 1.
-
-That of a command is its exit code and its output, also when it failed; --raw passes its output on, byte for byte.
-
-Exit codes: 0 it succeeded, 1 it failed, 5 it was cancelled, 124 it has not ended, 4 there is no such job.
-
-\b
-Examples:
-  taskq result 01KB2Z7XSGD0MB3V6RYA4F0001
-  taskq result 01KB2Z7XSGD0MB3V6RYA4F0001 --wait --timeout 10m
-  taskq result --raw 3V6RYA4F0001 > summary.txt
-"""
-
-WAIT_HELP = """Wait until jobs have ended; print a line for each as it ends: its id and its state.
-
-Exit codes: 0 all succeeded, 1 one failed, 5 one was cancelled, 124 the time was over, 4 there is no such job. With
---any it is that of the first that ends.
-
-\b
-Examples:
-  taskq wait 01KB2Z7XSGD0MB3V6RYA4F0001
-  taskq wait --any --timeout 1h 01KB2Z7XSGD0MB3V6RYA4F0001 01KB2Z7XSGD0MB3V6RYA4F0002
-"""
-
-LOGS_HELP = """Print what a job has written to stdout and stderr, and logged; the first MiB of it is kept.
-
-On a terminal control characters are shown as signs, unless --raw is given; to files and pipes bytes go as they are.
-
-\b
-Examples:
-  taskq logs 01KB2Z7XSGD0MB3V6RYA4F0001
-  taskq logs --follow 3V6RYA4F0001
-"""
+__all__ = ["print_command_outcome", "print_outcome", "print_waited_command"]
 
 
-# --- result
+def print_outcome(record: JobRecord, *, raw: bool = False, tracebacks: bool = False, as_json: bool = False) -> int:
+    """Print what a job came to, or say why there is nothing; return the exit code."""
+    error = _error_of(record)
+    if as_json:
+        outcome: dict[str, Any] = {"result": _value_of(record)} if record.state is State.SUCCEEDED else {}
+        emit_document(_document(record, outcome if error is None else {"error": describe(error)}))
+    elif record.state is State.SUCCEEDED:
+        value = _value_of(record)
+        if raw and isinstance(value, str):
+            emit_foreign([value.encode(errors="replace") + b"\n"], raw=True)
+        else:
+            emit_document(value)
+    _say_why_not(record, error, said=as_json, tracebacks=tracebacks)
+    return exit_of(record.state)
 
 
-@click.command("result", help=RESULT_HELP, short_help="Print a job's result.")
-@click.argument("job_id", metavar="ID")
-@click.option("--wait", is_flag=True, help="Wait for its end.")
-@click.option("--timeout", metavar="TIME", help="Wait no longer than this: 90, 1.5s, 10m, 1h.")
-@click.option("--raw", is_flag=True, help="Print a text without quotes, and of a command its output as it is.")
-@click.option("--tracebacks", is_flag=True, help="Show where in the task an error was raised.")
-@store_flags
-def result(job_id: str, timeout: str | None, *, wait: bool, raw: bool, tracebacks: bool, **flags: Any) -> int:
-    """Run the command."""
-    patience = None if timeout is None else parse_duration(timeout)
-    with opened_store(flags, mode="ro") as store:
-        (record,) = jobs_of(store, [job_id], payload=True)
-        if record.state not in TERMINAL and (wait or timeout is not None):
-            for _ in ends(store, [record.id], patience):
-                pass
-            (record,) = jobs_of(store, [record.id], payload=True)
-        if record.task == COMMAND:
-            return print_command_outcome(record, store.log, raw=raw, tracebacks=tracebacks, as_json=flags["as_json"])
-        return print_outcome(record, raw=raw, tracebacks=tracebacks, as_json=flags["as_json"])
+def _say_why_not(record: JobRecord, error: BaseException | None, *, said: bool, tracebacks: bool) -> None:
+    """Say on stderr how a job ended that has not succeeded. `said`: by a document already."""
+    if not said and record.state not in TERMINAL:
+        say(f"{record.id} has not ended, it is {record.state}: taskq wait {record.id} waits for it", error=True)
+    elif not said and record.state is not State.SUCCEEDED:
+        say(f"{record.task} {_how_it_ended(record, error)}", error=True)
+    if tracebacks and error is not None and (trace := traceback_of(error)):
+        say_foreign(trace.rstrip().encode(errors="replace") + b"\n")
 
 
-# --- wait
+def _error_of(record: JobRecord) -> BaseException | None:
+    failure = record.failure
+    return None if failure is None or record.state is not State.FAILED else failure.to_exception(record.id)
 
 
-@click.command("wait", help=WAIT_HELP, short_help="Wait until jobs have ended.")
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@click.option("--any", "first", is_flag=True, help="Wait for one of them only.")
-@click.option("--timeout", metavar="TIME", help="Wait no longer than this: 90, 1.5s, 10m, 1h.")
-@store_flags
-def wait(ids: tuple[str, ...], timeout: str | None, *, first: bool, **flags: Any) -> int:
-    """Run the command."""
-    patience = None if timeout is None else parse_duration(timeout)
-    with opened_store(flags, mode="ro") as store:
-        states = {record.id: record.state for record in jobs_of(store, ids)}
-        for job_id, state in _as_they_end(store, states, patience):
-            states[job_id] = state
-            if flags["as_json"]:
-                emit_document({"id": job_id, "state": str(state)})
-            else:
-                emit_line(f"{job_id} {state}")
-            if first:
-                return exit_of(state)
-        late = [job_id for job_id, state in states.items() if state not in TERMINAL]
-        if late:
-            say(f"waited {timeout} in vain for {', '.join(late)}", error=True)
-            return Exit.WAIT_TIMEOUT
-        return exit_of_all(states.values())
+def _value_of(record: JobRecord) -> Any:
+    """Return the value of a job that succeeded."""
+    return None if record.result is None else decode(record.result)
 
 
-def _as_they_end(store: Store, states: dict[str, State], patience: float | None) -> Iterator[tuple[str, State]]:
-    for job_id, state in list(states.items()):
-        if state in TERMINAL:
-            yield job_id, state
-    open_ids = [job_id for job_id, state in states.items() if state not in TERMINAL]
-    for ended in ends(store, open_ids, patience):
-        if ended is not None:
-            yield ended.id, ended.state
+def _document(record: JobRecord, outcome: dict[str, Any]) -> dict[str, Any]:
+    return {"id": record.id, "state": str(record.state), "attempts": record.attempts, **outcome}
 
 
-# --- logs
+def _how_it_ended(record: JobRecord, error: BaseException | None) -> str:
+    if error is not None:
+        return f"failed: {in_words(error)}"
+    return "was cancelled" if record.state is State.CANCELLED else "failed"
 
 
-@click.command("logs", help=LOGS_HELP, short_help="Print what a job has written.")
-@click.argument("job_id", metavar="ID")
-@click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended.")
-@click.option("--raw", is_flag=True, help="On a terminal too, print control characters as they are.")
-@store_flags
-def logs(job_id: str, *, follow: bool, raw: bool, **flags: Any) -> int:
-    """Run the command."""
-    with opened_store(flags, mode="ro") as store:
-        (record,) = jobs_of(store, [job_id])
-        pieces = _pieces(store, record.id, follow=follow)
-        if flags["as_json"]:
-            emit_document({"id": record.id, **plain("log", Stream(b"".join(pieces), 0, b""))})
-            return Exit.OK
-        emit_foreign(pieces, raw=raw)
-        return Exit.OK
+# --- commands
+def print_command_outcome(
+    record: JobRecord,
+    log: Callable[[str], bytes],
+    *,
+    raw: bool = False,
+    tracebacks: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Print a command's exit code and output, or with `raw` its output alone; return our exit code.
+
+    `log` gives what a job has written, for failures that do not carry it.
+    """
+    error = _error_of(record)
+    output = _output_of(record, error, log)
+    if as_json:
+        result = {} if output is None else as_document(output)
+        failed = {} if error is None else {"error": {**describe(error), **result}}
+        emit_document(_document(record, {"result": result} if record.state is State.SUCCEEDED else failed))
+    elif output is not None and raw:
+        _pass_on(output, raw=True)
+    elif output is not None:
+        emit_document(as_document(output))
+    _say_cut(output)
+    _say_why_not(record, error, said=as_json, tracebacks=tracebacks)
+    return exit_of(record.state)
 
 
-def _pieces(store: Store, job_id: str, *, follow: bool) -> Iterator[bytes]:
-    """Yield what a job has written; with `follow` also what is yet to come, until the job has ended."""
-    offset = 0
-    while True:
-        (record,) = store.get([job_id])  # before the log: what comes after the end is not missed
-        piece = store.log(job_id, offset)
-        offset += len(piece)
-        if piece:
-            yield piece
-        if not follow or record is None or record.state in TERMINAL:
-            return
-        time.sleep(LOG_EVERY)
+def print_waited_command(record: JobRecord, log: Callable[[str], bytes], request: Request, *, shown: bool) -> int:
+    """Pass on what a command has written, unless that is `shown` already; return the command's exit code."""
+    error = _error_of(record)
+    code = error.exit_code if isinstance(error, CommandFailed) else None
+    if request.as_json:
+        ended = print_command_outcome(record, log, tracebacks=request.tracebacks, as_json=True)
+    elif record.state is State.SUCCEEDED or code is not None:
+        output = None if shown else _output_of(record, error, log)
+        if output is not None:
+            _pass_on(output, raw=False)
+        _say_cut(output)
+        ended = Exit.OK
+    else:
+        ended = print_outcome(record, tracebacks=request.tracebacks)
+    if record.reason is Reason.TIMEOUT:
+        return Exit.WAIT_TIMEOUT
+    return int(ended) if code is None else code
+
+
+def _output_of(record: JobRecord, error: BaseException | None, log: Callable[[str], bytes]) -> Mapping[str, Any] | None:
+    """Return exit code and output of a command in the form of `captured`; None where it has not ended by itself.
+
+    Where stdout and stderr are not known apart, stdout has both.
+    """
+    if record.state is State.SUCCEEDED:
+        value = _value_of(record)
+        return value if isinstance(value, dict) else {"exit_code": 0, "stdout": str(value)}
+    if not isinstance(error, CommandFailed):
+        return None
+    output = error.output or plain("stdout", Stream(log(record.id), 0, b""))
+    return {"exit_code": error.exit_code, **output}
+
+
+def _pass_on(output: Mapping[str, Any], *, raw: bool) -> None:
+    stdout, stderr = (output_of(output, name) for name in STREAMS)
+    emit_foreign([stdout], raw=raw)
+    say_foreign(stderr, raw=raw)
+
+
+def _say_cut(output: Mapping[str, Any] | None) -> None:
+    for sentence in said_of_cut(output or {}):
+        say(f"{sentence}; taskq logs has the first MiB")

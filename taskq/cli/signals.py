@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP as one exception: after the first the command tidies up, a later one ends it."""
+"""Signals that end a command: the first as an exception, so that it tidies up; a later one at once.
+
+`opened` is the queue that a command runs its jobs on, which a signal ends.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["Interrupted", "hangups_blocked", "interruptible"]
+    from taskq.config import Settings
+    from taskq.queue import TaskQueue
+
+__all__ = ["Interrupted", "end_at_once", "hangups_blocked", "interruptible", "opened"]
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 #: Seconds in which a second signal is taken for the echo of the first: timeout(1) and process managers send
 #: one to the process and one to its group.
 ECHO = 0.5
+
 
 #: What a shell adds to a signal's number to make an exit code of it.
 SIGNAL_BASE = 128
@@ -63,3 +71,41 @@ def hangups_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+#: Seconds that jobs in a store get to end by themselves when the command is told to stop.
+MOMENT = 0.5
+
+
+@contextlib.contextmanager
+def opened(settings: Settings, processes: int | None, url: str | None = None) -> Iterator[TaskQueue]:
+    """Open the queue for the block; leaving it by an error does not wait for what runs: `end_at_once`.
+
+    `url`: another than the settings have.
+
+    Raises:
+        ConfigError: the URL or a setting is wrong.
+    """
+    from taskq.queue import TaskQueue  # noqa: PLC0415 - not before the command line is known to be right
+
+    with hangups_blocked():  # inherited by the helpers of multiprocessing, which must outlive a hangup to tidy up
+        queue = TaskQueue(settings.url if url is None else url, processes=processes, start_method=settings.start_method)
+    try:
+        yield queue
+    except BaseException:
+        end_at_once(queue)
+        raise
+    queue.shutdown()
+
+
+def end_at_once(queue: TaskQueue) -> None:
+    """Drop what waits, and end what runs.
+
+    In local jobs KeyboardInterrupt is raised, so that they tidy up; those that do not end soon are killed. Jobs in a
+    store are asked to stop, and killed by their workers.
+    """
+    if "start_methods" in queue.capabilities:
+        interrupt = KeyboardInterrupt()
+        queue.__exit__(KeyboardInterrupt, interrupt, None)
+    else:
+        queue.shutdown(cancel_futures=True, grace=MOMENT)

@@ -1,6 +1,6 @@
 """The store that a command works on: which one, opened for a block, and jobs found in it by what people type.
 
-    --url  >  TASKQ_URL  >  taskq.toml, pyproject.toml  >  a file in the user's state folder
+    --url, --url-file  >  TASKQ_URL  >  taskq.toml, pyproject.toml  >  a file in the user's state folder
 
 Code and `taskq map` default to local://, which ends with the process; the commands about jobs need a store that stays.
 """
@@ -8,28 +8,33 @@ Code and `taskq map` default to local://, which ends with the process; the comma
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 from urllib.parse import quote, unquote
 
 import click
 
 from taskq import config, log
 from taskq.cli.signals import interruptible
-from taskq.cli.url_file import url_file
 from taskq.connect import open_store
 from taskq.errors import ConfigError, JobNotFound
 from taskq.redact import URL_VARIABLE, safe_url, without_password
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from taskq.store import JobRecord, Store
+    from taskq.states import State
+    from taskq.store import Ended, JobRecord, Store
 
 __all__ = [
+    "LOOK",
     "default_store_url",
+    "ends",
     "find_jobs",
+    "in_pages",
     "jobs_of",
     "keep_password",
     "opened_store",
@@ -37,12 +42,15 @@ __all__ = [
     "settle_url",
     "store_flags",
     "to_open",
+    "url_file",
 ]
 
 #: How a store is opened; see `opened_store`.
 Mode: TypeAlias = Literal["ro", "rw", "rwc"]
 
+
 F = TypeVar("F", bound="Callable[..., Any]")
+
 
 FLAGS = (
     click.option("--url", metavar="URL", help="The queue; default: a file of yours, see taskq config show."),
@@ -50,9 +58,13 @@ FLAGS = (
     click.option("--json", "as_json", is_flag=True, help="Output and errors as JSON, for programs."),
 )
 
+
 #: Characters of an id that must be typed at the least, and newest jobs among which a part of an id is looked for.
 LEAST_TYPED = 4
+
+
 LOOKED_THROUGH = 10_000
+
 
 #: Candidates that an error names.
 NAMED = 5
@@ -124,8 +136,6 @@ def served(store: Store, queue: str) -> bool:
 
 
 # --- jobs by what people type
-
-
 def find_jobs(store: Store, words: Sequence[str], *, payload: bool = False) -> list[JobRecord | None]:
     """Return the jobs that these words mean, None for each that means none.
 
@@ -172,3 +182,72 @@ def _the_one(word: str, known: Sequence[JobRecord]) -> str | None:
 
 def _fits(job_id: str, part: str) -> bool:
     return any(job_id.startswith(text) or job_id.endswith(text) for text in {part, part.upper()})
+
+
+#: Jobs asked for at once where there may be many.
+PAGE = 1000
+
+
+def in_pages(store: Store, states: Sequence[State], queue: str | None = None) -> Iterator[JobRecord]:
+    """Yield all jobs in these states, newest first; each once, also when some go or come meanwhile."""
+    seen: set[str] = set()
+    offset = 0
+    while page := store.list(states=states, queue=queue, limit=PAGE, offset=offset):
+        offset += len(page)
+        for record in page:
+            if record.id not in seen:
+                seen.add(record.id)
+                yield record
+
+
+#: Seconds that one look takes at the most: then signals are seen to, and whoever asked may look about.
+LOOK = 1.0
+
+
+def ends(store: Store, ids: Collection[str], timeout: float | None) -> Iterator[Ended | None]:
+    """Yield the jobs as they end, each once, and None now and then; stop when all have, or the time is over."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    left = set(ids)
+    with contextlib.closing(store.subscribe()) as subscription:
+        subscription.expect(left)
+        while left:
+            rest = LOOK if deadline is None else min(LOOK, deadline - time.monotonic())
+            for ended in subscription.wait(max(0.0, rest)):
+                if ended.id in left:
+                    left.remove(ended.id)
+                    yield ended
+            if rest <= 0:
+                return
+            yield None
+
+
+#: Bytes of a file that are read: more is no URL.
+URL_FILE_MOST = 10_000
+
+
+def url_file(command: F) -> F:
+    """Add the flag to a command that has --url, which gets what the file says."""
+
+    @functools.wraps(command)
+    def run(*args: Any, url: str | None, url_file: str | None, **flags: Any) -> Any:
+        if url_file is not None:
+            if url is not None:
+                raise click.UsageError("give --url or --url-file, not both")
+            url = _read_url(url_file)
+        return command(*args, url=url, **flags)
+
+    option = click.option("--url-file", metavar="FILE", help="A file whose first line is the URL.")
+    return cast("F", option(run))
+
+
+def _read_url(name: str) -> str:
+    try:
+        with Path(name).open("rb") as file:
+            words = file.read(URL_FILE_MOST).decode().split()
+    except OSError as exc:
+        raise ConfigError(f"--url-file {name}: {exc.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"--url-file {name}: it is not UTF-8 text") from None
+    if len(words) != 1:
+        raise ConfigError(f"--url-file {name}: write one URL into it, and nothing else")
+    return words[0]

@@ -9,17 +9,111 @@ Python's own streams raise an OSError that looks like one of a network, and once
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
+import select
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from taskq.cli.output import STDERR, STDOUT, write_all
+from taskq.errors import ConfigError, TaskqError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from typing_extensions import Buffer
 
-__all__ = ["drop_stdout", "finish_stdout", "guard_streams"]
+__all__ = [
+    "CannotWrite",
+    "OutputClosed",
+    "claimed_stdout",
+    "drop_stdout",
+    "finish_stdout",
+    "guard_streams",
+    "hold_standard_descriptors",
+    "need_stdout",
+    "write_all",
+    "write_error",
+]
+
+#: stdin, stdout, stderr by number.
+STDIN, STDOUT, STDERR = 0, 1, 2
+
+
+class CannotWrite(TaskqError, OSError):
+    """Say that output could not be written, and why."""
+
+
+class OutputClosed(BrokenPipeError):
+    """Say that who read our output went away; a BrokenPipeError of its own, which no connection raises."""
+
+
+def write_error(error: OSError, name: str) -> OSError:
+    """Return the error to raise for one of write(2). `name`: where the output goes."""
+    if isinstance(error, BrokenPipeError):
+        return OutputClosed(f"nobody reads {name} any more")
+    return CannotWrite(f"cannot write {name}: {error.strerror}")
+
+
+def write_all(descriptor: int, data: Buffer, name: str) -> None:
+    """Write bytes to a descriptor.
+
+    Raises:
+        OutputClosed, CannotWrite: it cannot be done.
+    """
+    rest = memoryview(data).cast("B")
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:  # who started us made the pipe non-blocking
+            select.select([], [descriptor], [])
+        except OSError as exc:
+            raise write_error(exc, name) from exc
+
+
+@contextlib.contextmanager
+def claimed_stdout() -> Iterator[int]:
+    """Keep stdout for data: yield a descriptor of it; what is printed, also by children, goes to stderr."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    kept = fcntl.fcntl(STDOUT, fcntl.F_DUPFD_CLOEXEC, STDERR + 1)
+    try:
+        _point(STDOUT, at=STDERR)
+        yield kept
+    finally:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stdout.flush()
+        os.dup2(kept, STDOUT)
+        os.close(kept)
+
+
+def hold_standard_descriptors() -> None:
+    """Open on nothing what is closed of stdin, stdout and stderr, so that no file of ours becomes one."""
+    for descriptor in (STDIN, STDOUT, STDERR):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+
+
+def _point(descriptor: int, *, at: int) -> None:
+    """Make one descriptor another word for a second one; for nothing, where that one is closed."""
+    try:
+        os.dup2(at, descriptor)
+    except OSError:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, descriptor)
+        os.close(nothing)
+
+
+def need_stdout() -> None:
+    """Refuse to go on without a stdout.
+
+    Raises:
+        ConfigError: who started us has closed it.
+    """
+    if sys.stdout is None:
+        raise ConfigError("stdout is closed, so the output has no place: redirect it with > FILE")
 
 
 class _Descriptor(io.RawIOBase):

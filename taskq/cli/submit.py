@@ -1,30 +1,102 @@
-"""`taskq submit`: hand over one task, one command, or a file of them; or run one here and give its outcome.
+"""`taskq submit`: one task, one command, or a file of them, run on this machine or kept in a store.
 
-    the URL is local://      submit_here: runs it on this machine, prints its result
-    any other                submit_far: keeps it in the store, prints its id; --wait prints its result
+    the URL is local://    local: it runs in a process of this program, and its result is printed
+    any other              remote: Request ──▶ JobBuilder (the task, checked) ──line by line──▶ NewJob ──put──▶ id
+                                                             --wait ──▶ run_inline.outcome_of ──▶ result
 
-This file reads the command line and decides which of the two it is.
+A line of --jsonl that makes no job is told, and the others are kept all the same.
 """
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from taskq.cli.job_flags import job_flags, read_job_flags
-from taskq.cli.options import CommandAfterDashes, dashed, pool_flags, read_settings
-from taskq.cli.request import Request
-from taskq.cli.signals import interruptible
-from taskq.cli.stores import settle_url
-from taskq.cli.submit_far import submit_far
-from taskq.cli.submit_here import submit_here
-from taskq.cli.surroundings import surroundings_flags, take_surroundings
+from taskq.allowlist import opens
+from taskq.cli.arguments import check_call, find_task, parse_arguments
+from taskq.cli.exits import Exit
+from taskq.cli.format import job_document
+from taskq.cli.job_builder import job_builder_of
+from taskq.cli.jsonl import Lines, open_input
+from taskq.cli.jsontext import to_json
+from taskq.cli.line_task import BadLine, parse_line, run_attached_command, run_captured_command
+from taskq.cli.options import (
+    CommandAfterDashes,
+    command_flags,
+    dashed,
+    job_flags,
+    job_options,
+    pool_flags,
+    read_command_flags,
+    read_job_flags,
+    read_settings,
+)
+from taskq.cli.outcome import print_outcome, print_waited_command
+from taskq.cli.resume import nothing_done
+from taskq.cli.run_inline import outcome_of
+from taskq.cli.signals import interruptible, opened
+from taskq.cli.stores import opened_store, served, settle_url
+from taskq.cli.streams import CannotWrite, OutputClosed, claimed_stdout, need_stdout, write_all
+from taskq.cli.tell import describe, emit_document, emit_line, in_words, say, say_foreign, traceback_of
+from taskq.errors import ConfigError, EncodeError, JobTimeout
+from taskq.shell import BadItem
 
 if TYPE_CHECKING:
-    from taskq.config import Settings
+    from collections.abc import Callable, Iterator
 
-__all__ = ["submit"]
+    from taskq.cli.job_builder import JobBuilder
+    from taskq.config import Settings
+    from taskq.job import Job
+    from taskq.options import JobOptionFields
+    from taskq.store import NewJob, Store
+
+__all__ = ["Request", "submit"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A task with its words, or a command; and what is to become of it."""
+
+    target: str | None = None
+    words: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    args_json: str | None = None
+    jsonl: str | None = None
+    wait: bool = False
+    raw: bool = False
+    unchecked: bool = False
+    tracebacks: bool = False
+    as_json: bool = False
+    verbose: bool = False
+    command_options: dict[str, Any] = field(default_factory=dict)
+    options: JobOptionFields
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages."""
+        return self.target if self.target is not None else self.command[0]
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            click.UsageError: says what to leave out.
+        """
+        if self.command and (self.args_json is not None or self.raw or self.unchecked):
+            raise click.UsageError("--args-json, --raw and --unchecked are for tasks, not for a command")
+        if self.jsonl is None:
+            return
+        if self.wait:
+            raise click.UsageError("--jsonl prints ids and does not wait: taskq map gives a result for each line")
+        if self.words or self.args_json is not None:
+            raise click.UsageError("the arguments come from the lines of --jsonl: leave out those beside it")
+        if self.options.get("job_id") is not None or self.options.get("key") is not None:
+            raise click.UsageError("all lines of --jsonl would be one job: leave out --job-id and --key")
+
 
 HELP = """Submit one task, or one command, as a job, and print its id; with --wait, its result as JSON.
 
@@ -65,7 +137,7 @@ class SubmitCommand(CommandAfterDashes):
 @click.option("--wait", is_flag=True, help="Wait for the result; local:// always does.")
 @click.option("--raw", is_flag=True, help="Print a result that is a text without quotes.")
 @click.option("--unchecked", is_flag=True, help="Submit by name a task that is not installed here.")
-@surroundings_flags
+@command_flags
 @job_flags
 @pool_flags
 @click.pass_context
@@ -87,7 +159,7 @@ def submit(
     after = dashed(ctx) or ()
     if target is None and not after:
         raise click.UsageError("give a task, as module:function, or a command after --")
-    surroundings = take_surroundings(flags, url, is_command=target is None)
+    command_options = read_command_flags(flags, url, is_command=target is None)
     options = read_job_flags(flags)
     settings = read_settings(flags)
     request = Request(
@@ -103,7 +175,7 @@ def submit(
         as_json=flags["as_json"],
         verbose=flags["log_level"] is not None,
         options=options,
-        surroundings=surroundings,
+        command_options=command_options,
     )
     request.check()
     with interruptible():
@@ -114,7 +186,175 @@ def _run(request: Request, settings: Settings, url: str) -> int:
     if url.partition("://")[0].lower() == "local":
         if request.jsonl is not None:
             raise click.UsageError("local:// keeps no jobs: taskq map runs one for each line, here")
-        return submit_here(request, settings, url)
+        return _submit_local(request, settings, url)
     if settings.processes is not None or settings.start_method is not None:
         raise click.UsageError("--processes and --start-method are for local://: elsewhere workers run the jobs")
-    return submit_far(request, settings, url)
+    return _submit_remote(request, settings, url)
+
+
+#: stdout by number.
+STDOUT = 1
+
+
+def _submit_local(request: Request, settings: Settings, url: str) -> int:
+    """Run what is asked for; return the exit code."""
+    if request.target is None:
+        return _submit_command(request, settings, url)
+    return _submit_task(request, request.target, settings, url)
+
+
+def _submit_task(request: Request, target: str, settings: Settings, url: str) -> int:
+    with claimed_stdout() as stdout:
+        need_stdout()
+        function = find_task(target)
+        arguments = parse_arguments(request.words, request.args_json)
+        check_call(target, function, arguments)
+        options = job_options(settings, function, request.options)
+        job, error = _run_local(settings, url, options, function, *arguments.args, **arguments.kwargs)
+        if request.as_json:
+            _print_local(stdout, _local_document(job, error))
+        elif error is None:
+            value = job.result()
+            text = value.encode(errors="replace") if request.raw and isinstance(value, str) else to_json(value)
+            _print_local(stdout, text)
+        return Exit.OK if error is None else _tell_failure(request, error)
+
+
+def _submit_command(request: Request, settings: Settings, url: str) -> int:
+    run = run_captured_command if request.as_json else run_attached_command
+    options = job_options(settings, None, request.options)
+    retries = settings.retries or 0
+    job, error = _run_local(settings, url, options, run, request.command, retries, **request.command_options)
+    if request.as_json:
+        _print_local(STDOUT, _local_document(job, error))
+    if error is None:
+        code: int = job.result()["exit_code"]
+        return code
+    code = _tell_failure(request, error)
+    return Exit.WAIT_TIMEOUT if isinstance(error, JobTimeout) else code
+
+
+def _run_local(
+    settings: Settings, url: str, options: JobOptionFields, function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> tuple[Job[Any], BaseException | None]:
+    """Run a call on a pool of one process; return its job and its error."""
+    with opened(settings, 1, url) as queue:
+        job = queue.options(**options).submit(function, *args, **kwargs)
+        try:
+            return job, job.exception()
+        except CancelledError as exc:
+            return job, exc
+
+
+def _tell_failure(request: Request, error: BaseException) -> Exit:
+    """Say on stderr how a job failed; return the exit code."""
+    say(f"{request.label} failed: {in_words(error)}", error=True)
+    if request.tracebacks and (trace := traceback_of(error)):
+        say_foreign(trace.rstrip().encode(errors="replace") + b"\n")
+    return Exit.CANCELLED if isinstance(error, CancelledError) else Exit.FAILED
+
+
+def _local_document(job: Job[Any], error: BaseException | None) -> bytes:
+    """Return all that is known of a finished job, as JSON."""
+    outcome = {"result": job.result()} if error is None else {"error": describe(error)}
+    return to_json({"id": job.id, "state": str(job.state), "attempts": job.attempts, **outcome})
+
+
+def _print_local(descriptor: int, text: bytes) -> None:
+    write_all(descriptor, text + b"\n", "stdout")
+
+
+#: Jobs kept in one step of --jsonl: one commit, one round trip.
+BATCH = 500
+
+
+#: stdin by number, which is not ours to close; stderr, where notes for people go.
+STDIN, STDERR = 0, 2
+
+
+def _submit_remote(request: Request, settings: Settings, url: str) -> int:
+    """Keep what is asked for in the store; return the exit code."""
+    need_stdout()
+    with opened_store({"log_format": settings.log_format, "log_level": settings.log_level}, url, mode="rwc") as store:
+        builder = job_builder_of(request, settings, store)
+        if request.jsonl is not None:
+            return _submit_lines(request, builder, store)
+        (job_id,) = store.put([builder.from_request(request)])
+        if request.wait:
+            return _wait(request, store, job_id)
+        _tell_kept(request, store, [job_id])
+        _advise(store, job_id)
+        return Exit.OK
+
+
+def _tell_kept(request: Request, store: Store, ids: list[str]) -> None:
+    kept = f"{len(ids):,} jobs are kept all the same, {ids[0]} to {ids[-1]}" if ids[1:] else f"job {ids[0]} is kept"
+    try:
+        _print_kept(request, store, ids)
+    except CannotWrite as exc:
+        raise CannotWrite(f"{exc}; {kept}") from None
+    except OutputClosed:
+        say(kept)
+        raise
+
+
+def _print_kept(request: Request, store: Store, ids: list[str]) -> None:
+    if request.as_json:
+        for record in store.get(ids):
+            emit_document({} if record is None else job_document(record))
+    else:
+        for job_id in ids:
+            emit_line(job_id)
+
+
+def _advise(store: Store, job_id: str) -> None:
+    """Tell somebody at a terminal that nobody is there to run the job."""
+    if os.isatty(STDERR):
+        (record,) = store.get([job_id])
+        if record is not None and not served(store, record.queue):
+            say(f"no worker serves queue {record.queue} now: taskq worker {opens(record.task)} starts one")
+
+
+# --- one job
+def _wait(request: Request, store: Store, job_id: str) -> int:
+    record, shown = outcome_of(store, job_id, request)
+    if request.command:
+        return print_waited_command(record, store.log, request, shown=shown)
+    return print_outcome(record, raw=request.raw, tracebacks=request.tracebacks, as_json=request.as_json)
+
+
+# --- a file of jobs
+def _submit_lines(request: Request, builder: JobBuilder, store: Store) -> int:
+    source, name = open_input(str(request.jsonl))
+    failed, batch = 0, []
+    try:
+        for job in _jobs_of_lines(builder, source, name):
+            if job is None:
+                failed += 1
+                continue
+            batch.append(job)
+            if len(batch) >= BATCH:
+                _tell_kept(request, store, store.put(batch))
+                batch = []
+        if batch:
+            _tell_kept(request, store, store.put(batch))
+    finally:
+        if source != STDIN:
+            os.close(source)
+    if failed:
+        say(f"{failed:,} lines of {name} were not submitted; the others were", error=True)
+    return Exit.FAILED if failed else Exit.OK
+
+
+def _jobs_of_lines(builder: JobBuilder, source: int, name: str) -> Iterator[NewJob | None]:
+    """Yield the job of each line; None for one that makes none, which is told."""
+    lines = Lines(source, name, nothing_done().done)
+    for at, line in enumerate(lines):
+        place = lines.taken(at)
+        if place is None:
+            continue
+        try:
+            yield builder.from_value(parse_line(line))
+        except (BadLine, BadItem, EncodeError, ConfigError) as exc:
+            say(f"line {place[1]}: {exc}", error=True)
+            yield None

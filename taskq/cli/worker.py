@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskq import config, log
-from taskq.cli.messages import say
+from taskq.cli.arguments import import_from_here
 from taskq.cli.signals import ECHO, STOPPING
-from taskq.cli.stores import keep_password, settle_url, to_open
-from taskq.cli.target import import_from_here
-from taskq.cli.url_file import url_file
+from taskq.cli.stores import keep_password, settle_url, to_open, url_file
+from taskq.cli.tell import say
 from taskq.config import parse_duration
 from taskq.connect import open_store, open_worker
 from taskq.errors import ConfigError

@@ -12,8 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import taskq as package
-from taskq.cli.app import cli
-from taskq.cli.catalog import CATALOG
+from taskq.cli.app import CATALOG, cli
 from taskq.cli.exits import Exit, code_for, sentence
 from taskq.errors import BackendUnavailable, ConfigError, JobCancelled, JobFailed, JobNotFound, TaskqError
 from tests.cli.command import assert_golden, environment, program, refused, taskq
@@ -104,7 +103,7 @@ def test_the_door_is_light(tmp_path: Path) -> None:
         import taskq.cli
         heavy = {"click", "rich", "structlog", "multiprocessing", "asyncio"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
-        import taskq.cli.lines
+        import taskq.cli.line_task
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
         sys.argv = ["taskq", "--version"]
         try:
@@ -164,7 +163,7 @@ def test_the_list_of_commands_loads_none(tmp_path: Path) -> None:
         import sys
         from taskq.cli.app import run
         assert run(["--help"]) == 0
-        heavy = {"rich", "structlog", "msgpack", "sqlite3", "taskq.cli.submit", "taskq.cli.top", "taskq.cli.status"}
+        heavy = {"rich", "structlog", "msgpack", "sqlite3", "taskq.cli.submit", "taskq.cli.top", "taskq.cli.show"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
     """
     assert "transfer" in run(tmp_path, source).stdout

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from taskq import TaskQueue
+from taskq.codec import encode
+from taskq.connect import open_store
+from taskq.envelope import CALL, Template
+from taskq.ids import new_id
+from taskq.options import JobOptions
+from taskq.store import NewJob
 from tests.cli.command import Command, taskq
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,3 +107,29 @@ def test_resume_of_a_killed_map_runs_no_line_twice(
     assert flags or rows == list(range(count))
     assert not (queue.project / "out.jsonl.chunks").exists()
     assert json.loads(queue.run("status", "--json").out)["jobs"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "result"),
+    [
+        ("taskq.cli.far_lines:run_far_line", ["jobs:square", b"3"], b"9"),
+        ("taskq.cli:map_line", ["jobs:square", b"3"], b"9"),
+        ("taskq.cli.commands:run_command_line", [["false"], 0, b"1"], ["CommandFailed", "false exited with code 1"]),
+        ("taskq.cli:map_command", [["false"], 0, b"1"], ["CommandFailed", "false exited with code 1"]),
+    ],
+)
+def test_names_in_stored_jobs_stay(
+    file_queue: Queue, worker: Callable[..., Command], name: str, args: list[Any], result: Any
+) -> None:
+    """Jobs that a map has stored, by the names of its first version too, run; commands only where they are allowed."""
+    options = JobOptions()
+    envelope = Template(CALL, name, options).pack(encode(args), encode({}))
+    with contextlib.closing(open_store(file_queue.url)) as store:
+        (job_id,) = store.put([NewJob(id=new_id(), task=name, envelope=envelope, options=options, label=name)])
+        if args[0] == ["false"]:
+            worker(file_queue.url)
+            eventually(lambda: "--allow-commands" in str(store.get([job_id])[0].refusal), "the refusal")  # type: ignore[union-attr]
+        worker(file_queue.url, "--allow-commands")
+        with TaskQueue(file_queue.url) as queue:
+            found = queue.job(job_id).result(timeout=PATIENCE)
+        assert found == result if isinstance(result, bytes) else found[:2] == result

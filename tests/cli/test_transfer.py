@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from taskq import TaskQueue
-from taskq.cli import moving
+from taskq.cli import transfer
 from taskq.connect import open_store
 from taskq.states import State
 from tests.cli.command import Command, refused, taskq
@@ -74,7 +74,7 @@ def test_transfer_to_itself_is_refused(project: Path) -> None:
 
 def test_families_move_whole(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs that need others move with them, however many batches lie between; killed anywhere and done again too."""
-    monkeypatch.setattr(moving, "BATCH", 3)
+    monkeypatch.setattr(transfer, "BATCH", 3)
     for killed_at in (None, 1, 2, 3):
         old, new = (
             open_store(f"sqlite://{project}/{name}-{killed_at}.db?durability=normal") for name in ("old", "new")
@@ -89,8 +89,8 @@ def test_families_move_whole(project: Path, monkeypatch: pytest.MonkeyPatch) -> 
                 ids = [one.id for one in (*parts, *sides, tip)]
             if killed_at is not None:
                 with pytest.raises(_Killed):
-                    moving.Mover(old, cast("Store", _Dying(new, killed_at)), lambda _, __: None).run()
-            moved = moving.Mover(old, new, lambda _, __: None).run()
+                    transfer.Mover(old, cast("Store", _Dying(new, killed_at)), lambda _, __: None).run()
+            moved = transfer.Mover(old, new, lambda _, __: None).run()
             assert old.get(ids) == [None] * 8
             states = [record and record.state for record in new.get(ids)]
             assert states == [State.QUEUED] * 5 + [State.BLOCKED] * 3

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq import allowlist
-from taskq.cli import making
+from taskq.cli import job_builder
 from taskq.cli.instants import parse_at
 from taskq.cli.jsontext import to_text
 from taskq.cli.screen import harmless, printable
@@ -60,7 +60,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "printable": printable,
     "harmless": lambda text: list(harmless([text.encode()])),
     "allowlist.NAME": allowlist.NAME.fullmatch,
-    "making.NAME": making.NAME.fullmatch,
+    "job_builder.NAME": job_builder.NAME.fullmatch,
     "PLAIN_DTYPE": PLAIN_DTYPE.fullmatch,
     "fill": lambda text: fill(["echo", text], {"a": 1}),
 }

@@ -10,7 +10,7 @@ import sys
 import time
 
 from taskq import EncodeError, JobCancelled, current_job, errors
-from taskq.cli.far_lines import run_far_line
+from taskq.cli.line_task import run_remote_line
 from taskq.failure import Failure
 from taskq.states import Reason
 from taskq.tasks import resolve
@@ -179,7 +179,7 @@ def raise_by_name(name: str) -> None:
 def raise_what_kept_another(name: str) -> None:
     """Raise the error of another job that was never begun, as a client hears of it."""
     try:
-        run_far_line(name, b"1")
+        run_remote_line(name, b"1")
     except errors.UnknownTask as error:
         raise Failure.from_exception(error, Reason.UNKNOWN_TASK).to_exception() from None
 

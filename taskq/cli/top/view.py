@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from taskq.cli.facts import fact_lines
-from taskq.cli.records import (
+from taskq.cli.format import (
     JOB_COLUMNS,
     QUEUE_COLUMNS,
     WORKER_COLUMNS,
+    age,
     brief_error,
+    clock,
     progress_text,
     queue_row,
     run_time,
     worker_row,
 )
 from taskq.cli.screen import printable
+from taskq.cli.show import detail_lines
 from taskq.cli.tables import Column, cut, table
-from taskq.cli.times import age, clock
 from taskq.cli.top.state import KEYS, PANELS, rows_of
 from taskq.states import State
 
@@ -244,7 +245,7 @@ def _detail(snapshot: Snapshot, view: View, screen: Screen, room: int) -> list[L
         return [[("looking ...", "dim")]]
     if seen.record is None or seen.record.id != view.detail:
         return [[(f"{view.detail} is no longer kept" if seen.record is None else "looking ...", "dim")]]
-    facts = fact_lines(seen.record, snapshot.now, screen)[: max(1, room - 3)]
+    facts = detail_lines(seen.record, snapshot.now, screen)[: max(1, room - 3)]
     space = max(1, room - len(facts) - 2)
     texts = seen.log.decode(errors="replace").splitlines()
     last = max(space, len(texts) - view.scroll)

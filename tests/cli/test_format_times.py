@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskq.cli.times import age, clock, iso, seconds
+from taskq.cli.format import age, clock, iso, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,17 +1,19 @@
-"""Records of a store as JSON documents for programs, and as rows of tables for people.
+"""Records of a store as JSON documents for programs and as rows of tables for people; times and ages in both.
 
-The names in the documents are stable: programs read them. Times are ISO 8601 in UTC, lengths of time seconds.
+for programs    names that stay, as programs read them; ISO 8601 in UTC, lengths of time in seconds
+for people      local time; ages as "12 s", "3 min", "2 h", "5 d": two figures tell enough
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from taskq.cli.jsontext import Unwritable, to_json
 from taskq.cli.tables import STATE_STYLES, Column
-from taskq.cli.times import age, iso, seconds
 from taskq.codec import decode
+from taskq.config import parse_duration
 from taskq.errors import DecodeError
 from taskq.states import TERMINAL, State
 
@@ -25,16 +27,21 @@ __all__ = [
     "JOB_COLUMNS",
     "QUEUE_COLUMNS",
     "WORKER_COLUMNS",
+    "age",
     "as_it_runs",
     "brief_error",
+    "clock",
     "finding_document",
+    "iso",
     "job_document",
     "job_row",
     "meta_of",
+    "parse_older",
     "progress_text",
     "queue_document",
     "queue_row",
     "run_time",
+    "seconds",
     "worker_document",
     "worker_row",
 ]
@@ -50,6 +57,7 @@ JOB_COLUMNS = (
     Column(name="NOTE", rank=2, least=14),
 )
 
+
 QUEUE_COLUMNS = (
     Column(name="QUEUE", least=8),
     Column(name="WAITING", right=True),
@@ -63,6 +71,7 @@ QUEUE_COLUMNS = (
     Column(name="WORKERS", right=True, rank=5),
     Column(name="STATUS", rank=2, styles=STATE_STYLES),
 )
+
 
 WORKER_COLUMNS = (
     Column(name="WORKER", least=10),
@@ -78,6 +87,7 @@ WORKER_COLUMNS = (
     Column(name="STATUS", rank=8, styles=STATE_STYLES),
 )
 
+
 FINDING_COLUMNS = (
     Column(name="LEVEL", styles=STATE_STYLES),
     Column(name="TOPIC", rank=1),
@@ -86,8 +96,6 @@ FINDING_COLUMNS = (
 
 
 # --- jobs
-
-
 def job_document(record: JobRecord) -> dict[str, Any]:
     """Return all that is known of a job, but for its arguments and its result."""
     failure = record.failure
@@ -193,8 +201,6 @@ def _since(instant: float | None, now: float) -> float | None:
 
 
 # --- queues, workers, findings
-
-
 def as_it_runs(queues: Sequence[QueueRecord], workers: Sequence[WorkerRecord]) -> list[QueueRecord]:
     """Return queues with no more running jobs than there are processes: workers hold some that have not begun yet."""
     return [_capped(record, _processes(record, workers)) for record in queues]
@@ -281,3 +287,57 @@ def worker_row(record: WorkerRecord, now: float) -> list[str]:
 def finding_document(finding: Finding) -> dict[str, Any]:
     """Return one finding of the doctor."""
     return {"topic": finding.topic, "level": finding.level, "text": finding.text, "cure": finding.cure}
+
+
+#: The units of an age: seconds in one, and its sign.
+UNITS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+
+
+#: Multiples of a unit from which it is used: 90 s says more than 1 min, 36 h more than 1 d.
+FROM = 2
+
+
+#: Seconds below which a time is given in milliseconds, and with one decimal.
+BRIEF = 0.1
+
+
+SHORT = 10.0
+
+
+def iso(instant: float | None) -> str | None:
+    """Return seconds since 1970 as ISO 8601 in UTC, to the millisecond; None for None."""
+    if instant is None:
+        return None
+    text = datetime.fromtimestamp(instant, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def age(length: float | None) -> str:
+    """Return a length of time in one rounded figure: "0.4 s", "12 s", "3 min", "5 d"."""
+    if length is None:
+        return "-"
+    length = max(0.0, length)
+    if length < BRIEF:
+        return f"{length * 1000:.0f} ms"
+    if length < SHORT:
+        return f"{length:.1f} s"
+    size, sign = next((unit for unit in UNITS if length >= unit[0] * FROM), UNITS[-1])
+    return f"{length / size:.0f} {sign}"
+
+
+def clock(instant: float | None, now: float) -> str:
+    """Return an instant as people read it, in local time: the time of day, and the date where it is another one."""
+    if instant is None:
+        return "-"
+    there, today = datetime.fromtimestamp(instant).astimezone(), datetime.fromtimestamp(now).astimezone()
+    return f"{there:%H:%M:%S}" if there.date() == today.date() else f"{there:%Y-%m-%d %H:%M}"
+
+
+def seconds(length: float | None) -> float | None:
+    """Return a length of time as programs get it."""
+    return None if length is None else round(max(0.0, length), 6)
+
+
+def parse_older(text: str | None) -> float | None:
+    """Return the seconds of an --older flag."""
+    return None if text is None else parse_duration(text)

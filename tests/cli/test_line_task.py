@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq import context, shell
-from taskq.cli.commands import CommandFailed, run_attached_command, run_captured_command, run_command_line
 from taskq.cli.jsonl import PAUSE
-from taskq.cli.lines import TOO_LONG, run_line
+from taskq.cli.line_task import TOO_LONG, run_attached_command, run_captured_command, run_command_line, run_line
 from taskq.context import JobContext
+from taskq.shell import CommandFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,9 +1,9 @@
-"""Where the rows go: stdout or a file, whole rows only.
+"""The file or stream that rows of `taskq map` go to, and the thread that writes whole rows only.
 
     command ──put(row)──▶ queue of rows ──writer thread──▶ write(2)
 
-A thread of its own writes, because no signal is ever delivered there: Ctrl-C cannot tear a row. It also
-gathers what comes within a blink into one write, while a row that comes alone is out at once.
+A thread of its own writes, because no signal is ever delivered there: Ctrl-C cannot tear a row. It also gathers what
+comes within 50 ms into one write, while a row that comes alone is out at once.
 """
 
 from __future__ import annotations
@@ -20,77 +20,35 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Self
 
-from taskq.errors import ConfigError, TaskqError
+from taskq.cli.streams import OutputClosed, need_stdout, write_error
+from taskq.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from typing_extensions import Buffer
 
-__all__ = [
-    "CannotWrite",
-    "Output",
-    "OutputClosed",
-    "RowWriter",
-    "claimed_stdout",
-    "file_output",
-    "hold_standard_descriptors",
-    "need_stdout",
-    "stdout_output",
-    "write_all",
-    "write_error",
-]
+__all__ = ["Output", "RowWriter", "file_output", "stdout_output"]
 
 #: Seconds between two writes while rows keep coming: no eye sees it, and a write per row would cost more
 #: than the row.
 GATHER = 0.05
 
+
 #: Bytes that are written without waiting for more.
 PLENTY = 1 << 18
+
 
 #: Bytes that may wait to be written before the command waits itself: a slow reader must not fill the memory.
 CROWDED = 8 << 20
 
+
 #: Seconds for which a reader that takes nothing is waited for after Ctrl-C.
 LAST_CHANCE = 2.0
 
+
 #: Seconds between two looks at whether anybody reads the pipe, while there is nothing to write.
 LOOK = 0.5
-
-#: stdin, stdout, stderr by number.
-STDIN, STDOUT, STDERR = 0, 1, 2
-
-
-class CannotWrite(TaskqError, OSError):
-    """Say that output could not be written, and why."""
-
-
-class OutputClosed(BrokenPipeError):
-    """Say that who read our output went away; a BrokenPipeError of its own, which no connection raises."""
-
-
-def write_error(error: OSError, name: str) -> OSError:
-    """Return the error to raise for one of write(2). `name`: where the output goes."""
-    if isinstance(error, BrokenPipeError):
-        return OutputClosed(f"nobody reads {name} any more")
-    return CannotWrite(f"cannot write {name}: {error.strerror}")
-
-
-def write_all(descriptor: int, data: Buffer, name: str) -> None:
-    """Write bytes to a descriptor.
-
-    Raises:
-        OutputClosed, CannotWrite: it cannot be done.
-    """
-    rest = memoryview(data).cast("B")
-    while rest:
-        try:
-            rest = rest[os.write(descriptor, rest) :]
-        except BlockingIOError:  # who started us made the pipe non-blocking
-            select.select([], [descriptor], [])
-        except OSError as exc:
-            raise write_error(exc, name) from exc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,51 +58,6 @@ class Output:
     descriptor: int
     name: str
     resumable: bool
-
-
-@contextlib.contextmanager
-def claimed_stdout() -> Iterator[int]:
-    """Keep stdout for data: yield a descriptor of it; what is printed, also by children, goes to stderr."""
-    if sys.stdout is not None:
-        sys.stdout.flush()
-    kept = fcntl.fcntl(STDOUT, fcntl.F_DUPFD_CLOEXEC, STDERR + 1)
-    try:
-        _point(STDOUT, at=STDERR)
-        yield kept
-    finally:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stdout.flush()
-        os.dup2(kept, STDOUT)
-        os.close(kept)
-
-
-def hold_standard_descriptors() -> None:
-    """Open on nothing what is closed of stdin, stdout and stderr, so that no file of ours becomes one."""
-    for descriptor in (STDIN, STDOUT, STDERR):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
-
-
-def _point(descriptor: int, *, at: int) -> None:
-    """Make one descriptor another word for a second one; for nothing, where that one is closed."""
-    try:
-        os.dup2(at, descriptor)
-    except OSError:
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, descriptor)
-        os.close(nothing)
-
-
-def need_stdout() -> None:
-    """Refuse to go on without a stdout.
-
-    Raises:
-        ConfigError: who started us has closed it.
-    """
-    if sys.stdout is None:
-        raise ConfigError("stdout is closed, so the output has no place: redirect it with > FILE")
 
 
 def stdout_output(descriptor: int) -> Output:

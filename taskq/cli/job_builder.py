@@ -1,4 +1,4 @@
-"""Jobs for a store, made of what a command line of `taskq submit` says."""
+"""Jobs for a store, built from the arguments of `taskq submit`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from taskq.allowlist import COMMAND
-from taskq.cli.arguments import Arguments, parse_arguments, spread
+from taskq.cli.arguments import Arguments, check_call, find_task, parse_arguments, spread
 from taskq.cli.options import job_options
-from taskq.cli.output import claimed_stdout
-from taskq.cli.target import check_call, find_task
+from taskq.cli.streams import claimed_stdout
 from taskq.codec import encode
 from taskq.envelope import CALL, MAX_BYTES, Template, command_label, label_of, parameters_of
 from taskq.errors import ConfigError, UnknownTask
@@ -23,24 +22,26 @@ from taskq.tasks import name_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from taskq.cli.request import Request
+    from taskq.cli.submit import Request
     from taskq.config import Settings
     from taskq.store import Store
 
-__all__ = ["Maker", "maker_of"]
+__all__ = ["JobBuilder", "job_builder_of"]
 
 #: The share of a result that the output of a command may take, compressed, for each of its streams; a part of it is
 #: there as text too.
 SHARE = 4
 
+
 #: Characters of the shortest secret that is looked for in a command.
 SECRET = 4
+
 
 #: How a task is named that is not looked for here.
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
-class Maker:
+class JobBuilder:
     """Make jobs of one task with the same options. `store`: what they are for; None: no store."""
 
     def __init__(self, task: str, options: JobOptions, store: Store | None) -> None:
@@ -62,7 +63,7 @@ class Maker:
         """Return the job of a line's value; raises as `from_request`, and BadItem."""
         raise NotImplementedError
 
-    def _make(self, arguments: Arguments, label: str) -> NewJob:
+    def _build(self, arguments: Arguments, label: str) -> NewJob:
         return NewJob(
             id=self._options.job_id or new_id(),
             task=self._task,
@@ -75,7 +76,7 @@ class Maker:
         )
 
 
-class TaskMaker(Maker):
+class TaskJobBuilder(JobBuilder):
     """Make jobs that call a function; `function` None: it is not known here, and nothing is checked."""
 
     def __init__(
@@ -97,18 +98,18 @@ class TaskMaker(Maker):
         if self._function is not None:
             check_call(self._task, self._function, arguments)
         label = label_of(self._task, self._parameters, arguments.args, arguments.kwargs, full=self._full)
-        return self._make(arguments, label)
+        return self._build(arguments, label)
 
 
-class CommandMaker(Maker):
+class CommandJobBuilder(JobBuilder):
     """Make jobs that run a command, which a worker does only when it was allowed to."""
 
     def __init__(
-        self, command: Sequence[str], options: JobOptions, store: Store | None, surroundings: Mapping[str, Any]
+        self, command: Sequence[str], options: JobOptions, store: Store | None, command_options: Mapping[str, Any]
     ) -> None:
         super().__init__(COMMAND, options, store)
         self._command = command
-        self._how = {"limit": self._limit // SHARE, "tee": True, "check": True, "pack": True, **surroundings}
+        self._how = {"limit": self._limit // SHARE, "tee": True, "check": True, "pack": True, **command_options}
 
     def from_request(self, request: Request) -> NewJob:
         """Return the job of a whole command line."""
@@ -119,7 +120,7 @@ class CommandMaker(Maker):
         return self._run(fill(self._command, value))
 
     def _run(self, argv: Sequence[str]) -> NewJob:
-        return self._make(
+        return self._build(
             Arguments(args=(list(argv),), kwargs=self._how), command_label(self._shown(argv), full=self._full)
         )
 
@@ -133,17 +134,17 @@ class CommandMaker(Maker):
         return words
 
 
-def maker_of(request: Request, settings: Settings, store: Store | None = None) -> Maker:
+def job_builder_of(request: Request, settings: Settings, store: Store | None = None) -> JobBuilder:
     """Return what makes the jobs that a command line asks for.
 
     Raises:
         UnknownTask, TaskRefused, ConfigError: there is no such task, or an option makes no sense.
     """
     if request.target is None:
-        return CommandMaker(request.command, _options(request, settings, None), store, request.surroundings)
+        return CommandJobBuilder(request.command, _options(request, settings, None), store, request.command_options)
     with claimed_stdout():  # what a module prints when it is imported is no output of ours
         task, function = _task(request.target, unchecked=request.unchecked)
-    return TaskMaker(task, function, _options(request, settings, function), store)
+    return TaskJobBuilder(task, function, _options(request, settings, function), store)
 
 
 def _options(request: Request, settings: Settings, function: Callable[..., Any] | None) -> JobOptions:

@@ -8,7 +8,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from taskq.cli.ended import print_outcome
+from taskq.cli.outcome import print_outcome
 from taskq.errors import DecodeError
 from taskq.states import State
 

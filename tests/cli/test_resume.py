@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from taskq.cli import jsonl, resume
 from taskq.cli.jsonl import error_row, result_row
-from taskq.cli.output import Output, file_output
 from taskq.cli.resume import Indexes, nothing_done, read_back
+from taskq.cli.row_writer import Output, file_output
 from taskq.errors import ConfigError
 
 if TYPE_CHECKING:

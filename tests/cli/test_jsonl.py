@@ -22,7 +22,7 @@ from taskq.cli.jsonl import (
     open_input,
     result_row,
 )
-from taskq.cli.lines import TOO_LONG
+from taskq.cli.line_task import TOO_LONG
 from taskq.cli.resume import Indexes, Prefix
 from taskq.errors import ConfigError, JobCrashed, JobFailed, JobTimeout, RemoteError
 from taskq.progress import Progress

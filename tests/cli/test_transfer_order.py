@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskq.cli.moving import Mover
+from taskq.cli.transfer import Transfer
 from taskq.codec import encode
 from taskq.envelope import CALL, Template, head
 from taskq.errors import ConfigError
@@ -19,7 +19,7 @@ from taskq.store import JobRecord, NewJob
 from tests.cli.fake_store import FakeStore
 
 if TYPE_CHECKING:
-    from taskq.cli.moving import Moved
+    from taskq.cli.transfer import Moved
 
 
 class Killed(BaseException):
@@ -44,7 +44,7 @@ def stores(*jobs: NewJob) -> tuple[FakeStore, FakeStore]:
 
 def move(old: FakeStore, new: FakeStore) -> Moved:
     """Move everything."""
-    return Mover(old, new, lambda _done, _total: None).run()
+    return Transfer(old, new, lambda _done, _total: None).run()
 
 
 def run_one(store: FakeStore, job_id: str, state: State) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.cli.top.keys import KeyReader
+from taskq.cli.top.terminal import KeyReader
 
 
 @pytest.mark.parametrize(

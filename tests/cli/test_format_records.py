@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.cli.records import as_it_runs
+from taskq.cli.format import as_it_runs
 from taskq.states import State
 from taskq.store import QueueRecord, WorkerRecord
 

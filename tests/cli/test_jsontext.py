@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 
 from taskq.cli.jsontext import Unwritable, to_json, to_text
-from tests.unit.test_arguments import JSON_VALUES
+from tests.cli.test_arguments import JSON_VALUES
 
 
 class Colour(enum.Enum):

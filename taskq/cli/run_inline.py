@@ -1,6 +1,6 @@
-"""`taskq submit --wait`: the job's end is waited for; where no worker is about, this process is one for that job.
+"""The wait of `taskq submit --wait`: for the end of the job, or as its worker where no other is there.
 
-    main thread      waits for the end of the job, sees to signals, looks after workers that may have gone
+    main thread      waits for the end of the job, sees to signals, looks whether workers have gone
     a thread         Worker(store, only=job): claims the job, runs it on a pool of one process, tells the store
 
 Ctrl-C raises KeyboardInterrupt in the job, so that it tidies up, and gives it back: it was kept, and so it stays.
@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from taskq import log
 from taskq.allowlist import COMMAND
-from taskq.cli.messages import say
-from taskq.cli.output import claimed_stdout
-from taskq.cli.stores import keep_password, served
-from taskq.cli.target import import_from_here
-from taskq.cli.waiting import LOOK, ends
+from taskq.cli.arguments import import_from_here
+from taskq.cli.stores import LOOK, ends, keep_password, served
+from taskq.cli.streams import claimed_stdout
+from taskq.cli.tell import say
 from taskq.connect import open_worker
 from taskq.envelope import head
 from taskq.errors import JobLost
@@ -32,7 +31,7 @@ from taskq.store import WorkerRecord
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from taskq.cli.request import Request
+    from taskq.cli.submit import Request
     from taskq.store import JobRecord, Store
 
 __all__ = ["outcome_of", "take_from_the_dead"]
@@ -40,11 +39,14 @@ __all__ = ["outcome_of", "take_from_the_dead"]
 #: What a worker's run returns when it had to kill what ran.
 FORCED = 1
 
+
 #: Seconds between two looks at whether there is still a worker for the job.
 LOOK_ROUND = 5.0
 
+
 #: Seconds that an interrupted job gets before it is said that it gets no more than the grace.
 MOMENT = 0.3
+
 
 #: Seconds that the worker in this process gets to put back what it holds, beyond the grace.
 SIGN_OFF = 10.0

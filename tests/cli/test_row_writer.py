@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskq.cli import output as module
-from taskq.cli.output import CannotWrite, Output, RowWriter, claimed_stdout, file_output, stdout_output
+from taskq.cli import row_writer as module
+from taskq.cli.row_writer import Output, RowWriter, file_output, stdout_output
+from taskq.cli.streams import CannotWrite, claimed_stdout
 from taskq.errors import ConfigError
 from tests.scripts import run
 from tests.waiting import eventually
@@ -221,7 +222,7 @@ def test_two_commands_do_not_write_one_file(tmp_path: Path, source: int) -> None
     path = tmp_path / "out"
     program = f"""
         import os
-        from taskq.cli.output import file_output
+        from taskq.cli.row_writer import file_output
         with file_output({str(path)!r}, 0, keep=False, force=True):
             pass
     """
@@ -237,7 +238,7 @@ def test_stdout_is_kept_for_data(tmp_path: Path) -> None:
     """What a task prints, in Python or beneath it, goes to stderr; rows go to stdout."""
     source = """
         import os, subprocess, sys
-        from taskq.cli.output import claimed_stdout
+        from taskq.cli.streams import claimed_stdout
         print("before")
         with claimed_stdout() as stdout:
             print("printed")
@@ -255,7 +256,7 @@ def test_closed_streams(tmp_path: Path) -> None:
     """Without stdout there is no place for data; without stderr what is printed vanishes."""
     source = """
         import os
-        from taskq.cli.output import claimed_stdout, hold_standard_descriptors, need_stdout
+        from taskq.cli.streams import claimed_stdout, hold_standard_descriptors, need_stdout
         hold_standard_descriptors()
         with claimed_stdout() as stdout:
             print("printed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import sys
 import tomllib
 import venv
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taskq.connect import EXTRAS
-from tests.project.commands import ROOT, output_of
+from tests.project.commands import ROOT, output_of, run
+from tests.project.test_readme import INSTALLS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,6 +116,26 @@ def test_installed_command_runs_a_users_module(programs: Path, tmp_path: Path) -
     (tmp_path / "items.jsonl").write_text("1\n2\n3\n", encoding="utf-8")
     command = [str(programs / "taskq"), "map", "mine:double", "--jsonl", "items.jsonl"]
     assert output_of(command, tmp_path, path=programs) == "2\n4\n6\n"
+
+
+@pytest.mark.parametrize("command", [pytest.param(command, id=command.split()[0]) for command in INSTALLS])
+def test_the_ways_to_install_work(command: str, tmp_path: Path) -> None:
+    """Each command of the README's first block, given in a checkout, puts a `taskq` that runs on the path."""
+    tool = command.split(maxsplit=1)[0]
+    if tool != "pip" and shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not on this machine")
+    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    programs = tmp_path / "venv" / "bin"
+    environment = {
+        "ADDRESS": f"file://{ROOT}",
+        "VIRTUAL_ENV": str(programs.parent),
+        "PIPX_HOME": str(tmp_path / "pipx"),
+        "PIPX_BIN_DIR": str(programs),
+        "PIP_QUIET": "1",
+    }
+    done = run(["sh", "-c", command], ROOT, path=programs, environment=environment, limit=SETUP_LIMIT)
+    assert done.returncode == 0, done.stderr
+    assert "0.1.0" in output_of([str(programs / "taskq"), "--version"], tmp_path, path=programs)
 
 
 def test_nothing_but_the_dependencies_is_installed(programs: Path, tmp_path: Path) -> None:

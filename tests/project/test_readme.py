@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,14 @@ if TYPE_CHECKING:
 
 BLOCKS = list(blocks(ROOT / "README.md"))
 
+#: The ways to install, in the first block of the README.
+INSTALLS = tuple(command.text.split(" #")[0].strip() for command in commands(BLOCKS[0]))
+
 #: Commands of the README that are not run here, each with the reason.
 NOT_RUN_HERE = {
     "make demo": "it makes a virtual environment; test_examples.py runs what it starts, on fewer files",
     "make test": "this test is a part of it",
+    **dict.fromkeys(INSTALLS, "test_packaging.py runs it, in an environment of its own"),
     "make bench": "it takes minutes, and its figures are of no use from a machine that runs tests",
 }
 
@@ -86,11 +91,13 @@ def test_every_block_is_of_a_known_kind() -> None:
     assert {block.language for block in BLOCKS} <= {"python", "console", "text"}
 
 
-def test_the_two_commands_come_first() -> None:
-    """The first commands that a newcomer reads are `make demo` and `make test`, and CI runs the latter."""
+def test_install_and_the_two_commands_come_first() -> None:
+    """A newcomer first reads how to install, then `make demo` and `make test`; CI runs the latter."""
+    headings = re.findall(r"^## (.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings[0] == "Install"
     consoles = [block for block in BLOCKS if block.language == "console"]
-    first = [without_comment(command) for block in consoles for command in commands(block)][:2]
-    assert first == ["make demo", "make test"]
+    first = [without_comment(command) for block in consoles for command in commands(block)]
+    assert first[len(INSTALLS) : len(INSTALLS) + 2] == ["make demo", "make test"]
     assert (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()[-1] == "make test"
 
 

@@ -1,4 +1,4 @@
-"""Which functions a worker may run: a name in a message must never choose what is imported, or reached.
+"""The allow list of a worker: a name in a message must never choose what is imported, or reached.
 
     @task functions of imported modules                      may run
     what the operator named, `--import app.tasks:resize`     may run, whatever it is that is called there
@@ -8,9 +8,10 @@
     the lines of `taskq map`                                 they look their task, or command, up here in turn
     all else                                                 UnknownTask, with the name and the line that opens it
 
-What nobody named is looked for in the `vars()` of a module and of the classes that it defines, never by `getattr` and
-never in a base class: a class of the user's own would lend whatever its bases can do to whoever writes a message. What
-is found must be a plain function (that of a `staticmethod` too) which bears that very module and name.
+A function that was not named one by one is looked for in the `vars()` of a module and of the classes that it defines,
+never by `getattr` and never in a base class: else a class of the user's own would lend all that its bases can do to the
+writer of a message. What is found must be a plain function (that of a `staticmethod` too) which bears that very module
+and name.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ COMMAND = "taskq.shell:run_command"
 #: The package that lists the tasks behind `taskq map` by the names that stored jobs have.
 _COMMAND_LINE: Final = "taskq.cli"
 
-#: The variable that names trusted modules and functions, parted by commas, where nobody gives `--import`.
+#: The variable that names trusted modules and functions, separated by commas, for a process without `--import`.
 IMPORT_VARIABLE = "TASKQ_IMPORT"
 
 #: How a task is named: module, colon, function, both of them perhaps with dots.
@@ -133,7 +134,7 @@ def _both(name: str) -> str:
 
 
 def named(name: str) -> Callable[..., Any]:
-    """Return what stands under a name that the user of this machine himself gave, by the command line or as a function.
+    """Return the object of a name that comes from the user of this machine: by the command line, or as a function.
 
     Raises:
         UnknownTask, ConfigError: nothing does.

@@ -1,10 +1,10 @@
-"""What is kept of a command's output, and how it travels: no byte is changed, and what is cut off is said.
+"""The output of a command as it is kept and sent: no byte is changed, and the result says what was cut off.
 
     stdout ──add──▶ Kept ──plain──▶   "stdout": text     + "stdout_base64" where it is no UTF-8
                          ──packed──▶  "stdout": a part   + "stdout_data": all, compressed, where the part is not
     both: "stdout_dropped_bytes" where its middle was left out;   the result ──output_of──▶ bytes
 
-The text is for whoever reads results: it has U+FFFD for what is no UTF-8, and a mark where something is missing.
+The text is for people who read results: it has U+FFFD for what is no UTF-8, and a mark where something is missing.
 """
 
 from __future__ import annotations

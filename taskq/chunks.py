@@ -156,7 +156,7 @@ class Items:
 
 
 def read_outcomes(data: bytes) -> list[ItemOutcome]:
-    """Return what became of each item of a chunk, encoded, from its result; for those who put it together anew.
+    """Return what became of each item of a chunk, encoded, from its result, for a caller that puts it together again.
 
     Raises:
         DecodeError: these are no bytes of a chunk's result.

@@ -1,7 +1,7 @@
-"""The clocks of the running job: its time limits count what the task does, not what is imported for it.
+"""Clocks of the running job: its time limits count what the task does, not what is imported for it.
 
-who sets a limit  with known(clock): run the task
-who imports       with paused(): import_module(...)
+a time limit:   with known(clock): run the task
+an import:      with paused(): import_module(...)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settings that are said once, for code, command line and workers.
+"""Settings, each said once for code, command line and workers.
 
     flag  >  TASKQ_* in the environment  >  taskq.toml  >  [tool.taskq] in pyproject.toml  >  default
 
@@ -36,7 +36,7 @@ PREFIX = "TASKQ_"
 #: The variable that names the file to read in the place of those that would be found.
 CONFIG_VARIABLE = "TASKQ_CONFIG"
 
-#: Where jobs live when nobody says anything.
+#: Where jobs live by default.
 LOCAL = "local://"
 
 START_METHODS = ("fork", "forkserver", "spawn")
@@ -46,7 +46,7 @@ FALSE = frozenset({"0", "false", "no", "off"})
 
 
 class Settings(Frozen):
-    """Hold every setting; None leaves the choice to whoever uses it.
+    """Hold every setting; None leaves the choice to its user.
 
     Times are seconds. `retries` and `timeout` are for jobs whose task does not say otherwise by a flag.
     """
@@ -117,7 +117,7 @@ class Found(dict[str, object]):
     """The settings of a file that was found by searching."""
 
 
-#: What lets strangers run code in workers: nobody shall get it from a file that lies about.
+#: Permissions by which others can run code in workers: a file that was found by searching must not give them.
 PERMISSIONS = ("allow_pickle", "allow_callbacks", "allow_commands")
 
 
@@ -152,7 +152,7 @@ def _places(flags: Mapping[str, object], environ: Mapping[str, str], directory: 
 
 
 def _working_directory() -> str | None:
-    """Return the working directory, or None where it was deleted under our feet."""
+    """Return the working directory, or None where it was deleted."""
     try:
         return os.getcwd()  # noqa: PTH109 - pathlib would be a third of the time that `import taskq` may take
     except FileNotFoundError:
@@ -184,8 +184,8 @@ def _parsed(data: bytes, path: str, pyproject: bool) -> Mapping[str, object]:
 
 # --- files that are found by searching
 
-#: Files that were told of already.
-_told: set[str] = set()
+#: Files that were warned of already.
+_warned: set[str] = set()
 
 
 def _upwards(folder: str) -> Iterator[str]:
@@ -235,7 +235,7 @@ def _why_not(status: os.stat_result) -> str | None:
     what = "its folder" if stat.S_ISDIR(status.st_mode) else "it"
     if status.st_uid not in (0, os.geteuid()):
         return f"{what} belongs to another user"
-    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX  # where nobody renames what is another's
+    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX  # others cannot rename files in it
     if status.st_mode & stat.S_IWOTH and not sticky:
         return f"others may write {what}"
     if status.st_mode & stat.S_IWGRP and not sticky and not _is_private(status.st_gid):
@@ -244,7 +244,7 @@ def _why_not(status: os.stat_result) -> str | None:
 
 
 def _is_private(gid: int) -> bool:
-    """Tell whether a group is root's, or this user's own, with nobody else in it."""
+    """Tell whether a group is root's, or this user's own, with no other member."""
     import grp  # noqa: PLC0415 - only where a group may write
     import pwd  # noqa: PLC0415 - see above
 
@@ -256,8 +256,8 @@ def _is_private(gid: int) -> bool:
 
 
 def _tell(path: str, why: str) -> None:
-    if path not in _told and sys.stderr is not None:
-        _told.add(path)
+    if path not in _warned and sys.stderr is not None:
+        _warned.add(path)
         try:
             sys.stderr.write(f"taskq: the settings in {path} are not read: {why} (TASKQ_CONFIG names a file to read)\n")
             sys.stderr.flush()
@@ -339,7 +339,7 @@ UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_
 PART = r"(\d++(?:\.\d++)?|\.\d++)\s*+(ms|[smhdw])\s*+"
 BARE = r"\d++(?:\.\d*+)?|\.\d++"
 
-#: Characters of the longest text that is read; what is longer is no length of time of anybody's.
+#: Characters of the longest text that is read; a longer one is no length of time.
 LONGEST = 100
 
 

@@ -1,4 +1,4 @@
-"""From a URL to the executor behind it.
+"""The table of URL schemes: from a URL to the executor behind it.
 
     "local://?processes=4"  ──scheme──▶  BUILT_IN, a table of strings, else STORES, else entry points "taskq.executors"
                             ──query───▶  settings; what the caller gives by name wins over the query

@@ -1,7 +1,7 @@
-"""What a running job can ask about itself and tell the outside.
+"""The context of a running job: what it can ask about itself, and report.
 
-The code that runs jobs sets one provider per process, and `current_job()` asks it. A context is made only when
-somebody asks, so that a job which does not costs nothing.
+The code that runs jobs sets one provider per process, and `current_job()` asks it. A context is made only at
+its first use, so that a job without one costs nothing.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class JobContext:
         return JobMeta(self._number, self._reporter)
 
     def renamed(self, job_id: str, attempt: int) -> JobContext:
-        """Return the context of the same running code, as the job that it is to its own queue.
+        """Return this context under the durable job's id.
 
         `attempt` is that of its first start in this pool; further ones count on from there.
         """
@@ -139,7 +139,7 @@ def _not_here(what: str) -> NotInJob:
 class JobMeta(MutableMapping[str, Any]):
     """The notes of the running job: a dict of plain values, each change of which is told. 64 KiB at the most.
 
-    A value is told when it is set: of a list that is changed in place, nobody hears.
+    A value is told when it is set: a list that is changed in place is not sent again.
     """
 
     __slots__ = ("_number", "_reporter")
@@ -178,7 +178,7 @@ _provider: Callable[[], JobContext] | None = None
 
 
 def provide(provider: Callable[[], JobContext] | None) -> Callable[[], JobContext] | None:
-    """Set who answers `current_job()` in this process from now on (None: nobody); return who did before."""
+    """Set the function behind `current_job()` in this process (None: no job runs); return the one before."""
     global _provider  # one process runs one job at a time, whichever thread of the job asks
     before, _provider = _provider, provider
     return before

@@ -1,4 +1,4 @@
-"""What of an exception does not fit into the plain fields of a failure, as bytes: attributes, notes, members, cause.
+"""The parts of an exception beyond a failure's plain fields, as bytes: attributes, notes, members, cause.
 
 Each value is encoded by itself, so that one that cannot travel, or not be read, costs no other. What was left behind
 stands in it with the reason; where the exception would not be itself without it, `why` says so.

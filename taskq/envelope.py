@@ -2,13 +2,13 @@
 
     Template(kind, task, options).pack(args, kwargs)  ──▶  [1, kind, task, options, args, kwargs], msgpack
                                                               │
-    head(bytes)      task and options, for those who pass it on: the arguments stay bytes
+    head(bytes)      task and options, for stores and workers: the arguments stay bytes
     parts(bytes)     all of it
 
-`options` are the msgpack bytes of a map, only what is not the default and matters to whoever runs the job. `args` and
-`kwargs` are codec bytes of a list and of a dict; of a chunk, of the list of items and of how they become arguments:
-whether each is spread over them, or a list of that, the arguments bound in front, and the keywords. Another job among
-the arguments stands there as its id, and its result comes in its place.
+`options` are the msgpack bytes of a map, only what is not the default and matters to the process that runs the job.
+`args` and `kwargs` are codec bytes of a list and of a dict; of a chunk, of the list of items and of how they become
+arguments: whether each is spread over them, or a list of that, the arguments bound in front, and the keywords. Another
+job among the arguments stands there as its id, and its result comes in its place.
 
 A label is a short text, the job's call or command:
 
@@ -59,7 +59,7 @@ CHUNK: Final = 1
 #: Bytes that an envelope, or a result, may measure on a durable executor unless the URL says otherwise.
 MAX_BYTES: Final = 1_048_576
 
-#: The options that whoever runs a job needs; what else there is, the store keeps beside the envelope.
+#: The options that the process that runs a job needs; the store keeps the others beside the envelope.
 CARRIED: Final = ("timeout", "soft_timeout", "retry", "max_crashes", "expires", "result_ttl")
 
 #: Entries of any list or map in an envelope's frame: bounds what reading hostile bytes can ask for.

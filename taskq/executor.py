@@ -1,4 +1,4 @@
-"""The interface behind which jobs live and run.
+"""The interface of executors, behind which jobs live and run.
 
     TaskQueue  ──calls──▶  Executor:  submit · submit_many · stream · find · pause · resume · close
                               LocalExecutor      this process's memory and its own child processes
@@ -51,7 +51,7 @@ class StreamPlan(Frozen):
 
 
 class Journaled(ABC):
-    """Items of a map that keep a journal of the jobs that run them on a store, for who goes on after this process."""
+    """Items of a map that keep a journal of the jobs that run them on a store, so that a later run can go on."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
@@ -63,7 +63,7 @@ class Journaled(ABC):
 
     @abstractmethod
     def removable(self, ids: Sequence[str]) -> list[str]:
-        """Return those of these jobs, whose results were read, that nobody needs any more."""
+        """Return those of these jobs, whose results were read, that are not needed any more."""
 
 
 class Executor(ABC):
@@ -168,7 +168,7 @@ class Executor(ABC):
         Without `wait` the work goes on in the background, at the latest until the interpreter ends, which waits for it.
         Safe to call twice.
 
-        Where jobs outlast this process, only those count whose handle somebody still holds, or that have a callback;
+        Where jobs outlast this process, only those count whose handle is still held, or that have a callback;
         and the end of the interpreter waits for none.
         """
 
@@ -176,7 +176,7 @@ class Executor(ABC):
         """Close at the end of a `with` block, which `error` left.
 
         Without an error it waits as `close` does. Where jobs outlast this process, an error does not wait for them,
-        and without one they are left when nobody would run them.
+        and without one they are left when no worker would run them.
         """
         if error is None:
             self.close()

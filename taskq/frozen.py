@@ -1,4 +1,4 @@
-"""Frozen: values with named fields and defaults, for the classes that every start of a program needs.
+"""Frozen: the base of values with named fields and defaults, for the classes that every start of a program needs.
 
 A frozen keyword-only dataclass in all but the cost: `dataclasses` imports `inspect` and compiles four methods for each
 class, 8 ms of a start that should take 50. Classes that are not loaded at every start are dataclasses.

@@ -1,7 +1,7 @@
 """Ids of jobs: 26 characters that sort by the time at which they were made, as ULIDs.
 
     01JABCDEFG  HJKMNPQRSTVW  0001
-    ms since    drawn anew    counted up
+    ms since    random,       counted up
     1970        each second   within a ms
 
 Made by clients, so that a submit whose answer was lost can be sent again and is no second job. Characters are
@@ -91,7 +91,7 @@ def time_of(job_id: str) -> float | None:
 
 
 def _renew() -> None:
-    """Begin anew in a forked process: its parent goes on with what it had."""
+    """Start a new sequence in a forked process: its parent goes on with the old one."""
     global _source  # noqa: PLW0603  # the one source of the process
     _source = _Source()
 

@@ -1,17 +1,17 @@
 """Job: a handle to one call of a task, and a `concurrent.futures.Future`.
 
-A standard Future makes a condition variable, a lock and two lists when it is born; nearly all of them are never used,
-because most results are there before anybody waits. A Job makes them when the first waiter comes:
+A standard Future makes a condition variable, a lock and two lists when it is created. Nearly all of them are never
+used, because most results are there before a wait begins. A Job makes them for its first waiter:
 
-    waiter                                        whoever settles the job
+    waiter                                        the thread that settles the job
     setdefault(condition, a new one)              setdefault(condition, SEALED)
-      its own: wait on it                           its own: write the outcome, nobody is waiting
-      SEALED: the outcome is being written          a waiter's: write the outcome under it, wake everybody
+      its own: wait on it                           its own: write the outcome, there is no waiter
+      SEALED: the outcome is being written          a waiter's: write the outcome under it, wake all
 
 `dict.setdefault` with a string key is one atomic step in CPython, so exactly one side wins.
 
-An exception of a signal handler may end a waiter between any two instructions. So whoever waits here holds nothing, and
-the lock and the events of those who wait by `concurrent.futures` are ones that such an end leaves usable (`locks`).
+An exception of a signal handler may end a waiter between any two instructions. So a waiter here holds nothing, and
+the lock and the events of waiters by `concurrent.futures` are ones that such an end leaves usable (`locks`).
 
 Source: the private attributes `_condition`, `_state`, `_waiters` and `_done_callbacks` are those that CPython 3.11 to
 3.14's `concurrent.futures` itself reads on other futures (`wait`, `as_completed`), so they are as stable as it is.
@@ -31,7 +31,7 @@ from weakref import ref
 
 from taskq.context import NAMED_AFTER, wait_named
 from taskq.errors import Deadlock, DecodeError, JobFailed
-from taskq.locks import Bell, CallLock, Flag, aside, detach, may_be_interrupted
+from taskq.locks import CallLock, SafeCondition, SafeEvent, aside, detach, may_be_interrupted
 from taskq.states import State
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ __all__ = ["Job", "Undecoded"]
 
 T = TypeVar("T")
 
-#: Stands where the condition would be in a job that was settled before anybody waited.
+#: Stands where the condition would be in a job that was settled before a wait began.
 _SEALED: Final = Condition()
 
 #: What stands for an exception that could not be rebuilt, for which any error on the way may be the reason.
@@ -53,19 +53,19 @@ _DOUBTFUL: Final = (JobFailed, DecodeError)
 ENDED: Final = frozenset({FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED})
 
 
-class _Sleeper(Bell):
+class _Sleeper(SafeCondition):
     """Waits for one job."""
 
     __slots__ = ()
 
     def _told(self, _job: object) -> None:
-        self.ring()
+        self.notify_all()
 
     add_result = add_exception = add_cancelled = _told
 
 
 class Undecoded:
-    """An outcome that is still bytes: it is decoded by the first who asks for it, in the asker's thread."""
+    """An outcome that is still bytes: it is decoded at the first request, in the thread that asks."""
 
     __slots__ = ()
 
@@ -212,7 +212,7 @@ class Job(Future[T]):
 
     def _wait(self, timeout: float | None) -> None:
         """Return when there is an outcome; raise TimeoutError or CancelledError when there is none to come."""
-        self._condition  # noqa: B018  # whoever settles the job looks for waiters from now on
+        self._condition  # noqa: B018  # from now on the thread that settles the job looks for waiters
         if self._state not in ENDED:
             sleeper = _Sleeper()
             list.append(self._waiters, sleeper)
@@ -231,7 +231,7 @@ class Job(Future[T]):
         )
 
     def _attend(self) -> None:
-        """Take note that somebody is going to wait."""
+        """Prepare for a wait that is going to begin."""
 
     def _decode(self) -> None:
         outcome = self._result
@@ -258,7 +258,7 @@ class Job(Future[T]):
     # -- for executors
 
     def settle(self, value: Any, error: BaseException | None = None) -> None:
-        """Record the outcome and wake those who wait. For executors, once."""
+        """Record the outcome and wake the waiters. For executors, once."""
         attributes = self.__dict__
         lock = attributes.setdefault("_lock", _SEALED)
         if lock is _SEALED:
@@ -269,7 +269,7 @@ class Job(Future[T]):
         self._tell(FINISHED, value, error)
 
     def try_settle(self, value: Any) -> bool:
-        """Record a value that `settle` is going to record as well, unless somebody waits already; return whether.
+        """Record a value that `settle` is going to record as well, unless there is a waiter already; return whether.
 
         For executors whose asker can see the outcome first. Harmless when both do it at once, or one is interrupted.
         """
@@ -281,7 +281,7 @@ class Job(Future[T]):
         return True
 
     def drop(self) -> None:
-        """Record that the job was cancelled and wake those who wait. For executors, once."""
+        """Record that the job was cancelled and wake the waiters. For executors, once."""
         attributes = self.__dict__
         if attributes.setdefault("_lock", _SEALED) is not _SEALED:
             self._tell(CANCELLED_AND_NOTIFIED, None, None)
@@ -291,7 +291,7 @@ class Job(Future[T]):
             attributes["_state"] = CANCELLED_AND_NOTIFIED
 
     def _tell(self, state: str, value: Any, error: BaseException | None) -> None:
-        """Record the outcome and tell those who wait; all of them, also when this thread is interrupted at it."""
+        """Record the outcome and wake the waiters; all of them, also when this thread is interrupted at it."""
         if self._state in ENDED:
             raise InvalidStateError(f"{self._state}: {self!r}")
         if not may_be_interrupted():
@@ -366,7 +366,7 @@ class _Waiters(list[Any]):
         super().append(waiter)
 
 
-class _EndOfJobs(Flag):
+class _EndOfJobs(SafeEvent):
     """The event of one `wait` or `as_completed`: its wait is said when it may never end."""
 
     __slots__ = ("jobs",)

@@ -1,12 +1,12 @@
-"""Locks and waits that no exception of a signal handler leaves broken.
+"""Locks and waits that stay whole when a signal handler raises.
 
 A signal handler runs in the main thread, between any two instructions of it, and what it raises there (Ctrl-C, an
 alarm, a soft timeout) may end a call of ours at any of them. Nothing that others need may be left in the middle then:
 
-    CallLock   belongs to the call that took it: when that is over, the lock is free, given back or not
-    Bell       who waits leaves a lock of his own with it; nothing is held while one waits
-    Flag       an Event made of a Bell
-    aside      work in a thread of ours, where no handler runs; who waits for it may be interrupted
+    CallLock        belongs to the call that took it: when that is over, the lock is free, given back or not
+    SafeCondition   a condition without a lock: each waiter leaves a lock of its own with it, and holds nothing
+    SafeEvent       an Event made of it
+    aside           work in a thread of ours, where no handler runs; its caller may be interrupted
 
 The standard Condition and Event, and `with lock` since CPython 3.14, do their parts in several instructions, so a lock
 stays taken for ever when an exception comes between them. Here each step that others see is one call of a function
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-__all__ = ["Bell", "CallLock", "Flag", "aside", "detach", "is_running", "may_be_interrupted"]
+__all__ = ["CallLock", "SafeCondition", "SafeEvent", "aside", "detach", "is_running", "may_be_interrupted"]
 
 T = TypeVar("T")
 
-#: Seconds between two looks of who waits for a lock: whether its holder is still there.
+#: Seconds between two looks of a waiter at a lock: whether its holder is still there.
 _LOOK: Final = 0.01
-#: Seconds after which who waits for a ring looks by himself: a ring may be lost with an interrupted caller.
+#: Seconds after which a waiter looks again by itself: a notification may be lost with an interrupted caller.
 _LOST: Final = 1.0
 #: The standard library's code that takes locks for its callers.
 _BETWEEN: Final = vars(threading)
@@ -51,7 +51,7 @@ class _Hold:
         self.call = call
         self.depth = 1
         self.over = False
-        #: The hold that came next, once there is one: whoever sets it has the lock.
+        #: The hold that came next, once there is one: the one that sets it has the lock.
         self.after: dict[int, _Hold] = {}
 
 
@@ -121,7 +121,7 @@ class CallLock:
 
     def _newest(self) -> _Hold:
         last = self._last
-        while last.after:  # an interrupted call has not said who is last
+        while last.after:  # an interrupted call has not set the last one
             last = last.after[0]
         return last
 
@@ -157,7 +157,7 @@ class CallLock:
         return True
 
     def _forget(self, turn: Any) -> None:
-        with contextlib.suppress(ValueError):  # somebody has just woken it
+        with contextlib.suppress(ValueError):  # another thread has just woken it
             self._sleepers.remove(turn)
 
     def _wake_one(self) -> None:
@@ -191,8 +191,8 @@ def _goes_on(hold: _Hold) -> bool:
     return frame is None or is_running(hold.call, frame)
 
 
-class Bell:
-    """Rung by whoever has changed something; who waits for that looks then."""
+class SafeCondition:
+    """A condition variable without a lock: a waiter tests what it waits for after each notification."""
 
     __slots__ = ("_sleepers",)
 
@@ -218,20 +218,20 @@ class Bell:
                     self._sleepers.remove(turn)
         return True
 
-    def ring(self) -> None:
-        """Have all who wait look."""
+    def notify_all(self) -> None:
+        """Wake all waiters, so that they test again."""
         for turn in self._sleepers.copy():
             with contextlib.suppress(RuntimeError):  # it is awake already
                 turn.release()
 
 
-class Flag:
-    """What `threading.Event` is."""
+class SafeEvent:
+    """An event like `threading.Event`."""
 
-    __slots__ = ("_bell", "_is_set")
+    __slots__ = ("_changed", "_is_set")
 
     def __init__(self) -> None:
-        self._bell = Bell()
+        self._changed = SafeCondition()
         self._is_set = False
 
     def is_set(self) -> bool:
@@ -239,9 +239,9 @@ class Flag:
         return self._is_set
 
     def set(self) -> None:
-        """Set it and wake all who wait."""
+        """Set it and wake all waiters."""
         self._is_set = True
-        self._bell.ring()
+        self._changed.notify_all()
 
     def clear(self) -> None:
         """Take it back."""
@@ -249,7 +249,7 @@ class Flag:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set; return whether it is."""
-        return self._bell.wait_for(self.is_set, timeout)
+        return self._changed.wait_for(self.is_set, timeout)
 
 
 def aside(work: Callable[[], T]) -> T:
@@ -257,7 +257,7 @@ def aside(work: Callable[[], T]) -> T:
     if not may_be_interrupted():
         return work()
     answer: list[tuple[T | None, BaseException | None]] = []
-    done = Flag()
+    done = SafeEvent()
 
     def run() -> None:
         try:

@@ -48,7 +48,7 @@ _chosen = _Chosen()
 
 
 class Logger:
-    """Write log lines under one name; safe in any thread, and nearly free while nobody listens."""
+    """Write log lines under one name; safe in any thread, and nearly free while no handler listens."""
 
     __slots__ = ("_name",)
 

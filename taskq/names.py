@@ -33,7 +33,7 @@ def portable_name(cls: type) -> str:
 
 
 def main_module() -> str:
-    """Return the name by which the main program could be imported, whoever's program it is; empty: it cannot be."""
+    """Return the name by which the main program could be imported; empty: it cannot be."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name != "__main__":  # python -m package.module

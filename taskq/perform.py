@@ -134,7 +134,7 @@ def perform_item(envelope: bytes, index: int, job_id: str, attempt: int) -> byte
 
 
 def _act_as(job_id: str, attempt: int, run: _ChunkRun | None = None) -> Callable[[], JobContext] | None:
-    """Let `current_job()` name the job of the store instead of the pool's own; return who answered before."""
+    """Let `current_job()` name the job of the store instead of the pool's own; return the provider before."""
     before = context.provide(None)
 
     def provide() -> JobContext:
@@ -146,24 +146,24 @@ def _act_as(job_id: str, attempt: int, run: _ChunkRun | None = None) -> Callable
 
 
 class _Silent:
-    """The reporter where nobody listens."""
+    """A reporter that drops everything."""
 
     def progress(self, number: int, done: int, total: int | None) -> None:
-        """Tell nobody."""
+        """Drop it."""
 
     def is_cancelled(self, number: int) -> bool:  # noqa: ARG002  # the interface's signature
         """Know of nothing."""
         return False
 
     def log(self, number: int, text: str) -> None:
-        """Tell nobody."""
+        """Drop it."""
 
     def meta(self, number: int) -> dict[str, Any]:  # noqa: ARG002  # the interface's signature
         """Keep nothing."""
         return {}
 
     def tell_meta(self, number: int, changed: dict[str, Any]) -> None:
-        """Tell nobody."""
+        """Drop it."""
 
 
 def _ready(found: Parts, results: bytes) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
@@ -177,7 +177,7 @@ def _ready(found: Parts, results: bytes) -> tuple[Callable[..., Any], list[Any],
 
 
 def _resolver(results: bytes) -> Callable[[str], Any]:
-    """Return the function that gives the results of other jobs; each is decoded anew, so that none is shared."""
+    """Return the function that gives the results of other jobs; each is decoded again, so that none is shared."""
 
     def resolve(job_id: str) -> Any:
         found: dict[str, bytes] = msgpack.unpackb(results) if results else {}

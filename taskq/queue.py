@@ -294,7 +294,7 @@ class TaskQueue(Submitter):
         """Take no more jobs; wait for those there are, or with `cancel_futures=True` drop what has not started.
 
         With `wait`, running jobs get `grace` seconds (None: as long as they need), then they are killed and cancelled.
-        Of jobs in a store only those count whose handle somebody still holds: all others are safe there and go on.
+        Of jobs in a store only those count whose handle is still held: all others are safe there and go on.
         """
         self._executor.close(wait=wait, cancel=cancel_futures, grace=grace)
 

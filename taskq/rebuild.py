@@ -3,7 +3,7 @@
     parts_of(exc)  ──▶  Parts: args, attributes, fields, notes  ──▶  build(cls, parts)
 
 No constructor, `__new__`, `__reduce__` or `__setstate__` of a class is called, no property and no `__getattribute__`:
-who sends an exception chooses the class and the parts, and must not choose code that runs. What lies below the class
+the sender chooses the class and the parts, and must not choose code that runs. What lies below the class
 is always an exception of Python's own; that one's `__new__` makes the object, and its C members get their values by
 their descriptors. A class with C members of another origin cannot be built so.
 """

@@ -1,4 +1,4 @@
-"""When a job runs again: the policy that users write, and the decisions that every executor shares.
+"""Retries: the policy that users write, and the decisions that every executor shares.
 
 Pure functions: they read no clock and no global random source, and keep nothing.
 """

@@ -1,4 +1,4 @@
-"""What a stock `rq worker` calls to run a job of ours: every such job in Redis names `taskq.rq.run`.
+"""The function by which a stock `rq worker` runs a job of ours: every such job in Redis names `taskq.rq.run`.
 
 The name is short because Redis keeps a job's record in its small form, which takes half the memory, only as long as no
 value in it is above 64 bytes; this name, the task's and the arguments are one value.

@@ -1,4 +1,4 @@
-"""What a stock `rq worker` is told by `-S taskq.serializer.MsgpackSerializer`: RQ's two functions, by taskq's codec."""
+"""The serializer for a stock `rq worker -S taskq.serializer.MsgpackSerializer`: RQ's functions, taskq's codec."""
 
 from __future__ import annotations
 

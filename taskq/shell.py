@@ -315,7 +315,7 @@ def _in_pool() -> bool:
 def _guard() -> int | None:
     """Return a descriptor for commands to inherit, by which the kernel kills our group when we end.
 
-    It is the read end of a pipe that nobody writes to. We hold the only write end; when we die, however that
+    It is the read end of a pipe that is never written to. We hold the only write end; when we die, however that
     comes, the read end in the command's hands makes the kernel send SIGKILL to the group. (PR_SET_PDEATHSIG
     needs code between fork and exec, which makes the start of a command 2.5 times slower, and does not reach
     what the command started.) None where there is no F_SETSIG: there an orphan runs on to its end.

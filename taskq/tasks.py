@@ -2,7 +2,7 @@
 
     function ──name_of──▶ "module:qualname" ──resolve──▶ the same function, in any process
 
-`resolve` imports what it is told to: who may ask for which name is the caller's rule (a worker on a
+`resolve` imports what it is told to: which names are allowed is the caller's rule (a worker on a
 durable executor asks `registered()` first).
 """
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from taskq.errors import BackendUnavailable, QueueFull
 from taskq.failure import Failure
-from taskq.locks import Bell, CallLock, aside, may_be_interrupted
+from taskq.locks import CallLock, SafeCondition, aside, may_be_interrupted
 from taskq.states import State
 from taskq.store import Ended
 
@@ -70,7 +70,7 @@ class ResultListener:
         #: Jobs that the subscription has yet to be told of, because it could not take them.
         self._missed: deque[str] = deque()
         #: Rung when nothing is expected any more.
-        self._idle = Bell()
+        self._idle = SafeCondition()
         self._starting = CallLock()
         self._subscription: Subscription | None = None
         self._thread: threading.Thread | None = None
@@ -176,7 +176,7 @@ class ResultListener:
         known = [job_id for job_id in ids if self._targets.pop(job_id, None) is not None]
         if known and self._subscription is not None:
             self._subscription.forget(known)
-            self._idle.ring()
+            self._idle.notify_all()
 
     def call_later(self, call: Callable[[], None]) -> None:
         """Have this done soon, in the listener's thread.
@@ -247,7 +247,7 @@ class ResultListener:
 
     def _settled(self, job_id: str) -> None:
         if self._targets.pop(job_id, None) is not None and not self._targets:
-            self._idle.ring()
+            self._idle.notify_all()
 
     def recover(self) -> None:
         """Ask for everything anew after the store could not be reached."""
@@ -271,7 +271,7 @@ class ResultListener:
         subscription.close()
         if self._then is not None:
             self._then()
-        self._idle.ring()
+        self._idle.notify_all()
 
 
 def _listen(listener: ResultListener, subscription: Subscription) -> None:

@@ -21,7 +21,7 @@ from taskq.executors.pool.connection import HandshakeListener
 from taskq.executors.pool.dispatcher import Dispatcher
 from taskq.executors.pool.process_group import ProcessGroup
 from taskq.executors.pool.processes import refuse_while_importing
-from taskq.locks import Bell, CallLock, aside
+from taskq.locks import CallLock, SafeCondition, aside
 
 if TYPE_CHECKING:
     from taskq.executors.pool.child import ChildSettings
@@ -50,7 +50,7 @@ class ProcessPool:
         self._finishing = CallLock()
         #: Whether nobody waits any more for what runs; rung then, and when nothing does.
         self._hurried = False
-        self._bell = Bell()
+        self._changed = SafeCondition()
         _open.add(self)
         try:
             self._process_group = ProcessGroup(processes, start_method, settings, self.dispatcher, self._listener)
@@ -82,7 +82,7 @@ class ProcessPool:
             aside(lambda: self._finish(grace))
         except BaseException:
             self._hurried = True
-            self._bell.ring()
+            self._changed.notify_all()
             aside(lambda: self._finish(0.0))
             raise
 
@@ -133,10 +133,10 @@ class ProcessPool:
 
         def tell() -> None:
             idle.append(True)
-            self._bell.ring()
+            self._changed.notify_all()
 
         self.dispatcher.post(lambda: self.dispatcher.on_idle.append(tell))
-        self._bell.wait_for(lambda: idle or self._hurried, timeout)
+        self._changed.wait_for(lambda: idle or self._hurried, timeout)
         return bool(idle)
 
     def _end(self) -> None:

@@ -1,4 +1,4 @@
-"""Decode: the quick pass over the bytes, and the readers of what it leaves.
+"""Decoding: the quick pass over the bytes, and the readers of what it leaves.
 
     quick pass      plain values and extensions that are leaves; a head raises NeedsHooks, and the bytes are
                     read again with
@@ -37,7 +37,7 @@ __all__ = ["CONTAINERS", "FREE_STEPS", "Resolve", "TooDeep", "decode", "scan_typ
 #: Returns the result of the job with an id.
 Resolve: TypeAlias = "Callable[[str], Any]"
 
-#: Types whose hashes nobody can steer: seeded (str, bytes), or so narrow that few values share one. Integers
+#: Types whose hashes cannot be steered: seeded (str, bytes), or so narrow that few values share one. Integers
 #: are not among them: of those beyond 64 bits, as many as one likes share one.
 SAFE_KEYS = frozenset({str, bytes, float, bool, type(None)})
 

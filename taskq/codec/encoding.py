@@ -1,4 +1,4 @@
-"""Encode: the quick way by msgpack's own packer, the careful way where that would fail or bend a type.
+"""Encoding: the quick way by msgpack's own packer, the careful way where that would fail or bend a type.
 
 msgpack turns bytearrays into bytes without a word. They end up as its "bin" type, so a message without a
 byte that could begin a bin is beyond doubt; any other costs a scan of the types in the value.

@@ -1,4 +1,4 @@
-"""How each type that msgpack lacks is packed and unpacked, and the register of users' own types.
+"""Extension types: the packing of each type that msgpack lacks, and the register of users' own types.
 
     encode: type of the value ──packer_of──▶ function: value -> ExtType (a leaf), or [head, ...] (an array)
     decode: extension code ───LEAVES──▶ function: payload -> value

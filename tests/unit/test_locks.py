@@ -10,7 +10,7 @@ import pytest
 
 from taskq.errors import DecodeError
 from taskq.job import Job, Undecoded
-from taskq.locks import Bell, CallLock, Flag, aside
+from taskq.locks import CallLock, SafeCondition, SafeEvent, aside
 from tests.waiting import PATIENCE, eventually
 
 
@@ -81,8 +81,8 @@ def test_lock_of_a_condition() -> None:
 
 def test_bell_and_flag() -> None:
     """Who waits returns when it is so, or False when the time is over."""
-    assert not Bell().wait_for(lambda: False, 0.01)
-    flag = Flag()
+    assert not SafeCondition().wait_for(lambda: False, 0.01)
+    flag = SafeEvent()
     assert not flag.wait(0.01)
     with futures.ThreadPoolExecutor(1) as pool:
         waits = pool.submit(flag.wait, PATIENCE)

@@ -18,7 +18,6 @@ import sqlite3
 import weakref
 from contextlib import ExitStack, suppress
 from functools import partial
-from operator import attrgetter
 from threading import get_ident
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,7 +29,7 @@ from taskq.executors.sqlite.errors import from_os, from_sqlite
 from taskq.executors.sqlite.fork import fork_guard, leak, watch
 from taskq.executors.sqlite.identities import FILE, INBOX, LOCK, LOG, MEMORY, FileIdentities
 from taskq.executors.sqlite.inbox import AppendLog
-from taskq.executors.sqlite.lock import PATIENCE, StoreLock
+from taskq.executors.sqlite.shared import PATIENCE, Page, StoreLock
 from taskq.executors.sqlite.sync import FileSync
 from taskq.locks import CallLock, aside
 from taskq.log import get_logger
@@ -76,6 +75,8 @@ class Connections:
     def __init__(self, place: Place) -> None:
         self.path = place.path
         self._place = place
+        #: The page of the lock file, for good: it is mapped anew where that file is another one.
+        self.page = Page.new()
         self._inherited: list[sqlite3.Connection] = []
         self._closed = False
         self._found = False  # whether the file was there once: it is not made again
@@ -162,7 +163,7 @@ class Connections:
     def _open_anew(self) -> Opened:
         try:
             self._check()
-            lock = StoreLock(beside(self.path, "-lock"), shared=self._place.shared)
+            lock = StoreLock(beside(self.path, "-lock"), self.page, shared=self._place.shared)
         except BackendUnavailable:
             raise
         except OSError as exc:
@@ -214,7 +215,7 @@ class Connections:
             lock.identities = identities = FileIdentities(self.path, descriptors)
             undo.pop_all()
         _open_connections.add(writer)
-        return Opened(writer, lock, FileSync(wal, lock, attrgetter("wal"), LOG_ROOM), append_log, identities)
+        return Opened(writer, lock, FileSync(wal, lock, lock.page.wal, LOG_ROOM), append_log, identities)
 
     # -- reading
 

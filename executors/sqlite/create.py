@@ -115,7 +115,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def _make_ready(path: Path, connection: sqlite3.Connection, page: Page) -> None:
     size = path.stat().st_size
-    version = _version(path, connection, created=page.created)
+    version = _version(path, connection, created=bool(page.created))
     if 0 < size <= CHECKED_BYTES:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":

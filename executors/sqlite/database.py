@@ -30,15 +30,14 @@ from taskq.executors.sqlite.create import BUSY_MS
 from taskq.executors.sqlite.disk_space import DiskSpace
 from taskq.executors.sqlite.errors import from_os, from_sqlite, is_bad_text
 from taskq.executors.sqlite.fork import fork_guard, watch
-from taskq.executors.sqlite.lock import LockClosed
+from taskq.executors.sqlite.shared import LockClosed
 from taskq.locks import CallLock, aside, may_be_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from taskq.executors.sqlite.connections import Opened
-    from taskq.executors.sqlite.lock import StoreLock
-    from taskq.executors.sqlite.shared import Page
+    from taskq.executors.sqlite.shared import Page, StoreLock
     from taskq.executors.sqlite.url import Place
 
 __all__ = ["StoreFile", "Tx"]

@@ -136,7 +136,7 @@ def end_many(tx: Tx, endings: Sequence[Ending]) -> None:
 
 
 def _write(tx: Tx, endings: list[Ending]) -> None:
-    number = tx.page.count_ends(len(endings), last_end(tx.execute))
+    number = tx.page.count_completions(len(endings), last_end(tx.execute))
     now = tx.now
     quick: list[tuple[Any, ...]] = []
     slow: list[tuple[Any, ...]] = []

@@ -25,7 +25,6 @@ import errno
 import os
 import secrets
 import struct
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
@@ -35,6 +34,7 @@ from taskq.executors.sqlite.access import open_own
 from taskq.executors.sqlite.create import beside, keep_name
 from taskq.executors.sqlite.errors import damaged
 from taskq.executors.sqlite.rows import insert
+from taskq.executors.sqlite.shared import CHECK_BITS, CHECK_MASK
 from taskq.executors.sqlite.sync import FileSync
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from taskq.executors.sqlite.lock import StoreLock
+    from taskq.executors.sqlite.shared import StoreLock
 
 __all__ = ["AppendLog"]
 
@@ -74,17 +74,17 @@ class AppendLog:
 
     def __init__(self, path: Path, lock: StoreLock, *, shared: bool = False) -> None:
         self._path = path
-        self._lock = lock
         name = beside(path, "-inbox")
         is_new = not name.exists()
         self._descriptor = open_own(name, os.O_RDWR | os.O_CREAT, shared=shared)
         if is_new:
             keep_name(name)
-        self._syncs = FileSync(self._descriptor, lock, attrgetter("append_log.sync_state"), ROTATE_AT)
+        self._state = lock.page.append_log
+        self._syncs = FileSync(self._descriptor, lock, self._state, ROTATE_AT)
         self._pack = msgpack.Packer(autoreset=True).pack
         self._ingested = 0, 0  # where the records end that the open transaction ingests, and the check of the last
         self._rotating: int | None = None  # the salt of the next header
-        lock.page.append_log.forget()
+        self._state.forget()
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -112,9 +112,10 @@ class AppendLog:
 
     def append(self, row: Sequence[Any]) -> int:
         """Append a job's row; return the number to be synced, or 0: there is to be an ingest first."""
-        page = self._lock.page.append_log
-        end, chain = page.last
-        if not 0 < end < page.ingested + INGEST_AT:
+        state = self._state
+        last = state.last
+        end, chain = last >> CHECK_BITS, last & CHECK_MASK
+        if not 0 < end < state.ingested + INGEST_AT:
             return 0
         if os.lseek(self._descriptor, 0, os.SEEK_END) < end:
             return self._cut(end)
@@ -123,14 +124,14 @@ class AppendLog:
         record = RECORD.pack(len(payload), check) + payload
         if os.pwrite(self._descriptor, record, end) != len(record):
             raise OSError(errno.EIO, "a write was cut short")  # the next record is written over it
-        page.last = end + len(record), check
-        return page.sync_state.count_commit()
+        state.last = end + len(record) << CHECK_BITS | check
+        return state.count_commit()
 
     def _cut(self, end: int) -> int:
         """Have the next ingest begin the file anew, which somebody has cut; say so where jobs are gone."""
-        page = self._lock.page.append_log
-        waited = page.is_waiting
-        page.forget()
+        state = self._state
+        waited = state.is_waiting
+        state.forget()
         if waited:
             raise damaged(self._path, f"its inbox was cut: it ended at byte {end:,}, and the jobs in it are gone")
         return 0
@@ -145,20 +146,20 @@ class AppendLog:
         Raises:
             StoreDamaged: records that were there are no longer.
         """
-        page = self._lock.page.append_log
+        state = self._state
         salt, start, chain = connection.execute(READ_MARK).fetchone()
         rows: list[Any] = []
         end = start
         if self._is_of(salt):
             rows, end, chain = self._read(start, chain)
-        if page.end not in {0, end}:
-            expected = page.end
+        if state.end not in {0, end}:
+            expected = state.end
             if os.lseek(self._descriptor, 0, os.SEEK_END) < expected:
-                page.forget()  # it was cut: what is said once, since nothing can bring it back
+                state.forget()  # it was cut: what is said once, since nothing can bring it back
             raise damaged(self._path, f"its inbox ends at byte {end:,} instead of {expected:,}")
         insert(connection.executemany, rows)
         if end > ROTATE_AT or not self._is_of(salt):
-            page.forget()
+            state.forget()
             self._rotating = secrets.randbits(SALT_BITS) | 1
             connection.execute(MOVE_MARK, (self._rotating, HEADER.size, _first_check(self._rotating)))
         elif rows:
@@ -167,14 +168,15 @@ class AppendLog:
 
     def ingested(self, wal: FileSync) -> None:
         """Take note that the transaction of the last `ingest` is made; `wal` is the database's."""
-        page = self._lock.page.append_log
+        state = self._state
         if self._rotating is not None:
             salt, self._rotating = self._rotating, None
             wal.sync_under_lock()
             os.pwrite(self._descriptor, HEADER.pack(MAGIC, salt), 0)
             self._ingested = HEADER.size, _first_check(salt)
-        page.ingested = self._ingested[0]
-        page.last = self._ingested
+        end, check = self._ingested
+        state.ingested = end
+        state.last = end << CHECK_BITS | check
 
     def not_ingested(self) -> None:
         """Take note that it is not."""
@@ -186,7 +188,7 @@ class AppendLog:
 
     def _read(self, start: int, chain: int) -> tuple[list[Any], int, int]:
         """Return the rows from a byte on, and where the last one ends with its check."""
-        known = self._lock.page.append_log.end
+        known = self._state.end
         rows: list[Any] = []
         while True:
             data = os.pread(self._descriptor, known - start if known > start else PIECE, start)

@@ -31,8 +31,7 @@ from taskq.locks import CallLock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskq.executors.sqlite.lock import StoreLock
-    from taskq.executors.sqlite.shared import Page, SyncState
+    from taskq.executors.sqlite.shared import StoreLock, SyncState
 
 __all__ = ["FileSync"]
 
@@ -54,13 +53,13 @@ PIECE = 1024 * 1024
 class FileSync:
     """Sync the file behind a descriptor, the log or the append log; safe from threads.
 
-    `state_of` finds its numbers on the page; `room`: the bytes to which it is made to grow in one step.
+    `state`: its numbers on the page; `room`: the bytes to which it is made to grow in one step.
     """
 
-    def __init__(self, descriptor: int, lock: StoreLock, state_of: Callable[[Page], SyncState], room: int) -> None:
+    def __init__(self, descriptor: int, lock: StoreLock, state: SyncState, room: int) -> None:
         self._descriptor = descriptor
         self._lock = lock
-        self._state_of = state_of
+        self._state = state
         self._room = room
         self._turn = CallLock()
         self._synced = 0
@@ -104,14 +103,14 @@ class FileSync:
         with self._turn:
             if self._synced >= number:
                 return
-            state = self._state_of(self._lock.page)
+            state = self._state
             before = state.synced
             if before >= number:
                 self._synced = number
             elif state.is_alone(number) and not self._wants_room():  # as it seems: two syncs at once do no harm
                 self._sync_once(state)
-                state.batch = state.committed - before
-                state.synced = self._synced = number
+                state.count_sync(number, before)
+                self._synced = number
             else:
                 self._sync_in_turn(state, number)
 
@@ -131,8 +130,8 @@ class FileSync:
             started = time.monotonic()
             self._sync(state)
             self._took = time.monotonic() - started
-            state.batch = state.committed - before
-            state.synced = self._synced = max(target, number)
+            self._synced = max(target, number)
+            state.count_sync(self._synced, before)
         finally:
             if locked:
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
@@ -144,8 +143,8 @@ class FileSync:
         Raises:
             OSError: the disk says that it could not write.
         """
-        state = self._state_of(self._lock.page)
-        again = state.suspect
+        state = self._state
+        again = bool(state.suspect)
         if again:
             self._write_again()
         self._sync_once(state, again=again)
@@ -192,7 +191,7 @@ class FileSync:
         return True
 
     def _sync(self, state: SyncState) -> None:
-        again = state.suspect
+        again = bool(state.suspect)
         if again:
             self._lock.hold(self._write_again)
         elif self._wants_room():
@@ -205,10 +204,10 @@ class FileSync:
         try:
             sync_data(self._descriptor)
         except OSError:
-            state.suspect = True
+            state.suspect = 1
             raise
         if again:
-            state.suspect = False
+            state.suspect = 0
 
     def _write_again(self) -> None:
         """Make every page of the file dirty again. Nobody else writes it meanwhile; readers read the same bytes."""

@@ -15,8 +15,7 @@ import pytest
 
 from taskq.errors import BackendUnavailable, JobExists
 from taskq.executors.sqlite.inbox import HEADER
-from taskq.executors.sqlite.lock import StoreLock
-from taskq.executors.sqlite.shared import Futex, Page, SyncState
+from taskq.executors.sqlite.shared import Futex, Page, StoreLock, SyncState
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.executors.sqlite.sync import FileSync
 from tests.sqlite.workshop import job, said, take
@@ -105,7 +104,7 @@ def test_threads_share_commits_and_syncs(full: SQLiteStore, monkeypatch: pytest.
 #: How a job goes to each file that is synced, and its numbers on the page.
 WAYS = pytest.mark.parametrize(
     ("name", "options", "state_of"),
-    [("wal", {"key": "k"}, attrgetter("wal")), ("inbox", {}, attrgetter("append_log.sync_state"))],
+    [("wal", {"key": "k"}, attrgetter("wal")), ("inbox", {}, attrgetter("append_log"))],
     ids=["log", "inbox"],
 )
 
@@ -119,7 +118,7 @@ def test_a_sync_covers_what_was_committed_before_it(
     full.put([job("a", **options)])
     file = full._file
     lock = StoreLock(file.path.with_name("queue.db-lock"))
-    other = FileSync(os.open(file.path.with_name(f"queue.db-{name}"), os.O_RDWR), lock, state_of, 0)
+    other = FileSync(os.open(file.path.with_name(f"queue.db-{name}"), os.O_RDWR), lock, state_of(file.page), 0)
     state = state_of(file.page)
     number = state.committed
     other.up_to(number)
@@ -137,7 +136,7 @@ def test_sync_waits_for_a_batch(full: SQLiteStore, monkeypatch: pytest.MonkeyPat
     """Where others have committed around the last sync, the next one waits a moment for as many; alone it does not."""
     full.put([job("a")])
     file = full._file
-    state, naps = file.page.append_log.sync_state, []
+    state, naps = file.page.append_log, []
 
     def wait(_: Futex, __: int, seconds: float) -> None:
         naps.append(seconds)

@@ -189,7 +189,7 @@ def test_killed_at_the_turn(
         if inbox._rotating is None or len(names) < 8:
             real(inbox, log)
             return
-        page = inbox._lock.page.append_log
+        page = inbox._state
         if step != "not synced":
             log.sync_under_lock()
         if step == "not on the page":

@@ -125,6 +125,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "expires_in": "tq_expires_in",  # the option as it was given
     "refused": "tq_refused",  # when a worker first had no such task
     "left": "tq_left",  # the nonces of the workers that refused it
+    "passed": "tq_passed",  # of a worker, then a queue: since when, and up to which job, it passes over it
     "why": "tq_why",  # why the last one did: as `failure`
     "due": "tq_due",  # when it may start, where it waits for other jobs first
     "nonce": "tq_nonce",  # the put that made it, where an id that is taken is an error

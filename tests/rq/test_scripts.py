@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rq import Queue
+from rq.serializers import JSONSerializer
 
 from taskq.codec import decode, encode
 from taskq.errors import BackendUnavailable, ConfigError
@@ -317,6 +319,45 @@ def test_given_back_is_as_if_never_taken(store: RQStore, join: Callable[..., Han
     (claim,) = eventually(hands.take, "the refused job to come back")
     assert (claim.id, claim.attempt) == (two.id, 1)
     assert claim.refused_for > 0
+
+
+@pytest.mark.parametrize("priority", [0, -1])
+def test_claims_pass_over_thousands_that_are_left_to_others(
+    store: RQStore, join: Callable[..., Hands], client: Any, priority: int
+) -> None:
+    """Behind thousands of jobs that it has refused a worker finds the next one, and looks at few of them again."""
+    hands, other = join("w1"), join("w2")
+    left = [new_job() for _ in range(7_000)]
+    store.put(left)
+    store.put([good := new_job(priority=priority)])
+    nonce = client.hget("rq:worker:w1", "tq_nonce")
+    with client.pipeline(transaction=False) as pipe:
+        for job in left:
+            pipe.hset(f"rq:job:{job.id}", "tq_left", nonce)
+        pipe.execute()
+    hands.session._outbox.has_refused = True
+    (claim,) = eventually(lambda: hands.take(1), "the job behind them")
+    assert claim.id == good.id
+    hands.tell(succeeded(claim))
+    store.put([new_job(), new_job()])
+    before = client.info("commandstats")["cmdstat_hget"]["calls"]
+    assert len(hands.take(5)) == 2
+    assert client.info("commandstats")["cmdstat_hget"]["calls"] - before < 1_000
+    store.put([front := new_job()])
+    client.lrem("rq:queue:default", 1, front.id)
+    client.lpush("rq:queue:default", front.id)
+    assert [claim.id for claim in hands.take(1)] == [front.id]
+    assert [claim.id for claim in other.take(3)] == [job.id for job in left[:3]]
+
+
+def test_stock_jobs_come_back_in_their_order(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """Jobs of stock RQ that are given back one by one stand in front in the order in which they were made."""
+    queue = Queue(connection=client, serializer=JSONSerializer)
+    made = [queue.enqueue("tests.rq.stock.add", n, n).id for n in range(4)]
+    hands = join()
+    for claim in hands.take(3):
+        hands.tell(given_back(claim))
+    assert queue.job_ids == made
 
 
 def test_retry_counts(store: RQStore, join: Callable[..., Hands]) -> None:

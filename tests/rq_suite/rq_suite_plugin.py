@@ -62,7 +62,7 @@ def start(self: Any) -> None:
     name = getattr(self._target, "__name__", "")
     before = set(_everywhere(_channels))
     _start(self)
-    if name.startswith("start_work"):
+    if name.startswith("start_work") or name == "run_worker":
         _wait(lambda: set(_everywhere(_channels)) - before or not self.is_alive(), START)
         _wait(lambda: _everywhere(_running) or not self.is_alive(), BEGIN)
 

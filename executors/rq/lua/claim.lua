@@ -155,29 +155,55 @@ local function enter(queue)
   members, wip = {}, {}
 end
 
--- Refused jobs that are looked at before those are put behind the others: they are never more in the way of the rest
-local LOOKS = 5000
+-- Jobs at which one claim looks at most; seconds after which the front of a queue is looked through anew, one more for
+-- each 2,000 jobs that are left there; jobs at the very front at which each claim looks
+local LOOKS, ANEW, FRONT = 5000, 1, 50
+local looks = 0
 
--- Take jobs of a queue, passing over those that are left to others; returns whether only such are there
-local function take_between(queue)
-  local list, at = K_QUEUE .. queue, 0
-  while want > #jobs and at < LOOKS and dropped < DROPS and not (waits or alone) do
-    local ids, mine, room = call('LRANGE', list, at, at + 499), {}, want - #jobs
-    if #ids == 0 then return at > 0 end
-    for _, id in ipairs(ids) do
+-- Take those jobs of a part of a queue that this worker does not leave to others; returns where it has stopped, and
+-- whether that is the end of the queue
+local function take_part(queue, from, to)
+  local list = K_QUEUE .. queue
+  while from < to and want > #jobs and looks < LOOKS and dropped < DROPS and not (waits or alone) do
+    local ids, mine, room = call('LRANGE', list, from, math.min(from + 499, to - 1)), {}, want - #jobs
+    if #ids == 0 then return from, true end
+    for n, id in ipairs(ids) do
       if #mine == room then break end
-      if is_left(id, queue, nonce) then at = at + 1 else mine[#mine + 1] = id end
+      looks = looks + 1
+      if is_left(id, queue, nonce) then
+        from = from + 1
+      else
+        mine[#mine + 1] = id
+        call('LSET', list, from + #mine - 1, '')
+      end
     end
-    for _, id in ipairs(mine) do call('LREM', list, 1, id) end
-    if #mine > 0 and has_bands(queue) then call('ZREM', K_PRIORITIES .. queue, unpack(mine)) end
-    take_all(mine, queue)
-    enter(queue)
+    if #mine > 0 then
+      call('LREM', list, 0, '')
+      if has_bands(queue) then call('ZREM', K_PRIORITIES .. queue, unpack(mine)) end
+      take_all(mine, queue)
+      enter(queue)
+    end
   end
-  if at >= LOOKS and not has_bands(queue) then
-    local ids = call('LPOP', list, LOOKS)
-    for first = 1, #ids, 1000 do call('RPUSH', list, unpack(ids, first, math.min(first + 999, #ids))) end
+  return from, false
+end
+
+-- Take jobs of a queue, passing over those that are left to others; returns whether only such are there. It begins
+-- behind the last one that it has passed over, as looking at thousands for each claim would hold up everybody.
+local function take_between(queue)
+  local list, field, before = K_QUEUE .. queue, F_passed .. ':' .. queue, #jobs
+  local since, last = string.match(call('HGET', wkey, field) or '', '^(%S+) (.+)$')
+  local known = last and call('LPOS', list, last)
+  local from, ends = 0, false
+  if known and now - num(since) < ANEW + known / 2000 then
+    from = math.max(take_part(queue, 0, math.min(FRONT, known)), (call('LPOS', list, last) or -1) + 1)
+  else
+    since = stamp
   end
-  return false
+  from, ends = take_part(queue, from, math.huge)
+  local passed = from > 0 and call('LINDEX', list, from - 1)
+  if passed then call('HSET', wkey, field, since .. ' ' .. passed) end
+  if looks >= LOOKS then next_due = stamp end
+  return ends and from > 0 and #jobs == before
 end
 
 local paused = {}

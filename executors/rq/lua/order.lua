@@ -6,12 +6,19 @@ local function has_bands(queue)
   return banded[queue]
 end
 
--- What comes back goes to the front, but behind jobs that came back before it and are older: ids of ours grow with time
+-- Whether a job is older than another one: ids of ours grow with time, others have only the time of their making
+local function is_older(id, other)
+  if #id == 26 and #other == 26 then return id < other end
+  local made, made_other = redis.pcall('HGET', K_JOB .. id, F_created_at), redis.pcall('HGET', K_JOB .. other, F_created_at)
+  return type(made) == 'string' and type(made_other) == 'string' and made < made_other
+end
+
+-- What comes back goes to the front, but behind jobs that came back before it and are older
 local function push_front(list, id)
   for at = 0, 63 do
     local other = call('LINDEX', list, at)
     if not other then call('RPUSH', list, id) return end
-    if #other ~= 26 or #id ~= 26 or other > id then
+    if not is_older(other, id) then
       if at == 0 then call('LPUSH', list, id) else call('LINSERT', list, 'BEFORE', other, id) end
       return
     end

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskq.errors import Deadlock
 from taskq.executors.input_reader import InputReader
-from taskq.locks import CallLock
+from taskq.locks import CallLock, pass_on
 from taskq.progress import Progress
 
 if TYPE_CHECKING:
@@ -458,6 +458,7 @@ class MapStream(ABC):
             try:
                 items.extend(islice(self._input, part))
             except Exception as error:  # noqa: BLE001  # the input's error is raised behind the results before it
+                pass_on(error)
                 self._input_error = error
             if len(items) < expected:
                 self._exhausted = True

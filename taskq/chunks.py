@@ -16,6 +16,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 from taskq.codec import MAX_DEPTH, decode, encode
 from taskq.errors import DecodeError, EncodeError, SoftTimeout
 from taskq.failure import Failure
+from taskq.locks import pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +66,7 @@ def outcome_of(value: Any, limit: int | None = None) -> ItemOutcome:
     except SoftTimeout:
         raise
     except Exception as error:  # noqa: BLE001  # a registered class may refuse in any way
+        pass_on(error)
         return Failure.from_exception(error)
 
 
@@ -174,6 +176,7 @@ def _parts(data: bytes) -> tuple[int, int, Any]:
     try:
         elapsed, kind, payload = msgpack.unpackb(data, strict_map_key=True)
     except Exception as error:
+        pass_on(error)
         raise DecodeError(f"{len(data):,} bytes are not the result of a chunk: {error}") from error
     if type(elapsed) is not int or kind not in (VALUES, OUTCOMES):
         raise DecodeError(f"{len(data):,} bytes are not the result of a chunk")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from taskq.errors import DecodeError, EncodeError, RemoteError
+from taskq.locks import pass_on
 from taskq.rebuild import Parts, build
 
 if TYPE_CHECKING:
@@ -196,6 +197,7 @@ class _Load:
         try:
             packed = _write(value)
         except Exception as error:  # noqa: BLE001  # a registered class may refuse in any way
+            pass_on(error)
             self.lost[name] = _clean(error.problem if isinstance(error, EncodeError) else f"{error}")
             return None
         if len(packed) > self.left:
@@ -214,7 +216,8 @@ def _difference(cls: type[BaseException], data: dict[str, Any], parts: Parts, te
     attributes = {name: value for name, value in parts.attributes.items() if name in carried}
     try:
         same = str(build(cls, Parts(args, attributes, parts.fields))) in texts
-    except Exception:  # noqa: BLE001  # a __str__ that wants what is not there; or a class that cannot be built
+    except Exception as error:  # noqa: BLE001  # a __str__ that wants what is not there; or a class that cannot be built
+        pass_on(error)
         same = False
     return "" if same else f"it would not be the same without {', '.join(data['lost'])}"
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.errors import ConfigError, DecodeError, SoftTimeout, UnknownTask
+from taskq.locks import pass_on
 from taskq.names import portable_name
 from taskq.options import JobOptions
 from taskq.redact import MASK, is_secret, safe_text, safe_words
@@ -152,6 +153,7 @@ def parts(envelope: bytes) -> Parts:
     except SoftTimeout:
         raise
     except Exception as error:
+        pass_on(error)
         raise DecodeError(f"{len(envelope):,} bytes are no envelope of a job: {error}") from error
     if type(version) is int and version > VERSION:
         raise UnknownTask(f"the job's envelope is of version {version}, this taskq reads {VERSION}: update the worker")

@@ -328,14 +328,16 @@ class Job(Future[T]):
             lock.notify_all()
 
     def _invoke_callbacks(self) -> None:
-        """Call the callbacks; even a SystemExit of theirs must not end the thread that settles all jobs."""
+        """Call the callbacks, where no signal handler's exception can come between one and the next."""
+        if self._done_callbacks:
+            aside(self._call_all)
+
+    def _call_all(self) -> None:
         callbacks = self._done_callbacks
         while callbacks:
             try:
                 callbacks.pop(0)(self)
-            except BaseException as error:
-                if may_be_interrupted() and not isinstance(error, Exception):
-                    raise
+            except BaseException:  # even a SystemExit of theirs must not end the thread that settles all jobs
                 logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
 
 

@@ -7,6 +7,7 @@ alarm, a soft timeout) may end a call of ours at any of them. Nothing that other
     SafeCondition   a condition without a lock: each waiter leaves a lock of its own with it, and holds nothing
     SafeEvent       an Event made of it
     aside           work in a thread of ours, where no handler runs; its caller may be interrupted
+    pass_on         what a handler raised, where an error of the same class would be taken for a broken connection
 
 The standard Condition and Event, and `with lock` since CPython 3.14, do their parts in several instructions, so a lock
 stays taken for ever when an exception comes between them. Here each step that others see is one call of a function
@@ -21,13 +22,13 @@ import sys
 import threading
 from _thread import allocate_lock, get_ident, start_new_thread
 from time import monotonic
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
 
-__all__ = ["CallLock", "SafeCondition", "SafeEvent", "aside", "detach", "is_running", "may_be_interrupted"]
+__all__ = ["CallLock", "SafeCondition", "SafeEvent", "aside", "detach", "is_running", "may_be_interrupted", "pass_on"]
 
 T = TypeVar("T")
 
@@ -35,6 +36,10 @@ T = TypeVar("T")
 _LOOK: Final = 0.01
 #: Seconds after which a waiter looks again by itself: a notification may be lost with an interrupted caller.
 _LOST: Final = 1.0
+#: inspect.CO_VARARGS, without inspect: a function takes *args.
+_VARARGS: Final = 4
+#: Our package, and the libraries under it in whose code a call may be interrupted.
+_BELOW: Final = ("taskq", "redis", "hiredis")
 #: The standard library's code that takes locks for its callers.
 _BETWEEN: Final = vars(threading)
 _FUTURES: Final = vars(concurrent.futures._base)  # noqa: SLF001  # what takes the locks of futures, several at once
@@ -287,6 +292,36 @@ def detach(work: Callable[[], None]) -> None:
         start_new_thread(start, ())
     except RuntimeError:  # there can be no more threads, as at the interpreter's end
         work()
+
+
+def pass_on(error: BaseException) -> None:
+    """Raise what a signal handler raised, if that is what this error is, or what it comes of.
+
+    An alarm that raises in the middle of a call says nothing of what was called: its TimeoutError, an OSError, is no
+    broken connection, and in a decoder it is no damaged value. It is known by its traceback, which begins in our code,
+    or in a library's under it, and goes through a function that was given a frame, as signal handlers are.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        trace = cause.__traceback__
+        if trace is not None and _is_below(trace.tb_frame):
+            while (trace := trace.tb_next) is not None:
+                if _has_frame(trace.tb_frame):
+                    raise cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _is_below(frame: FrameType) -> bool:
+    package = str(frame.f_globals.get("__name__")).partition(".")[0]
+    return package in _BELOW or package in sys.stdlib_module_names
+
+
+def _has_frame(frame: FrameType) -> bool:
+    code, values = frame.f_code, frame.f_locals
+    given = [values.get(name) for name in code.co_varnames[: code.co_argcount]]
+    if code.co_flags & _VARARGS:
+        given += values.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ())
+    return any(isinstance(value, FrameType) for value in given)
 
 
 def may_be_interrupted() -> bool:

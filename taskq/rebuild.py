@@ -15,6 +15,7 @@ import sys
 from types import GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from taskq.locks import pass_on
 from taskq.names import main_module, qualified_name
 
 if TYPE_CHECKING:
@@ -250,7 +251,8 @@ def _twin(native: type[BaseException], args: tuple[Any, ...]) -> BaseException |
     """Return an exception of Python's own with these arguments, whose constructor is C code."""
     try:
         return native(*args)
-    except Exception:  # noqa: BLE001  # they are those of another constructor
+    except Exception as error:  # noqa: BLE001  # they are those of another constructor
+        pass_on(error)
         return None
 
 

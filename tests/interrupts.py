@@ -34,9 +34,17 @@ class Interrupt(BaseException):
     """What a signal handler raises; nothing but the test may catch it."""
 
 
+class Alarm(TimeoutError):
+    """What an alarm's handler often raises: an OSError, which must not be taken for one of the system's."""
+
+
+KINDS = (Interrupt, Alarm)
+
+
 class _Tracer:
-    def __init__(self, at: int = 0) -> None:
+    def __init__(self, at: int = 0, kind: type[BaseException] = Interrupt) -> None:
         self.at = at
+        self.kind = kind
         self.count = 0
         self.sites: list[Site] = []
         self.hit: Site | None = None
@@ -57,7 +65,7 @@ class _Tracer:
             elif self.count == self.at:
                 self.hit = frame.f_code, frame.f_lasti
                 sys.settrace(None)
-                raise Interrupt
+                raise self.kind
         return self.step
 
     def run(self, call: Callable[[], object]) -> None:
@@ -65,7 +73,7 @@ class _Tracer:
 
         def drop(error: sys.UnraisableHookArgs) -> None:
             """Say nothing of an interrupt that came in a finalizer, which Python drops."""
-            if not isinstance(error.exc_value, Interrupt):
+            if not isinstance(error.exc_value, KINDS):
                 hook(error)
 
         sys.unraisablehook = drop
@@ -84,10 +92,13 @@ def sites(call: Callable[[], object]) -> list[Site]:
     return tracer.sites
 
 
-def interrupted(call: Callable[[], object], number: int) -> str:
-    """Interrupt a call at its instruction of this number; return where that was, or nothing when it was over before."""
-    tracer = _Tracer(number)
-    with contextlib.suppress(Interrupt):
+def interrupted(call: Callable[[], object], number: int, kind: type[BaseException] = Interrupt) -> str:
+    """Interrupt a call at its instruction of this number; return where that was, or nothing when it was over before.
+
+    What it raises is then what the handler raised, and nothing else.
+    """
+    tracer = _Tracer(number, kind)
+    with contextlib.suppress(kind):
         tracer.run(call)
     return "" if tracer.hit is None else named(tracer.hit)
 

@@ -29,6 +29,7 @@ from taskq.executors.durable.shutdown import LOOK, ShutdownWait
 from taskq.executors.durable.stream import DurableStream
 from taskq.executors.pool.functions import unwrap_callable
 from taskq.ids import new_id
+from taskq.locks import pass_on
 from taskq.names import main_module
 from taskq.states import TERMINAL, State
 from taskq.store import Ended, NewJob
@@ -220,8 +221,8 @@ class DurableExecutor(Executor):
             return
         try:
             job.exception(timeout=seconds)
-        except (TimeoutError, CancelledError):
-            return
+        except (TimeoutError, CancelledError) as error:
+            pass_on(error)
 
     # -- submitting
 

@@ -12,7 +12,7 @@ from taskq.context import NAMED_AFTER, WAITED, WAITS, running_job, wait_named
 from taskq.errors import JobCancelled, SoftTimeout
 from taskq.failure import Failure
 from taskq.job import ENDED, Job, Undecoded
-from taskq.locks import CallLock, may_be_interrupted
+from taskq.locks import CallLock, may_be_interrupted, pass_on
 from taskq.states import TERMINAL, State
 from taskq.store import Ended
 
@@ -74,6 +74,7 @@ class StoredOutcome(Undecoded):
         except SoftTimeout:
             raise
         except Exception as error:  # noqa: BLE001  # a registered class may fail to be rebuilt here in any way
+            pass_on(error)
             return None, error
 
 
@@ -165,7 +166,8 @@ class DurableJob(Job[Any]):
     def _has_ended_within(self, timeout: float | None) -> bool:
         try:
             self._wait_here(timeout)
-        except TimeoutError:
+        except TimeoutError as error:
+            pass_on(error)
             return False
         return True
 

@@ -23,6 +23,7 @@ import threading
 
 from taskq.executors.pool.protocol import HELLO, VERSION
 from taskq.executors.pool.shared_page import SharedPage, create_memory
+from taskq.locks import pass_on
 
 #: Bytes that either direction of the socket may hold, so that a frame is one system call.
 _SOCKET_BUFFER = 512 * 1024
@@ -127,8 +128,10 @@ class Waker:
 
     def wait(self, seconds: float) -> None:
         """Return when there is something new, or after so many seconds."""
-        with contextlib.suppress(OSError, ValueError):  # the child has died, and its connection was closed
+        try:
             self._epoll.poll(seconds)
+        except (OSError, ValueError) as error:  # the child has died, and its connection was closed
+            pass_on(error)
 
     def close(self) -> None:
         """Free it."""

@@ -26,6 +26,7 @@ from taskq.executors.pool import payloads
 from taskq.executors.pool.batches import CallBatch
 from taskq.executors.pool.jobs import DEFAULTS, SETTLED
 from taskq.executors.pool.protocol import END, ON_SOCKET, ORDER, RECORD, REPORT, RESULTS
+from taskq.locks import pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,7 +143,10 @@ class DirectSlot:
                 return False
             if self._connection.sock.send(data) == len(data):
                 self._sent = place + 1
-        except OSError:  # the child is dead, or does not read
+        except OSError as error:  # the child is dead, or does not read
+            self._interrupted = True
+            pass_on(error)
+            self._interrupted = False
             self.wake()
         except BaseException:
             self._interrupted = True
@@ -178,7 +182,8 @@ class DirectSlot:
         """Return what the report says that ends a job's frame, if it is there."""
         try:
             data = self._connection.sock.recv(self._read + _LOOK, MSG_PEEK | MSG_DONTWAIT)
-        except OSError:  # nothing is there, or the child is gone
+        except OSError as error:  # nothing is there, or the child is gone
+            pass_on(error)
             return None
         at = self._read
         if self._booked is _NOTHING_LEFT:  # the dispatcher may have read some of it before

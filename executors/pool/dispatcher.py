@@ -29,6 +29,7 @@ from taskq.executors.pool.direct import STANDS, DirectPath
 from taskq.executors.pool.jobs import LocalJob
 from taskq.executors.pool.output import output_of
 from taskq.executors.pool.supervisor import TICK, Supervisor
+from taskq.locks import pass_on
 from taskq.log import get_logger
 
 if TYPE_CHECKING:
@@ -140,7 +141,8 @@ class Dispatcher:
         asleep = self._asleep
         try:
             os.write(self._wake_write, b"\0")
-        except OSError:  # full: it will wake; closed: there is nobody to wake
+        except OSError as error:  # full: it will wake; closed: there is nobody to wake
+            pass_on(error)
             return
         asleep.clear()  # behind it, as an interrupt may come between the two
 

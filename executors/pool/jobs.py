@@ -9,6 +9,7 @@ from taskq.executors.pool import payloads
 from taskq.executors.pool.batch_sizer import BatchSizer
 from taskq.failure import Failure
 from taskq.job import ENDED, Job, Undecoded
+from taskq.locks import pass_on
 from taskq.options import JobOptions
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Outcome(Undecoded):
         try:
             return payloads.unpack(self._encoding, self._data)[0], None
         except Exception as error:  # noqa: BLE001  # its class may fail to be rebuilt here in any way
+            pass_on(error)
             return None, error
 
     def failure(self) -> Failure:

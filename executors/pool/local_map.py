@@ -20,6 +20,7 @@ from taskq.executors.pool import payloads
 from taskq.executors.pool.batches import MapChunk
 from taskq.executors.pool.dispatcher import DEPTH
 from taskq.failure import Failure
+from taskq.locks import pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -88,6 +89,7 @@ class Stream(MapStream):
             try:
                 results: Iterable[Any] = payloads.unpack(encoding, data)
             except Exception as unreadable:  # noqa: BLE001  # their class may fail to be rebuilt here in any way
+                pass_on(unreadable)
                 errors: list[BaseException] = [unreadable] * jobs
                 results = errors if plan.return_exceptions else _Raising(errors)
         else:

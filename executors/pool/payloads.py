@@ -8,7 +8,6 @@ which proves that the code is ready for a queue on which nothing is ever pickled
 from __future__ import annotations
 
 import pickle
-from contextlib import suppress
 from importlib import import_module
 from io import BytesIO
 from sys import getsizeof
@@ -18,6 +17,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.errors import DecodeError, EncodeError, SoftTimeout
 from taskq.failure import Failure
+from taskq.locks import pass_on
 from taskq.rebuild import find_class, obstacle, parts_of
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def pack(values: Sequence[Any], *, strict: bool, root: str) -> tuple[int, bytes]
     except SoftTimeout:
         raise
     except Exception as error:
+        pass_on(error)
         raise _refusal(values, root, error) from error
 
 
@@ -151,6 +152,7 @@ def _pack_both(args: Sequence[Any], kwargs: Mapping[str, Any], *, strict: bool) 
     except SoftTimeout:
         raise
     except Exception as error:
+        pass_on(error)
         bad_args = not _picklable(args)
         raise _refusal(args if bad_args else kwargs, "args" if bad_args else "kwargs", error) from error
 
@@ -177,7 +179,8 @@ def _picklable(value: Any) -> bool:
         pickle.dumps(value, _PROTOCOL)
     except SoftTimeout:
         raise
-    except Exception:  # noqa: BLE001  # whatever the class raises means no
+    except Exception as error:  # noqa: BLE001  # whatever the class raises means no
+        pass_on(error)
         return False
     return True
 
@@ -199,6 +202,7 @@ def unpack(encoding: int, data: bytes | memoryview) -> Any:
     except SoftTimeout:
         raise
     except Exception as error:
+        pass_on(error)
         message = f"the value arrived but could not be rebuilt: {type(error).__name__}: {error}"
         raise DecodeError(message) from error
 
@@ -250,8 +254,10 @@ def _import_classes(failure: Failure, depth: int = 5) -> None:
     module = failure.type
     while "." in module and find_class(failure.type) is None:
         module = module.rpartition(".")[0]
-        with suppress(Exception, SystemExit):  # then it is described
+        try:
             import_module(module)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # then it is described
+            pass_on(error)
     for inner in failure.inner() if depth else ():
         _import_classes(inner, depth - 1)
 
@@ -260,7 +266,8 @@ def _loaded(pickled: bytes) -> Any:
     """Unpickle an exception, or parts of one; None where that fails, or would end this process."""
     try:
         return _Careful(BytesIO(pickled)).load()
-    except (Exception, SystemExit, GeneratorExit):  # noqa: BLE001  # classes whose __init__ wants other than their args
+    except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001  # its __init__ wants other than its args
+        pass_on(error)
         return None
 
 
@@ -308,6 +315,7 @@ def _blame(value: Any, path: str, error: Exception, depth: int) -> tuple[str, An
             except SoftTimeout:
                 raise
             except Exception as inner:  # noqa: BLE001  # whatever the class raises is the reason we report
+                pass_on(inner)
                 return _blame(part, path + step, inner, depth + 1)
     return path, value, f"{type(error).__name__}: {error}"
 

@@ -22,6 +22,7 @@ from taskq.executors.rq.scripts import Scripts
 from taskq.executors.rq.sentinel import Sentinels, has_several_hosts, hosts_of
 from taskq.executors.rq.url import check_database, lease, part, truth
 from taskq.executors.rq.wire import Wire
+from taskq.locks import pass_on
 from taskq.redact import safe_text, safe_url
 
 __all__ = ["ANSWER_TIMEOUT", "PASSING", "Address"]
@@ -134,6 +135,7 @@ class Address:
             connection = self._class(**{**self._options, **place}, protocol=2, **TIMEOUTS)
             connection.connect()
         except (redis.RedisError, OSError, ValueError) as exc:
+            pass_on(exc)
             raise self.unavailable(exc) from exc
         return Wire(connection, timeout)
 

@@ -19,6 +19,7 @@ from taskq.errors import BackendUnavailable, StoreFull
 from taskq.executors.rq.address import ANSWER_TIMEOUT, PASSING
 from taskq.executors.rq.rights import is_refusal
 from taskq.executors.rq.wire import BROKEN, RedisError, pack
+from taskq.locks import pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -117,9 +118,11 @@ class Line:
                 replies.append(wire.read())
         except TimeoutError as exc:
             self._end(wire)
+            pass_on(exc)
             raise self._late() from exc
-        except BROKEN:
+        except BROKEN as exc:
             self._end(wire)
+            pass_on(exc)
             self._drop_idle()
             return False
         except BaseException:
@@ -138,9 +141,11 @@ class Line:
                 replies = [wire.read() for _ in range(count)]
             except TimeoutError as exc:
                 self._end(wire)
+                pass_on(exc)
                 raise self._late() from exc
             except BROKEN as exc:
                 self._end(wire)
+                pass_on(exc)
                 if second:
                     raise self.address.unavailable(exc) from exc
                 second = True

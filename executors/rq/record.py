@@ -21,6 +21,7 @@ from taskq.codec import decode, encode
 from taskq.errors import DecodeError
 from taskq.executors.rq.layout import FIELDS, STATUSES
 from taskq.failure import Failure
+from taskq.locks import pass_on
 from taskq.rq import NAME
 from taskq.states import Reason, State
 from taskq.store import Ended, JobRecord
@@ -294,6 +295,7 @@ def read_record(job_id: str, found: list[Any], data: bytes | None = None, *, pay
     try:
         return record_of(job_id, found, data, payload=payload)
     except Exception as exc:  # noqa: BLE001  # anybody may write there: one bad record is one bad record
+        pass_on(exc)
         state = STATE_OF.get(found[0][0], State.QUEUED)
         reason = DecodeError(f"the job's record in Redis cannot be read: {type(exc).__name__}: {exc}")
         failure = Failure.from_exception(reason, Reason.UNDECODABLE)
@@ -394,7 +396,8 @@ def read_news(news: bytes) -> tuple[str, Ended | None]:
         return name, None
     try:
         return name, _end_of(name, kind, (_number(counts[1:]), _number(crashes)), payload)
-    except Exception:  # noqa: BLE001  # anybody may write there: the job's record says what is true
+    except Exception as exc:  # noqa: BLE001  # anybody may write there: the job's record says what is true
+        pass_on(exc)
         return name, None
 
 

@@ -30,7 +30,7 @@ from taskq.errors import BackendUnavailable, StoreFull
 from taskq.executors.rq.expected import Expected
 from taskq.executors.rq.wire import BROKEN, RedisError, Wire, pack, readable
 from taskq.failure import Failure
-from taskq.locks import CallLock
+from taskq.locks import CallLock, pass_on
 from taskq.states import State
 from taskq.store import Ended, Subscription
 
@@ -140,7 +140,8 @@ class RQSubscription(Subscription):
         with self._turn:
             try:
                 return step() if not self._closed else []
-            except (BackendUnavailable, *BROKEN):
+            except (BackendUnavailable, *BROKEN) as exc:
+                pass_on(exc)
                 self._lose()
                 return []
 
@@ -215,7 +216,9 @@ class RQSubscription(Subscription):
                     self._turn.release()
             if any(end.id == job_id for end in ended):
                 return ended
-        except (BackendUnavailable, *BROKEN):
+        except (BackendUnavailable, *BROKEN) as exc:
+            self.wake()
+            pass_on(exc)
             ended = []
         except BaseException:
             self.wake()

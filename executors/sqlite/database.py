@@ -31,7 +31,7 @@ from taskq.executors.sqlite.disk_space import DiskSpace
 from taskq.executors.sqlite.errors import from_os, from_sqlite, is_bad_text
 from taskq.executors.sqlite.fork import fork_guard, watch
 from taskq.executors.sqlite.shared import LockClosed
-from taskq.locks import CallLock, aside, may_be_interrupted
+from taskq.locks import CallLock, aside, may_be_interrupted, pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -404,6 +404,7 @@ class StoreFile:
         return self._connections.is_gone()
 
     def _from_os(self, exc: OSError, doing: str) -> TaskqError:
+        pass_on(exc)
         return gone(self.path) if self.is_gone() else from_os(self.path, exc, doing)
 
     # -- the rest
@@ -501,6 +502,7 @@ def _run(write: _PendingWrite[Any], connection: sqlite3.Connection, page: Page, 
     except SoftTimeout:
         raise
     except Exception as exc:  # noqa: BLE001 - whatever it is, it is for who called, in another thread perhaps
+        pass_on(exc)
         connection.execute("ROLLBACK TO pending")
         write.error = exc
         write.tx = None

@@ -18,6 +18,7 @@ from taskq.errors import DecodeError
 from taskq.executors.sqlite.damage import HIGHEST, as_text, is_number
 from taskq.executors.sqlite.schema import BLOCKED, CANCELLED, FAILED, QUEUED, SCHEDULED, SUCCEEDED
 from taskq.failure import Failure
+from taskq.locks import pass_on
 from taskq.states import Reason
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def unpack(data: bytes | None) -> Failure | None:
         return None
     try:
         return Failure.from_data(msgpack.unpackb(data))
-    except Exception:  # noqa: BLE001  # msgpack raises what it likes of damaged bytes
+    except Exception as error:  # noqa: BLE001  # msgpack raises what it likes of damaged bytes
+        pass_on(error)
         return broken()
 
 

@@ -9,6 +9,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from taskq.errors import BackendUnavailable, StoreDamaged, StoreFull, TaskqError
+from taskq.locks import pass_on
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +49,7 @@ def is_bad_text(exc: sqlite3.Error) -> bool:
 
 def from_os(path: Path, exc: OSError, doing: str) -> TaskqError:
     """Return the error to raise in the place of one of the system's."""
+    pass_on(exc)
     if exc.errno in FULL_ERRNOS:
         return StoreFull(f"{path}: no room on the disk while {doing}: free some, then try again")
     cure = _barrier(path) if exc.errno in {errno.EROFS, errno.EACCES, errno.EPERM} else ""

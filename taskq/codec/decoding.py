@@ -28,6 +28,7 @@ from msgpack import (  # type: ignore[import-untyped]
 from taskq.codec.extensions import LEAVES, PLAIN_HEADS, Head, head_of_registered
 from taskq.codec.wire import FIRST_RESERVED, MAX_DEPTH, Code
 from taskq.errors import DecodeError, SoftTimeout
+from taskq.locks import pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,6 +110,7 @@ def decode(
     except SoftTimeout:
         raise
     except Exception as exc:  # noqa: BLE001 - msgpack, the types and users' functions may raise anything
+        pass_on(exc)
         reason = PLAIN_WORDS.get(type(exc)) or f"{exc}" or type(exc).__name__
         if bytes(data[:2]) in PICKLES:
             reason = "it is a pickle, which taskq never reads"

@@ -19,6 +19,7 @@ from taskq.codec.decoding import CONTAINERS, FREE_STEPS, TooDeep, decode, scan_t
 from taskq.codec.extensions import NATIVE, object_packer_of, odd_text, packer_of, reference
 from taskq.codec.wire import FIRST_RESERVED, MAX_DEPTH
 from taskq.errors import DecodeError, EncodeError, SoftTimeout
+from taskq.locks import pass_on
 from taskq.names import qualified_name
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ def encode(
         data: bytes | None = session.pack(value)
     except SoftTimeout:
         raise
-    except Exception:  # noqa: BLE001 - hooks run users' functions; whatever it was, lowering will name it
+    except Exception as exc:  # noqa: BLE001 - hooks run users' functions; whatever it was, lowering will name it
+        pass_on(exc)
         data = None
     if data is None or (
         (max_depth is not None or BIN8 in data or BIN16 in data or BIN32 in data)
@@ -281,6 +283,7 @@ class _Lowering:
         except SoftTimeout:
             raise
         except Exception as exc:
+            pass_on(exc)
             name = qualified_name(type(value))
             raise self.refusal(f"this {name} cannot be packed: {_reason(exc)}", path) from exc
 

@@ -7,6 +7,7 @@ each one the same call is made again, a second thread submits and waits, and on 
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ import psutil
 import pytest
 
 from tests import interrupts
-from tests.sample_tasks import add, square
+from tests.sample_tasks import add, hold, square
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from taskq import Job, TaskQueue
     from tests.conftest import Gate
+    from tests.ledger import Ledger
     from tests.variants import Variant
 
 #: Points at which a call is interrupted, and the seconds after which no more are drawn; in soak runs.
@@ -206,9 +208,10 @@ def interrupt_often(
     numbers = drawn(interrupts.sites(call))
     check()
     before, came, end = psutil.Process().num_fds(), 0, time.monotonic() + seconds
-    while came < points and time.monotonic() < end:
+    while not came or (came < points and time.monotonic() < end):
         call, check = make()
-        where = interrupts.interrupted(call, next(numbers))
+        kind = random.choice(interrupts.KINDS)
+        where = interrupts.interrupted(call, next(numbers), kind)
         came += bool(where)
         try:
             check()
@@ -230,6 +233,30 @@ def drawn(sites: list[interrupts.Site]) -> Iterator[int]:
     known = list(places.values())
     while True:
         yield random.choice(random.choice(known))
+
+
+def test_an_alarm_is_heard_as_itself(queue: TaskQueue, gate: Gate, ledger: Ledger) -> None:
+    """TimeoutError of an alarm comes out of the call that waits as it is, though it is an OSError; the job goes on."""
+    job = queue.submit(hold, gate.path, ledger.path)
+    eventually(ledger.texts, "the job to start")
+    mine = interrupts.Alarm("mine")
+
+    def ring(_number: int, _frame: object) -> None:
+        raise mine
+
+    old = signal.signal(signal.SIGUSR1, ring)
+    try:
+        for call in (job.result, lambda: futures.wait([job]), lambda: next(queue.imap(hold, [gate.path]))):
+            bell = threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGUSR1))
+            bell.start()
+            with pytest.raises(interrupts.Alarm) as raised:
+                call()
+            assert raised.value is mine
+            bell.join()
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+    gate.open()
+    assert job.result(PATIENCE) == "held"
 
 
 def test_shutdown_that_is_interrupted(make_queue: Callable[..., TaskQueue], gate: Gate) -> None:
@@ -257,9 +284,9 @@ def interrupt_shutdowns(make_queue: Callable[..., TaskQueue], gate: Gate, points
     numbers = drawn(interrupts.sites(queue.shutdown))
     assert last.result(timeout=PATIENCE) == 16
     came, end = 0, time.monotonic() + seconds
-    while came < points and time.monotonic() < end:
+    while not came or (came < points and time.monotonic() < end):
         queue, last = busy()
-        where = interrupts.interrupted(queue.shutdown, next(numbers))
+        where = interrupts.interrupted(queue.shutdown, next(numbers), random.choice(interrupts.KINDS))
         came += bool(where)
         closer = threading.Thread(target=queue.shutdown, daemon=True)
         closer.start()

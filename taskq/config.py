@@ -118,7 +118,7 @@ class Found(dict[str, object]):
 
 
 #: Permissions by which others can run code in workers: a file that was found by searching must not give them.
-PERMISSIONS = ("allow_pickle", "allow_callbacks", "allow_commands")
+PERMISSIONS = ("allow_pickle", "allow_callbacks", "allow_commands", "allow_unsigned_rq", "rq_commands")
 
 
 def _refuse_permissions(place: str, url: str) -> None:

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from taskq import clock
+from taskq.context import kept_keys
 from taskq.errors import ConfigError, MissingExtra
 from taskq.names import did_you_mean
-from taskq.redact import safe_url
+from taskq.redact import KEYS_FILE_VARIABLE, KEYS_VARIABLE, safe_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -44,6 +46,9 @@ STORES = {
 
 #: The executor over any of them.
 DURABLE = "taskq.executors.durable.executor:DurableExecutor"
+
+#: What stands in front of a store where there are keys, and signs.
+SIGNED = "taskq.signed:SignedStore"
 
 #: What serves a store's queues.
 WORKER = "taskq.executors.worker.worker:Worker"
@@ -89,7 +94,8 @@ def open_store(url: str) -> Store:
     """Return the store of a durable URL, for clients and workers.
 
     `?max_bytes=` in the URL is how large an envelope and a result may be, `?lease=` after how many seconds without
-    a word a worker is taken for dead, `?labels=` what labels show; all else in it is the store's own.
+    a word a worker is taken for dead, `?labels=` what labels show, `?signed_for=` how long signatures hold; all else in
+    it is the store's own. With TASKQ_SIGNING_KEYS in the environment all that goes in and out is signed, see `signing`.
 
     Raises:
         ConfigError: the URL has no scheme of a store, or a setting is unknown or senseless; passwords are masked.
@@ -108,6 +114,8 @@ def open_store(url: str) -> Store:
     for name, value in common.items():
         setattr(store, name, value)
     store.source = _source(store, url, query)
+    if kept_keys() or os.environ.get(KEYS_VARIABLE) or os.environ.get(KEYS_FILE_VARIABLE):
+        return cast("Store", _load(SIGNED)(store))
     return store
 
 
@@ -271,6 +279,18 @@ def _lease(name: str, text: str) -> float:
     return seconds
 
 
+def _signed_for(name: str, text: str) -> float:
+    from taskq.config import parse_duration  # noqa: PLC0415  # as in _start_method
+
+    try:
+        seconds = parse_duration(text)
+    except ConfigError as exc:
+        raise ConfigError(f"{name}={exc} in the URL") from None
+    if seconds >= SHORTEST_SIGNATURE:
+        return seconds
+    raise ConfigError(f"{name}={text!r} in the URL: give a time from {SHORTEST_SIGNATURE:g} s up, as 7d")
+
+
 def _labels(name: str, text: str) -> str:
     if text not in ("full", "types"):
         raise ConfigError(f"{name}={text!r} in the URL: give full or types")
@@ -281,11 +301,19 @@ def _labels(name: str, text: str) -> str:
 SHORTEST_LEASE = 3.0
 LONGEST_LEASE = 86_400.0
 
+#: Seconds that a signature must hold: the clocks of machines differ.
+SHORTEST_SIGNATURE = 60.0
+
 #: How often a worker renews in the time of one lease.
 HEARTBEATS = 3
 
 #: What may stand in the query of every store's URL: an attribute of `Store`, and what makes a value of it.
-STORE_READERS: dict[str, Callable[[str, str], Any]] = {"max_bytes": _count, "lease": _lease, "labels": _labels}
+STORE_READERS: dict[str, Callable[[str, str], Any]] = {
+    "max_bytes": _count,
+    "lease": _lease,
+    "labels": _labels,
+    "signed_for": _signed_for,
+}
 
 #: What may stand in the query of a local:// URL, and what makes a value of it.
 QUERY_READERS: dict[str, Callable[[str, str], object]] = {

@@ -27,6 +27,8 @@ __all__ = [
     "awaited_in",
     "current_job",
     "home_url",
+    "keep_keys",
+    "kept_keys",
     "provide",
     "running_job",
     "set_home",
@@ -248,12 +250,28 @@ def running_job() -> JobContext | None:
 
 
 _home: str = ""
+_keys: tuple[str, ...] = ()
 
 
-def set_home(url: str) -> None:
-    """Set which queue's jobs this process runs, for a worker's children: a `TaskQueue()` in a job means that one."""
+def set_home(url: str, keys: tuple[str, ...] = ()) -> None:
+    """Set which queue's jobs this process runs, for a worker's children: a `TaskQueue()` in a job means that one.
+
+    `keys`: those that sign what it puts there, or anywhere, see `signing`.
+    """
     global _home  # noqa: PLW0603  # said once in the life of a process
     _home = url
+    keep_keys(keys)
+
+
+def keep_keys(keys: tuple[str, ...]) -> None:
+    """Keep the keys that sign, out of the environment, which commands and jobs inherit."""
+    global _keys  # noqa: PLW0603  # said once in the life of a process
+    _keys = keys
+
+
+def kept_keys() -> tuple[str, ...]:
+    """Return the keys that were kept; none were where this process is no worker nor a child of one."""
+    return _keys
 
 
 def home_url() -> str:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
+from taskq.codec.wire import SEALED
 from taskq.errors import ConfigError, DecodeError, SoftTimeout, UnknownTask
 from taskq.locks import pass_on
 from taskq.names import portable_name
@@ -135,7 +136,7 @@ def head(envelope: bytes) -> Head:
 
     Raises:
         DecodeError: these bytes are no envelope.
-        UnknownTask: it was made by a newer taskq; a newer worker may run it.
+        UnknownTask: it was made by a newer taskq, or is signed; another worker may run it.
     """
     return parts(envelope).head
 
@@ -154,6 +155,8 @@ def parts(envelope: bytes) -> Parts:
         raise
     except Exception as error:
         pass_on(error)
+        if envelope[: len(SEALED)] == SEALED:
+            raise UnknownTask("the job is signed, and only a `taskq worker` with TASKQ_SIGNING_KEYS runs it") from None
         raise DecodeError(f"{len(envelope):,} bytes are no envelope of a job: {error}") from error
     if type(version) is int and version > VERSION:
         raise UnknownTask(f"the job's envelope is of version {version}, this taskq reads {VERSION}: update the worker")

@@ -4,6 +4,7 @@
     ├── ConfigError(ValueError)              a setting or option is unknown or has a bad value
     ├── TaskRefused(TypeError)               this callable cannot be run as a task
     ├── UnknownTask(LookupError)             no task has this name
+    ├── NotSigned                            no known key has signed it, though all has to be
     ├── EncodeError(TypeError)               a value cannot travel; .path says which
     ├── DecodeError(ValueError)              bytes are not a taskq message
     ├── MissingExtra(ImportError)            an optional library is not installed
@@ -54,6 +55,7 @@ __all__ = [
     "JobTimeout",
     "MissingExtra",
     "NotInJob",
+    "NotSigned",
     "PoolBroken",
     "QueueClosed",
     "QueueFull",
@@ -86,6 +88,10 @@ class TaskRefused(TaskqError, TypeError):
 
 class UnknownTask(TaskqError, LookupError):
     """Say that no task is found under a name."""
+
+
+class NotSigned(TaskqError):
+    """Say that what came from a store is not signed by a key that is known here, though all of it has to be."""
 
 
 class EncodeError(TaskqError, TypeError):

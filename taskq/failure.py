@@ -62,6 +62,9 @@ NESTED_MAX: Final = 4
 #: Bytes of details that are looked at.
 DETAILS_MAX: Final = 131_072
 
+#: Bytes of a signature at the most, see `signing`.
+SEAL_MAX: Final = 256
+
 #: Bytes or characters that all the `args` of an exception may take together to travel with it.
 ARGS_LIMIT = 4096
 
@@ -79,7 +82,8 @@ class Failure(Frozen):
 
     `type` and the names in `mro` read "module.Qualname", builtins without their module. `mro` holds the
     classes that an `except` clause could catch the exception by. `args` are the exception's own where
-    all are plain and short, else None. `exitcode` is negative for a signal, as in multiprocessing.
+    all are plain and short, else None. `exitcode` is negative for a signal, as in multiprocessing. `seal`: the
+    signature over the rest, where failures are signed.
     """
 
     reason: Reason
@@ -91,6 +95,7 @@ class Failure(Frozen):
     crashes: int = 0
     args: tuple[Scalar, ...] | None = None
     details: bytes = b""
+    seal: bytes = b""
 
     @classmethod
     def from_exception(cls, exc: BaseException, reason: Reason = Reason.ERROR) -> Self:
@@ -169,7 +174,7 @@ class Failure(Frozen):
         """Return the failure as a list of plain values, the opposite of `from_data`."""
         args = None if self.args is None else list(self.args)
         head = [self.reason.value, self.type, self.message, self.traceback]
-        more = [self.details] if self.details else []
+        more = [self.details, self.seal] if self.seal else [self.details] if self.details else []
         return [*head, list(self.mro), self.exitcode, self.crashes, args, *more]
 
     @classmethod
@@ -185,7 +190,8 @@ class Failure(Frozen):
             if not fits(entry):
                 raise DecodeError(f"a failure's {name} cannot be {_brief(entry)}")
         reason, kind, message, traceback, mro, exitcode, crashes, args = data[: len(FIELD_CHECKS)]
-        details = data[len(FIELD_CHECKS)] if len(data) > len(FIELD_CHECKS) else b""
+        more: list[Any] = list(data)[len(FIELD_CHECKS) :]
+        details, seal, *_ = *more, b"", b""
         return cls(
             reason=Reason(reason),
             type=kind,
@@ -196,6 +202,7 @@ class Failure(Frozen):
             crashes=crashes,
             args=None if args is None else tuple(args),
             details=details if type(details) is bytes and len(details) <= DETAILS_MAX else b"",
+            seal=seal if type(seal) is bytes and len(seal) <= SEAL_MAX else b"",
         )
 
     def to_exception(

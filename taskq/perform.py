@@ -35,15 +35,21 @@ _allowed: allowlist.AllowList | None = None
 _max_bytes = MAX_BYTES
 
 
-def allow(modules: Iterable[str], commands: bool = False, max_bytes: int = MAX_BYTES, home: str = "") -> None:
+def allow(  # the pool gives an initializer its arguments by their places
+    modules: Iterable[str],
+    commands: bool = False,
+    max_bytes: int = MAX_BYTES,
+    home: str = "",
+    keys: tuple[str, ...] = (),
+) -> None:
     """Import these modules and let this process run their functions, and `commands`; the initializer of a pool.
 
-    `home`: the URL of the store whose jobs it runs, which a `TaskQueue()` of theirs means.
+    `home`: the URL of the store whose jobs it runs, which a `TaskQueue()` of theirs means; `keys` sign what they put.
 
     Raises:
         ConfigError: a module cannot be imported.
     """
-    context.set_home(home)
+    context.set_home(home, keys)
     global _allowed, _max_bytes  # noqa: PLW0603  # what a process may run is said once in its life
     _allowed = allowlist.AllowList(modules, commands=commands)
     _max_bytes = max_bytes

@@ -18,13 +18,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["MASK", "URL_VARIABLE", "is_secret", "redacted", "safe_text", "safe_url", "safe_words", "without_password"]
+__all__ = [
+    "KEYS_FILE_VARIABLE",
+    "KEYS_VARIABLE",
+    "MASK",
+    "URL_VARIABLE",
+    "is_secret",
+    "redacted",
+    "safe_text",
+    "safe_url",
+    "safe_words",
+    "without_password",
+]
 
 #: What stands in the place of a secret.
 MASK = "***"
 
 #: The variable that names the queue.
 URL_VARIABLE = "TASKQ_URL"
+
+#: The variables with the keys that sign, see `signing`: themselves, or the file that they stand in.
+KEYS_VARIABLE = "TASKQ_SIGNING_KEYS"
+KEYS_FILE_VARIABLE = "TASKQ_SIGNING_KEYS_FILE"
 
 #: Levels of dicts and lists that are searched; log fields are shallow, and a cycle must end.
 MAX_DEPTH = 6
@@ -130,11 +145,15 @@ def _safe_query(text: str) -> str:
 
 
 def without_password(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Return variables without the queue's URL, where that has a password: commands and jobs need not know it."""
+    """Return variables without the queue's URL, where that has a password, and without the keys that sign.
+
+    Commands and jobs need not know them.
+    """
     url = environ.get(URL_VARIABLE, "")
-    if safe_url(url) == url:
+    if safe_url(url) == url and KEYS_VARIABLE not in environ:
         return environ
-    return {name: value for name, value in environ.items() if name != URL_VARIABLE}
+    hidden = (KEYS_VARIABLE,) if safe_url(url) == url else (KEYS_VARIABLE, URL_VARIABLE)
+    return {name: value for name, value in environ.items() if name not in hidden}
 
 
 # --- texts

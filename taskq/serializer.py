@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from taskq.codec import decode, encode
+from taskq.codec.wire import SEAL_SIZE, SEALED
 from taskq.errors import DecodeError
 
 __all__ = ["MsgpackSerializer"]
@@ -21,7 +22,8 @@ class MsgpackSerializer:
     """Read and write what RQ keeps in Redis as msgpack; nothing is pickled, and nothing imported by reading.
 
     It also reads what RQ's JSONSerializer wrote, in a queue with jobs of every kind. Of a pickle it gives a text that
-    says so: to read it can run any code. A viewer shows that; a job with such data fails in a worker.
+    says so: to read it can run any code. A viewer shows that; a job with such data fails in a worker. Of what is signed
+    it gives the value, without a look at the signature.
     """
 
     @staticmethod
@@ -40,6 +42,8 @@ class MsgpackSerializer:
         Raises:
             DecodeError: these are none.
         """
+        if data.startswith(SEALED):
+            data = data[SEAL_SIZE:]
         if data.startswith(PICKLES):
             return f"<pickled, {len(data):,} bytes>"
         try:

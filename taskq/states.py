@@ -7,8 +7,8 @@
 
 A job is born `scheduled` (it has a time), `blocked` (it waits for other jobs) or `queued`. A retry that
 has to wait goes back to `scheduled`. Whatever has not ended can be cancelled; a job may also fail before
-it ever runs (its store lost it, its task is unknown, its bytes cannot be decoded, a dependency failed, it
-expired).
+it ever runs (its store lost it, its task is unknown, its bytes cannot be decoded or are not signed, a
+dependency failed, it expired).
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Reason(StrEnum):
     UNDECODABLE = "undecodable"
     UNKNOWN_TASK = "unknown_task"
     EXPIRED = "expired"
+    UNSIGNED = "unsigned"
 
 
 #: States that are final: a job in one of them has its one recorded outcome.

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from taskq.errors import TaskqError
     from taskq.failure import Failure
     from taskq.options import JobOptions
     from taskq.states import Reason, State
 
 __all__ = [
+    "NO_SEALS",
     "Claim",
     "ControlRequest",
     "Ended",
@@ -41,6 +44,9 @@ __all__ = [
     "WorkerSession",
     "ends_by_a_crash",
 ]
+
+#: What goes with the requests of those who sign nothing.
+NO_SEALS: Final[Mapping[str, bytes]] = MappingProxyType({})
 
 
 # --- what clients hand over and read
@@ -224,6 +230,7 @@ class Claim:
     of the jobs that it needed, by id. `refused_for`: seconds since a worker first said that it has no such task.
     `foreign`: set where the job was not made by taskq; then `envelope` is empty.
     `meta`: codec bytes of what earlier attempts have noted (`JobRecord.meta`), empty where they have not.
+    `refusal`: why it must not be run, whoever holds it.
     """
 
     id: str
@@ -237,6 +244,7 @@ class Claim:
     results: Mapping[str, bytes] = field(default_factory=dict)
     foreign: Foreign | None = None
     meta: bytes = b""
+    refusal: TaskqError | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -285,13 +293,16 @@ class ProgressUpdate:
 class ControlRequest:
     """What somebody wants of this worker: a job cancelled (`kill`: at once), or the worker itself stopped.
 
-    `crash`: that the processes which run jobs die, as if they had crashed.
+    `crash`: that the processes which run jobs die, as if they had crashed. `seal`: what came with it of `cancel`'s
+    seals; `foreign`: it is a command that other programs than taskq send, and was looked at by the store.
     """
 
     job_id: str | None = None
     kill: bool = False
     stop: bool = False
     crash: bool = False
+    seal: bytes = b""
+    foreign: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -398,6 +409,13 @@ class Store(ABC):
     #: What labels show of arguments: "full", what tells no secret; "types", as where others read them too.
     #: `?labels=` in the URL sets it.
     labels: str = "full"
+    #: Seconds for which the signature of a job holds, from the moment at which it may start, and that of a result;
+    #: `?signed_for=` in the URL sets it.
+    signed_for: float = 30 * 86_400.0
+    #: Whether jobs of other programs than taskq, which sign nothing, may be run where all else has to be signed.
+    takes_unsigned: bool = False
+    #: The keys by which all that goes in and out is signed, see `signing`; never to be shown. Empty: nothing is.
+    keys: tuple[str, ...] = ()
     #: The URL without secrets.
     url: str
     #: The URL that opens the same store again from any folder, secrets and settings included; never to be shown.
@@ -422,8 +440,13 @@ class Store(ABC):
         """Return what is known of these jobs, None for each that is not kept. `payload`: with envelope and result."""
 
     @abstractmethod
-    def cancel(self, ids: Sequence[str], *, kill: bool = False) -> list[State | None]:
-        """Cancel what waits, and ask the workers to stop (`kill`: to kill) what runs; return the states now."""
+    def cancel(
+        self, ids: Sequence[str], *, kill: bool = False, seals: Mapping[str, bytes] = NO_SEALS
+    ) -> list[State | None]:
+        """Cancel what waits, and ask the workers to stop (`kill`: to kill) what runs; return the states now.
+
+        `seals`, by id, go with what workers are asked: `ControlRequest.seal`.
+        """
 
     @abstractmethod
     def retry(self, ids: Sequence[str]) -> list[bool]:
@@ -471,6 +494,10 @@ class Store(ABC):
     def risks(self) -> list[Finding]:
         """Return what lets strangers from other machines in; nothing for a store that only this machine reaches."""
         return []
+
+    def demand_signatures(self) -> None:
+        """Take note that all is signed from now on: obey commands of other programs only where the URL says so."""
+        return
 
     # -- for clients and workers
 

@@ -24,6 +24,8 @@ class Home(Protocol):
     url: str
     lease: float
     heartbeat_every: float
+    #: RQ's commands that workers obey; None: all.
+    commands: frozenset[str] | None
 
     def get(self, ids: Sequence[str], *, payload: bool = False) -> list[JobRecord | None]:
         """Return what is known of these jobs, see `Store.get`."""

@@ -131,7 +131,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "nonce": "tq_nonce",  # the put that made it, where an id that is taken is an error
     "progress": "tq_progress",  # "done/total", "done/"
     "failure": "tq_failure",  # codec bytes of Failure.to_data(), or a letter and a word, see `record`
-    "cancel": "tq_cancel",  # somebody wants it stopped: "ask" or "kill"
+    "cancel": "tq_cancel",  # somebody wants it stopped: "ask" or "kill", and the signature of that
     "max_retries": "tq_max_retries",  # what `retries_left` began with
     # in worker hashes: RQ's, then ours
     "birth": "birth",

@@ -25,7 +25,7 @@ from taskq.executors.rq.layout import FIELDS
 from taskq.executors.rq.outbox import AT_ONCE, UNKNOWN, Outbox, names
 from taskq.executors.rq.parking import Parking
 from taskq.executors.rq.record import whole_number
-from taskq.executors.rq.watch import Watch
+from taskq.executors.rq.watch import Watch, seal_of
 from taskq.executors.rq.wire import RedisError, as_text
 from taskq.log import get_logger
 from taskq.store import ControlRequest, PollResult, Remains, WorkerSession
@@ -301,12 +301,13 @@ class RQSession(WorkerSession):
         if self._parking.base and reply[3] == 0:
             self._look_again()
         for n in range(0, len(control_requests), 2):
-            self._control_request(as_text(control_requests[n]), kill=control_requests[n + 1] == b"kill")
+            how, _, seal = control_requests[n + 1].partition(b" ")
+            self._control_request(as_text(control_requests[n]), kill=how == b"kill", seal=seal_of(seal))
         return lost
 
-    def _control_request(self, job_id: str, *, kill: bool) -> None:
+    def _control_request(self, job_id: str, *, kill: bool, seal: bytes) -> None:
         if kill or job_id not in self._stopped:
-            self._control_requests.append(ControlRequest(job_id=job_id, kill=kill))
+            self._control_requests.append(ControlRequest(job_id=job_id, kill=kill, seal=seal))
 
     def remains(self) -> Remains:
         argument = [list(self._record.queues), self._refuser]

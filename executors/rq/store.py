@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from base64 import b64encode
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
@@ -25,10 +26,10 @@ from taskq.executors.rq.record import LOOKED_UP, STATE_OF, data_of, read_record
 from taskq.executors.rq.session import RQSession
 from taskq.executors.rq.subscription import RQSubscription
 from taskq.executors.rq.wire import as_text
-from taskq.store import Store
+from taskq.store import NO_SEALS, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from taskq.executors.rq.scripts import Script
     from taskq.options import JobOptions
@@ -67,6 +68,8 @@ class RQStore(Store):
     `?prefix=` puts another word in front of all keys, RQ's too: its tools find them with RQ_KEY_PREFIX set to it.
     `?allow_pickle=1` lets workers run jobs of stock RQ whose arguments are pickled: whoever can write to this Redis can
     then run any code in the workers. `?allow_callbacks=1` lets them run callbacks and webhooks of such jobs.
+    `?rq_commands=stop,shutdown` lists which of RQ's commands workers obey: all, but none where signatures are demanded,
+    as theirs are not signed. There `?allow_unsigned_rq=1` lets jobs of stock RQ be run all the same.
 
     Raises:
         ConfigError: the URL has something unknown or senseless in it.
@@ -82,6 +85,8 @@ class RQStore(Store):
         if self.address.lease is not None:
             self.lease, self.heartbeat_every = self.address.lease, self.address.lease / 3
         self.layout = self.address.layout
+        self.commands = self.address.commands
+        self.takes_unsigned = self.address.allow_unsigned
         self._scripts = self.address.scripts
         self._constants: dict[JobOptions, tuple[Any, ...]] = {}
         self._subscriptions: WeakValueDictionary[str, RQSubscription] = WeakValueDictionary()
@@ -175,11 +180,15 @@ class RQStore(Store):
             records.append(read_record(job_id, entry, data, payload=payload))
         return records
 
-    def cancel(self, ids: Sequence[str], *, kill: bool = False) -> list[State | None]:
+    def cancel(
+        self, ids: Sequence[str], *, kill: bool = False, seals: Mapping[str, bytes] = NO_SEALS
+    ) -> list[State | None]:
         states: list[State | None] = []
+        how = "kill" if kill else "ask"
         for first in range(0, len(ids), LOOK_AT_ONCE):
             step = list(ids[first : first + LOOK_AT_ONCE])
-            found = self.line.call(self._scripts.cancel, [step, "kill" if kill else "ask"])
+            words = [f"{how} {b64encode(seals[job_id]).decode()}" for job_id in step] if seals else 0
+            found = self.line.call(self._scripts.cancel, [step, how, words])
             states += [STATE_OF.get(status) for status in found]
         return states
 
@@ -218,6 +227,9 @@ class RQStore(Store):
 
     def doctor(self) -> list[Finding]:
         return doctor.findings(self)
+
+    def demand_signatures(self) -> None:
+        self.commands = self.commands or frozenset()
 
     def risks(self) -> list[Finding]:
         return safety.risks(self.address)

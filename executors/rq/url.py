@@ -9,7 +9,7 @@ from taskq.config import parse_truth
 from taskq.errors import ConfigError
 from taskq.names import did_you_mean
 
-__all__ = ["check_database", "lease", "part", "truth"]
+__all__ = ["COMMANDS", "check_database", "commands", "lease", "part", "truth"]
 
 #: Seconds that a lease may be set to: shorter ones run out by chance, after longer ones nobody waits.
 LEASE_MIN, LEASE_MAX = 3.0, 3600.0
@@ -20,10 +20,21 @@ WORDS: Final = (
     "lease",
     "allow_pickle",
     "allow_callbacks",
+    "allow_unsigned_rq",
+    "rq_commands",
     "sentinel",
     "sentinel_username",
     "sentinel_password",
 )
+
+#: What `?rq_commands=` may list: RQ's commands, and one word for those that end a job.
+COMMANDS: Final = {
+    "stop": ("stop-job", "stop-execution"),
+    "shutdown": ("shutdown",),
+    "kill-horse": ("kill-horse",),
+    "stop-job": ("stop-job",),
+    "stop-execution": ("stop-execution",),
+}
 
 #: redis-py's own words that make sense here.
 REDIS_WORDS: Final = (
@@ -104,6 +115,23 @@ def lease(text: str | None, shown: str) -> float | None:
     if not LEASE_MIN <= seconds <= LEASE_MAX:
         raise ConfigError(f"{shown}: lease={text!r}: give seconds, from {LEASE_MIN:g} to {LEASE_MAX:g}")
     return seconds
+
+
+def commands(text: str | None, shown: str) -> frozenset[str] | None:
+    """Return the commands of RQ that a URL lists, None where it lists none: nobody has said which are obeyed.
+
+    Raises:
+        ConfigError: there is no such command.
+    """
+    if text is None:
+        return None
+    found: set[str] = set()
+    for word in filter(None, map(str.strip, text.split(","))):
+        if word not in COMMANDS:
+            hint = did_you_mean(word, COMMANDS) or f"; there is {', '.join(COMMANDS)}"
+            raise ConfigError(f"{shown}: rq_commands={text!r}: there is no command {word!r}{hint}")
+        found.update(COMMANDS[word])
+    return frozenset(found)
 
 
 def truth(name: str, own: dict[str, str], shown: str) -> bool:

@@ -11,11 +11,13 @@ sent only after a claim has found the list empty, and not for a queue that is pa
 from __future__ import annotations
 
 import json
+from binascii import a2b_base64
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from taskq.errors import BackendUnavailable
 from taskq.executors.rq.wire import BROKEN, RedisError, pack, readable
+from taskq.log import get_logger
 from taskq.store import ControlRequest
 
 if TYPE_CHECKING:
@@ -26,15 +28,18 @@ if TYPE_CHECKING:
     from taskq.executors.rq.wire import Wire
     from taskq.store import WorkerRecord
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "seal_of"]
+
+log = get_logger("taskq.redis")
 
 #: Seconds after which a peek comes back by itself, so that a silent cut is noticed.
 BLOCK: Final = 3
 #: Seconds beyond it until the connection is given up.
 SILENCE: Final = BLOCK + 2.0
 
-#: Bytes of a command at the most.
+#: Bytes of a command at the most, and characters of its name that are told.
 COMMAND_MAX: Final = 4096
+COMMAND_SHOWN: Final = 40
 
 #: Seconds between two looks at a queue in which only jobs wait that this worker leaves to others.
 LEFT_EVERY: Final = 0.25
@@ -235,7 +240,11 @@ class Watch:
         heard, self._heard = self._heard, []
         found: list[ControlRequest] = []
         for command in heard:
-            found += _control_requests_of(command, stopped, held)
+            if _is_own(command) or self._store.commands is None or command.get("command") in self._store.commands:
+                found += _control_requests_of(command, stopped, held)
+            else:
+                name = str(command.get("command"))[:COMMAND_SHOWN]
+                log.warning("command_refused", command=name, cure="?rq_commands=")
         return found
 
     def _drop(self) -> None:
@@ -260,13 +269,18 @@ def _parsed(payload: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _is_own(command: dict[str, Any]) -> bool:
+    """Tell whether a command is of our own clients, whose signature whoever gets the request looks at."""
+    return bool(command.get("taskq")) and command.get("command") in ("stop-job", "taskq-cancel")
+
+
 def _control_requests_of(command: dict[str, Any], stopped: set[str], held: Mapping[str, Held]) -> list[ControlRequest]:
     """Return what one command asks for. Source: rq 3.0.0 command.py."""
     name, job_id = command.get("command"), command.get("job_id")
     if name == "shutdown":
-        return [ControlRequest(stop=True)]
+        return [ControlRequest(stop=True, foreign=True)]
     if name == "kill-horse":
-        return [ControlRequest(crash=True)] if held else []
+        return [ControlRequest(crash=True, foreign=True)] if held else []
     known = (
         isinstance(job_id, str)
         and isinstance(command.get("execution_id", ""), str)
@@ -274,11 +288,20 @@ def _control_requests_of(command: dict[str, Any], stopped: set[str], held: Mappi
     )
     if not known or (name == "stop-execution" and command.get("execution_id") not in held):
         return []
-    if command.get("taskq"):  # our own clients: the job ends as cancelled, not as stopped
-        return [ControlRequest(job_id=job_id, kill=name == "stop-job")]
+    if own := command.get("taskq"):  # our own clients: the job ends as cancelled, not as stopped
+        seal = seal_of(own.partition(" ")[2].encode()) if isinstance(own, str) else b""
+        return [ControlRequest(job_id=job_id, kill=name == "stop-job", seal=seal)]
     return _kill({str(job_id)}, stopped) if name in ("stop-job", "stop-execution") else []
 
 
 def _kill(ids: Collection[str], stopped: set[str]) -> list[ControlRequest]:
     stopped.update(ids)
-    return [ControlRequest(job_id=job_id, kill=True) for job_id in sorted(ids)]
+    return [ControlRequest(job_id=job_id, kill=True, foreign=True) for job_id in sorted(ids)]
+
+
+def seal_of(text: bytes) -> bytes:
+    """Return the signature that goes with a request; of what is none, nothing."""
+    try:
+        return a2b_base64(text, strict_mode=True) if text else b""
+    except ValueError:
+        return b""

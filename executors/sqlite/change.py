@@ -11,7 +11,7 @@ from taskq.executors.sqlite.schema import CANCELLED, QUEUED, RUNNING, STATES, SU
 from taskq.executors.sqlite.sweep import forget
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from taskq.executors.sqlite.database import Tx
     from taskq.states import State
@@ -22,7 +22,7 @@ __all__ = ["cancel", "remove", "retry"]
 LAST_N = (1 << 63) - 1
 
 
-def cancel(tx: Tx, ids: Sequence[str], *, kill: bool) -> list[State | None]:
+def cancel(tx: Tx, ids: Sequence[str], *, kill: bool, seals: Mapping[str, bytes]) -> list[State | None]:
     """End what waits, request it of the workers that run the rest; see `Store.cancel`."""
     states: list[State | None] = []
     for job_id in ids:
@@ -40,7 +40,8 @@ def cancel(tx: Tx, ids: Sequence[str], *, kill: bool) -> list[State | None]:
                 "INSERT INTO wishes (n, worker, kill) VALUES (?, ?, ?) "
                 "ON CONFLICT (n) DO UPDATE SET worker = excluded.worker, kill = max(kill, excluded.kill)"
             )
-            tx.execute(request, (row[0], worker or "", kill))
+            how = bytes((kill,)) + seals[job_id] if seals else kill  # of two blobs max() takes one that kills, too
+            tx.execute(request, (row[0], worker or "", how))
             tx.stirred.add(worker)
         states.append(STATES[state])
     return states

@@ -10,7 +10,7 @@ The FIFOs are those of `wake`, the rows those of `schema`.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from taskq.errors import BackendUnavailable, ConfigError, StoreFull
 from taskq.executors.sqlite.claim import claim, claim_one, claims_of, is_work, next_due
@@ -38,7 +38,7 @@ __all__ = ["SQLiteSession"]
 T = TypeVar("T")
 
 #: What a poll brings: its transaction, what is found, which control requests were told, when the next job is due.
-Polled: TypeAlias = "tuple[Tx, PollResult, set[tuple[str, int]], float | None]"
+Polled: TypeAlias = "tuple[Tx, PollResult, set[tuple[str, Any]], float | None]"
 
 log = get_logger("taskq.worker")
 
@@ -48,6 +48,13 @@ CONTROL_REQUESTS = (
 
 #: Seconds between two looks of a worker that nobody wakes: all that a lost wake-up costs.
 LOOK_S = 1.0
+
+
+def _control_request(job_id: str, how: Any) -> ControlRequest:
+    """Return the request that a row tells: whether to kill, or that in one byte before its signature."""
+    if type(how) is bytes:
+        return ControlRequest(job_id=job_id, kill=how[:1] == b"\x01", seal=how[1:])
+    return ControlRequest(job_id=job_id, kill=bool(how))
 
 
 def _nothing(_: Tx) -> None:
@@ -66,7 +73,7 @@ class SQLiteSession(WorkerSession):
         self._needs_work = True
         self._due: float | None = None  # when the next scheduled job may start
         self._held: set[str] = set()  # the tokens of our jobs
-        self._told: set[tuple[str, int]] = set()
+        self._told: set[tuple[str, Any]] = set()
         self._unclear = False  # whether a call has failed that may have claimed jobs
         self._written_updates: list[ProgressUpdate] = []  # what such a call has written down
         self._heartbeat_at = self._trust_from = time.monotonic()
@@ -221,11 +228,11 @@ class SQLiteSession(WorkerSession):
             claims += claim(tx, self._name, self._queues, want - len(claims), refuser=self._refuser)
         due = next_due(tx.execute) if len(claims) < want else None
         fresh = self._control_requests(tx.execute)
-        control_requests = [ControlRequest(job_id=job_id, kill=bool(kill)) for _, kill, job_id in fresh]
+        control_requests = [_control_request(job_id, kill) for _, kill, job_id in fresh]
         told = {(token, kill) for token, kill, _ in fresh}
         return tx, PollResult(claims=claims, control_requests=control_requests, fenced=fenced), told, due
 
-    def _control_requests(self, execute: Execute) -> list[tuple[str, int, str]]:
+    def _control_requests(self, execute: Execute) -> list[tuple[str, Any, str]]:
         """Return the control requests that were not told yet; each stays in the file until its job has ended."""
         rows = execute(CONTROL_REQUESTS, (self._name,)).fetchall()
         return [row for row in rows if row[:2] not in self._told]

@@ -25,11 +25,11 @@ from taskq.executors.sqlite.subscription import SQLiteSubscription
 from taskq.executors.sqlite.sweep import is_dead
 from taskq.executors.sqlite.url import parse
 from taskq.executors.sqlite.wake import Wakes
-from taskq.store import Store
+from taskq.store import NO_SEALS, Store
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from typing import TypeVar
 
     from taskq.executors.sqlite.database import Tx
@@ -122,8 +122,10 @@ class SQLiteStore(Store):
     ) -> builtins.list[JobRecord]:
         return self._file.read(lambda connection: list_jobs(connection, states, queue, task, (limit, offset)))
 
-    def cancel(self, ids: Sequence[str], *, kill: bool = False) -> builtins.list[State | None]:
-        return self._write_in_parts(ids, lambda tx, part: cancel(tx, part, kill=kill))
+    def cancel(
+        self, ids: Sequence[str], *, kill: bool = False, seals: Mapping[str, bytes] = NO_SEALS
+    ) -> builtins.list[State | None]:
+        return self._write_in_parts(ids, lambda tx, part: cancel(tx, part, kill=kill, seals=seals))
 
     def retry(self, ids: Sequence[str]) -> builtins.list[bool]:
         return self._write_in_parts(ids, retry)

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from taskq.envelope import CHUNK, head, pack_results
-from taskq.errors import UnknownTask
+from taskq.errors import NotSigned, UnknownTask
 from taskq.executors.pool.jobs import DEFAULTS
 from taskq.executors.worker.chunks import ChunkRun
 from taskq.executors.worker.outcomes import log_outcome, outcome_of, refused, requeued
@@ -46,6 +46,9 @@ _UNKNOWN_MAX: Final = 1_000
 #: Seconds for which jobs of a task are refused unseen after a child has refused one: thousands of them may stand before
 #: others. Then the next one is tried, since what runs in a child may make tasks known to it.
 _UNSEEN: Final = 1.0
+
+#: Why a job is left to workers that may run it.
+REFUSALS: Final = {UnknownTask: Reason.UNKNOWN_TASK, NotSigned: Reason.UNSIGNED}
 
 #: What jobs of stock RQ say of crashes.
 NO_OPTIONS: Final = JobOptions()
@@ -93,6 +96,9 @@ class ClaimTable:
             if claim.id in self.held:  # it was lost to a lapse of ours, and came back
                 self.forget([claim.id])
             try:
+                if claim.refusal is not None:
+                    refusals.append(self._refuse(claim, claim.refusal))
+                    continue
                 if self._refused and (known := self._known_refusal(claim)) is not None:
                     refusals.append(refused(claim, known))
                     unseen += 1
@@ -192,12 +198,12 @@ class ClaimTable:
         self.held[claim.id] = run
         runs.append(run)
 
-    @staticmethod
-    def _refuse(claim: Claim, error: Exception) -> JobOutcome:
-        unknown = isinstance(error, UnknownTask)
-        failure = Failure.from_exception(error, Reason.UNKNOWN_TASK if unknown else Reason.UNDECODABLE)
-        log.warning("job_refused", job=claim.id, queue=claim.queue, error=failure.message)
-        if unknown or claim.foreign is not None:
+    def _refuse(self, claim: Claim, error: Exception) -> JobOutcome:
+        reason = next((word for kind, word in REFUSALS.items() if isinstance(error, kind)), Reason.UNDECODABLE)
+        failure = Failure.from_exception(error, reason)
+        if reason is not Reason.UNSIGNED or self._is_news(claim.id):
+            log.warning("job_refused", job=claim.id, queue=claim.queue, reason=str(reason), error=failure.message)
+        if reason in REFUSALS.values() or claim.foreign is not None:
             return refused(claim, failure)
         return JobOutcome(id=claim.id, token=claim.token, state=State.FAILED, failure=failure, started=False)
 
@@ -264,7 +270,7 @@ class ClaimTable:
             self._refused[task] = (monotonic() + _UNSEEN, failure)
 
     def _is_news(self, task: str) -> bool:
-        """Tell whether this is the first job of an unknown task: there may be thousands, each again and again."""
+        """Tell whether this task, or job, is refused for the first time: there may be thousands, again and again."""
         if task in self._unknown or len(self._unknown) >= _UNKNOWN_MAX:
             return False
         self._unknown.add(task)

@@ -30,6 +30,8 @@ log = get_logger("taskq.worker")
 
 #: Seconds for which a job of an unknown task waits for a worker that knows it, before it is failed.
 REFUSED_FOR: Final = 600.0
+#: Why a job is not run here that another worker may know: its task, or the key by which it is signed.
+MAY_BE_KNOWN: Final = (Reason.UNKNOWN_TASK, Reason.UNSIGNED)
 #: Seconds after which a refused job is looked at again: as many as it has waited so far, within these bounds.
 LOOK_AGAIN: Final = (1.0, 15.0)
 
@@ -80,7 +82,7 @@ def _is_unread(claim: Claim, failure: Failure) -> bool:
 
 def refused(claim: Claim, failure: Failure) -> JobOutcome:
     """Leave a job to others; where there are none fail it, one of an unknown task after it has waited for some."""
-    if claim.refused_for >= REFUSED_FOR or failure.reason is not Reason.UNKNOWN_TASK:
+    if claim.refused_for >= REFUSED_FOR or failure.reason not in MAY_BE_KNOWN:
         return JobOutcome(
             id=claim.id, token=claim.token, state=State.FAILED, failure=failure, refused=True, started=False
         )

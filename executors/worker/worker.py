@@ -97,7 +97,7 @@ class Worker:
             "max_tasks_per_child": max_tasks_per_child,
             "capture": capture,
             "initializer": perform.allow,
-            "initargs": (tuple(imports), allow_commands, limit, store.source),
+            "initargs": (tuple(imports), allow_commands, limit, store.source, store.keys),
         }
         self._health = None if health_port is None else (health_host, health_port)
         self._stops = 0

@@ -16,7 +16,7 @@ from taskq.cli.stores import opened_store, store_flags
 from taskq.cli.tables import STATE_STYLES
 from taskq.cli.tell import emit
 from taskq.context import awaited_in
-from taskq.states import State
+from taskq.states import Reason, State
 from taskq.store import Finding
 
 if TYPE_CHECKING:
@@ -196,9 +196,17 @@ def _about_refusals(waiting: Sequence[JobRecord]) -> Iterator[Finding]:
             level="warning",
             text=f"{len(records):,} of the newest waiting jobs were refused by workers, as {first.id}: "
             + " ".join(first.refusal.message.split()),
-            cure=f"start a worker of this queue that may run them: taskq worker --queues {queue} {opens(first.task)}",
+            cure=UNSIGNED
+            if first.refusal.reason is Reason.UNSIGNED
+            else f"start a worker of this queue that may run them: taskq worker --queues {queue} {opens(first.task)}",
         )
 
+
+#: What helps where jobs are not signed.
+UNSIGNED = (
+    "give every client and worker the same TASKQ_SIGNING_KEYS; jobs that none of yours has put are somebody else's: "
+    "taskq cancel, or purge"
+)
 
 #: Reasons for which jobs fail because of how workers are set up, and what helps.
 CURES = {
@@ -206,6 +214,7 @@ CURES = {
     "crashed": "look at the memory that the jobs use; taskq status ID shows the signal",
     "undecodable": "install the same version of taskq, and of your own code, everywhere",
     "lost": "see the findings about persistence",
+    "unsigned": UNSIGNED,
 }
 
 

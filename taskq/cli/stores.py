@@ -17,11 +17,11 @@ from urllib.parse import quote, unquote
 
 import click
 
-from taskq import config, log
+from taskq import config, context, log
 from taskq.cli.signals import interruptible
 from taskq.connect import open_store
 from taskq.errors import ConfigError, JobNotFound
-from taskq.redact import URL_VARIABLE, safe_url, without_password
+from taskq.redact import KEYS_VARIABLE, URL_VARIABLE, safe_url, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -92,9 +92,17 @@ def settle_url(flag: str | None) -> str:
 
 
 def keep_password() -> None:
-    """Take the queue's password out of the environment, which the processes of a worker inherit, and their jobs."""
-    if without_password(os.environ) is not os.environ:
-        del os.environ[URL_VARIABLE]
+    """Take the queue's password and the keys out of the environment, which the processes of a worker inherit."""
+    kept = without_password(os.environ)
+    if kept is os.environ:
+        return
+    if KEYS_VARIABLE in os.environ:
+        from taskq.signing import read_keys  # noqa: PLC0415  # 10 ms that only those pay who sign
+
+        context.keep_keys(read_keys())
+    for name in (KEYS_VARIABLE, URL_VARIABLE):
+        if name not in kept:
+            os.environ.pop(name, None)
 
 
 def to_open(url: str, mode: Mode = "rwc") -> str:

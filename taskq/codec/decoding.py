@@ -26,7 +26,7 @@ from msgpack import (  # type: ignore[import-untyped]
 )
 
 from taskq.codec.extensions import LEAVES, PLAIN_HEADS, Head, head_of_registered
-from taskq.codec.wire import FIRST_RESERVED, MAX_DEPTH, Code
+from taskq.codec.wire import FIRST_RESERVED, MAX_DEPTH, SEALED, Code
 from taskq.errors import DecodeError, SoftTimeout
 from taskq.locks import pass_on
 
@@ -114,6 +114,8 @@ def decode(
         reason = PLAIN_WORDS.get(type(exc)) or f"{exc}" or type(exc).__name__
         if bytes(data[:2]) in PICKLES:
             reason = "it is a pickle, which taskq never reads"
+        if bytes(data[:2]) == SEALED:
+            reason = "it is signed: set TASKQ_SIGNING_KEYS to read it"
         cause = None if type(exc) in PLAIN_WORDS else exc
         raise DecodeError(f"{len(data):,} bytes are no message of taskq: {reason}") from cause
 

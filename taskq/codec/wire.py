@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["FIRST_RESERVED", "MAX_DEPTH", "WIRE_VERSION", "Code"]
+__all__ = ["FIRST_RESERVED", "MAX_DEPTH", "SEALED", "SEAL_SIZE", "WIRE_VERSION", "Code"]
 
 #: Version of the table above; grows when a code is added.
 WIRE_VERSION = 3
@@ -51,6 +51,11 @@ FIRST_RESERVED = 96
 #: Containers within containers that a message may have to be read anywhere; deeper ones are refused, as
 #: they can only be a mistake or an attack on the reader's stack.
 MAX_DEPTH = 32
+
+
+#: What signed bytes begin with, and how many bytes their signature takes, see `taskq.signing`: no value begins so.
+SEALED = b"\xc1\x01"
+SEAL_SIZE = 46
 
 
 class Code(IntEnum):

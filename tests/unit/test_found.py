@@ -81,7 +81,7 @@ def test_nothing_is_read_above_home(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert retries(folder) is None
 
 
-@pytest.mark.parametrize("name", ["allow_pickle", "allow_callbacks"])
+@pytest.mark.parametrize("name", ["allow_pickle", "allow_callbacks", "allow_unsigned_rq", "rq_commands"])
 def test_no_file_that_was_found_permits_code(folder: Path, name: str) -> None:
     """One that was named does."""
     path = settings(folder.parent / "taskq.toml", f'url = "redis://h/0?{name}=1"')

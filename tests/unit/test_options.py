@@ -51,7 +51,7 @@ def test_states_and_reasons_are_plain_words() -> None:
         "scheduled", "blocked", "queued", "running", "succeeded", "failed", "cancelled",
     ]  # fmt: skip
     assert [str(reason) for reason in Reason] == [
-        "error", "timeout", "crashed", "lost", "undecodable", "unknown_task", "expired",
+        "error", "timeout", "crashed", "lost", "undecodable", "unknown_task", "expired", "unsigned",
     ]  # fmt: skip
 
 

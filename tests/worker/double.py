@@ -29,6 +29,7 @@ class StoreDouble:
     heartbeat_every = 0.2
     url = "double://"
     source = "double://"
+    keys: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.waiting: deque[str] = deque()

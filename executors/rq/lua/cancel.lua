@@ -1,6 +1,7 @@
 -- needs: moment order rate result ending
--- Cancel what waits, and ask the workers of what runs. Argument: {ids, 'ask' or 'kill'}. Returns the statuses, '' for none.
-local ids, how = unpack(cmsgpack.unpack(ARGV[1]))
+-- Cancel what waits, and ask the workers of what runs. Argument: {ids, 'ask' or 'kill', words or 0}. Returns the
+--   statuses, '' for none. Words: for each id 'ask' or 'kill', a blank, and the signature that goes with it.
+local ids, how, words = unpack(cmsgpack.unpack(ARGV[1]))
 begin_writing()
 local WAITS = {[S_QUEUED] = true, [S_SCHEDULED] = true, [S_DEFERRED] = true, [S_READY] = true, [S_RATE_LIMITED] = true,
   [S_CREATED] = true}
@@ -39,9 +40,10 @@ for i, id in ipairs(ids) do
     found[i] = S_CANCELED
   else
     if status == S_STARTED then
-      call('HSET', K_JOB .. id, F_cancel, how)
+      local word = words ~= 0 and words[i] or how
+      call('HSET', K_JOB .. id, F_cancel, word)
       local command = how == 'kill' and 'stop-job' or 'taskq-cancel'
-      call('PUBLISH', K_CHANNEL .. (j[3] or ''), cjson.encode({command = command, job_id = id, taskq = 1}))
+      call('PUBLISH', K_CHANNEL .. (j[3] or ''), cjson.encode({command = command, job_id = id, taskq = word}))
     end
     found[i] = status
   end

@@ -65,14 +65,11 @@ CATALOG = {
     "info": Entry(place="taskq.cli.show:status", hidden=True),
 }
 
-
 #: The command's name, in usage lines and in the variable by which shells ask for completions.
 NAME = "taskq"
 
-
 #: What click >= 8.2 raises for a bare `taskq`; its message is the help text.
 NO_ARGUMENTS: tuple[type[Exception], ...] = tuple(filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)]))
-
 
 HELP = """Run Python functions and shell commands as jobs: on this machine's cores, or wherever workers are.
 

@@ -49,7 +49,6 @@ FAILED_SEEN = 200
 #: Columns of the level in front of each line.
 LEVEL = 9
 
-
 #: Running jobs whose logs are read, and pairs of jobs that are named.
 RUNNING_SEEN = 100
 

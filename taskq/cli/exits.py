@@ -25,7 +25,6 @@ from taskq.states import State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-
 __all__ = ["Exit", "code_for", "exit_of", "exit_of_all", "sentence"]
 
 

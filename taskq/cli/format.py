@@ -57,7 +57,6 @@ JOB_COLUMNS = (
     Column(name="NOTE", rank=2, least=14),
 )
 
-
 QUEUE_COLUMNS = (
     Column(name="QUEUE", least=8),
     Column(name="WAITING", right=True),
@@ -72,7 +71,6 @@ QUEUE_COLUMNS = (
     Column(name="STATUS", rank=2, styles=STATE_STYLES),
 )
 
-
 WORKER_COLUMNS = (
     Column(name="WORKER", least=10),
     Column(name="HOST", rank=5, least=6),
@@ -86,7 +84,6 @@ WORKER_COLUMNS = (
     Column(name="VERSION", rank=9),
     Column(name="STATUS", rank=8, styles=STATE_STYLES),
 )
-
 
 FINDING_COLUMNS = (
     Column(name="LEVEL", styles=STATE_STYLES),
@@ -292,14 +289,11 @@ def finding_document(finding: Finding) -> dict[str, Any]:
 #: The units of an age: seconds in one, and its sign.
 UNITS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
-
 #: Multiples of a unit from which it is used: 90 s says more than 1 min, 36 h more than 1 d.
 FROM = 2
 
-
 #: Seconds below which a time is given in milliseconds, and with one decimal.
 BRIEF = 0.1
-
 
 SHORT = 10.0
 

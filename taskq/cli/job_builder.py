@@ -22,7 +22,7 @@ from taskq.tasks import name_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from taskq.cli.submit import Request
+    from taskq.cli.options import Request
     from taskq.config import Settings
     from taskq.store import Store
 
@@ -32,10 +32,8 @@ __all__ = ["JobBuilder", "job_builder_of"]
 #: there as text too.
 SHARE = 4
 
-
 #: Characters of the shortest secret that is looked for in a command.
 SECRET = 4
-
 
 #: How a task is named that is not looked for here.
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")

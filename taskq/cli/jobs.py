@@ -29,7 +29,6 @@ __all__ = ["cancel", "logs", "pause", "purge", "result", "resume", "retry", "wai
 #: Seconds between two looks of `logs -f`: quick to the eye, and next to nothing for a store.
 LOG_EVERY = 0.2
 
-
 RESULT_HELP = """Print a job's result as JSON; of a failed one say why, and exit with 1.
 
 That of a command is its exit code and its output, also when it failed; --raw passes its output on, byte for byte.
@@ -43,7 +42,6 @@ Examples:
   taskq result --raw 3V6RYA4F0001 > summary.txt
 """
 
-
 WAIT_HELP = """Wait until jobs have ended; print a line for each as it ends: its id and its state.
 
 Exit codes: 0 all succeeded, 1 one failed, 5 one was cancelled, 124 the time was over, 4 there is no such job. With
@@ -54,7 +52,6 @@ Examples:
   taskq wait 01KB2Z7XSGD0MB3V6RYA4F0001
   taskq wait --any --timeout 1h 01KB2Z7XSGD0MB3V6RYA4F0001 01KB2Z7XSGD0MB3V6RYA4F0002
 """
-
 
 LOGS_HELP = """Print what a job has written to stdout and stderr, and logged; the first MiB of it is kept.
 
@@ -167,7 +164,6 @@ Examples:
   taskq cancel --kill 01KB2Z7XSGD0MB3V6RYA4F0001 01KB2Z7XSGD0MB3V6RYA4F0002
 """
 
-
 RETRY_HELP = """Queue jobs that failed or were cancelled again, as if new; print the ids of those that were.
 
 Exit code 1 when a job named has neither failed nor been cancelled.
@@ -178,14 +174,12 @@ Examples:
   taskq retry --failed --queue mail
 """
 
-
 PAUSE_HELP = """Have no jobs of these queues started until taskq resume; what runs goes on.
 
 \b
 Examples:
   taskq pause mail
 """
-
 
 RESUME_HELP = """Have the jobs of paused queues started again.
 
@@ -303,7 +297,6 @@ Examples:
   taskq purge --state failed --older 7d --yes
   taskq purge --queue mail --state queued --state scheduled
 """
-
 
 #: The states that can be given: what runs cannot be forgotten.
 CHOICES = [str(state) for state in State if state is not State.RUNNING]

@@ -46,10 +46,8 @@ __all__ = [
 #: A result as JSON, or why there is none.
 Outcome: TypeAlias = "bytes | list[Any]"
 
-
 #: Bytes of the longest line that is read; an input without line ends must not fill the memory.
 MAX_LINE = 256 << 20
-
 
 #: What the parent sends in the place of a line that is too long to be read.
 TOO_LONG = b"\0too long"

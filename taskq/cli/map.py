@@ -66,7 +66,6 @@ __all__ = ["Plan", "map_command", "run_plan"]
 #: Descriptor of stdin, which is not ours to close.
 STDIN = 0
 
-
 HELP = """Run a task for every line of a file: a JSON line in, a JSON line out.
 
 A line that is an object is the task's keyword arguments, an array its arguments, anything else its one

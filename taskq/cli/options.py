@@ -15,6 +15,7 @@ command runs, and with which variables:
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CommandAfterDashes",
+    "Request",
     "command_flags",
     "dashed",
     "job_flags",
@@ -47,10 +49,8 @@ __all__ = [
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-
 #: Where the words after `--` are kept in click's context.
 DASHED = "taskq.dashed"
-
 
 POOL_FLAGS = (
     click.option("--processes", "-j", metavar="N", help="Child processes; default: one per CPU."),
@@ -64,7 +64,6 @@ POOL_FLAGS = (
     click.option("--tracebacks", is_flag=True, help="Show where in the task an error was raised."),
     click.option("--json", "as_json", is_flag=True, help="Outcome and errors as JSON, for programs."),
 )
-
 
 #: The flags above that are no settings.
 NOT_SETTINGS = frozenset({"tracebacks", "as_json"})
@@ -196,14 +195,12 @@ JOB_READERS: dict[str, Callable[[Any], object]] = {
     "label": _as_it_is,
 }
 
-
 COMMAND_FLAGS = (
     click.option("--cwd", metavar="FOLDER", help="Run the command there; default: here, on Redis where the worker is."),
     click.option(
         "--env", metavar="NAME[=VALUE]", multiple=True, help="Give the command a variable; without =, that of here."
     ),
 )
-
 
 #: Stores whose workers are on this machine.
 HERE = ("local", "sqlite")
@@ -261,3 +258,47 @@ def _variables(words: Iterable[str]) -> dict[str, str]:
             raise ConfigError(f"--env {name}: there is no such variable here: write {name}=VALUE")
         found[name] = value if mark else os.environ[name]
     return found
+
+
+# --- what `taskq submit` is asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A task with its words, or a command; and what is to become of it."""
+
+    target: str | None = None
+    words: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    args_json: str | None = None
+    jsonl: str | None = None
+    wait: bool = False
+    raw: bool = False
+    unchecked: bool = False
+    tracebacks: bool = False
+    as_json: bool = False
+    verbose: bool = False
+    command_options: dict[str, Any] = field(default_factory=dict)
+    options: JobOptionFields
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages."""
+        return self.target if self.target is not None else self.command[0]
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            click.UsageError: says what to leave out.
+        """
+        if self.command and (self.args_json is not None or self.raw or self.unchecked):
+            raise click.UsageError("--args-json, --raw and --unchecked are for tasks, not for a command")
+        if self.jsonl is None:
+            return
+        if self.wait:
+            raise click.UsageError("--jsonl prints ids and does not wait: taskq map gives a result for each line")
+        if self.words or self.args_json is not None:
+            raise click.UsageError("the arguments come from the lines of --jsonl: leave out those beside it")
+        if self.options.get("job_id") is not None or self.options.get("key") is not None:
+            raise click.UsageError("all lines of --jsonl would be one job: leave out --job-id and --key")

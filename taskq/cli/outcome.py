@@ -14,7 +14,7 @@ from taskq.states import TERMINAL, Reason, State
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from taskq.cli.submit import Request
+    from taskq.cli.options import Request
     from taskq.store import JobRecord
 
 __all__ = ["print_command_outcome", "print_outcome", "print_waited_command"]

@@ -49,9 +49,7 @@ __all__ = [
 #: How rows begin, as `jsonl` writes them.
 ORDERED_ERROR = re.compile(rb'\{"error": \{"type": ')
 
-
 UNORDERED_ERROR = re.compile(rb'\{"index": \d+, "error": \{"type": ')
-
 
 UNORDERED_ROW = re.compile(rb'\{"index": (\d+), "(result|error)": ')
 
@@ -254,7 +252,6 @@ def _other_input(name: str, rows: int, items: int) -> ConfigError:
 
 #: What is added to the name of the file while it is written.
 SUFFIX = ".new"
-
 
 #: Bytes that are copied at once.
 COPIED_AT_ONCE = 1 << 18

@@ -27,25 +27,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-
 __all__ = ["Output", "RowWriter", "file_output", "stdout_output"]
 
 #: Seconds between two writes while rows keep coming: no eye sees it, and a write per row would cost more
 #: than the row.
 GATHER = 0.05
 
-
 #: Bytes that are written without waiting for more.
 PLENTY = 1 << 18
-
 
 #: Bytes that may wait to be written before the command waits itself: a slow reader must not fill the memory.
 CROWDED = 8 << 20
 
-
 #: Seconds for which a reader that takes nothing is waited for after Ctrl-C.
 LAST_CHANCE = 2.0
-
 
 #: Seconds between two looks at whether anybody reads the pipe, while there is nothing to write.
 LOOK = 0.5

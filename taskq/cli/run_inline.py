@@ -31,7 +31,7 @@ from taskq.store import WorkerRecord
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from taskq.cli.submit import Request
+    from taskq.cli.options import Request
     from taskq.store import JobRecord, Store
 
 __all__ = ["outcome_of", "take_from_the_dead"]
@@ -39,14 +39,11 @@ __all__ = ["outcome_of", "take_from_the_dead"]
 #: What a worker's run returns when it had to kill what ran.
 FORCED = 1
 
-
 #: Seconds between two looks at whether there is still a worker for the job.
 LOOK_ROUND = 5.0
 
-
 #: Seconds that an interrupted job gets before it is said that it gets no more than the grace.
 MOMENT = 0.3
-
 
 #: Seconds that the worker in this process gets to put back what it holds, beyond the grace.
 SIGN_OFF = 10.0

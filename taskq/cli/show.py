@@ -60,14 +60,11 @@ Examples:
   taskq status --json
 """
 
-
 #: Jobs shown unless --limit says otherwise.
 LIMIT = 10
 
-
 #: Queues shown and looked at.
 QUEUES = 500
-
 
 #: Seconds between two looks of --watch.
 EVERY = 1.0
@@ -193,7 +190,6 @@ Examples:
   taskq queues --url redis://queue-host/0 --json
 """
 
-
 WORKERS_HELP = """Show the workers that are alive: where they run, what they serve, what they have done.
 
 \b
@@ -238,7 +234,6 @@ def workers(**flags: Any) -> int:
 
 #: Columns of the names of facts, and of a screen below which values begin on a line of their own.
 NAME_WIDTH = 11
-
 
 NARROW = 30
 
@@ -333,7 +328,6 @@ Examples:
   taskq config show
 """
 
-
 CONFIG_SHOW_HELP = """Show every setting, its value, and where it comes from; passwords are masked.
 
 A flag wins over TASKQ_* in the environment, that over taskq.toml, that over [tool.taskq] in pyproject.toml.
@@ -343,7 +337,6 @@ Examples:
   taskq config show
   taskq config show --json
 """
-
 
 SETTING_COLUMNS = (
     Column(name="SETTING"),

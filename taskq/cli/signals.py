@@ -22,11 +22,9 @@ __all__ = ["Interrupted", "end_at_once", "hangups_blocked", "interruptible", "op
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-
 #: Seconds in which a second signal is taken for the echo of the first: timeout(1) and process managers send
 #: one to the process and one to its group.
 ECHO = 0.5
-
 
 #: What a shell adds to a signal's number to make an exit code of it.
 SIGNAL_BASE = 128

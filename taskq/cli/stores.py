@@ -48,9 +48,7 @@ __all__ = [
 #: How a store is opened; see `opened_store`.
 Mode: TypeAlias = Literal["ro", "rw", "rwc"]
 
-
 F = TypeVar("F", bound="Callable[..., Any]")
-
 
 FLAGS = (
     click.option("--url", metavar="URL", help="The queue; default: a file of yours, see taskq config show."),
@@ -58,13 +56,10 @@ FLAGS = (
     click.option("--json", "as_json", is_flag=True, help="Output and errors as JSON, for programs."),
 )
 
-
 #: Characters of an id that must be typed at the least, and newest jobs among which a part of an id is looked for.
 LEAST_TYPED = 4
 
-
 LOOKED_THROUGH = 10_000
-
 
 #: Candidates that an error names.
 NAMED = 5

@@ -52,7 +52,6 @@ Examples:
   taskq transfer redis://queue-host/0 sqlite:///home/ann/queue.db --no-progress --json
 """
 
-
 #: Ids that a message names.
 NAMED = 5
 
@@ -119,14 +118,11 @@ def _tell(moved: Moved, *, as_json: bool) -> None:
 #: The states of jobs that are moved.
 WAITING = (State.QUEUED, State.SCHEDULED, State.BLOCKED)
 
-
 #: Jobs of one step: one commit in each store.
 BATCH = 500
 
-
 #: What begins the names of the marks by which a later transfer knows the queues that a killed one has paused.
 MARK = "transfer-paused-"
-
 
 #: Rounds after which what keeps coming back is left where it is.
 ROUNDS = 20

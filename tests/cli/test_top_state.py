@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from taskq.cli.screen import PLAIN, Screen
-from taskq.cli.top.model import Detail, Snapshot, Throughput
-from taskq.cli.top.state import PANELS, Order, View, press
+from taskq.cli.top.model import Detail, Order, Snapshot, Throughput
+from taskq.cli.top.state import PANELS, View, press
 from taskq.cli.top.view import picture, spark
 from taskq.states import State
 from taskq.store import QueueRecord, WorkerRecord

@@ -23,22 +23,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from taskq.cli.top.state import Order
     from taskq.store import JobRecord, QueueRecord, Store, WorkerRecord
 
-__all__ = ["Detail", "Snapshot", "Throughput", "Watcher", "look"]
+__all__ = ["Detail", "Order", "Snapshot", "Throughput", "Watcher", "look"]
 
 #: Jobs of a panel that are asked for: more than fit any screen.
 JOBS = 100
 
-
 #: Queues that are looked at.
 QUEUES = 500
 
-
 #: Samples that the sparkline may show.
 SAMPLES = 120
-
 
 #: Seconds over which ends are counted for a rate: longer than workers take between two reports.
 WINDOW = 6.0
@@ -69,6 +65,14 @@ class Snapshot:
     def count(self, *states: State) -> int:
         """Return how many jobs of all queues are in these states."""
         return sum(record.counts.get(state, 0) for record in self.queues for state in states)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a key asks of the store: "cancel", "kill", "retry", "pause" or "resume"."""
+
+    verb: str
+    target: str
 
 
 def look(store: Store, throughput: Throughput, detail: Detail | None = None) -> Snapshot:
@@ -126,7 +130,6 @@ def _speed(samples: deque[tuple[float, int]], now: float, count: int) -> float:
 
 #: Bytes of a log that are kept for the screen.
 LOG_KEPT = 1 << 16
-
 
 #: Seconds that the thread gets to end; one that hangs in a store does not keep the program.
 JOIN = 2.0

@@ -8,13 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from taskq.cli.top.model import Order
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from taskq.cli.top.model import Snapshot
     from taskq.store import JobRecord
 
-__all__ = ["KEYS", "PANELS", "Order", "View", "press", "rows_of"]
+__all__ = ["KEYS", "PANELS", "View", "press", "rows_of"]
 
 #: The panels, from above.
 PANELS = ("queues", "running", "failed", "workers")
@@ -39,14 +41,6 @@ KEYS = (
     ("?", "this help"),
     ("q", "quit"),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What a key asks of the store: "cancel", "kill", "retry", "pause" or "resume"."""
-
-    verb: str
-    target: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

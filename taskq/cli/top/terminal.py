@@ -31,7 +31,6 @@ __all__ = ["KeyReader", "Terminal", "key_descriptor"]
 #: Columns and lines of a terminal that does not tell.
 USUAL = (80, 24)
 
-
 #: Bytes that are read of the keys, and of the wakes, at once.
 READ = 1024
 
@@ -169,12 +168,9 @@ SEQUENCES = {
     "6~": "pagedown",
 }
 
-
 CONTROLS = {"\t": "tab", "\r": "enter", "\n": "enter", "\x7f": "backspace", "\x08": "backspace", "\x0c": "redraw"}
 
-
 SEQUENCE = re.compile(r"\x1b(?:\[|O)([0-9;]*[A-Za-z~])")
-
 
 #: The start of a sequence whose rest has not come yet.
 TORN = re.compile(r"\x1b(?:[\[O][0-9;]*)?")

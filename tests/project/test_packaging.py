@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 import venv
@@ -89,6 +91,18 @@ def test_wheel_holds_one_package_and_no_more(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"taskq"}
     assert {"taskq/py.typed", "taskq/executors/__init__.py", "taskq/executors/rq/lua/claim.lua"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_source_distribution_gives_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    """A wheel built from the source distribution, which carries no link, holds the same files."""
+    tools = tmp_path / "tools"
+    pip([sys.executable, "-m", "pip", "install", "--target", str(tools), "hatchling"], tmp_path)
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(tools)})
+    (archive,) = tmp_path.glob("*.tar.gz")
+    pip([sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(archive)], tmp_path)
+    (built,) = tmp_path.glob("*.whl")
+    assert set(zipfile.ZipFile(built).namelist()) == set(zipfile.ZipFile(wheel).namelist())
 
 
 def test_wheel_is_kept_private(wheel: Path) -> None:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.codec.wire import SEALED
-from taskq.errors import ConfigError, DecodeError, SoftTimeout, UnknownTask
+from taskq.errors import ConfigError, DecodeError, EncodeError, SoftTimeout, UnknownTask
 from taskq.locks import pass_on
 from taskq.names import portable_name
 from taskq.options import JobOptions
@@ -99,9 +99,17 @@ class Template:
         packed = [VERSION, kind, task, _pack_options(options)]
         self._start = b"\x96" + b"".join(map(msgpack.packb, packed))
 
-    def pack(self, args: bytes, kwargs: bytes) -> bytes:
-        """Return the envelope with these encoded arguments."""
-        return b"".join((self._start, _bin_header(args), args, _bin_header(kwargs), kwargs))
+    def pack(self, args: bytes, kwargs: bytes, *, limit: int | None = None) -> bytes:
+        """Return the envelope with these encoded arguments.
+
+        Raises:
+            EncodeError: it takes more than `limit` bytes.
+        """
+        envelope = b"".join((self._start, _bin_header(args), args, _bin_header(kwargs), kwargs))
+        if limit is not None and len(envelope) > limit:
+            cure = "pass a path or a key to the data instead, or raise max_bytes in the URL"
+            raise EncodeError(f"the job takes {len(envelope):,} bytes, above the limit of {limit:,}: {cure}", "args")
+        return envelope
 
 
 def _bin_header(data: bytes) -> bytes:

@@ -241,17 +241,10 @@ class DurableExecutor(Executor):
         if task.args or task.kwargs:
             args, kwargs = (*task.args, *args), {**task.kwargs, **kwargs}
         packed, named, depends_on = self._encode(args, kwargs)
-        envelope = task.template(options).pack(packed, named)
-        if len(envelope) > self._store.max_bytes:
-            raise EncodeError(
-                f"the job takes {len(envelope):,} bytes, above the limit of {self._store.max_bytes:,}: pass a path or "
-                "a key to the data instead, or raise max_bytes in the URL",
-                "args",
-            )
         return NewJob(
             id=options.job_id or new_id(),
             task=task.name,
-            envelope=envelope,
+            envelope=task.template(options).pack(packed, named, limit=self._store.max_bytes),
             options=options,
             depends_on=depends_on,
             label=options.label

@@ -68,6 +68,7 @@ class JobBuilder:
             envelope=self._template.pack(
                 encode(list(arguments.args), limit=self._limit, root="args"),
                 encode(arguments.kwargs, limit=self._limit, root="kwargs"),
+                limit=self._limit,
             ),
             options=self._options,
             label=self._options.label or label,

@@ -272,3 +272,11 @@ def test_killing_taskq_kills_the_command(project: Path) -> None:
         eventually(lambda: "up" in command.out, "the command to begin")
         command.process.kill()
         command.assert_gone()
+
+
+def test_arguments_count_together_against_the_limit(project: Path) -> None:
+    """Arguments that fit one by one, but not together, are refused by the submit, with size, limit and cure."""
+    words = ("--url", "sqlite:///q.db?max_bytes=1000", "jobs:echo", "a" * 600, f"k={'b' * 600}")
+    said = refused(project, "submit", *words, code=2)
+    assert "above the limit of 1,000" in said
+    assert "max_bytes" in said

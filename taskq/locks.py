@@ -8,6 +8,7 @@ alarm, a soft timeout) may end a call of ours at any of them. Nothing that other
     SafeEvent       an Event made of it
     aside           work in a thread of ours, where no handler runs; its caller may be interrupted
     pass_on         what a handler raised, where an error of the same class would be taken for a broken connection
+    hangups_blocked     a block in which no SIGHUP comes
 
 The standard Condition and Event, and `with lock` since CPython 3.14, do their parts in several instructions, so a lock
 stays taken for ever when an exception comes between them. Here each step that others see is one call of a function
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import concurrent.futures._base
 import contextlib
+import signal
 import sys
 import threading
 from _thread import allocate_lock, get_ident, start_new_thread
@@ -26,9 +28,19 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["CallLock", "SafeCondition", "SafeEvent", "aside", "detach", "is_running", "may_be_interrupted", "pass_on"]
+__all__ = [
+    "CallLock",
+    "SafeCondition",
+    "SafeEvent",
+    "aside",
+    "detach",
+    "hangups_blocked",
+    "is_running",
+    "may_be_interrupted",
+    "pass_on",
+]
 
 T = TypeVar("T")
 
@@ -327,3 +339,16 @@ def _has_frame(frame: FrameType) -> bool:
 def may_be_interrupted() -> bool:
     """Return whether signal handlers run in this thread."""
     return get_ident() == threading.main_thread().ident
+
+
+@contextlib.contextmanager
+def hangups_blocked() -> Iterator[None]:
+    """Put SIGHUP off until after the block; processes and threads begun in it never get it.
+
+    For the helpers of multiprocessing, which must outlive a hangup to tidy up.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from taskq.executors.pool import processes as pool_processes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 #: Position of the fields of /proc/PID/stat that are read here, counted behind the command in brackets.
 STATE, PARENT, SESSION, STARTED = 0, 1, 3, 19
@@ -48,6 +48,15 @@ def die_with_parent() -> None:
     """Have this process, which is about to be a server or a worker, killed when the tests' own process ends; Linux."""
     if _libc is not None:
         _libc.prctl(DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+
+
+def take_signals(ignored: Collection[int] = ()) -> None:
+    """Have this process, which is about to be a program under test, take the signals that end programs.
+
+    Under nohup, or behind a script's &, the tests' own process ignores some, and its children would inherit that.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
 
 
 def look(pid: int) -> Seen | None:

@@ -61,6 +61,7 @@ class Script:
                 cwd=self.folder,
                 env=environment(TMPDIR=str(self.folder)),
                 start_new_session=True,
+                preexec_fn=processes.take_signals,  # noqa: PLW1509 - it sets signals, no more
             )
         return self
 

@@ -45,6 +45,11 @@ IMPORTS = (
 _numbers = itertools.count()
 
 
+def _begin() -> None:
+    processes.die_with_parent()
+    processes.take_signals()
+
+
 class WorkerProcess:
     """One worker daemon; leaving the `with` block ends it and whatever is left of its session."""
 
@@ -111,7 +116,7 @@ class WorkerProcess:
                 cwd=self.folder,
                 env=environment(TMPDIR=str(self.folder), **self._variables),
                 start_new_session=True,
-                preexec_fn=processes.die_with_parent,  # noqa: PLW1509 - it makes one system call
+                preexec_fn=_begin,  # noqa: PLW1509 - it makes system calls, no more
             )
         self._session = self._process.pid
         processes.servers.add(self._session)

@@ -10,9 +10,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,11 +22,12 @@ from taskq.executors.worker.health import Health
 from taskq.executors.worker.loop import CLEAN, Loop, WorkerOptions
 from taskq.executors.worker.orphans import reaped
 from taskq.executors.worker.runs import PoolRunner
+from taskq.locks import hangups_blocked
 from taskq.log import get_logger
 from taskq.names import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from taskq.store import Store
 
@@ -119,7 +119,7 @@ class Worker:
         with ExitStack() as resources:
             resources.enter_context(reaped())
             health = None if self._health is None else resources.enter_context(closing(Health(*self._health)))
-            with _hangups_blocked():
+            with hangups_blocked():
                 runner = resources.enter_context(closing(PoolRunner(**self._pool)))
             if not self._wait_for(runner):
                 return CLEAN
@@ -142,16 +142,6 @@ class Worker:
             if runner.broken is not None:
                 raise ConfigError(_why(runner.broken))
         return True
-
-
-@contextmanager
-def _hangups_blocked() -> Iterator[None]:
-    """Put SIGHUP off until after the block; the helpers of multiprocessing that begin in it never get it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _why(text: str) -> str:

@@ -11,6 +11,8 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+from taskq.locks import hangups_blocked
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from taskq.config import Settings
     from taskq.queue import TaskQueue
 
-__all__ = ["Interrupted", "end_at_once", "hangups_blocked", "interruptible", "opened"]
+__all__ = ["Interrupted", "end_at_once", "interruptible", "opened"]
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -59,16 +61,6 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def hangups_blocked() -> Iterator[None]:
-    """Put SIGHUP off until after the block; processes and threads begun in it never get it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 #: Seconds that jobs in a store get to end by themselves when the command is told to stop.

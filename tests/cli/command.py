@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,6 +17,7 @@ from tests import processes
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from types import TracebackType
 
 #: Seconds a command may take; below pytest-timeout's 60, so that what it printed is shown.
@@ -49,8 +51,13 @@ class Command:
         stdin: int | None = None,
         name: str = "",
         env: dict[str, str] | None = None,
+        ignored: Collection[int] = (),
     ) -> None:
-        """Prepare it; `name` begins the names of its output files, where several run at a time."""
+        """Prepare it; `name` begins the names of its output files, where several run at a time.
+
+        `ignored`: the signals that it ignores from its start, as under nohup.
+        """
+        self._ignored = tuple(ignored)
         self.folder = folder
         self._name = name
         self._env = env or {}
@@ -70,6 +77,7 @@ class Command:
                 stderr=err,
                 env=environment(self.folder, **self._env),
                 start_new_session=True,
+                preexec_fn=partial(processes.take_signals, self._ignored),  # noqa: PLW1509 - it sets signals, no more
             )
         return self
 

@@ -59,6 +59,7 @@ class PseudoTerminal:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=processes.take_signals,  # noqa: PLW1509 - it sets signals, no more
         )
         return self
 

@@ -222,14 +222,25 @@ def test_interrupted_while_waiting_for_input(project: Path) -> None:
     os.close(end)
 
 
-def test_a_program_that_ignores_ctrl_c_passes_that_on(project: Path, slow: tuple[str, ...]) -> None:
-    """Under nohup, or behind a script's &, SIGINT is not ours to take."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with Command(project, *slow) as command:
-            eventually(lambda: rows_written(project) > 20, "some rows")
-            command.interrupt()
-            after = rows_written(project)
-            eventually(lambda: rows_written(project) > after + 50, "more rows after the signal")
-    finally:
-        signal.signal(signal.SIGINT, before)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_an_ignored_signal_stays_ignored(project: Path, slow: tuple[str, ...], number: int) -> None:
+    """Under nohup, or behind a script's &, a signal is not ours to take: neither the command nor its jobs do."""
+    with Command(project, *slow, ignored=[number]) as command:
+        eventually(lambda: rows_written(project) > 20, "some rows")
+        command.interrupt(number)
+        after = rows_written(project)
+        eventually(lambda: rows_written(project) > after + 50, "more rows after the signal")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_worker_keeps_an_ignored_signal_ignored(file_queue: Queue, number: int) -> None:
+    """`nohup taskq worker` goes on when the terminal is gone, and so do the jobs that it runs."""
+    job_id = file_queue.submit("jobs:watched", "gate")
+    words = ("worker", "--url", file_queue.url, "--import", "jobs", "-j", "1", "--max-jobs", "1")
+    with Command(file_queue.project, *words, name="w-", ignored=[number]) as command:
+        eventually(lambda: '"state": "running"' in file_queue.run("status", "--json").out, "the job to start")
+        command.interrupt(number)
+        (file_queue.project / "gate").touch()
+        assert command.wait() == 0
+        assert "worker_stopping" not in command.err
+    assert file_queue.run("result", job_id).out == '"through"\n'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taskq.executors.sqlite.damage import as_state, as_text
-from taskq.executors.sqlite.ends import ENDING, VISIBLE, end_all, end_many, ending
+from taskq.executors.sqlite.ends import COMPLETION_COLUMNS, VISIBLE, complete_all, complete_many, completion
 from taskq.executors.sqlite.put import block
 from taskq.executors.sqlite.schema import CANCELLED, QUEUED, RUNNING, STATES, SUCCEEDED
 from taskq.executors.sqlite.sweep import forget
@@ -26,14 +26,14 @@ def cancel(tx: Tx, ids: Sequence[str], *, kill: bool, seals: Mapping[str, bytes]
     """End what waits, request it of the workers that run the rest; see `Store.cancel`."""
     states: list[State | None] = []
     for job_id in ids:
-        query = f"SELECT {ENDING}, state, worker FROM jobs WHERE id = ?"
+        query = f"SELECT {COMPLETION_COLUMNS}, state, worker FROM jobs WHERE id = ?"
         row = tx.execute(query, (job_id,)).fetchone()
         if row is None:
             states.append(None)
             continue
         state, worker = as_state(row[5]), row[6]
         if state < RUNNING:
-            end_many(tx, [ending(row, CANCELLED)])
+            complete_many(tx, [completion(row, CANCELLED)])
             state = CANCELLED
         elif state == RUNNING:
             request = (
@@ -42,7 +42,7 @@ def cancel(tx: Tx, ids: Sequence[str], *, kill: bool, seals: Mapping[str, bytes]
             )
             how = bytes((kill,)) + seals[job_id] if seals else kill  # of two blobs max() takes one that kills, too
             tx.execute(request, (row[0], worker or "", how))
-            tx.stirred.add(worker)
+            tx.workers_to_wake.add(worker)
         states.append(STATES[state])
     return states
 
@@ -85,7 +85,7 @@ def remove(tx: Tx, ids: Sequence[str]) -> list[bool]:
     rows: list[Any] = [tx.execute("SELECT n, state FROM jobs WHERE id = ?", (job_id,)).fetchone() for job_id in ids]
     waiting = [row[0] for row in rows if row is not None and as_state(row[1]) < RUNNING]
     if waiting:
-        end_all(tx, waiting, CANCELLED)
+        complete_all(tx, waiting, CANCELLED)
     gone = [row[0] for row in rows if row is not None and row[1] != RUNNING]
     forget(tx, gone)
     return [row is not None and row[1] != RUNNING for row in rows]

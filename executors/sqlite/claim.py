@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from taskq.executors.sqlite.damage import LATEST, is_count, is_number
-from taskq.executors.sqlite.ends import broken, end_all
-from taskq.executors.sqlite.left import not_left
+from taskq.executors.sqlite.ends import broken, complete_all
+from taskq.executors.sqlite.left import not_refused
 from taskq.executors.sqlite.read import chunks, listed
 from taskq.executors.sqlite.schema import FAILED, QUEUED, RUNNING
 from taskq.failure import Failure
@@ -70,7 +70,7 @@ def expire(tx: Tx) -> int:
     )
     found = tx.execute(query, (tx.now, BATCH)).fetchall()
     for n, after in found:
-        end_all(tx, [n], FAILED, Failure.expired(after) if is_number(after) else broken())
+        complete_all(tx, [n], FAILED, Failure.expired(after) if is_number(after) else broken())
     return len(found)
 
 
@@ -124,7 +124,7 @@ def _all_queues(execute: Execute) -> list[str]:
 
 def _waiting(tx: Tx, queue: str, count: int, refuser: str | None) -> list[tuple[Any, ...]]:
     """Return the rows of the first jobs of a queue; those that have expired are failed on the way."""
-    mine, values = not_left(tx.execute, queue, refuser)
+    mine, values = not_refused(tx.execute, queue, refuser)
     query = (
         f"SELECT {COLUMNS} FROM jobs INDEXED BY jobs_line WHERE state = {QUEUED} AND queue = ?{mine} "
         "ORDER BY rank, n LIMIT ?"
@@ -153,7 +153,7 @@ def _claims(tx: Tx, rows: list[tuple[Any, ...]], step: int) -> list[tuple[int, C
         try:
             claims.append((row[0], _claim(tx, row, step)))
         except (TypeError, ValueError, AttributeError):
-            end_all(tx, [row[0]], FAILED, broken())
+            complete_all(tx, [row[0]], FAILED, broken())
     return claims
 
 
@@ -196,7 +196,7 @@ def claim_one(tx: Tx, worker: str, job_id: str, *, refuser: str | None = None) -
     promote(tx)
     expire(tx)
     place = tx.execute("SELECT queue FROM jobs WHERE id = ?", (job_id,)).fetchone()
-    mine, values = not_left(tx.execute, place[0], refuser) if place else ("", ())
+    mine, values = not_refused(tx.execute, place[0], refuser) if place else ("", ())
     query = f"SELECT {COLUMNS} FROM jobs WHERE id = ? AND state = {QUEUED}{mine}"
     rows = tx.execute(query, (job_id, *values)).fetchall()
     return next(iter(_take(tx, worker, rows)), None)
@@ -208,7 +208,7 @@ def is_work(execute: Execute, queues: Sequence[str], refuser: str | None = None)
 
 
 def _is_work(execute: Execute, queue: str, refuser: str | None) -> bool:
-    mine, values = not_left(execute, queue, refuser)
+    mine, values = not_refused(execute, queue, refuser)
     query = (
         f"SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_line WHERE state = 3 AND queue = ?{mine}) "
         "AND NOT EXISTS (SELECT 1 FROM paused WHERE queue = ?)"

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from taskq.executors.sqlite.shared import Page, StoreLock
     from taskq.executors.sqlite.url import Place
 
-__all__ = ["StoreFile", "Tx"]
+__all__ = ["Database", "Tx"]
 
 T = TypeVar("T")
 
@@ -59,7 +59,17 @@ REPLACED = 5
 class Tx:
     """A transaction in the making: its connection and moment, and who is to be woken when it is made."""
 
-    __slots__ = ("ended", "execute", "executemany", "now", "number", "page", "queued", "stirred", "subscriptions")
+    __slots__ = (
+        "ended",
+        "execute",
+        "executemany",
+        "now",
+        "number",
+        "page",
+        "queued",
+        "subscriptions",
+        "workers_to_wake",
+    )
 
     def __init__(self, connection: sqlite3.Connection, page: Page) -> None:
         self.execute = connection.execute
@@ -74,7 +84,7 @@ class Tx:
         #: How many jobs have begun to wait in each queue.
         self.queued: dict[str, int] = {}
         #: Workers that are wanted for something else, by name.
-        self.stirred: set[str] = set()
+        self.workers_to_wake: set[str] = set()
 
 
 class _PendingWrite(Generic[T]):
@@ -91,7 +101,7 @@ class _PendingWrite(Generic[T]):
         self.tx: Tx | None = None
 
 
-class StoreFile:
+class Database:
     """Open a queue file for this process; all methods may be called from any thread.
 
     Raises:

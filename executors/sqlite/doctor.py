@@ -21,8 +21,8 @@ from taskq.store import Finding
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskq.executors.sqlite.database import StoreFile
-    from taskq.executors.sqlite.wake import Wakes
+    from taskq.executors.sqlite.database import Database
+    from taskq.executors.sqlite.wake import Wakeups
 
 __all__ = ["examine"]
 
@@ -39,18 +39,18 @@ LONG_WAIT = 3600.0
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "afs"})
 
 
-def examine(file: StoreFile, wakes: Wakes) -> list[Finding]:
+def examine(database: Database, wakeups: Wakeups) -> list[Finding]:
     """Look at everything; what cannot be looked at is a finding too."""
     looks: dict[str, Callable[[], Finding]] = {
         "sqlite": _version,
-        "integrity": lambda: _integrity(file),
-        "durability": lambda: _durability(file),
-        "room": lambda: _room(file.path),
-        "log": lambda: _log_size(file.path),
-        "access": lambda: _mode(file.path),
-        "file system": lambda: _file_system(file.path),
-        "workers": lambda: _workers(file, wakes),
-        "waiting": lambda: _oldest(file),
+        "integrity": lambda: _integrity(database),
+        "durability": lambda: _durability(database),
+        "room": lambda: _room(database.path),
+        "log": lambda: _log_size(database.path),
+        "access": lambda: _mode(database.path),
+        "file system": lambda: _file_system(database.path),
+        "workers": lambda: _workers(database, wakeups),
+        "waiting": lambda: _oldest(database),
     }
     return [_find(topic, look) for topic, look in looks.items()]
 
@@ -69,20 +69,20 @@ def _version() -> Finding:
     return Finding(topic="sqlite", level="ok", text=text)
 
 
-def _integrity(file: StoreFile) -> Finding:
+def _integrity(database: Database) -> Finding:
     try:
-        found = file.read(lambda connection: connection.execute("PRAGMA quick_check(3)").fetchall())
+        found = database.read(lambda connection: connection.execute("PRAGMA quick_check(3)").fetchall())
     except StoreDamaged as exc:
         found = [(str(exc),)]
     problems = [row[0] for row in found if row[0] != "ok"]
     if not problems:
-        return Finding(topic="integrity", level="ok", text=f"{file.path} is whole")
-    cure = f"restore a backup, or save what can be read: sqlite3 {file.path} .recover"
+        return Finding(topic="integrity", level="ok", text=f"{database.path} is whole")
+    cure = f"restore a backup, or save what can be read: sqlite3 {database.path} .recover"
     return Finding(topic="integrity", level="problem", text="; ".join(problems), cure=cure)
 
 
-def _durability(file: StoreFile) -> Finding:
-    if file.place.full:
+def _durability(database: Database) -> Finding:
+    if database.place.full:
         return Finding(topic="durability", level="ok", text="full: an accepted job survives a power cut")
     text = "normal: a power cut may take the last seconds; nothing else does"
     return Finding(topic="durability", level="ok", text=text, cure="?durability=full in the URL syncs each commit")
@@ -140,9 +140,9 @@ def _kind_of_file_system(path: Path) -> str:
     return kinds[-1] if kinds else ""
 
 
-def _workers(file: StoreFile, wakes: Wakes) -> Finding:
-    dead = dead_workers(file, wakes, trust_clock=True)
-    count = file.read(lambda connection: connection.execute("SELECT count(*) FROM workers").fetchone()[0]) - len(dead)
+def _workers(database: Database, wakeups: Wakeups) -> Finding:
+    dead = dead_workers(database, wakeups, trust_clock=True)
+    count = database.read(lambda c: c.execute("SELECT count(*) FROM workers").fetchone()[0]) - len(dead)
     if dead:
         text = f"{', '.join(dead)}: dead or frozen; {count} at work"
         cure = "their jobs are put back by any other worker within seconds: start one"
@@ -150,9 +150,9 @@ def _workers(file: StoreFile, wakes: Wakes) -> Finding:
     return Finding(topic="workers", level="ok", text=f"{count} at work")
 
 
-def _oldest(file: StoreFile) -> Finding:
+def _oldest(database: Database) -> Finding:
     query = "SELECT min(n) FROM jobs INDEXED BY jobs_line WHERE state = 3"
-    first = file.read(lambda c: c.execute(f"SELECT submitted, queue FROM jobs WHERE n = ({query})").fetchone())
+    first = database.read(lambda c: c.execute(f"SELECT submitted, queue FROM jobs WHERE n = ({query})").fetchone())
     if first is None:
         return Finding(topic="waiting", level="ok", text="no job waits for a worker")
     age = time.time() - (first[0] if is_number(first[0]) else 0.0)

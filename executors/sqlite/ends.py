@@ -1,6 +1,6 @@
 """How jobs end in a queue file, whoever says so: an outcome, a cancel, a deadline, a dead worker, a failed dependency.
 
-    end_many ──▶ state, end number, date of forgetting ──▶ its request and needs dropped, subscriptions noted
+    complete_many ──▶ state, end number, date of forgetting ──▶ its request and needs dropped, subscriptions noted
                                                         └──▶ those that need it: released, or failed in turn
 
 End numbers grow: a subscription reads what ended after the last one that it has seen.
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from taskq.executors.sqlite.schema import Execute
 
 __all__ = [
-    "ENDING",
+    "COMPLETION_COLUMNS",
     "VISIBLE",
-    "Ending",
+    "Completion",
     "broken",
+    "complete",
+    "complete_all",
+    "complete_many",
+    "completion",
     "dependency_failure",
-    "end",
-    "end_all",
-    "end_many",
-    "ending",
     "last_end",
     "pack",
     "release",
@@ -52,7 +52,7 @@ GRACE = 10.0
 VISIBLE = "(drop_at IS NULL OR coalesce(ended + ttl, drop_at) > ?)"
 
 #: What must be known of a job to end it.
-ENDING = "n, id, ear, ttl, needs"
+COMPLETION_COLUMNS = "n, id, ear, ttl, needs"
 
 END = (
     "UPDATE jobs SET state = ?, ended = ?, end_no = ?, drop_at = ?, result = ?, failure = ?, "
@@ -71,7 +71,7 @@ SUCCEED_AT_ONCE = (
 
 
 @dataclass(slots=True)
-class Ending:
+class Completion:
     """A job that ends: what its row says, and how. `attempts` and `crashes` are added to what it has."""
 
     n: int
@@ -90,10 +90,10 @@ class Ending:
         return now + (max(self.ttl, GRACE) if type(self.ttl) is float else KEEP[self.state])
 
 
-def ending(row: Sequence[Any], state: int, *, failure: Failure | None = None, crashes: int = 0) -> Ending:
-    """Return how a job ends, of a row that begins with the columns of ENDING."""
+def completion(row: Sequence[Any], state: int, *, failure: Failure | None = None, crashes: int = 0) -> Completion:
+    """Return how a job ends, of a row that begins with the columns of COMPLETION_COLUMNS."""
     n, job_id, reply_to, ttl, needs = row[:5]
-    return Ending(n, job_id, reply_to, ttl, needs, state, failure=failure, crashes=crashes)
+    return Completion(n, job_id, reply_to, ttl, needs, state, failure=failure, crashes=crashes)
 
 
 def pack(failure: Failure | None) -> bytes | None:
@@ -117,32 +117,32 @@ def broken() -> Failure:
     return Failure.from_exception(DecodeError("the job's row in the queue file is broken"), Reason.UNDECODABLE)
 
 
-def end(tx: Tx, n: int, state: int, *, failure: Failure | None = None) -> None:
+def complete(tx: Tx, n: int, state: int, *, failure: Failure | None = None) -> None:
     """End one job that has not ended."""
-    end_all(tx, [n], state, failure)
+    complete_all(tx, [n], state, failure)
 
 
-def end_all(tx: Tx, numbers: Iterable[int], state: int, failure: Failure | None = None) -> None:
+def complete_all(tx: Tx, numbers: Iterable[int], state: int, failure: Failure | None = None) -> None:
     """End jobs that have not ended, all in one way."""
-    query = f"SELECT {ENDING} FROM jobs WHERE n = ?"
+    query = f"SELECT {COMPLETION_COLUMNS} FROM jobs WHERE n = ?"
     rows = [tx.execute(query, (n,)).fetchone() for n in numbers]
-    end_many(tx, [ending(row, state, failure=failure) for row in rows])
+    complete_many(tx, [completion(row, state, failure=failure) for row in rows])
 
 
-def end_many(tx: Tx, endings: Sequence[Ending]) -> None:
+def complete_many(tx: Tx, completions: Sequence[Completion]) -> None:
     """End these jobs, then those that cannot run because of it, and so on."""
-    wanted: list[Ending] = list(endings)
+    wanted: list[Completion] = list(completions)
     while wanted:
         _write(tx, wanted)
         wanted = _settle(tx, wanted)
 
 
-def _write(tx: Tx, endings: list[Ending]) -> None:
-    number = tx.page.count_completions(len(endings), last_end(tx.execute))
+def _write(tx: Tx, completions: list[Completion]) -> None:
+    number = tx.page.count_completions(len(completions), last_end(tx.execute))
     now = tx.now
     quick: list[tuple[Any, ...]] = []
     slow: list[tuple[Any, ...]] = []
-    for one in endings:
+    for one in completions:
         if one.state == SUCCEEDED and not one.attempts and not one.crashes:
             quick.append((now, number, one.drop_at(now), one.result, one.n))
         else:
@@ -157,7 +157,7 @@ def _write(tx: Tx, endings: list[Ending]) -> None:
         tx.executemany(END, slow)
 
 
-def _slow_row(one: Ending, now: float, number: int) -> tuple[Any, ...]:
+def _slow_row(one: Completion, now: float, number: int) -> tuple[Any, ...]:
     outcome = (one.state, now, number, one.drop_at(now), one.result, pack(one.failure))
     return (*outcome, one.attempts, one.crashes, one.n)
 
@@ -168,19 +168,19 @@ def last_end(execute: Execute) -> int:
     return int(execute(query).fetchone()[0] or 0)
 
 
-def _settle(tx: Tx, endings: list[Ending]) -> list[Ending]:
+def _settle(tx: Tx, completions: list[Completion]) -> list[Completion]:
     """Do what follows from ends; return the jobs that end because of them."""
-    tx.ended += len(endings)
-    tx.subscriptions.update(one.reply_to for one in endings if type(one.reply_to) is int)
+    tx.ended += len(completions)
+    tx.subscriptions.update(one.reply_to for one in completions if type(one.reply_to) is int)
     if tx.execute("SELECT EXISTS (SELECT 1 FROM wishes)").fetchone()[0]:
-        tx.executemany("DELETE FROM wishes WHERE n = ?", [(one.n,) for one in endings])
+        tx.executemany("DELETE FROM wishes WHERE n = ?", [(one.n,) for one in completions])
     if not tx.execute("SELECT EXISTS (SELECT 1 FROM needs)").fetchone()[0]:
         return []
-    tx.executemany("DELETE FROM needs WHERE n = ?", [(one.n,) for one in endings if one.needs])
-    return [hit for one in endings for hit in _tell_dependents(tx, one)]
+    tx.executemany("DELETE FROM needs WHERE n = ?", [(one.n,) for one in completions if one.needs])
+    return [hit for one in completions for hit in _tell_dependents(tx, one)]
 
 
-def _tell_dependents(tx: Tx, ended: Ending) -> list[Ending]:
+def _tell_dependents(tx: Tx, ended: Completion) -> list[Completion]:
     numbers = [row[0] for row in tx.execute("SELECT n FROM needs WHERE needed = ?", (ended.id,)).fetchall()]
     if ended.state != SUCCEEDED:
         failure = Failure.dependency(as_text(ended.id), ended.failure, cancelled=ended.state == CANCELLED)
@@ -192,11 +192,11 @@ def _tell_dependents(tx: Tx, ended: Ending) -> list[Ending]:
     return []
 
 
-def _blocked(tx: Tx, n: int, failure: Failure) -> Ending | None:
+def _blocked(tx: Tx, n: int, failure: Failure) -> Completion | None:
     """Return how a job ends that needs one which did not succeed; None when it has ended in another way."""
-    query = f"SELECT {ENDING} FROM jobs WHERE n = ? AND state = ?"
+    query = f"SELECT {COMPLETION_COLUMNS} FROM jobs WHERE n = ? AND state = ?"
     row = tx.execute(query, (n, BLOCKED)).fetchone()
-    return None if row is None else ending(row, FAILED, failure=failure)
+    return None if row is None else completion(row, FAILED, failure=failure)
 
 
 def release(tx: Tx, n: int) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from taskq.executors.sqlite.schema import Execute
 
-__all__ = ["not_left", "refuse", "unrefuse"]
+__all__ = ["forget_refusals", "not_refused", "refuse"]
 
 #: The names of the other workers that serve a queue.
 OTHERS = (
@@ -20,7 +20,7 @@ def _others(execute: Execute, queue: str, me: str) -> list[str]:
     return [row[0] for row in execute(OTHERS, (me, queue)).fetchall()]
 
 
-def not_left(execute: Execute, queue: str, me: str | None) -> tuple[str, tuple[Any, ...]]:
+def not_refused(execute: Execute, queue: str, me: str | None) -> tuple[str, tuple[Any, ...]]:
     """Return the condition, with its values, for jobs of a queue that this worker does not leave to others.
 
     `me`: its name; None: it has refused nothing yet.
@@ -43,6 +43,6 @@ def refuse(execute: Execute, n: int, queue: str, me: str) -> bool:
     return not refused.issuperset(_others(execute, queue, me))
 
 
-def unrefuse(execute: Execute, name: str) -> None:
+def forget_refusals(execute: Execute, name: str) -> None:
     """Forget what a worker has refused that is gone: another one may take its name."""
     execute("DELETE FROM refusals WHERE worker = ?", (name,))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from taskq.errors import JobExists
 from taskq.executors.sqlite.damage import as_state
-from taskq.executors.sqlite.ends import dependency_failure, end
+from taskq.executors.sqlite.ends import complete, dependency_failure
 from taskq.executors.sqlite.rows import INLINE, insert, row_of, statement
 from taskq.executors.sqlite.schema import BLOCKED, CANCELLED, FAILED, SUCCEEDED
 
@@ -94,7 +94,7 @@ def block(tx: Tx, n: int, depends_on: Sequence[str]) -> None:
         found = tx.execute("SELECT state, failure FROM jobs WHERE id = ?", (needed,)).fetchone()
         state = CANCELLED if found is None else as_state(found[0])
         if state > SUCCEEDED:
-            end(tx, n, FAILED, failure=dependency_failure(needed, found))
+            complete(tx, n, FAILED, failure=dependency_failure(needed, found))
             return
         waits |= state < SUCCEEDED
         values = (needed, n, state == SUCCEEDED)

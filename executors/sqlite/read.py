@@ -89,13 +89,13 @@ def fits(value: object, kind: type) -> bool:
 
 
 def _rest_of(row: tuple[Any, ...]) -> JobRecord:
-    job_id, state, queue, rank, task, *_ = row
+    job_id, state, queue, neg_priority, task, *_ = row
     return JobRecord(
         id=as_text(job_id),
         task=as_text(task),
         state=STATES.get(state, State.FAILED),
         queue=as_text(queue),
-        priority=-rank if type(rank) is int else 0,
+        priority=-neg_priority if type(neg_priority) is int else 0,
         submitted_at=0.0,
         failure=broken() if state not in STATES or state == FAILED else None,
         refusal=broken() if state in STATES and state < RUNNING else None,
@@ -107,7 +107,7 @@ def _whole(row: tuple[Any, ...]) -> JobRecord:
         job_id,
         state,
         queue,
-        rank,
+        neg_priority,
         task,
         label,
         attempts,
@@ -140,7 +140,7 @@ def _whole(row: tuple[Any, ...]) -> JobRecord:
         task=task,
         state=STATES[state],
         queue=queue,
-        priority=-rank,
+        priority=-neg_priority,
         label=label or "",
         key=key,
         attempts=attempts,

@@ -24,30 +24,30 @@ if TYPE_CHECKING:
     from taskq.executors.sqlite.database import Tx
     from taskq.store import JobOutcome, ProgressUpdate
 
-__all__ = ["bare", "envelope_size", "give_up_arguments", "quiet", "weight"]
+__all__ = ["bytes_of", "drop_arguments", "envelope_size", "without_log", "without_payload"]
 
 #: Bytes of a result that is told in any case: those of a failure would be more.
 SMALL = 200
 
 
-def weight(outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate]) -> int:
+def bytes_of(outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate]) -> int:
     """Return about how many bytes these will take."""
-    results = sum([_weight(outcome) for outcome in outcomes])
+    results = sum([_bytes_of(outcome) for outcome in outcomes])
     return results + sum([len(update.log) for update in updates])
 
 
-def _weight(outcome: JobOutcome) -> int:
+def _bytes_of(outcome: JobOutcome) -> int:
     failure = outcome.failure
     words = 0 if failure is None else len(failure.message) + len(failure.traceback) + len(failure.details)
     return len(outcome.result or b"") + len(outcome.log) + words
 
 
-def quiet(news: Any) -> Any:
+def without_log(news: Any) -> Any:
     """Return an outcome or a note without the output of its job."""
     return replace(news, log=b"") if news.log else news
 
 
-def bare(outcome: JobOutcome) -> JobOutcome:
+def without_payload(outcome: JobOutcome) -> JobOutcome:
     """Return an outcome without what takes room: a result that does not fit is the job's failure."""
     failure = outcome.failure
     if outcome.result is not None and len(outcome.result) > SMALL:
@@ -66,7 +66,7 @@ def envelope_size(connection: sqlite3.Connection, token: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def give_up_arguments(tx: Tx, outcome: JobOutcome) -> None:
+def drop_arguments(tx: Tx, outcome: JobOutcome) -> None:
     """Let go of the arguments of a job that has succeeded."""
     if outcome.state is State.SUCCEEDED:
         n, fence = token_parts(outcome.token)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from taskq.errors import BackendUnavailable, ConfigError, StoreFull
 from taskq.executors.sqlite.claim import claim, claim_one, claims_of, is_work, next_due
-from taskq.executors.sqlite.left import unrefuse
+from taskq.executors.sqlite.left import forget_refusals
 from taskq.executors.sqlite.remains import remains
-from taskq.executors.sqlite.scarce import SMALL, bare, envelope_size, give_up_arguments, quiet, weight
+from taskq.executors.sqlite.scarce import SMALL, bytes_of, drop_arguments, envelope_size, without_log, without_payload
 from taskq.executors.sqlite.shared import AWAKE, OWN
-from taskq.executors.sqlite.sweep import disown, give_back, is_dead, prune, sweep
+from taskq.executors.sqlite.sweep import detach_jobs, is_dead, prune, requeue_held, sweep
 from taskq.executors.sqlite.verdict import apply_outcomes, apply_updates, begin, no_longer_held
 from taskq.executors.sqlite.wake import is_readable
 from taskq.log import get_logger
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Sequence
 
-    from taskq.executors.sqlite.database import StoreFile, Tx
+    from taskq.executors.sqlite.database import Database, Tx
     from taskq.executors.sqlite.schema import Execute
-    from taskq.executors.sqlite.wake import Fifo, Wakes
+    from taskq.executors.sqlite.wake import Fifo, Wakeups
     from taskq.store import Claim, JobOutcome, ProgressUpdate, Remains, WorkerRecord
 
 __all__ = ["SQLiteSession"]
@@ -46,7 +46,7 @@ CONTROL_REQUESTS = (
     "SELECT wishes.n || '.' || fence, kill, id FROM wishes JOIN jobs ON jobs.n = wishes.n WHERE wishes.worker = ?"
 )
 
-#: Seconds between two looks of a worker that nobody wakes: all that a lost wake-up costs.
+#: Seconds between two looks of a worker that nobody wakeups: all that a lost wake-up costs.
 LOOK_S = 1.0
 
 
@@ -64,9 +64,9 @@ def _nothing(_: Tx) -> None:
 class SQLiteSession(WorkerSession):
     """Keep a worker's slot and FIFO; made by `SQLiteStore.join`."""
 
-    def __init__(self, file: StoreFile, wakes: Wakes, record: WorkerRecord) -> None:
-        self._file = file
-        self._wakes = wakes
+    def __init__(self, database: Database, wakeups: Wakeups, record: WorkerRecord) -> None:
+        self._database = database
+        self._wakeups = wakeups
         self._name = record.name
         self._queues = record.queues
         self._seen = 0  # the newest change that the last poll saw
@@ -84,7 +84,7 @@ class SQLiteSession(WorkerSession):
         self._slot = -1
         self._fifo: Fifo | None = None
         try:
-            file.write(self._sign_on)
+            database.write(self._sign_on)
         except BaseException:
             self._close_fifo()
             raise
@@ -92,11 +92,11 @@ class SQLiteSession(WorkerSession):
     def _sign_on(self, tx: Tx) -> None:
         row = tx.execute("SELECT slot, renewed FROM workers WHERE name = ?", (self._name,)).fetchone()
         if row is not None:
-            if not is_dead(self._wakes, row[0], row[1]):
+            if not is_dead(self._wakeups, row[0], row[1]):
                 raise ConfigError(f"a worker named {self._name!r} is at work here already: choose another --name")
-            disown(tx, self._name)
+            detach_jobs(tx, self._name)
             tx.execute("DELETE FROM workers WHERE name = ?", (self._name,))
-        unrefuse(tx.execute, self._name)
+        forget_refusals(tx.execute, self._name)
         self._write_row(tx)
 
     def _take_place(self, tx: Tx) -> None:
@@ -105,8 +105,8 @@ class SQLiteSession(WorkerSession):
             return
         self._close_fifo()
         rows = tx.execute("SELECT slot, renewed FROM workers WHERE name <> ?", (self._name,)).fetchall()
-        taken = [slot for slot, renewed in rows if not is_dead(self._wakes, slot, renewed)]
-        self._slot, self._fifo = self._wakes.new_worker(taken)
+        taken = [slot for slot, renewed in rows if not is_dead(self._wakeups, slot, renewed)]
+        self._slot, self._fifo = self._wakeups.new_worker(taken)
 
     def _close_fifo(self) -> None:
         if self._fifo is not None:
@@ -118,7 +118,7 @@ class SQLiteSession(WorkerSession):
         self._take_place(tx)
         record = self._record
         tx.execute("DELETE FROM workers WHERE name = ? OR slot = ?", (self._name, self._slot))
-        self._generation = self._file.generation
+        self._generation = self._database.generation
         self._seen = -1
         values = (
             self._slot,
@@ -143,7 +143,7 @@ class SQLiteSession(WorkerSession):
     # -- outcomes and claims
 
     def poll(self, outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate], want: int) -> PollResult:
-        if not (outcomes or updates or want or self._unclear) and self._has_seen(self._file.page.changes):
+        if not (outcomes or updates or want or self._unclear) and self._has_seen(self._database.page.changes):
             return PollResult()
         fresh = [update for update in updates if not any(update is known for known in self._written_updates)]
         unclear, self._unclear = self._unclear, True
@@ -155,22 +155,22 @@ class SQLiteSession(WorkerSession):
         self._held.difference_update([outcome.token for outcome in outcomes])
         self._held.update([one.token for one in found.claims])
         self._told = {key for key in self._told if key[0] in self._held} | told
-        self._wakes.wake_subscriptions(tx)
+        self._wakeups.wake_subscriptions(tx)
         return found
 
     def _polled_in_room(
         self, outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate], want: int, *, unclear: bool
     ) -> Polled:
         """Poll; where there is little room, tell the outcomes one by one first, each as it fits."""
-        size = weight(outcomes, updates)
-        if not size or self._file.disk_space.fits(size):
+        size = bytes_of(outcomes, updates)
+        if not size or self._database.disk_space.fits(size):
             try:
                 return self._polled(outcomes, updates, want, unclear=unclear)
             except BackendUnavailable as exc:
                 if not isinstance(exc.__cause__, StoreFull) or not outcomes:
                     raise
-        fenced = [job_id for outcome in outcomes for job_id in self._tell_scarcely(outcome)]
-        updates = [quiet(update) for update in updates]
+        fenced = [job_id for outcome in outcomes for job_id in self._tell_in_little_space(outcome)]
+        updates = [without_log(update) for update in updates]
         try:
             found = self._polled((), updates, want, unclear=unclear)
         except BackendUnavailable as exc:
@@ -181,26 +181,26 @@ class SQLiteSession(WorkerSession):
         found[1].fenced = [*fenced, *found[1].fenced]
         return found
 
-    def _tell_scarcely(self, outcome: JobOutcome) -> list[str]:
+    def _tell_in_little_space(self, outcome: JobOutcome) -> list[str]:
         """Tell one outcome, with its result where that fits; return its job if it came too late."""
-        size = weight([quiet(outcome)], ())
+        size = bytes_of([without_log(outcome)], ())
         if size > SMALL:
-            size -= self._file.read(lambda connection: envelope_size(connection, outcome.token))
-        if size <= SMALL or self._file.disk_space.fits(size):
+            size -= self._database.read(lambda connection: envelope_size(connection, outcome.token))
+        if size <= SMALL or self._database.disk_space.fits(size):
             try:
-                return self._write(lambda tx: self._apply_scarcely(tx, quiet(outcome)), told=True)
+                return self._write(lambda tx: self._apply_in_little_space(tx, without_log(outcome)), told=True)
             except BackendUnavailable as exc:
                 if not isinstance(exc.__cause__, StoreFull):
                     raise
-        told = bare(outcome)
+        told = without_payload(outcome)
         if told.state is not outcome.state:
             log.warning(
                 "result_dropped", job=outcome.id, bytes=len(outcome.result or b""), reason="no room on the disk"
             )
-        return self._write(lambda tx: self._apply_scarcely(tx, told), told=True)
+        return self._write(lambda tx: self._apply_in_little_space(tx, told), told=True)
 
-    def _apply_scarcely(self, tx: Tx, outcome: JobOutcome) -> list[str]:
-        give_up_arguments(tx, outcome)
+    def _apply_in_little_space(self, tx: Tx, outcome: JobOutcome) -> list[str]:
+        drop_arguments(tx, outcome)
         return apply_outcomes(tx, [outcome], self._name)
 
     def _polled(
@@ -215,7 +215,7 @@ class SQLiteSession(WorkerSession):
     def _poll(
         self, tx: Tx, outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate], want: int, *, unclear: bool
     ) -> Polled:
-        if self._file.generation != self._generation:
+        if self._database.generation != self._generation:
             self._write_row(tx)
         fenced = apply_updates(tx, updates) if updates else []
         if outcomes:
@@ -258,11 +258,11 @@ class SQLiteSession(WorkerSession):
 
         def committed(tx: Tx) -> None:
             after(tx)
-            self._wakes.after(tx)
+            self._wakeups.after(tx)
 
         try:
-            kept = self._wakes.wake_subscriptions if told else None
-            return self._file.write(work, lasting=lasting, after=committed, kept=kept)
+            kept = self._wakeups.wake_subscriptions if told else None
+            return self._database.write(work, lasting=lasting, after=committed, kept=kept)
         except StoreFull as exc:
             raise BackendUnavailable(str(exc)) from exc
 
@@ -270,8 +270,8 @@ class SQLiteSession(WorkerSession):
 
     def heartbeat(self, record: WorkerRecord, held: Collection[tuple[str, str]]) -> list[str]:
         now = time.monotonic()
-        if now - self._heartbeat_at > self._wakes.lease / 2:
-            self._trust_from = now + self._wakes.lease  # we were frozen ourselves; so may the others have been
+        if now - self._heartbeat_at > self._wakeups.lease / 2:
+            self._trust_from = now + self._wakeups.lease  # we were frozen ourselves; so may the others have been
         self._record = record
         lost = self._write(lambda tx: self._heartbeat(tx, held), lasting=False)
         self._heartbeat_at = now
@@ -303,18 +303,18 @@ class SQLiteSession(WorkerSession):
         return no_longer_held(tx, held)
 
     def remains(self) -> Remains:
-        return self._file.read(lambda connection: remains(connection.execute, self._queues, self._refuser))
+        return self._database.read(lambda connection: remains(connection.execute, self._queues, self._refuser))
 
     def _is_displaced(self) -> bool:
         """Return whether our FIFO was removed, or the file is another one."""
         there = self._fifo is not None and self._fifo.is_there()
-        return not there or self._file.generation != self._generation
+        return not there or self._database.generation != self._generation
 
     def run_maintenance(self) -> int:
         try:
             trust_clock = time.monotonic() >= self._trust_from
             held = None if self._unclear else self._held
-            return sweep(self._file, self._wakes, self._name, held, trust_clock=trust_clock)
+            return sweep(self._database, self._wakeups, self._name, held, trust_clock=trust_clock)
         except StoreFull as exc:
             raise BackendUnavailable(str(exc)) from exc
 
@@ -330,14 +330,14 @@ class SQLiteSession(WorkerSession):
 
     def _look_around(self) -> int:
         """Return the number of the newest change; take a new place first, where the old one is no longer there."""
-        self._file.opened()
+        self._database.opened()
         if self._is_displaced():
             self._write(self._write_row, lasting=False)
-        return self._file.page.changes
+        return self._database.page.changes
 
     def _sleep(self, nap: float, wake_fd: int) -> bool:
         """Sleep for so long, unless something has changed since the last look; return whether we were woken."""
-        page, fifo = self._file.page, self._fifo
+        page, fifo = self._database.page, self._fifo
         if fifo is None:
             return True
         page.flag_worker(self._slot, OWN if self._needs_work else AWAKE)
@@ -346,16 +346,16 @@ class SQLiteSession(WorkerSession):
                 fifo.wait(nap, wake_fd)
             return fifo.drain()
         finally:
-            self._file.page.flag_worker(self._slot, AWAKE)
+            self._database.page.flag_worker(self._slot, AWAKE)
 
     def _has_seen(self, changes: int) -> bool:
-        return changes == self._seen and self._file.generation == self._generation
+        return changes == self._seen and self._database.generation == self._generation
 
     def _is_wanted(self, changes: int) -> bool:
         """Return whether there is work or a control request; looks only after a change."""
         if self._has_seen(changes):
             return False
-        wanted, self._due = self._file.read(self._look)
+        wanted, self._due = self._database.read(self._look)
         if not wanted:
             self._seen = changes
         return wanted
@@ -373,13 +373,13 @@ class SQLiteSession(WorkerSession):
     def leave(self) -> None:
         if self._left:
             return
-        self._file.page.flag_worker(self._slot, AWAKE)
+        self._database.page.flag_worker(self._slot, AWAKE)
         self._write(self._sign_off)
         self._left = True
         self._close_fifo()
 
     def _sign_off(self, tx: Tx) -> None:
-        give_back(tx, self._name)
-        unrefuse(tx.execute, self._name)
+        requeue_held(tx, self._name)
+        forget_refusals(tx.execute, self._name)
         tx.execute("DELETE FROM workers WHERE name = ?", (self._name,))
         tx.page.count_workers_change()

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from taskq.executors.sqlite.change import cancel, remove, retry
-from taskq.executors.sqlite.database import StoreFile
+from taskq.executors.sqlite.database import Database
 from taskq.executors.sqlite.doctor import examine
 from taskq.executors.sqlite.put import can_append, put
 from taskq.executors.sqlite.read import chunks, get_jobs, list_jobs, list_queues, list_workers, read_log
@@ -24,7 +24,7 @@ from taskq.executors.sqlite.session import SQLiteSession
 from taskq.executors.sqlite.subscription import SQLiteSubscription
 from taskq.executors.sqlite.sweep import is_dead
 from taskq.executors.sqlite.url import parse
-from taskq.executors.sqlite.wake import Wakes
+from taskq.executors.sqlite.wake import Wakeups
 from taskq.store import NO_SEALS, Store
 
 if TYPE_CHECKING:
@@ -59,22 +59,22 @@ class SQLiteStore(Store):
     def __init__(self, url: str) -> None:
         place = parse(url)
         self.url = place.url
-        self._file = StoreFile(place)
-        self._wakes = Wakes(self._file)
+        self._database = Database(place)
+        self._wakeups = Wakeups(self._database)
         self._subscriptions: dict[str, SQLiteSubscription] = {}
 
     @property
     def lease(self) -> float:
         """Seconds until a worker without a heartbeat is taken for frozen."""
-        return self._wakes.lease
+        return self._wakeups.lease
 
     @lease.setter
     def lease(self, seconds: float) -> None:
-        self._wakes.lease = seconds
+        self._wakeups.lease = seconds
 
     def _write(self, work: Callable[[Tx], T]) -> T:
         """Write, and wake whoever that concerns: workers as soon as it shows, subscriptions when it will last."""
-        return self._file.write(work, after=self._wakes.after, kept=self._wakes.wake_subscriptions)
+        return self._database.write(work, after=self._wakeups.after, kept=self._wakeups.wake_subscriptions)
 
     def _write_in_parts(
         self, ids: Sequence[str], work: Callable[[Tx, Sequence[str]], builtins.list[T]]
@@ -90,7 +90,7 @@ class SQLiteStore(Store):
     def put(self, jobs: Sequence[NewJob], *, reply_to: str = "") -> builtins.list[str]:
         if not jobs:
             return []
-        short = self._file.disk_space.check(sum([len(job.envelope) for job in jobs]), len(jobs))
+        short = self._database.disk_space.check(sum([len(job.envelope) for job in jobs]), len(jobs))
         address = int(reply_to or 0)
         subscription = self._subscriptions.get(reply_to)
         if subscription is not None:
@@ -103,13 +103,13 @@ class SQLiteStore(Store):
         return ids
 
     def _append(self, job: NewJob, address: int) -> str:
-        number = self._file.append(row_of(job, address, time.time()))
-        self._wakes.after_append(job.options.queue)
-        self._file.sync_append(number)
+        number = self._database.append(row_of(job, address, time.time()))
+        self._wakeups.after_append(job.options.queue)
+        self._database.sync_append(number)
         return job.id
 
     def get(self, ids: Sequence[str], *, payload: bool = False) -> builtins.list[JobRecord | None]:
-        return self._file.read(lambda connection: get_jobs(connection, ids, payload=payload))
+        return self._database.read(lambda connection: get_jobs(connection, ids, payload=payload))
 
     def list(
         self,
@@ -120,7 +120,7 @@ class SQLiteStore(Store):
         limit: int = 100,
         offset: int = 0,
     ) -> builtins.list[JobRecord]:
-        return self._file.read(lambda connection: list_jobs(connection, states, queue, task, (limit, offset)))
+        return self._database.read(lambda connection: list_jobs(connection, states, queue, task, (limit, offset)))
 
     def cancel(
         self, ids: Sequence[str], *, kill: bool = False, seals: Mapping[str, bytes] = NO_SEALS
@@ -134,31 +134,31 @@ class SQLiteStore(Store):
         return self._write_in_parts(ids, remove)
 
     def log(self, job_id: str, offset: int = 0) -> bytes:
-        return self._file.read(lambda connection: read_log(connection, job_id, offset))
+        return self._database.read(lambda connection: read_log(connection, job_id, offset))
 
     # -- queues and workers
 
     def queues(self) -> builtins.list[QueueRecord]:
-        return self._file.read(list_queues)
+        return self._database.read(list_queues)
 
     def workers(self) -> builtins.list[WorkerRecord]:
-        rows = self._file.read(list_workers)
-        return [record for slot, renewed, record in rows if not is_dead(self._wakes, slot, renewed)]
+        rows = self._database.read(list_workers)
+        return [record for slot, renewed, record in rows if not is_dead(self._wakeups, slot, renewed)]
 
     def pause(self, queue: str) -> None:
         self._write(lambda tx: tx.execute("INSERT OR IGNORE INTO paused (queue) VALUES (?)", (queue,)).close())
 
     def resume(self, queue: str) -> None:
         self._write(lambda tx: tx.execute("DELETE FROM paused WHERE queue = ?", (queue,)).close())
-        self._wakes.wake_workers()
+        self._wakeups.wake_workers()
 
     def doctor(self) -> builtins.list[Finding]:
-        return examine(self._file, self._wakes)
+        return examine(self._database, self._wakeups)
 
     # -- for clients and workers
 
     def subscribe(self) -> Subscription:
-        made = SQLiteSubscription(self._file, self._wakes)
+        made = SQLiteSubscription(self._database, self._wakeups)
         self._subscriptions = {
             address: subscription for address, subscription in self._subscriptions.items() if not subscription.is_closed
         }
@@ -166,9 +166,9 @@ class SQLiteStore(Store):
         return made
 
     def join(self, record: WorkerRecord) -> WorkerSession:
-        return SQLiteSession(self._file, self._wakes, record)
+        return SQLiteSession(self._database, self._wakeups, record)
 
     def close(self) -> None:
         for subscription in self._subscriptions.values():
             subscription.close()
-        self._file.close()
+        self._database.close()

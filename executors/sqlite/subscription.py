@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Sequence
 
-    from taskq.executors.sqlite.database import StoreFile
-    from taskq.executors.sqlite.wake import Wakes
+    from taskq.executors.sqlite.database import Database
+    from taskq.executors.sqlite.wake import Wakeups
 
 __all__ = ["SQLiteSubscription"]
 
@@ -60,9 +60,9 @@ OUTCOME = "id, state, result, failure, attempts, crashes, ear"
 class SQLiteSubscription(Subscription):
     """Keep a subscription's slot and FIFO; made by `SQLiteStore.subscribe`."""
 
-    def __init__(self, file: StoreFile, wakes: Wakes) -> None:
-        self._file = file
-        self._wakes = wakes
+    def __init__(self, database: Database, wakeups: Wakeups) -> None:
+        self._database = database
+        self._wakeups = wakeups
         self._lock = CallLock()  # a finalizer may wake it, at any point of its own thread
         self._expected: dict[str, None] = {}  # in the order in which they are asked for
         self._unsure: dict[str, None] = {}  # expected, and may have ended before
@@ -70,10 +70,10 @@ class SQLiteSubscription(Subscription):
         self._missing: dict[str, float] = {}  # expected, not there, and since when
         self._own: dict[str, bool] = {}  # put with our address, not expected yet, and whether it has ended already
         self._polls = self._woken = self._closed = False
-        with file.lock:
-            self._slot, self._fifo = wakes.new_subscription()
-        self._last: int = file.read(lambda connection: last_end(connection.execute))
-        self._generation = file.generation
+        with database.lock:
+            self._slot, self._fifo = wakeups.new_subscription()
+        self._last: int = database.read(lambda connection: last_end(connection.execute))
+        self._generation = database.generation
         self._gone_since: float | None = None  # when the queue file was first seen to be missing
         self.reply_to = str(self._slot)
 
@@ -155,7 +155,7 @@ class SQLiteSubscription(Subscription):
             with suppress(
                 BackendUnavailable, QueueClosed, StoreDamaged, StoreFull
             ):  # who hears nothing of it looks each second
-                self._file.page.flag_subscription(self._slot, flag)
+                self._database.page.flag_subscription(self._slot, flag)
 
     def _poll(self, nap: float) -> None:
         with self._lock:
@@ -186,10 +186,10 @@ class SQLiteSubscription(Subscription):
 
     def _settle(self) -> None:
         """Listen where others ring, and in the file that is there now, after either was removed or replaced."""
-        generation = self._file.opened_generation()
+        generation = self._database.opened_generation()
         with self._lock:
             if not self._closed and not self._fifo.is_there():
-                self._wakes.make_folder()
+                self._wakeups.make_folder()
                 self._fifo.remake()
             if generation == self._generation:
                 return
@@ -200,7 +200,7 @@ class SQLiteSubscription(Subscription):
 
     def _without_file(self, why: str) -> list[Ended]:
         """Return the ends of all that is expected, when the file has been gone for so long that it is no move."""
-        if not self._file.is_gone():
+        if not self._database.is_gone():
             self._gone_since = None
             return []
         now = time.monotonic()
@@ -234,7 +234,7 @@ class SQLiteSubscription(Subscription):
         """Return the expected ones among all that have ended since the last look."""
         found: list[Ended] = []
         while not found and not self._closed:
-            rows = self._file.read(self._next_ends)
+            rows = self._database.read(self._next_ends)
             if not rows:
                 break
             with self._lock:
@@ -263,7 +263,7 @@ class SQLiteSubscription(Subscription):
         """Look whether these have ended, or are gone."""
         found: list[Ended] = []
         for part in chunks(ids):
-            rows = {row[0]: row for row in self._file.read(partial(_outcomes, ids=part))}
+            rows = {row[0]: row for row in self._database.read(partial(_outcomes, ids=part))}
             with self._lock:
                 found += [one for job_id in part if (one := self._answer(job_id, rows.get(job_id))) is not None]
         return found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.executors.sqlite.claim import token_parts
 from taskq.executors.sqlite.damage import as_count
-from taskq.executors.sqlite.ends import Ending, end_many, pack
+from taskq.executors.sqlite.ends import Completion, complete_many, pack
 from taskq.executors.sqlite.left import refuse
 from taskq.executors.sqlite.read import chunks, listed
 from taskq.executors.sqlite.schema import CANCELLED, QUEUED, RUNNING, SCHEDULED, code_of
@@ -40,7 +40,7 @@ def apply_outcomes(tx: Tx, outcomes: Sequence[JobOutcome], worker: str) -> list[
     parts = [token_parts(outcome.token) for outcome in outcomes]
     rows = _rows(tx, parts)
     fenced: list[str] = []
-    endings: list[Ending] = []
+    completions: list[Completion] = []
     for outcome, (n, fence) in zip(outcomes, parts, strict=True):
         row = rows.get(n)
         if row is None or row[1] != outcome.id or row[2] != fence:
@@ -52,11 +52,11 @@ def apply_outcomes(tx: Tx, outcomes: Sequence[JobOutcome], worker: str) -> list[
             if outcome.refused:
                 outcome = _refused(tx, n, row[7], outcome, worker)  # noqa: PLW2901  # what it comes to
             if outcome.state in TERMINAL:
-                endings.append(_ending(row, outcome))
-            elif not _cancel_instead(tx, row, outcome, endings):
+                completions.append(_completion(row, outcome))
+            elif not _cancel_instead(tx, row, outcome, completions):
                 _put_back(tx, n, row[7], outcome)
-    if endings:
-        end_many(tx, endings)
+    if completions:
+        complete_many(tx, completions)
     return fenced
 
 
@@ -70,10 +70,11 @@ def _rows(tx: Tx, parts: Sequence[tuple[int, int]]) -> dict[int, Row]:
     return found
 
 
-def _ending(row: Row, outcome: JobOutcome) -> Ending:
+def _completion(row: Row, outcome: JobOutcome) -> Completion:
     n, job_id, _, _, reply_to, ttl, needs, _ = row
     state, attempts = code_of(outcome.state), _attempts(outcome)
-    return Ending(n, job_id, reply_to, ttl, needs, state, outcome.result, outcome.failure, attempts, outcome.crashes)
+    result, failure = outcome.result, outcome.failure
+    return Completion(n, job_id, reply_to, ttl, needs, state, result, failure, attempts, outcome.crashes)
 
 
 def _attempts(outcome: JobOutcome) -> int:
@@ -91,13 +92,13 @@ def _tell(tx: Tx, n: int, news: JobOutcome | ProgressUpdate) -> None:
         add_log(tx, n, news.log)
 
 
-def _cancel_instead(tx: Tx, row: Row, outcome: JobOutcome, endings: list[Ending]) -> bool:
+def _cancel_instead(tx: Tx, row: Row, outcome: JobOutcome, completions: list[Completion]) -> bool:
     """End a job that would run again, where somebody has wished it cancelled."""
     if not tx.execute("SELECT EXISTS (SELECT 1 FROM wishes WHERE n = ?)", (row[0],)).fetchone()[0]:
         return False
-    one = _ending(row, outcome)
+    one = _completion(row, outcome)
     one.state, one.result, one.failure = CANCELLED, None, None
-    endings.append(one)
+    completions.append(one)
     return True
 
 

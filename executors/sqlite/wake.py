@@ -31,24 +31,24 @@ from taskq.store import Store
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from taskq.executors.sqlite.database import StoreFile, Tx
+    from taskq.executors.sqlite.database import Database, Tx
 
-__all__ = ["Fifo", "Wakes", "is_read", "is_readable", "reader_of", "ring"]
+__all__ = ["Fifo", "Wakeups", "is_read", "is_readable", "notify", "reader_of"]
 
 #: Bytes read at once; more than anybody writes while one sleeps.
 DRAIN = 65536
 
 #: How a FIFO is opened to wake its reader, and what says that there is none: it, or its folder, was removed.
-RING = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+NOTIFY = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 UNREAD = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
-class Wakes:
+class Wakeups:
     """Find the FIFOs of one queue file, and wake who sleeps at them; safe from threads."""
 
-    def __init__(self, file: StoreFile) -> None:
-        self._file = file
-        self._folder = str(beside(file.path, "-wake"))
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._folder = str(beside(database.path, "-wake"))
         #: Seconds after which a worker that has not renewed is frozen; see `Store.lease`.
         self.lease: float = Store.lease
         self._known_workers: tuple[int, dict[int, tuple[str, frozenset[str]]]] = (-1, {})
@@ -72,11 +72,11 @@ class Wakes:
             ConfigError: something else is in its place, or another's.
             OSError: it cannot be made.
         """
-        shared = self._file.place.shared
+        shared = self._database.place.shared
         try:
             os.mkdir(self._folder, 0o770 if shared else 0o700)  # noqa: PTH102 - the path is text, for speed
         except FileExistsError:
-            check_wake(beside(self._file.path, "-wake"), shared=shared)
+            check_wake(beside(self._database.path, "-wake"), shared=shared)
 
     def _new(self, kind: str, slots: Iterable[int]) -> tuple[int, Fifo]:
         try:
@@ -84,10 +84,10 @@ class Wakes:
             for slot in slots:
                 path = f"{self._folder}/{kind}-{slot}"
                 if not is_read(path):
-                    return slot, Fifo(path, 0o660 if self._file.place.shared else 0o600)
+                    return slot, Fifo(path, 0o660 if self._database.place.shared else 0o600)
         except OSError as exc:
-            raise from_os(self._file.path, exc, "making a FIFO in its folder -wake") from exc
-        raise BackendUnavailable(f"{self._file.path}: all places for {kind}s are taken; end some of them")
+            raise from_os(self._database.path, exc, "making a FIFO in its folder -wake") from exc
+        raise BackendUnavailable(f"{self._database.path}: all places for {kind}s are taken; end some of them")
 
     # -- waking
 
@@ -96,40 +96,40 @@ class Wakes:
         if tx.queued and tx.page.worker_in_need() >= 0:
             for queue, count in tx.queued.items():
                 self._wake_needing_work(queue, count)
-        for name in tx.stirred:
+        for name in tx.workers_to_wake:
             self.wake_worker(name)
 
     def after_append(self, queue: str) -> None:
         """Wake a worker for a job that has come into the append log."""
-        if self._file.page.worker_in_need() >= 0:
+        if self._database.page.worker_in_need() >= 0:
             self._wake_needing_work(queue, 1)
 
     def _wake_needing_work(self, queue: str, count: int) -> None:
         """Wake as many workers of a queue as there are new jobs: each is awake by the time of the next commit."""
-        page = self._file.page
+        page = self._database.page
         slot = page.worker_in_need()
         while slot >= 0 and count > 0:
             if self._serves(slot, queue):
                 page.flag_worker(slot, AWAKE)
-                count -= ring(self.worker_path(slot))
+                count -= notify(self.worker_path(slot))
             slot = page.worker_in_need(slot + 1)
 
     def wake_worker(self, name: str) -> None:
         """Wake one worker, whether it needs work or not."""
         for slot, (known, _) in self._current_workers().items():
             if known == name:
-                ring(self.worker_path(slot))
+                notify(self.worker_path(slot))
 
     def wake_workers(self) -> None:
         """Wake all workers."""
         for slot in self._current_workers():
-            ring(self.worker_path(slot))
+            notify(self.worker_path(slot))
 
     def wake_subscriptions(self, tx: Tx) -> None:
         """Wake the subscriptions that want to hear of jobs that this transaction has ended."""
         if not tx.ended:
             return
-        page = self._file.page
+        page = self._database.page
         wanted = {slot for slot in tx.subscriptions if page.subscription_flag(slot)}
         flags = page.subscription_flags()
         slot = flags.find(ANY)
@@ -138,7 +138,7 @@ class Wakes:
             slot = flags.find(ANY, slot + 1)
         for slot in wanted:
             page.flag_subscription(slot, AWAKE)
-            ring(f"{self._folder}/ear-{slot}")
+            notify(f"{self._folder}/ear-{slot}")
 
     def _serves(self, slot: int, queue: str) -> bool:
         known = self._current_workers().get(slot)
@@ -146,9 +146,9 @@ class Wakes:
 
     def _current_workers(self) -> dict[int, tuple[str, frozenset[str]]]:
         """Return name and queues of each worker by its slot, read anew when one has come or gone."""
-        number = self._file.page.workers_generation
+        number = self._database.page.workers_generation
         if self._known_workers[0] != number:
-            rows = self._file.read(lambda c: c.execute("SELECT slot, name, queues FROM workers").fetchall())
+            rows = self._database.read(lambda c: c.execute("SELECT slot, name, queues FROM workers").fetchall())
             found = {
                 slot: (name, frozenset(filter(None, as_text(queues).split(","))))
                 for slot, name, queues in rows
@@ -238,7 +238,7 @@ class Fifo:
         self._close_ends()
 
 
-def ring(path: str) -> bool:
+def notify(path: str) -> bool:
     """Wake whoever reads this FIFO; return whether somebody does."""
     opened: list[int | None] = [None]
     try:
@@ -291,7 +291,7 @@ def reader_of(path: str) -> bool | None:
 
 def _open_into(opened: list[int | None], path: str) -> None:
     """Open a FIFO for writing into a list: in one call of C, as an interrupt must not come between the two."""
-    opened.extend(map(os.open, (path,), (RING,)))
+    opened.extend(map(os.open, (path,), (NOTIFY,)))
 
 
 def _close_all(opened: list[int | None]) -> None:

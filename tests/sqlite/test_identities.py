@@ -51,7 +51,7 @@ def cut(path: Path) -> None:
 
 def settle(store: SQLiteStore) -> None:
     """Have a store trust what it has seen of its folder: from then on it looks at no file while that is as it was."""
-    identities = store._file._connections.get().identities
+    identities = store._database._connections.get().identities
     eventually(lambda: identities.in_place() and identities._trusted, "the folder has settled")
 
 
@@ -201,7 +201,7 @@ def test_many_descriptors(path: Path, store: SQLiteStore) -> None:
 
 def test_a_settled_look_is_cheap(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a folder is as it was, no file in it is looked at, but for a look each quarter of a second."""
-    identities = store._file._connections.get().identities
+    identities = store._database._connections.get().identities
     eventually(lambda: identities.in_place() and identities._trusted, "the folder has settled")
     looks: list[int] = []
     monkeypatch.setattr(type(identities), "changed", lambda _: looks.append(1) or [])

@@ -208,7 +208,7 @@ def test_store_away(
         raise BackendUnavailable("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store._file, "read", away)
+        patch.setattr(store._database, "read", away)
         assert subscription.wait(0.1) == []
     end_all(member)
     assert set(hear(subscription, 1)) == {"a"}

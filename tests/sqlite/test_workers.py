@@ -89,7 +89,7 @@ def test_retry_later(store: SQLiteStore, member: WorkerSession) -> None:
     assert (record.state, record.retries, record.crashes, record.attempts) == (State.SCHEDULED, 1, 1, 1)
     assert record.due_at == pytest.approx(time.time() + 60, abs=30)
     assert record.failure is None
-    store._file.write(lambda tx: tx.execute("UPDATE jobs SET due = 0").close())
+    store._database.write(lambda tx: tx.execute("UPDATE jobs SET due = 0").close())
     (again,) = take(member)
     assert (again.attempt, again.retries, again.crashes, again.meta) == (2, 1, 1, b"m")
 
@@ -109,7 +109,7 @@ def test_refused(store: SQLiteStore, member: WorkerSession) -> None:
     for _ in range(2):
         claims = take(member, 1)
         tell(member, said(claims[0], State.QUEUED, refused=True, started=False, delay=60.0))
-        store._file.write(lambda tx: tx.execute("UPDATE jobs SET due = 0, refused = refused - 100").close())
+        store._database.write(lambda tx: tx.execute("UPDATE jobs SET due = 0, refused = refused - 100").close())
     (claim,) = [one for one in take(member) if one.id == "a"]
     assert 200 <= claim.refused_for < 300
     assert claim.attempt == 1
@@ -168,8 +168,8 @@ def test_claims_of_a_call_that_failed(
     (first,) = take(member, 1)
     update = ProgressUpdate(id="a", token=first.token, log=b"once")
     with monkeypatch.context() as patch:
-        patch.setattr(store._file, "sync", _no_disk)
-        patch.setattr(store._file, "place", _at_full_durability(store))
+        patch.setattr(store._database, "sync", _no_disk)
+        patch.setattr(store._database, "place", _at_full_durability(store))
         with pytest.raises(BackendUnavailable):
             member.poll([said(first)], [update], 5)
     found = member.poll([said(first)], [update], 5)
@@ -185,7 +185,7 @@ def _no_disk(number: int) -> None:
 def _at_full_durability(store: SQLiteStore) -> Any:
     import dataclasses  # noqa: PLC0415 - only here
 
-    return dataclasses.replace(store._file.place, full=True)
+    return dataclasses.replace(store._database.place, full=True)
 
 
 # --- life and death
@@ -239,8 +239,8 @@ def die(member: Any) -> None:
 
 def freeze(store: SQLiteStore, name: str) -> None:
     """Make a worker look as if it had not renewed for longer than its lease."""
-    long_ago = time.monotonic() - Store.lease - 1
-    store._file.write(lambda tx: tx.execute("UPDATE workers SET renewed = ? WHERE name = ?", (long_ago, name)).close())
+    then = time.monotonic() - Store.lease - 1
+    store._database.write(lambda tx: tx.execute("UPDATE workers SET renewed = ? WHERE name = ?", (then, name)).close())
 
 
 def test_dead_worker(store: SQLiteStore, join: Callable[..., WorkerSession]) -> None:
@@ -450,7 +450,7 @@ def test_lost_wake_up(store: SQLiteStore, member: Any, monkeypatch: pytest.Monke
 def test_one_job_wakes_one_worker(store: SQLiteStore, join: Callable[..., Any]) -> None:
     """Of several workers that need work as many are woken as there are jobs, and only those that serve the queue."""
     members = [join(name, queues=(queue,)) for name, queue in (("a", "x"), ("b", "q"), ("c", "q"), ("d", "q"))]
-    page = store._file.page
+    page = store._database.page
     for one in members:
         page.flag_worker(one._slot, 1)
     store.put([job("1", queue="q"), job("2", queue="q")])

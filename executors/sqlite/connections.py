@@ -2,11 +2,15 @@
 
 one to write (`create` makes the file) · some to read · the lock with its page · the append log · the WAL, for syncs
 
-Where a file is found deleted, renamed or replaced (`identities`), what was open is closed and opened anew:
+Where a file is found deleted, renamed or replaced (`FileIdentities`), what was open is closed and opened anew:
 
     the queue file gone          ─▶ an error; all stays open, for the case that it comes back
     another one in its place     ─▶ that is opened; the jobs of the old one are gone with it
     a file beside it             ─▶ what is in the old one is brought into the tables first, where that can be
+
+A folder's change time moves whenever a name in it comes, goes or changes. So one look at the folder tells that all is
+as it was; only where it moved are the files themselves looked at. A change time is trusted when it is old enough that
+no later change can bear the same.
 """
 
 from __future__ import annotations
@@ -19,28 +23,26 @@ import weakref
 from contextlib import ExitStack, suppress
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, NamedTuple
+from time import monotonic, time_ns
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskq.errors import BackendUnavailable, TaskqError
-from taskq.executors.sqlite.access import check_folder, check_path
 from taskq.executors.sqlite.create import beside, open_reader, open_writer
-from taskq.executors.sqlite.damage import as_text
-from taskq.executors.sqlite.errors import from_os, from_sqlite
 from taskq.executors.sqlite.fork import fork_guard, leak, watch
-from taskq.executors.sqlite.identities import FILE, INBOX, LOCK, LOG, MEMORY, FileIdentities
-from taskq.executors.sqlite.inbox import AppendLog
+from taskq.executors.sqlite.journal import AppendLog, FileSync
+from taskq.executors.sqlite.place import check_folder, check_path, from_os, from_sqlite
+from taskq.executors.sqlite.schema import as_text
 from taskq.executors.sqlite.shared import PATIENCE, Page, StoreLock
-from taskq.executors.sqlite.sync import FileSync
 from taskq.locks import CallLock, aside
 from taskq.log import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from taskq.executors.sqlite.url import Place
+    from taskq.executors.sqlite.place import Place
 
-__all__ = ["Connections", "Opened", "gone"]
+__all__ = ["FILE", "INBOX", "LOCK", "LOG", "MEMORY", "Connections", "FileIdentities", "Opened", "gone"]
 
 log = get_logger("taskq.store")
 
@@ -212,7 +214,8 @@ class Connections:
             wal = os.open(beside(self.path, "-wal"), os.O_RDWR | os.O_CLOEXEC)
             undo.callback(os.close, wal)
             descriptors = {LOG: wal, INBOX: append_log.descriptor, LOCK: lock.descriptor}
-            lock.identities = identities = FileIdentities(self.path, descriptors)
+            identities = FileIdentities(self.path, descriptors)
+            lock.look = identities.in_place
             undo.pop_all()
         _open_connections.add(writer)
         return Opened(writer, lock, FileSync(wal, lock, lock.page.wal, LOG_ROOM), append_log, identities)
@@ -359,3 +362,74 @@ def _close_at_exit() -> None:
     """Close what was never closed, while the lock can still be taken."""
     for connections in list(_all):
         connections.close(CLOSE_PATIENCE)
+
+
+#: The endings of the files; the first is the queue file itself.
+FILE, LOG, MEMORY, INBOX, LOCK = "", "-wal", "-shm", "-inbox", "-lock"
+
+#: Nanoseconds after which a change time comes no second time: clocks of file systems tick in steps of up to 10 ms.
+SETTLED_NS: Final = 100_000_000
+
+#: Seconds after which the files are looked at in any case: a folder does not know that one above it was renamed.
+LOOK_S: Final = 0.25
+
+
+class FileIdentities:
+    """Know the files behind the names of one queue; made under the lock, when all of them are open."""
+
+    def __init__(self, path: Path, descriptors: Mapping[str, int]) -> None:
+        """Learn what stands at the names, and what is open, where there is a descriptor.
+
+        Raises:
+            OSError: a file is missing.
+        """
+        self._path = str(path)
+        self._known = {ending: _identity(os.fstat(descriptor)) for ending, descriptor in descriptors.items()}
+        for ending in (FILE, MEMORY):
+            self._known[ending] = self._found(ending)
+        self._trusted = 0
+        self._look_at = 0.0
+        self._folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Give the folder's descriptor back. Safe to call twice."""
+        folder, self._folder = self._folder, -1
+        if folder >= 0:
+            os.close(folder)
+
+    def in_place(self) -> bool:
+        """Return whether all files are in their places; not, when they were closed."""
+        now = monotonic()
+        try:
+            changed_at = os.fstat(self._folder).st_ctime_ns
+        except OSError:
+            return False
+        if changed_at == self._trusted and now < self._look_at:
+            return True
+        if self.changed():
+            return False
+        if time_ns() - changed_at > SETTLED_NS:
+            self._trusted, self._look_at = changed_at, now + LOOK_S
+        return True
+
+    def changed(self) -> list[str]:
+        """Return the endings of the files that are not in their places; a queue file that was emptied is not."""
+        return [ending for ending, known in self._known.items() if self._at(ending) != known]
+
+    def is_missing(self, ending: str) -> bool:
+        """Return whether nothing stands at a name."""
+        return self._at(ending) is None
+
+    def _at(self, ending: str) -> tuple[int, int] | None:
+        try:
+            return self._found(ending)
+        except OSError:
+            return None
+
+    def _found(self, ending: str) -> tuple[int, int]:
+        found = os.stat(self._path + ending)  # noqa: PTH116 - the path is text, for speed
+        return (0, 0) if ending == FILE and not found.st_size else _identity(found)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from taskq.errors import ConfigError, TaskqError
-from taskq.executors.sqlite.access import open_own
-from taskq.executors.sqlite.errors import damaged, from_os, from_sqlite
+from taskq.executors.sqlite.place import damaged, from_os, from_sqlite, open_own
 from taskq.executors.sqlite.schema import APPLICATION_ID, VERSION, migrate
 
 if TYPE_CHECKING:

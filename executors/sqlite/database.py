@@ -23,13 +23,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from taskq.errors import BackendUnavailable, SoftTimeout, TaskqError
-from taskq.executors.sqlite.access import real_path
 from taskq.executors.sqlite.connections import Connections, gone
-from taskq.executors.sqlite.copy import copied
 from taskq.executors.sqlite.create import BUSY_MS
 from taskq.executors.sqlite.disk_space import DiskSpace
-from taskq.executors.sqlite.errors import from_os, from_sqlite, is_bad_text
 from taskq.executors.sqlite.fork import fork_guard, watch
+from taskq.executors.sqlite.place import copied, from_os, from_sqlite, is_bad_text, real_path
 from taskq.executors.sqlite.shared import LockClosed
 from taskq.locks import CallLock, aside, may_be_interrupted, pass_on
 
@@ -37,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from taskq.executors.sqlite.connections import Opened
+    from taskq.executors.sqlite.place import Place
     from taskq.executors.sqlite.shared import Page, StoreLock
-    from taskq.executors.sqlite.url import Place
 
 __all__ = ["Database", "Tx"]
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 from taskq.errors import StoreDamaged, TaskqError
 from taskq.executors.sqlite.create import beside
-from taskq.executors.sqlite.damage import as_text, is_number
-from taskq.executors.sqlite.errors import free_bytes
-from taskq.executors.sqlite.sweep import dead_workers
+from taskq.executors.sqlite.maintenance import dead_workers
+from taskq.executors.sqlite.place import free_bytes
+from taskq.executors.sqlite.schema import as_text, is_number
 from taskq.store import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from taskq.executors.sqlite.database import Database
-    from taskq.executors.sqlite.wake import Wakeups
+    from taskq.executors.sqlite.wakeups import Wakeups
 
 __all__ = ["examine"]
 

@@ -1,4 +1,4 @@
-"""The tables of a queue file, and the steps that lead an older file to them.
+"""The tables of a queue file, the steps that lead an older file to them, and tests of the values in them.
 
     jobs     one row a job, from its submit until it is forgotten
     blobs    envelopes too large to be copied at each change of their row
@@ -9,26 +9,34 @@
 
 `n` numbers the jobs in the order of their submits; all tables name a job by it. `PRAGMA user_version` is the schema's
 version: a newer one is refused, an older one is led up step by step, in one transaction.
+
+SQLite keeps anything in any column, and others may write to the file. In its order all numbers stand below all texts,
+and these below all bytes: a test against LATEST or HIGHEST leaves out what is no number.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+import os
+import random
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taskq.states import State
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-#: What runs a statement: `execute` of a connection or of a transaction.
-Execute: TypeAlias = "Callable[..., sqlite3.Cursor]"
+    from taskq.options import JobOptions
+    from taskq.store import NewJob
 
 __all__ = [
     "APPLICATION_ID",
     "BLOCKED",
     "CANCELLED",
     "FAILED",
+    "HIGHEST",
+    "LATEST",
     "QUEUED",
     "RUNNING",
     "SCHEDULED",
@@ -37,9 +45,18 @@ __all__ = [
     "SUCCEEDED",
     "VERSION",
     "Execute",
+    "as_count",
+    "as_state",
+    "as_text",
     "code_of",
+    "is_count",
+    "is_number",
     "migrate",
 ]
+
+#: What runs a statement: `execute` of a connection or of a transaction.
+Execute: TypeAlias = "Callable[..., sqlite3.Cursor]"
+
 
 #: "task" in ASCII: `file queue.db` and we ourselves tell a queue from any other SQLite file by it.
 APPLICATION_ID = 0x7461736B
@@ -130,7 +147,7 @@ CREATE TABLE workers (
 );
 """
 
-#: The mark of the append log, one row; see `inbox`.
+#: The mark of the append log, one row; see `journal`.
 _SECOND = """
 CREATE TABLE inbox (salt INTEGER NOT NULL, upto INTEGER NOT NULL, chain INTEGER NOT NULL);
 INSERT INTO inbox (salt, upto, chain) VALUES (0, 0, 0);
@@ -167,3 +184,128 @@ def migrate(connection: sqlite3.Connection, version: int, steps: tuple[str, ...]
                 connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {len(steps)}")
+
+
+#: Above every moment that is one.
+LATEST = 1e15
+
+#: Above every number that counts something here: doubles have it exactly.
+HIGHEST = 1 << 53
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a number."""
+    return type(value) is float or type(value) is int
+
+
+def is_count(value: Any) -> bool:
+    """Tell whether a value counts something."""
+    return type(value) is int and 0 <= value < HIGHEST
+
+
+def as_count(value: Any) -> int:
+    """Return a count, 0 for what is none."""
+    return value if is_count(value) else 0
+
+
+def as_text(value: Any) -> str:
+    """Return a text, and what is none in a form that can be shown."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def as_state(value: Any) -> int:
+    """Return the code of a state; a job whose state is none is one that has failed."""
+    return value if type(value) is int and value in STATES else FAILED
+
+
+# --- statements of many values
+
+#: Values of one statement; SQLite takes 32,766, older ones 999.
+CHUNK = 500
+#: Numbers in a list for `IN` are a multiple of these.
+LISTED = 20
+
+
+def chunks(values: Sequence[Any], size: int = CHUNK) -> Iterator[Sequence[Any]]:
+    """Part a sequence into pieces that fit a statement."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def listed(part: Sequence[int]) -> tuple[str, Sequence[int]]:
+    """Return the marks for `IN`, and the numbers for them: filled up, so that few statements have to be prepared."""
+    size = len(part)
+    if size == 1:
+        return "(?)", part
+    size += -size % LISTED
+    return f"({', '.join('?' * size)})", [*part, *[part[-1]] * (size - len(part))]
+
+
+# --- new rows
+
+#: Bytes of an envelope up to which it stands in the job's row: a change of the row copies it.
+INLINE = 1024
+
+#: The first fence of a job is drawn below this; see `schema`.
+FENCES = 1 << 30
+
+#: The columns of every new job, and those that most have nothing in: to bind a value takes a tenth of a row's time.
+_SHORT = "id, queue, rank, task, label, fence, max_crashes, submitted, ear, envelope"
+_LONG = f"{_SHORT}, state, due, expires, ttl, key, needs"
+_VALUES = "INSERT INTO jobs ({}) VALUES ({}) ON CONFLICT (id) DO NOTHING"
+_SHORT_LENGTH = _SHORT.count(",") + 1
+_INSERT_SHORT = _VALUES.format(f"{_SHORT}, state", "?, " * _SHORT_LENGTH + str(QUEUED))
+_INSERT_LONG = _VALUES.format(_LONG, ", ".join("?" * (_LONG.count(",") + 1)))
+
+_random = random.Random()
+os.register_at_fork(after_in_child=_random.seed)
+
+
+def row_of(job: NewJob, reply_to: int, now: float) -> tuple[Any, ...]:
+    """Return what `insert` takes for a job that is put now."""
+    options = job.options
+    envelope = job.envelope
+    row = (
+        job.id,
+        options.queue,
+        -options.priority,
+        job.task,
+        _clean(job.label),
+        int(_random.random() * FENCES),
+        options.max_crashes,
+        now,
+        reply_to or None,
+        envelope if len(envelope) <= INLINE else None,
+    )
+    due = _due(options, now)
+    expires, ttl, key = options.expires, options.result_ttl, options.key
+    if due is None and expires is None and ttl is None and key is None and not job.depends_on:
+        return row
+    state = QUEUED if due is None else SCHEDULED
+    return (*row, state, due, None if expires is None else now + expires, ttl, key, " ".join(job.depends_on) or None)
+
+
+def insert(executemany: Callable[..., sqlite3.Cursor], rows: Iterable[tuple[Any, ...]]) -> int:
+    """Insert rows in their order, but for those whose id is there; return how many that are."""
+    return sum([executemany(statement(length), some).rowcount for length, some in groupby(rows, len)])
+
+
+def statement(length: int) -> str:
+    """Return the statement that inserts a row of so many values, unless its id is there."""
+    return _INSERT_SHORT if length == _SHORT_LENGTH else _INSERT_LONG
+
+
+def _clean(label: str) -> str | None:
+    """Return a label as UTF-8 can carry it: it may hold a file's name."""
+    if label.isascii():
+        return label or None
+    return label.encode("utf-8", "backslashreplace").decode()
+
+
+def _due(options: JobOptions, now: float) -> float | None:
+    if options.delay:
+        return now + options.delay
+    if options.at is not None:
+        at = options.at.timestamp()
+        return at if at > now else None
+    return None

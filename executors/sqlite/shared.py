@@ -33,7 +33,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from taskq.errors import BackendUnavailable
-from taskq.executors.sqlite.access import open_own
+from taskq.executors.sqlite.place import open_own
 from taskq.locks import is_running
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-    from taskq.executors.sqlite.identities import FileIdentities
 
 __all__ = [
     "ANY",
@@ -194,7 +193,7 @@ class _WalState(SyncState):
 
 
 class AppendLogState(SyncState):
-    """Where the append log stands; see `inbox`."""
+    """Where the append log stands; see `journal`."""
 
     #: The byte at which the last record ends, and its check: one number, so that both change at once. 0: not known.
     last: int
@@ -354,7 +353,7 @@ class StoreLock:
         self._pid = os.getpid()  # a forked copy opens a lock of its own
         self._descriptor = self._open()
         #: Tells whether the queue's files are in their places; whether they were when the lock was taken.
-        self.identities: FileIdentities | None = None
+        self.look: Callable[[], bool] | None = None
         self.in_place = True
 
     def _open(self) -> int:
@@ -492,7 +491,7 @@ class StoreLock:
         """Return whether this is still the lock file; see on the way whether all the queue's files are in place."""
         if os.lseek(self._descriptor, 0, os.SEEK_END) < SIZE:
             return False
-        self.in_place = self.identities is not None and self.identities.in_place()
+        self.in_place = self.look is not None and self.look()
         return self.in_place or os.fstat(self._descriptor).st_nlink > 0
 
     def _move(self) -> None:

@@ -1,10 +1,10 @@
 """The store behind `sqlite:///path`: jobs in one file, for all processes of one machine.
 
-    SQLiteStore ─▶ inbox · put · change · read        what clients ask for
-    .join()     ─▶ session ─▶ claim · outcome · sweep ─▶ ends
-    .subscribe()      ─▶ subscription ─▶ wake: FIFOs, by which processes wake each other
-                     │
-    all of it through `file`: one lock (`lock`), joined commits and joined syncs (`sync`)
+    SQLiteStore   ─▶ journal · jobs · queries            what clients ask for
+    .join()       ─▶ session ─▶ claims · maintenance ─▶ jobs
+    .subscribe()  ─▶ subscription ─▶ wakeups: FIFOs, by which processes wake each other
+                      │
+    all of it through `database`: one lock (`shared`), commits of a group (`database`), syncs of a group (`journal`)
 
 Beside `queue.db` stand SQLite's own -wal and -shm, our -inbox and -lock, and the folder -wake.
 """
@@ -14,17 +14,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from taskq.executors.sqlite.change import cancel, remove, retry
 from taskq.executors.sqlite.database import Database
 from taskq.executors.sqlite.doctor import examine
-from taskq.executors.sqlite.put import can_append, put
-from taskq.executors.sqlite.read import chunks, get_jobs, list_jobs, list_queues, list_workers, read_log
-from taskq.executors.sqlite.rows import row_of
+from taskq.executors.sqlite.jobs import can_append, cancel, put, remove, retry
+from taskq.executors.sqlite.maintenance import is_dead
+from taskq.executors.sqlite.place import parse
+from taskq.executors.sqlite.queries import get_jobs, list_jobs, list_queues, list_workers, read_log
+from taskq.executors.sqlite.schema import chunks, row_of
 from taskq.executors.sqlite.session import SQLiteSession
 from taskq.executors.sqlite.subscription import SQLiteSubscription
-from taskq.executors.sqlite.sweep import is_dead
-from taskq.executors.sqlite.url import parse
-from taskq.executors.sqlite.wake import Wakeups
+from taskq.executors.sqlite.wakeups import Wakeups
 from taskq.store import NO_SEALS, Store
 
 if TYPE_CHECKING:

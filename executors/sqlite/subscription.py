@@ -6,7 +6,7 @@
     wait: flag ─▶ what ended after the last number seen? ─▶ the expected ones are told
                   └▶ none: poll the FIFO; look again after a second without a ring
 
-The FIFOs are those of `wake`.
+The FIFOs are those of `wakeups`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.errors import BackendUnavailable, QueueClosed, StoreDamaged, StoreFull
 from taskq.executors.bounded_dict import drop_oldest
-from taskq.executors.sqlite.damage import HIGHEST, as_state, is_count
-from taskq.executors.sqlite.ends import broken, last_end, unpack
-from taskq.executors.sqlite.read import chunks, fits
-from taskq.executors.sqlite.schema import FAILED, RUNNING, STATES
+from taskq.executors.sqlite.jobs import broken, last_end, unpack
+from taskq.executors.sqlite.queries import fits
+from taskq.executors.sqlite.schema import FAILED, HIGHEST, RUNNING, STATES, as_state, chunks, is_count
 from taskq.executors.sqlite.shared import ANY, AWAKE, OWN
 from taskq.failure import Failure
 from taskq.locks import CallLock
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from taskq.executors.sqlite.database import Database
-    from taskq.executors.sqlite.wake import Wakeups
+    from taskq.executors.sqlite.wakeups import Wakeups
 
 __all__ = ["SQLiteSubscription"]
 

@@ -16,8 +16,8 @@ import pytest
 from taskq.errors import BackendUnavailable, ConfigError, StoreDamaged, TaskqError
 from taskq.executors.sqlite import create as sqlite_create
 from taskq.executors.sqlite import schema as sqlite_schema
+from taskq.executors.sqlite.place import parse
 from taskq.executors.sqlite.store import SQLiteStore
-from taskq.executors.sqlite.url import parse
 from tests.sqlite.workshop import job, see, take
 from tests.waiting import eventually
 

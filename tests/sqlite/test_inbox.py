@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from taskq.errors import StoreDamaged
-from taskq.executors.sqlite import inbox as sqlite_inbox
+from taskq.executors.sqlite import journal as sqlite_journal
 from taskq.executors.sqlite.disk_space import DiskSpace
-from taskq.executors.sqlite.inbox import HEADER, AppendLog
+from taskq.executors.sqlite.journal import HEADER, AppendLog
 from taskq.executors.sqlite.schema import STEPS
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import State
@@ -38,8 +38,8 @@ def plenty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the append log be ingested and turned every few jobs."""
-    monkeypatch.setattr(sqlite_inbox, "INGEST_AT", 300)
-    monkeypatch.setattr(sqlite_inbox, "ROTATE_AT", 500)
+    monkeypatch.setattr(sqlite_journal, "INGEST_AT", 300)
+    monkeypatch.setattr(sqlite_journal, "ROTATE_AT", 500)
 
 
 def ids(store: SQLiteStore) -> list[str]:
@@ -193,7 +193,7 @@ def test_killed_at_the_turn(
         if step != "not synced":
             log.sync_under_lock()
         if step == "not on the page":
-            os.pwrite(inbox._descriptor, HEADER.pack(sqlite_inbox.MAGIC, inbox._rotating), 0)
+            os.pwrite(inbox._descriptor, HEADER.pack(sqlite_journal.MAGIC, inbox._rotating), 0)
         assert page.end == 0
         raise Killed
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq.errors import JobExists
-from taskq.executors.sqlite import ends as sqlite_ends
-from taskq.executors.sqlite.rows import INLINE
+from taskq.executors.sqlite import jobs as sqlite_jobs
+from taskq.executors.sqlite.schema import INLINE
 from taskq.states import Reason, State
 from tests.sqlite.workshop import hear, job, said, see, state_of, take, tell
 from tests.waiting import eventually
@@ -152,7 +152,7 @@ def test_list_when_a_state_is_common(store: SQLiteStore, monkeypatch: pytest.Mon
     """A list reads from the newest on where a state has many jobs: the same jobs as by the index."""
     store.put([job(f"a{number}") for number in range(5)])
     wanted = store.list(states={State.QUEUED})
-    monkeypatch.setattr("taskq.executors.sqlite.read.FEW", 2)
+    monkeypatch.setattr("taskq.executors.sqlite.queries.FEW", 2)
     assert store.list(states={State.QUEUED}) == wanted
 
 
@@ -301,7 +301,7 @@ def test_needs_with_a_delay(store: SQLiteStore, member: WorkerSession) -> None:
 @pytest.fixture
 def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the rows of jobs with `result_ttl=0` deleted by the next sweep."""
-    monkeypatch.setattr(sqlite_ends, "GRACE", 0.0)
+    monkeypatch.setattr(sqlite_jobs, "GRACE", 0.0)
 
 
 def count_rows(store: SQLiteStore) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from taskq.executors.sqlite import ends as sqlite_ends
+from taskq.executors.sqlite import jobs as sqlite_jobs
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import TERMINAL, State
 from tests.sqlite.kill_script import BATCHES
@@ -127,7 +127,7 @@ def kill_at_all(points: list[tuple[str, int]]) -> None:
 
 def test_killed_at_some_calls(points: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL at a sample of the calls loses no accepted job and does not damage the file."""
-    monkeypatch.setattr(sqlite_ends, "GRACE", 0.0)
+    monkeypatch.setattr(sqlite_jobs, "GRACE", 0.0)
     kill_at_all(points[::12])
 
 
@@ -135,6 +135,6 @@ def test_killed_at_some_calls(points: list[tuple[str, int]], monkeypatch: pytest
 @pytest.mark.timeout(600)
 def test_killed_at_every_call(points: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL at every one of over 300 calls loses no accepted job and does not damage the file."""
-    monkeypatch.setattr(sqlite_ends, "GRACE", 0.0)
+    monkeypatch.setattr(sqlite_jobs, "GRACE", 0.0)
     assert len(points) >= 300
     kill_at_all(points)

@@ -102,7 +102,7 @@ def test_lost_ring(
     store: SQLiteStore, member: WorkerSession, subscription: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ring that is lost costs about a second."""
-    monkeypatch.setattr("taskq.executors.sqlite.wake.ring", lambda path: False)
+    monkeypatch.setattr("taskq.executors.sqlite.wakeups.notify", lambda path: False)
     store.put([job("a")], reply_to=subscription.reply_to)
     subscription.expect(["a"])
     timer = threading.Timer(0.1, lambda: end_all(member))

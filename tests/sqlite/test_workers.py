@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq.errors import BackendUnavailable, ConfigError
-from taskq.executors.sqlite.verdict import LOG_LIMIT
+from taskq.executors.sqlite.claims import LOG_LIMIT
 from taskq.failure import Failure
 from taskq.states import Reason, State
 from taskq.store import ProgressUpdate, Store
@@ -439,7 +439,7 @@ def test_other_things_wake(store: SQLiteStore, member: WorkerSession) -> None:
 
 def test_lost_wake_up(store: SQLiteStore, member: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wake-up that is lost costs about a second."""
-    monkeypatch.setattr("taskq.executors.sqlite.wake.ring", lambda path: False)
+    monkeypatch.setattr("taskq.executors.sqlite.wakeups.notify", lambda path: False)
     take(member)
     timer = threading.Timer(0.1, lambda: store.put([job("a")]))
     timer.start()

@@ -1,6 +1,6 @@
 """What any worker does for all now and then: jobs of the dead put back, the late failed, the old forgotten.
 
-A worker is dead when nobody reads its FIFO any more (see `wake`), and taken for dead when it has not renewed for
+A worker is dead when nobody reads its FIFO any more (see `wakeups`), and taken for dead when it has not renewed for
 a lease although it may live: it is frozen, and its outcomes will be fenced. Both clocks of that are the machine's
 monotonic one, which all its processes share and nobody can set.
 """
@@ -10,23 +10,34 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from taskq.executors.sqlite.claim import BATCH, LAST_CRASH, expire, promote
-from taskq.executors.sqlite.damage import is_count, is_number
-from taskq.executors.sqlite.ends import COMPLETION_COLUMNS, Completion, complete_many, completion
-from taskq.executors.sqlite.left import forget_refusals
-from taskq.executors.sqlite.read import chunks, listed
-from taskq.executors.sqlite.schema import CANCELLED, FAILED, QUEUED, RUNNING
+from taskq.executors.sqlite.claims import BATCH, LAST_CRASH, expire, forget_refusals, is_work, promote
+from taskq.executors.sqlite.jobs import COMPLETION_COLUMNS, Completion, complete_many, completion, forget
+from taskq.executors.sqlite.schema import (
+    BLOCKED,
+    CANCELLED,
+    FAILED,
+    LATEST,
+    QUEUED,
+    RUNNING,
+    SCHEDULED,
+    chunks,
+    is_count,
+    is_number,
+    listed,
+)
 from taskq.executors.sqlite.shared import AWAKE, WORKERS
-from taskq.executors.sqlite.wake import reader_of
+from taskq.executors.sqlite.wakeups import reader_of
 from taskq.failure import Failure
+from taskq.store import Remains
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from taskq.executors.sqlite.database import Database, Tx
-    from taskq.executors.sqlite.wake import Wakeups
+    from taskq.executors.sqlite.schema import Execute
+    from taskq.executors.sqlite.wakeups import Wakeups
 
-__all__ = ["dead_workers", "detach_jobs", "forget", "is_dead", "prune", "requeue_held", "sweep"]
+__all__ = ["dead_workers", "detach_jobs", "is_dead", "prune", "remains", "requeue_held", "sweep"]
 
 #: Seconds that one sweep may spend on forgetting old jobs: it runs in the thread that feeds a worker's processes.
 PRUNE_S = 0.1
@@ -199,13 +210,39 @@ def prune(tx: Tx, limit: int) -> int:
     return len(rows)
 
 
-def forget(tx: Tx, numbers: Sequence[int]) -> None:
-    """Delete jobs with all that belongs to them."""
-    for part in chunks(numbers):
-        marks = ", ".join("?" * len(part))
-        for table in ("jobs", "blobs", "logs", "log_sizes", "needs", "wishes", "refusals", "begun"):
-            tx.execute(f"DELETE FROM {table} WHERE n IN ({marks})", _values(part))
+#: Whether a blocked job waits, directly or by way of other blocked ones, for a job that runs, or that a worker serves.
+WAITS_FOR_OTHERS = f"""
+WITH RECURSIVE above (id) AS (
+    SELECT needed FROM needs JOIN jobs ON jobs.n = needs.n WHERE state = {BLOCKED} AND NOT met AND {{served}}
+    UNION SELECT needed FROM above JOIN jobs ON jobs.id = above.id JOIN needs ON needs.n = jobs.n
+    WHERE jobs.state = {BLOCKED} AND NOT met
+)
+SELECT EXISTS (
+    SELECT 1 FROM above JOIN jobs ON jobs.id = above.id WHERE jobs.state = {RUNNING}
+    OR jobs.state = {QUEUED} AND jobs.queue NOT IN (SELECT queue FROM paused)
+    AND EXISTS (SELECT 1 FROM workers WHERE queues = '' OR instr(',' || queues || ',', ',' || jobs.queue || ','))
+)
+"""
 
 
-def _values(part: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(part)
+def remains(execute: Execute, queues: Sequence[str], refuser: str | None = None) -> Remains:
+    """Return what there is yet for these queues, or for any; see `WorkerSession.remains`."""
+    served = f"queue IN ({', '.join('?' * len(queues))})" if queues else "1"
+    running = f"SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_line WHERE state = {RUNNING} AND {served})"
+    waiting = WAITS_FOR_OTHERS.format(served=served)
+    found = (execute(query, (*queues,)).fetchone()[0] for query in (running, waiting))
+    if is_work(execute, queues, refuser) or any(found):
+        return Remains(busy=True)
+    query = (
+        "SELECT count(*), sum(attempts > 0), min(due), min(CASE WHEN attempts > 0 THEN due END), "
+        f"max(CASE WHEN attempts > 0 THEN due END) FROM jobs INDEXED BY jobs_due WHERE state = {SCHEDULED} AND {served}"
+    )
+    scheduled, again, soonest, first, last = execute(query, (*queues,)).fetchone()
+    now = time.time()
+    if scheduled and not (is_number(soonest) and soonest > now):
+        return Remains(busy=True)
+    return Remains(scheduled=scheduled, again=again or 0, first=_until(first, now), last=_until(last, now))
+
+
+def _until(due: Any, now: float) -> float:
+    return min(due, LATEST) - now if is_number(due) else 0.0

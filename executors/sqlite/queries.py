@@ -5,22 +5,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from taskq.executors.sqlite.damage import as_text, is_count, is_number
-from taskq.executors.sqlite.ends import VISIBLE, broken, unpack
-from taskq.executors.sqlite.schema import FAILED, QUEUED, RUNNING, STATES, code_of
+from taskq.executors.sqlite.jobs import VISIBLE, broken, unpack
+from taskq.executors.sqlite.schema import FAILED, QUEUED, RUNNING, STATES, as_text, chunks, code_of, is_count, is_number
 from taskq.states import State
 from taskq.store import JobRecord, QueueRecord, WorkerRecord
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
 
-__all__ = ["chunks", "fits", "get_jobs", "list_jobs", "list_queues", "list_workers", "listed", "read_log"]
+__all__ = ["fits", "get_jobs", "list_jobs", "list_queues", "list_workers", "read_log"]
 
-#: Values of one statement; SQLite takes 32,766, older ones 999.
-CHUNK = 500
-#: Numbers in a list for `IN` are a multiple of these.
-LISTED = 20
 
 COLUMNS = (
     "jobs.id, jobs.state, queue, rank, task, label, attempts, crashes, retries, submitted, due, started, ended, "
@@ -241,18 +236,3 @@ def read_log(connection: sqlite3.Connection, job_id: str, offset: int) -> bytes:
         return text
     last = f"\n... {left_out:,} bytes left out ...\n".encode()
     return text + last[max(0, offset - kept) :]
-
-
-def chunks(values: Sequence[Any], size: int = CHUNK) -> Iterator[Sequence[Any]]:
-    """Part a sequence into pieces that fit a statement."""
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
-
-
-def listed(part: Sequence[int]) -> tuple[str, Sequence[int]]:
-    """Return the marks for `IN`, and the numbers for them: filled up, so that few statements have to be prepared."""
-    size = len(part)
-    if size == 1:
-        return "(?)", part
-    size += -size % LISTED
-    return f"({', '.join('?' * size)})", [*part, *[part[-1]] * (size - len(part))]

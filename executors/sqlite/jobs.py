@@ -1,37 +1,65 @@
-"""How jobs end in a queue file, whoever says so: an outcome, a cancel, a deadline, a dead worker, a failed dependency.
+"""Jobs in a queue file: put, completed, cancelled, retried, removed.
+
+    id is there already  ──▶ that job stands, whatever its state
+    key is taken         ──▶ the job that has it stands for this one
+    depends on others    ──▶ blocked until they have succeeded, or failed at once when one has not
 
     complete_many ──▶ state, end number, date of forgetting ──▶ its request and needs dropped, subscriptions noted
                                                         └──▶ those that need it: released, or failed in turn
 
 End numbers grow: a subscription reads what ended after the last one that it has seen.
+
+Tables and columns are those of `schema`.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from taskq.errors import DecodeError
-from taskq.executors.sqlite.damage import HIGHEST, as_text, is_number
-from taskq.executors.sqlite.schema import BLOCKED, CANCELLED, FAILED, QUEUED, SCHEDULED, SUCCEEDED
+from taskq.errors import DecodeError, JobExists
+from taskq.executors.sqlite.schema import (
+    BLOCKED,
+    CANCELLED,
+    FAILED,
+    HIGHEST,
+    INLINE,
+    QUEUED,
+    RUNNING,
+    SCHEDULED,
+    STATES,
+    SUCCEEDED,
+    as_state,
+    as_text,
+    chunks,
+    insert,
+    is_number,
+    row_of,
+    statement,
+)
 from taskq.failure import Failure
 from taskq.locks import pass_on
 from taskq.states import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from taskq.executors.sqlite.database import Tx
     from taskq.executors.sqlite.schema import Execute
+    from taskq.states import State
+    from taskq.store import NewJob
 
 __all__ = [
     "COMPLETION_COLUMNS",
     "VISIBLE",
     "Completion",
+    "block",
     "broken",
+    "can_append",
+    "cancel",
     "complete",
     "complete_all",
     "complete_many",
@@ -39,7 +67,10 @@ __all__ = [
     "dependency_failure",
     "last_end",
     "pack",
+    "put",
     "release",
+    "remove",
+    "retry",
     "unpack",
 ]
 
@@ -215,3 +246,161 @@ def dependency_failure(needed: str, found: tuple[int, bytes | None] | None) -> F
     if found is None:
         return Failure.dependency(needed, Failure.lost("it is not kept here (any more)"))
     return Failure.dependency(needed, unpack(found[1]), cancelled=found[0] == CANCELLED)
+
+
+def put(tx: Tx, jobs: Sequence[NewJob], reply_to: int) -> tuple[list[str], bool]:
+    """Keep these jobs; return their ids (see `Store.put`), and whether all are new."""
+    if not all(_is_plain(job) for job in jobs):
+        found = [_put_one(tx, job, reply_to) for job in jobs]
+        return [job_id for job_id, _ in found], all(is_new for _, is_new in found)
+    made = insert(tx.executemany, [row_of(job, reply_to, tx.now) for job in jobs])
+    for job in jobs:
+        queue = job.options.queue
+        tx.queued[queue] = tx.queued.get(queue, 0) + 1
+    return [job.id for job in jobs], made == len(jobs)
+
+
+def can_append(job: NewJob) -> bool:
+    """Return whether the append log may take a job: what comes of it does not depend on the others that are there.
+
+    Its id is of our own making, so that one that is taken can only be the same job, put again.
+    """
+    return job.options.job_id is None and _is_plain(job)
+
+
+def _is_plain(job: NewJob) -> bool:
+    options = job.options
+    return options.key is None and not job.depends_on and len(job.envelope) <= INLINE and options.if_exists == "return"
+
+
+def _put_one(tx: Tx, job: NewJob, reply_to: int) -> tuple[str, bool]:
+    options = job.options
+    taken = _taken(tx, job)
+    if taken is not None:
+        # A job that has an id of its own making and finds it taken is here for the second time.
+        if options.if_exists == "reject" and (taken != job.id or options.job_id is not None):
+            _refuse(job, taken)
+        return taken, False
+    row = row_of(job, reply_to, tx.now)
+    n = tx.execute(statement(len(row)), row).lastrowid
+    if len(job.envelope) > INLINE:
+        tx.execute("INSERT INTO blobs (n, envelope) VALUES (?, ?)", (n, job.envelope))
+    queue = options.queue
+    tx.queued[queue] = tx.queued.get(queue, 0) + 1
+    if job.depends_on:
+        block(tx, n or 0, job.depends_on)
+    return job.id, True
+
+
+def _taken(tx: Tx, job: NewJob) -> str | None:
+    found = tx.execute("SELECT id FROM jobs WHERE id = ?", (job.id,)).fetchone()
+    if found is None and job.options.key is not None:
+        query = "SELECT id FROM jobs INDEXED BY jobs_key WHERE key = ? AND state < 5"
+        found = tx.execute(query, (job.options.key,)).fetchone()
+    return None if found is None else found[0]
+
+
+def _refuse(job: NewJob, taken: str) -> NoReturn:
+    if taken == job.id:
+        raise JobExists(f"job {job.id} is there already: choose another job_id, or find it by this one", job_id=taken)
+    raise JobExists(
+        f"job {taken} has the key {job.options.key!r} and has not ended: wait for it, cancel it, or choose another key",
+        job_id=taken,
+    )
+
+
+def block(tx: Tx, n: int, depends_on: Sequence[str]) -> None:
+    """Have a waiting job wait for others, or end it when one of them will never succeed."""
+    waits = False
+    for needed in dict.fromkeys(depends_on):
+        found = tx.execute("SELECT state, failure FROM jobs WHERE id = ?", (needed,)).fetchone()
+        state = CANCELLED if found is None else as_state(found[0])
+        if state > SUCCEEDED:
+            complete(tx, n, FAILED, failure=dependency_failure(needed, found))
+            return
+        waits |= state < SUCCEEDED
+        values = (needed, n, state == SUCCEEDED)
+        tx.execute("INSERT OR REPLACE INTO needs (needed, n, met) VALUES (?, ?, ?)", values)
+    if waits:
+        tx.execute("UPDATE jobs SET state = ? WHERE n = ?", (BLOCKED, n))
+
+
+#: The number of a job behind which there is none for another one.
+LAST_N = (1 << 63) - 1
+
+
+def cancel(tx: Tx, ids: Sequence[str], *, kill: bool, seals: Mapping[str, bytes]) -> list[State | None]:
+    """End what waits, request it of the workers that run the rest; see `Store.cancel`."""
+    states: list[State | None] = []
+    for job_id in ids:
+        query = f"SELECT {COMPLETION_COLUMNS}, state, worker FROM jobs WHERE id = ?"
+        row = tx.execute(query, (job_id,)).fetchone()
+        if row is None:
+            states.append(None)
+            continue
+        state, worker = as_state(row[5]), row[6]
+        if state < RUNNING:
+            complete_many(tx, [completion(row, CANCELLED)])
+            state = CANCELLED
+        elif state == RUNNING:
+            request = (
+                "INSERT INTO wishes (n, worker, kill) VALUES (?, ?, ?) "
+                "ON CONFLICT (n) DO UPDATE SET worker = excluded.worker, kill = max(kill, excluded.kill)"
+            )
+            how = bytes((kill,)) + seals[job_id] if seals else kill  # of two blobs max() takes one that kills, too
+            tx.execute(request, (row[0], worker or "", how))
+            tx.workers_to_wake.add(worker)
+        states.append(STATES[state])
+    return states
+
+
+def retry(tx: Tx, ids: Sequence[str]) -> list[bool]:
+    """Queue failed and cancelled jobs anew, behind all others; see `Store.retry`."""
+    return [_retry(tx, job_id) for job_id in ids]
+
+
+def _retry(tx: Tx, job_id: str) -> bool:
+    query = f"SELECT n, key, needs, queue FROM jobs WHERE id = ? AND state > ? AND {VISIBLE}"
+    row = tx.execute(query, (job_id, SUCCEEDED, tx.now)).fetchone()
+    if row is None or _key_taken(tx, row[1]):
+        return False
+    old, _, needs, queue = row
+    n = tx.execute(f"SELECT max(n) + 1 FROM jobs WHERE n < {LAST_N}").fetchone()[0]
+    tx.execute(
+        "UPDATE jobs SET n = ?, state = ?, fence = fence + 1, attempts = 0, crashes = 0, retries = 0, "
+        "expires = ? + expires - submitted, submitted = ?, due = NULL, started = NULL, ended = NULL, end_no = NULL, "
+        "drop_at = NULL, refused = NULL, worker = NULL, done = NULL, total = NULL, meta = NULL, failure = NULL, "
+        "result = NULL WHERE n = ?",
+        (n, QUEUED, tx.now, tx.now, old),
+    )
+    tx.execute("UPDATE OR REPLACE blobs SET n = ? WHERE n = ?", (n, old))
+    for table in ("logs", "log_sizes", "needs", "refusals"):
+        tx.execute(f"DELETE FROM {table} WHERE n = ?", (old,))
+    tx.queued[queue] = tx.queued.get(queue, 0) + 1
+    if needs:
+        block(tx, n, as_text(needs).split(" "))
+    return True
+
+
+def _key_taken(tx: Tx, key: str | None) -> bool:
+    query = "SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_key WHERE key = ? AND state < 5)"
+    return key is not None and bool(tx.execute(query, (key,)).fetchone()[0])
+
+
+def remove(tx: Tx, ids: Sequence[str]) -> list[bool]:
+    """Forget jobs that do not run; those that need one of them can never run, and fail. See `Store.remove`."""
+    rows: list[Any] = [tx.execute("SELECT n, state FROM jobs WHERE id = ?", (job_id,)).fetchone() for job_id in ids]
+    waiting = [row[0] for row in rows if row is not None and as_state(row[1]) < RUNNING]
+    if waiting:
+        complete_all(tx, waiting, CANCELLED)
+    gone = [row[0] for row in rows if row is not None and row[1] != RUNNING]
+    forget(tx, gone)
+    return [row is not None and row[1] != RUNNING for row in rows]
+
+
+def forget(tx: Tx, numbers: Sequence[int]) -> None:
+    """Delete jobs with all that belongs to them."""
+    for part in chunks(numbers):
+        marks = ", ".join("?" * len(part))
+        for table in ("jobs", "blobs", "logs", "log_sizes", "needs", "wishes", "refusals", "begun"):
+            tx.execute(f"DELETE FROM {table} WHERE n IN ({marks})", tuple(part))

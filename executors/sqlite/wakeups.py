@@ -20,11 +20,10 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from taskq.errors import BackendUnavailable
-from taskq.executors.sqlite.access import check_wake
 from taskq.executors.sqlite.create import beside
-from taskq.executors.sqlite.damage import as_text
-from taskq.executors.sqlite.errors import from_os
 from taskq.executors.sqlite.fork import watch
+from taskq.executors.sqlite.place import check_wake, from_os
+from taskq.executors.sqlite.schema import as_text
 from taskq.executors.sqlite.shared import ANY, AWAKE, SUBSCRIPTIONS, WORKERS
 from taskq.store import Store
 

@@ -1,0 +1,449 @@
+"""The append log of a queue file, and the syncs of it and of SQLite's log.
+
+The syncs. One is made for all who wait for one:
+
+    commit (synchronous=NORMAL) ──▶ number n ──lock given free──▶ sync up to n:
+        somebody is syncing?  wait; did that sync begin after our commit?  then it was ours too
+        else                  others about to commit? wait a little
+                              read the newest commit's number, fdatasync the log, say that number
+
+Why a power cut loses nothing that was said to be kept. Commits are appended to the log under the lock, each frame with
+a checksum over all before it, and a number is given to a commit only when all its frames are written: a sync that
+begins afterwards covers it and every commit before it. What comes back after the cut is the log up to its last whole
+commit, so a prefix of all commits, which holds each one synced. Torn sectors can only hit frames that were never
+synced (SQLite and we rely on disks that do not spoil neighbouring bytes, its default). The two other places where
+order matters are SQLite's own at synchronous=NORMAL, under our lock: a checkpoint syncs the log before it writes the
+database, and the database before the log may begin anew; the log's new header is synced before frames follow it.
+
+After a failed sync the kernel may call pages clean that never reached the disk, and the next sync would succeed for
+nothing. So a failure marks the log as suspect, and whoever syncs next first writes all of it once more.
+
+The append log. New jobs, put one by one, wait in a file beside the queue file for the next transaction.
+
+    append ─▶ a record behind the last one: one write, where a commit of SQLite takes many times as long
+    ingest ─▶ within any transaction: all records since the mark become rows of `jobs`, and the mark moves behind them
+    rotate ─▶ when it is long, within an ingest: the mark gets a new salt ─▶ COMMIT ─▶ sync of the log ─▶ a new header
+
+    queue.db-inbox   header: magic, salt │ length, check, row │ length, check, row │ ... older bytes, never read
+    table inbox      the mark: salt, byte and check up to which its records are rows
+    page.append_log  where the last record ends, and its check; 0: nobody knows, the next ingest looks
+
+All of it happens under the store's lock. Every transaction ingests first, and so does every read: the tables are never
+seen without the jobs that were put before.
+
+Why nothing is lost or comes twice, whoever dies and wherever the power fails. The mark is a row of the database: it
+moves with the jobs that it stands for, or not at all. Bytes behind it are kept until their rows are on the disk, as
+the rotation syncs the WAL before the header; a header whose salt is not the mark's begins a file of which all has been
+ingested. Each check goes over the one before, from the salt on, so that what was torn, or stands behind the last record
+from before, is never taken for one. What the page says is believed only while it was written by somebody who lives:
+whoever opens the file has it looked up anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import struct
+import time
+from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
+
+import msgpack  # type: ignore[import-untyped]  # it ships no types
+
+from taskq.executors.sqlite.create import beside, keep_name
+from taskq.executors.sqlite.place import damaged, open_own
+from taskq.executors.sqlite.schema import insert
+from taskq.executors.sqlite.shared import CHECK_BITS, CHECK_MASK
+from taskq.locks import CallLock
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from taskq.executors.sqlite.shared import StoreLock, SyncState
+
+__all__ = ["AppendLog", "FileSync"]
+
+#: The part of a sync's time, and the seconds at most, for which others are waited for who are likely to need it too.
+BATCH_WAIT, BATCH_WAIT_S = 0.25, 5e-3
+
+#: Seconds after which we sync ourselves: two syncs at once do no harm, and theirs may never end.
+PATIENCE = 1.0
+
+#: Syncs by a process before the file is made as long as it may get. Where it grows, each sync also writes its new
+#: length, which takes twice as long.
+SYNCS_BEFORE_ROOM = 50
+#: Times that room is there on the disk, below which it is not made.
+SPARE = 32
+
+REWRITE_PIECE = 1024 * 1024
+
+
+class FileSync:
+    """Sync the file behind a descriptor, the log or the append log; safe from threads.
+
+    `state`: its numbers on the page; `room`: the bytes to which it is made to grow in one step.
+    """
+
+    def __init__(self, descriptor: int, lock: StoreLock, state: SyncState, room: int) -> None:
+        self._descriptor = descriptor
+        self._lock = lock
+        self._state = state
+        self._room = room
+        self._turn = CallLock()
+        self._synced = 0
+        self._took = 0.0  # seconds that the last sync took
+        #: Syncs made by this process; tests count them.
+        self.count = 0
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def retire(self) -> None:
+        """Give the descriptor back when nobody syncs."""
+        with self._turn:
+            self.close()
+
+    @property
+    def descriptor(self) -> int:
+        """The file's descriptor."""
+        return self._descriptor
+
+    def up_to(self, number: int) -> None:
+        """Return when commit `number` is on the disk.
+
+        Raises:
+            OSError: the disk says that it could not write.
+        """
+        try:
+            try:
+                self._up_to(number)
+            except BaseException:
+                self._unlock()
+                raise
+        except BaseException:  # an interrupt while an error was on its way
+            self._unlock()
+            raise
+
+    def _up_to(self, number: int) -> None:
+        with self._turn:
+            if self._synced >= number:
+                return
+            state = self._state
+            before = state.synced
+            if before >= number:
+                self._synced = number
+            elif state.is_alone(number) and not self._wants_room():  # as it seems: two syncs at once do no harm
+                self._sync_once(state)
+                state.count_sync(number, before)
+                self._synced = number
+            else:
+                self._sync_in_turn(state, number)
+
+    def _unlock(self) -> None:
+        """Let others sync; that one more of them does at once does no harm."""
+        if self._descriptor >= 0:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _sync_in_turn(self, state: SyncState, number: int) -> None:
+        locked = self._wait_for_turn(state, number)
+        try:
+            if state.synced >= number:
+                self._synced = number
+                return
+            self._await_batch(state)
+            before, target = state.synced, state.committed
+            started = time.monotonic()
+            self._sync(state)
+            self._took = time.monotonic() - started
+            self._synced = max(target, number)
+            state.count_sync(self._synced, before)
+        finally:
+            if locked:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                state.synced_futex.wake()
+
+    def sync_under_lock(self) -> None:
+        """Sync all that was written, now: for whoever holds the store's lock.
+
+        Raises:
+            OSError: the disk says that it could not write.
+        """
+        state = self._state
+        again = bool(state.suspect)
+        if again:
+            self._write_again()
+        self._sync_once(state, again=again)
+
+    def _await_batch(self, state: SyncState) -> None:
+        """Wait a little until as many have committed as around the last sync.
+
+        Otherwise those whom a sync has just released would each time come a moment too late for the next one, and wait
+        for two.
+        """
+        wanted = state.synced + state.batch
+        if state.committed >= wanted:
+            return
+        deadline = time.monotonic() + min(self._took * BATCH_WAIT, BATCH_WAIT_S)
+        state.wanted = wanted
+        while True:
+            seen = state.committed_futex.listen()
+            left = deadline - time.monotonic()
+            if state.committed >= wanted or left <= 0:
+                break
+            state.committed_futex.wait(seen, left)
+        state.wanted = 0
+
+    def _wait_for_turn(self, state: SyncState, number: int) -> bool:
+        """Wait until nobody else syncs; return whether the lock for that is ours: on the log itself."""
+        if self._take():
+            return True
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            seen = state.synced_futex.listen()
+            if state.synced >= number:
+                return False
+            if self._take():
+                return True
+            if time.monotonic() > deadline:
+                return False
+            state.synced_futex.wait(seen)
+
+    def _take(self) -> bool:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _sync(self, state: SyncState) -> None:
+        again = bool(state.suspect)
+        if again:
+            self._lock.hold(self._write_again)
+        elif self._wants_room():
+            self._make_room()
+        self._sync_once(state, again=again)
+
+    def _sync_once(self, state: SyncState, *, again: bool = False) -> None:
+        """Sync; `again`: all has been written anew since a sync failed, which this one makes good."""
+        self.count += 1
+        try:
+            sync_data(self._descriptor)
+        except OSError:
+            state.suspect = 1
+            raise
+        if again:
+            state.suspect = 0
+
+    def _write_again(self) -> None:
+        """Make every page of the file dirty again. Nobody else writes it meanwhile; readers read the same bytes."""
+        size = os.fstat(self._descriptor).st_size
+        for start in range(0, size, REWRITE_PIECE):
+            os.pwrite(self._descriptor, os.pread(self._descriptor, REWRITE_PIECE, start), start)
+
+    def _wants_room(self) -> bool:
+        return (self.count + 1) % SYNCS_BEFORE_ROOM == 0
+
+    def _make_room(self) -> None:
+        """Let the file grow in one step; zeros are no frames and no records, so that it ends where it ended before."""
+        size = os.fstat(self._descriptor).st_size
+        disk = os.fstatvfs(self._descriptor)
+        if size >= self._room or disk.f_bavail * disk.f_frsize < SPARE * self._room:
+            return
+        with contextlib.suppress(OSError):
+            self._lock.hold(self._write_zeros)
+
+    def _write_zeros(self) -> None:
+        for start in range(os.fstat(self._descriptor).st_size, self._room, REWRITE_PIECE):
+            os.pwrite(self._descriptor, bytes(min(REWRITE_PIECE, self._room - start)), start)
+
+
+def _sync_past_cache(descriptor: int) -> None:
+    """Have the disk keep what was written where fsync stops at the disk's own cache, as on macOS."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined,unused-ignore]
+    except OSError as exc:
+        if exc.errno not in {errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}:
+            raise
+        os.fsync(descriptor)
+
+
+#: Have the disk keep what was written to a descriptor.
+sync_data: Callable[[int], None] = _sync_past_cache if hasattr(fcntl, "F_FULLFSYNC") else os.fdatasync
+
+
+MAGIC: Final = b"taskqin1"
+HEADER: Final = struct.Struct("<8sQ")
+RECORD: Final = struct.Struct("<II")
+
+#: Bytes that are ingested before the next record is appended: some 3,500 jobs, for which an ingest takes some 30 ms.
+INGEST_AT: Final = 512 * 1024
+#: Bytes after which the file is rotated, and to which it grows in one step.
+ROTATE_AT: Final = 4 * 1024 * 1024
+
+#: Bytes that are read at once where it is not known how many there are; more than any record has.
+PIECE: Final = 64 * 1024
+
+#: Bits of a salt: SQLite's integers have a sign.
+SALT_BITS: Final = 62
+
+READ_MARK: Final = "SELECT salt, upto, chain FROM inbox"
+MOVE_MARK: Final = "UPDATE inbox SET salt = ?, upto = ?, chain = ?"
+
+
+class AppendLog:
+    """The append log of one queue file in this process. All but `sync` is called under the store's lock.
+
+    Raises:
+        OSError: from all methods, what the system says of the file.
+    """
+
+    def __init__(self, path: Path, lock: StoreLock, *, shared: bool = False) -> None:
+        self._path = path
+        name = beside(path, "-inbox")
+        is_new = not name.exists()
+        self._descriptor = open_own(name, os.O_RDWR | os.O_CREAT, shared=shared)
+        if is_new:
+            keep_name(name)
+        self._state = lock.page.append_log
+        self._syncs = FileSync(self._descriptor, lock, self._state, ROTATE_AT)
+        self._pack = msgpack.Packer(autoreset=True).pack
+        self._ingested = 0, 0  # where the records end that the open transaction ingests, and the check of the last
+        self._rotating: int | None = None  # the salt of the next header
+        self._state.forget()
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._syncs.close()
+
+    def retire(self) -> None:
+        """Give the descriptor back when nobody syncs."""
+        self._syncs.retire()
+
+    @property
+    def descriptor(self) -> int:
+        """The file's descriptor."""
+        return self._descriptor
+
+    @property
+    def syncs(self) -> int:
+        """How often this process has synced it."""
+        return self._syncs.count
+
+    def sync(self, number: int) -> None:
+        """Return when append `number` is on the disk."""
+        self._syncs.up_to(number)
+
+    # -- appending
+
+    def append(self, row: Sequence[Any]) -> int:
+        """Append a job's row; return the number to be synced, or 0: there is to be an ingest first."""
+        state = self._state
+        last = state.last
+        end, chain = last >> CHECK_BITS, last & CHECK_MASK
+        if not 0 < end < state.ingested + INGEST_AT:
+            return 0
+        if os.lseek(self._descriptor, 0, os.SEEK_END) < end:
+            return self._cut(end)
+        payload = self._pack(row)
+        check = crc32(payload, chain)
+        record = RECORD.pack(len(payload), check) + payload
+        if os.pwrite(self._descriptor, record, end) != len(record):
+            raise OSError(errno.EIO, "a write was cut short")  # the next record is written over it
+        state.last = end + len(record) << CHECK_BITS | check
+        return state.count_commit()
+
+    def _cut(self, end: int) -> int:
+        """Have the next ingest begin the file anew, which somebody has cut; say so where jobs are gone."""
+        state = self._state
+        waited = state.is_waiting
+        state.forget()
+        if waited:
+            raise damaged(self._path, f"its inbox was cut: it ended at byte {end:,}, and the jobs in it are gone")
+        return 0
+
+    # -- ingesting
+
+    def ingest(self, connection: sqlite3.Connection) -> None:
+        """Move what has come since the last time into the tables, within the transaction that is open.
+
+        `ingested` is to be called when it is made.
+
+        Raises:
+            StoreDamaged: records that were there are no longer.
+        """
+        state = self._state
+        salt, start, chain = connection.execute(READ_MARK).fetchone()
+        rows: list[Any] = []
+        end = start
+        if self._is_of(salt):
+            rows, end, chain = self._read(start, chain)
+        if state.end not in {0, end}:
+            expected = state.end
+            if os.lseek(self._descriptor, 0, os.SEEK_END) < expected:
+                state.forget()  # it was cut: what is said once, since nothing can bring it back
+            raise damaged(self._path, f"its inbox ends at byte {end:,} instead of {expected:,}")
+        insert(connection.executemany, rows)
+        if end > ROTATE_AT or not self._is_of(salt):
+            state.forget()
+            self._rotating = secrets.randbits(SALT_BITS) | 1
+            connection.execute(MOVE_MARK, (self._rotating, HEADER.size, _first_check(self._rotating)))
+        elif rows:
+            connection.execute(MOVE_MARK, (salt, end, chain))
+        self._ingested = end, chain
+
+    def ingested(self, wal: FileSync) -> None:
+        """Take note that the transaction of the last `ingest` is made; `wal` is the database's."""
+        state = self._state
+        if self._rotating is not None:
+            salt, self._rotating = self._rotating, None
+            wal.sync_under_lock()
+            os.pwrite(self._descriptor, HEADER.pack(MAGIC, salt), 0)
+            self._ingested = HEADER.size, _first_check(salt)
+        end, check = self._ingested
+        state.ingested = end
+        state.last = end << CHECK_BITS | check
+
+    def not_ingested(self) -> None:
+        """Take note that it is not."""
+        self._rotating = None
+
+    def _is_of(self, salt: int) -> bool:
+        """Return whether the file goes with the mark of this salt."""
+        return os.pread(self._descriptor, HEADER.size, 0) == HEADER.pack(MAGIC, salt)
+
+    def _read(self, start: int, chain: int) -> tuple[list[Any], int, int]:
+        """Return the rows from a byte on, and where the last one ends with its check."""
+        known = self._state.end
+        rows: list[Any] = []
+        while True:
+            data = os.pread(self._descriptor, known - start if known > start else PIECE, start)
+            read, chain = _take_records(data, chain, rows)
+            start += read
+            if known or not read:
+                return rows, start, chain
+
+
+def _take_records(data: bytes, chain: int, rows: list[Any]) -> tuple[int, int]:
+    """Append the rows of all whole records to `rows`; return how many bytes they took, and the check of the last."""
+    at = 0
+    while at + RECORD.size < len(data):
+        length, check = RECORD.unpack_from(data, at)
+        payload = data[at + RECORD.size : at + RECORD.size + length]
+        if not length or len(payload) < length or crc32(payload, chain) != check:
+            break
+        rows.append(msgpack.unpackb(payload, use_list=False))
+        at += RECORD.size + length
+        chain = check
+    return at, chain
+
+
+def _first_check(salt: int) -> int:
+    return crc32(HEADER.pack(MAGIC, salt))

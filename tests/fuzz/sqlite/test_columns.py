@@ -9,7 +9,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from taskq.result import Failure
+from taskq.failure import Failure
 
 from taskq.states import State
 from taskq.store import ProgressUpdate

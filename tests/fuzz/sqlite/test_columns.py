@@ -10,7 +10,6 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from taskq.failure import Failure
-
 from taskq.states import State
 from taskq.store import ProgressUpdate
 from tests.fuzz.amounts import counts

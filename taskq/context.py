@@ -1,4 +1,4 @@
-"""The context of a running job: what it can ask about itself, and report.
+"""The running job: its context, by which it asks about itself and reports, and its clocks.
 
 The code that runs jobs sets one provider per process, and `current_job()` asks it. A context is made only at
 its first use, so that a job without one costs nothing.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import MutableMapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from taskq.errors import ConfigError, NotInJob
@@ -21,10 +22,13 @@ __all__ = [
     "NAMED_AFTER",
     "WAITED",
     "WAITS",
+    "Clock",
     "JobContext",
     "JobMeta",
     "Reporter",
     "awaited_in",
+    "clock_running",
+    "clocks_paused",
     "current_job",
     "home_url",
     "keep_keys",
@@ -288,3 +292,50 @@ def current_job() -> JobContext:
     if _provider is None:
         raise NotInJob("current_job() works only inside a running job; this code was called directly")
     return _provider()
+
+
+# --- its clocks: time limits count what the task does, not what is imported for it
+#
+# a time limit:   with clock_running(clock): run the task
+# an import:      with clocks_paused(): import_module(...)
+
+
+class Clock(Protocol):
+    """A time limit that runs."""
+
+    def stop(self) -> None:
+        """Count no longer."""
+
+    def go_on(self) -> None:
+        """Count on from where it was stopped."""
+
+
+_clocks: list[Clock] = []
+# A process that a job forks has none of its limits.
+os.register_at_fork(after_in_child=_clocks.clear)
+
+
+@contextmanager
+def clock_running(clock: Clock) -> Iterator[None]:
+    """Have a clock stopped whenever something is imported in the block, by `clocks_paused`."""
+    _clocks.append(clock)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # a process that the job has forked
+            _clocks.remove(clock)
+
+
+@contextmanager
+def clocks_paused() -> Iterator[None]:
+    """Stop all clocks for the block; inside of another such block, do nothing."""
+    clocks = list(_clocks)
+    _clocks.clear()
+    for clock in clocks:
+        clock.stop()
+    try:
+        yield
+    finally:
+        _clocks[:] = clocks
+        for clock in clocks:
+            clock.go_on()

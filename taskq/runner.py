@@ -26,7 +26,7 @@ from itertools import starmap
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from taskq import clock
+from taskq import context
 from taskq.errors import SoftTimeout
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _soft_timeout(seconds: float) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, max(later - (monotonic() - began), _SOON))
 
     try:
-        with clock.known(_Alarm()):
+        with context.clock_running(_Alarm()):
             yield
     finally:
         put_back()

@@ -14,7 +14,7 @@ from importlib import import_module
 from types import BuiltinFunctionType, MappingProxyType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from taskq.clock import paused
+from taskq.context import clocks_paused
 from taskq.errors import ConfigError, TaskRefused, UnknownTask
 from taskq.names import did_you_mean
 from taskq.options import JobOptions
@@ -201,7 +201,7 @@ def _find_module(name: str) -> tuple[ModuleType, list[str]]:
 def _import(module: str) -> ModuleType | None:
     """Import a module; return None when there is none of that name."""
     try:
-        with paused():
+        with clocks_paused():
             return import_module(module)
     except ModuleNotFoundError as exc:
         if exc.name is not None and f"{module}.".startswith(f"{exc.name}."):

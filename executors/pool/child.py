@@ -20,7 +20,7 @@ from contextlib import suppress
 from time import monotonic, monotonic_ns, perf_counter_ns, sleep
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from taskq import clock, context, runner
+from taskq import context, runner
 from taskq.errors import DecodeError, UnknownTask
 from taskq.executors.pool import payloads, protocol, shared_page
 from taskq.executors.pool.connection import RELEASE, connect_to_parent
@@ -201,7 +201,7 @@ class Child:
                 signal.signal(number, act)
         if settings.initializer is not None:
             try:
-                with clock.known(self.clock), clock.paused():
+                with context.clock_running(self.clock), context.clocks_paused():
                     settings.initializer(*settings.initargs)
             except BaseException as error:  # noqa: BLE001  # even SystemExit: the parent must hear why
                 self._report_failed_start(error)
@@ -263,7 +263,7 @@ class Child:
         """Return the function of a definition ready to run, or the reason why there is none."""
         definition = self._input.read(order.bytes)
         try:
-            with clock.known(self.clock):
+            with context.clock_running(self.clock):
                 return runner.prepare(find_function(definition))
         except Exception as error:  # noqa: BLE001  # importing a user's module may raise anything
             return error

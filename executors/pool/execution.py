@@ -14,7 +14,7 @@ from operator import length_hint
 from time import monotonic_ns, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from taskq import clock, context, runner
+from taskq import context, runner
 from taskq.context import JobContext
 from taskq.errors import JobCancelled
 from taskq.executors.pool import payloads, protocol, shared_page
@@ -67,7 +67,7 @@ class Execution:
             self._refuse_all(function)
             return
         context.provide(self._context)
-        with clock.known(child.clock):
+        with context.clock_running(child.clock):
             self._run_all(function)
 
     def _run_all(self, function: Callable[..., Any]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taskq import TaskQueue, clock
+from taskq import TaskQueue, context
 from taskq.errors import JobCrashed
 from taskq.executors.pool import supervisor
 from taskq.tasks import resolve
@@ -80,7 +80,7 @@ def test_clocks_stop_once() -> None:
         def go_on(self) -> None:
             said.append("go on")
 
-    with clock.known(Clock()), clock.paused():
+    with context.clock_running(Clock()), context.clocks_paused():
         resolve("math:sqrt")  # which imports, too
         said.append("imported")
     assert said == ["stop", "imported", "go on"]

@@ -20,7 +20,7 @@ from taskq.executors.rq.layout import Layout, default_prefix
 from taskq.executors.rq.rights import is_refusal, missing_right
 from taskq.executors.rq.scripts import Scripts
 from taskq.executors.rq.sentinel import Sentinels, has_several_hosts, hosts_of
-from taskq.executors.rq.url import check_database, commands, lease, part, truth
+from taskq.executors.rq.url import check_database, commands, part, truth
 from taskq.executors.rq.wire import Wire
 from taskq.locks import pass_on
 from taskq.redact import safe_text, safe_url
@@ -109,7 +109,6 @@ class Address:
         self.allow_unsigned = truth("allow_unsigned_rq", own, self.url)
         #: RQ's commands that are obeyed; None: nobody has said which.
         self.commands = commands(own.get("rq_commands"), self.url)
-        self.lease = lease(own.get("lease"), self.url)
         hosts: list[tuple[str, int]] = []
         if "sentinel" in own:
             hosts, redis_url = hosts_of(redis_url, self.url)

@@ -317,7 +317,7 @@ class RQSession(WorkerSession):
     def run_maintenance(self) -> int:
         """Do it in one script; workers are taken for dead only when Redis and this worker were there for one lease."""
         reap = monotonic() >= self._reap_at and self._redis_is_settled()
-        returned: int = self._line.call(self._scripts.sweep, [int(reap)])
+        returned: int = self._line.call(self._scripts.sweep, [int(reap), list(self._record.queues)])
         return returned
 
     def _redis_is_settled(self) -> bool:

@@ -82,8 +82,6 @@ class RQStore(Store):
         self.address = Address(url)
         self.url = self.address.url
         self.line = Line(self.address)
-        if self.address.lease is not None:
-            self.lease, self.heartbeat_every = self.address.lease, self.address.lease / 3
         self.layout = self.address.layout
         self.commands = self.address.commands
         self.takes_unsigned = self.address.allow_unsigned

@@ -9,15 +9,11 @@ from taskq.config import parse_truth
 from taskq.errors import ConfigError
 from taskq.names import did_you_mean
 
-__all__ = ["COMMANDS", "check_database", "commands", "lease", "part", "truth"]
-
-#: Seconds that a lease may be set to: shorter ones run out by chance, after longer ones nobody waits.
-LEASE_MIN, LEASE_MAX = 3.0, 3600.0
+__all__ = ["COMMANDS", "check_database", "commands", "part", "truth"]
 
 #: What may stand in the query of the URL, besides what redis-py itself reads there.
 WORDS: Final = (
     "prefix",
-    "lease",
     "allow_pickle",
     "allow_callbacks",
     "allow_unsigned_rq",
@@ -102,19 +98,6 @@ def check_database(url: str, shown: str) -> None:
             raise ConfigError(f"{shown}: {text[:40]!r} is no database of Redis: give its number, as redis://host/0")
     if len({int(text) for text in numbers}) > 1:
         raise ConfigError(f"{shown}: it names two databases, {' and '.join(numbers)}: give one")
-
-
-def lease(text: str | None, shown: str) -> float | None:
-    """Return the lease that a URL sets, None where it sets none."""
-    if text is None:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not LEASE_MIN <= seconds <= LEASE_MAX:
-        raise ConfigError(f"{shown}: lease={text!r}: give seconds, from {LEASE_MIN:g} to {LEASE_MAX:g}")
-    return seconds
 
 
 def commands(text: str | None, shown: str) -> frozenset[str] | None:

@@ -91,7 +91,7 @@ class Hands:
 
     def run_maintenance(self) -> int:
         """Sweep as a worker that trusts what it sees; a server of tests has only just been started."""
-        return int(self.store.line.call(self.store.address.scripts.sweep, [1]))
+        return int(self.store.line.call(self.store.address.scripts.sweep, [1, list(self.record.queues)]))
 
     def close(self) -> None:
         """Sign off, and close its connections."""

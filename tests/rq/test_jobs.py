@@ -489,8 +489,6 @@ def test_prefix(url: str) -> None:
     ("query", "words"),
     [
         ("prefx=x", "did you mean prefix"),
-        ("lease=1", "from 3 to"),
-        ("lease=soon", "from 3 to"),
         ("prefix=a b", "letters, digits"),
         ("allow_pickle=perhaps", "allow_pickle"),
     ],
@@ -500,13 +498,6 @@ def test_bad_settings(query: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         RQStore(f"redis://ann:s3cret@localhost/0?{query}")
     assert "s3cret" not in str(caught.value)
-
-
-def test_lease_setting() -> None:
-    """`?lease=` sets the lease, and a third of it the time between renewals."""
-    store = RQStore("redis://localhost/0?lease=6")
-    assert (store.lease, store.heartbeat_every) == (6.0, 2.0)
-    assert "localhost" in repr(store)
 
 
 @pytest.mark.parametrize("server", ["redis", "valkey"])

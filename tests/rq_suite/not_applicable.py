@@ -1,37 +1,37 @@
-"""Tests of RQ's that call a worker, but say nothing about another one: a pattern of their names, and why."""
+"""Tests of RQ's that call a worker but say nothing about another one, and those that differ on purpose."""
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["NOT_APPLICABLE"]
+__all__ = ["DIFFERENT", "NOT_APPLICABLE"]
 
-_POOL: Final = "RQ's worker pool and its command line start RQ's own worker processes"
-_FLAGS: Final = "flags of `rq worker` that are read by RQ's own worker: see docs/moving-from-rq.md"
-_CLASSES: Final = "worker, job, queue and timeout classes, and exception handlers, of the program that runs the worker"
-_ORDER: Final = "other orders of queues than the given one"
-_SPAWN: Final = "how RQ's SpawnWorker starts its processes"
+_CLASSES: Final = "worker, job and queue classes, and exception handlers, that are objects of the test's own process"
+_SPAWN: Final = "how RQ's SpawnWorker hands its configuration to its processes"
 _MOCKS: Final = "replaces parts of RQ's worker inside the test's own process"
-_FORK: Final = "asserts that SimpleWorker runs jobs in the test's own process"
-_LONGER: Final = "an execution's record lives longer here, on purpose: see docs/moving-from-rq.md"
-_SCHEDULER: Final = "RQ's scheduler process, which a taskq worker does not need"
+_SIMPLE: Final = "asserts that SimpleWorker runs jobs in the test's own process, where it cannot renew its lease"
+_SCHEDULER: Final = "asks RQ's worker object for the process of its scheduler"
+_SIGNALS: Final = "signals to the test's own process, which RQ's worker pool handles"
 
+#: A pattern of their names, and why they cannot apply.
 NOT_APPLICABLE: Final[dict[str, str]] = {
-    r"test_worker_pool\.py": _POOL,
-    r"WorkerPoolCLITestCase": _POOL,
-    r"test_worker_and_worker_pool_serializer_json_alias": _POOL,
-    r"TestRQCli::test_(config_file_logging|worker_logging_options|worker_pid|worker_with_scheduler|worker)$": _FLAGS,
-    r"TestRQCli::test_(exception_handlers|cli_enqueue_with_job_class)$": _CLASSES,
-    r"TestDecorator::test_decorator_accepts_result_ttl_as_argument": _FLAGS,
-    r"dequeue_strategy|RandomWorker|RoundRobinWorker|test_dequeue_(random|round_robin)": _ORDER,
-    r"test_spawn_worker\.py": _SPAWN,
-    r"test_scheduler\.py::TestWorker": _SCHEDULER,
-    r"test_timer_death_penalty|test_custom_exc_handling|test_disable_default_exception_handler": _CLASSES,
+    r"test_cli_enqueue_with_job_class|test_queue_class_(argument|propagated)|test_custom_exc_handling": _CLASSES,
+    r"test_exception_handlers_propagated_to_workers|test_horse_(receives|uses)_": _CLASSES,
+    r"test_spawn_worker\.py::TestWorker::test_rejects_": _SPAWN,
     r"WorkerWebhookTestCase": _MOCKS,
-    r"heartbeat_ttl|worker_calls_clean_registries|test_monitor_work_horse_handles": _MOCKS,
     r"test_intermediate_queue$|test_cleanup_intermediate_queue|test_no_cleanup_while_in_started_queue": _MOCKS,
-    r"TestWorker::test_horse_fails$": _MOCKS,
-    r"test_work_via_simpleworker": _FORK,
-    r"test_execution_added_to_started_job_registry": _LONGER,
-    r"test_job_dependency_race_condition|survives_transaction_retry|after_aborted_immediate_repeat": _MOCKS,
+    r"TestWorker::test_horse_fails$|test_job_dependency_race_condition": _MOCKS,
+    r"survives_transaction_retry|after_aborted_immediate_repeat": _MOCKS,
+    r"test_work_via_simpleworker|test_simpleworker_heartbeat_ttl": _SIMPLE,
+    r"test_scheduler\.py::TestWorker": _SCHEDULER,
+    r"test_pool_ignores_consecutive_shutdown_signals": _SIGNALS,
+}
+
+#: A pattern of their names, and what is not as in RQ: each stands in docs/moving-from-rq.md.
+DIFFERENT: Final[dict[str, str]] = {
+    r"TestRQCli::test_exception_handlers|pool_exception_handler|disable_default_exception": "no exception handlers",
+    r"test_random_worker|test_round_robin|test_dequeue_(random|round_robin)": "one order of queues",
+    r"test_worker_with_scheduler": "every worker promotes what is due",
+    r"test_decorator_accepts_result_ttl_as_argument": "no --results-ttl",
+    r"test_execution_added_to_started_job_registry": "the record of an execution lives longer",
 }

@@ -1,7 +1,8 @@
 -- needs: moment order rate result ending due back
--- What any worker does every few seconds for all. Argument: {reap: 1 or 0}. Returns how many jobs were put back.
+-- What any worker does every few seconds for all. Argument: {reap: 1 or 0, queues of the worker, or nothing}. Returns how many
+-- jobs were put back.
 -- One script is one atomic step, so it needs no lock; where there is nothing to do it costs some microseconds a queue.
-local reap = unpack(cmsgpack.unpack(ARGV[1]))
+local reap, own = unpack(cmsgpack.unpack(ARGV[1]))
 local returned = 0
 begin_writing()
 
@@ -135,7 +136,10 @@ local function tidy_groups()
 end
 
 -- A damaged key of one queue must not keep the others from being swept
-for _, key in ipairs(call('SMEMBERS', K_QUEUES)) do pcall(tidy, string.sub(key, #K_QUEUE + 1)) end
+local known = {}
+for _, key in ipairs(call('SMEMBERS', K_QUEUES)) do known[string.sub(key, #K_QUEUE + 1)] = true end
+for _, queue in ipairs(own or {}) do known[queue] = true end -- RQ forgets a queue whose list is deleted
+for queue in pairs(known) do pcall(tidy, queue) end
 pcall(tidy_groups)
 for _, wkey in ipairs(call('SMEMBERS', K_WORKERS)) do
   if call('EXISTS', wkey) == 0 then call('SREM', K_WORKERS, wkey) end

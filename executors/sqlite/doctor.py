@@ -144,7 +144,7 @@ def _workers(database: Database, wakeups: Wakeups) -> Finding:
     dead = dead_workers(database, wakeups, trust_clock=True)
     count = database.read(lambda c: c.execute("SELECT count(*) FROM workers").fetchone()[0]) - len(dead)
     if dead:
-        text = f"{', '.join(dead)}: dead or frozen; {count} at work"
+        text = f"{', '.join(map(as_text, dead))}: dead or frozen; {count} at work"
         cure = "their jobs are put back by any other worker within seconds: start one"
         return Finding(topic="workers", level="warning" if count else "problem", text=text, cure=cure)
     return Finding(topic="workers", level="ok", text=f"{count} at work")

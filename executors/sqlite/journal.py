@@ -46,6 +46,7 @@ import errno
 import fcntl
 import os
 import secrets
+import sqlite3
 import struct
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -55,18 +56,20 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.executors.sqlite.create import beside, keep_name
 from taskq.executors.sqlite.place import damaged, open_own
-from taskq.executors.sqlite.schema import insert
+from taskq.executors.sqlite.schema import insert, insert_singly
 from taskq.executors.sqlite.shared import CHECK_BITS, CHECK_MASK
 from taskq.locks import CallLock
+from taskq.log import get_logger
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from taskq.executors.sqlite.shared import StoreLock, SyncState
 
 __all__ = ["AppendLog", "FileSync"]
+
+log = get_logger("taskq.store")
 
 #: The part of a sync's time, and the seconds at most, for which others are waited for who are likely to need it too.
 BATCH_WAIT, BATCH_WAIT_S = 0.25, 5e-3
@@ -294,6 +297,12 @@ PIECE: Final = 64 * 1024
 #: Bits of a salt: SQLite's integers have a sign.
 SALT_BITS: Final = 62
 
+#: What is raised of a row that SQLite cannot take.
+NO_ROW: Final = (
+    *(sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError),
+    *(ValueError, OverflowError, TypeError),
+)
+
 READ_MARK: Final = "SELECT salt, upto, chain FROM inbox"
 MOVE_MARK: Final = "UPDATE inbox SET salt = ?, upto = ?, chain = ?"
 
@@ -307,7 +316,7 @@ class AppendLog:
 
     def __init__(self, path: Path, lock: StoreLock, *, shared: bool = False) -> None:
         self._path = path
-        name = beside(path, "-inbox")
+        self._name = name = beside(path, "-inbox")
         is_new = not name.exists()
         self._descriptor = open_own(name, os.O_RDWR | os.O_CREAT, shared=shared)
         if is_new:
@@ -346,7 +355,7 @@ class AppendLog:
     def append(self, row: Sequence[Any]) -> int:
         """Append a job's row; return the number to be synced, or 0: there is to be an ingest first."""
         state = self._state
-        last = state.last
+        last = state.known()
         end, chain = last >> CHECK_BITS, last & CHECK_MASK
         if not 0 < end < state.ingested + INGEST_AT:
             return 0
@@ -357,7 +366,7 @@ class AppendLog:
         record = RECORD.pack(len(payload), check) + payload
         if os.pwrite(self._descriptor, record, end) != len(record):
             raise OSError(errno.EIO, "a write was cut short")  # the next record is written over it
-        state.last = end + len(record) << CHECK_BITS | check
+        state.know(end + len(record) << CHECK_BITS | check)
         return state.count_commit()
 
     def _cut(self, end: int) -> int:
@@ -377,25 +386,28 @@ class AppendLog:
         `ingested` is to be called when it is made.
 
         Raises:
-            StoreDamaged: records that were there are no longer.
+            StoreDamaged: records that were there are no longer, or nobody knows which of them have been ingested.
         """
         state = self._state
-        salt, start, chain = connection.execute(READ_MARK).fetchone()
+        salt, start, chain = self._mark(connection)
         rows: list[Any] = []
         end = start
-        if self._is_of(salt):
+        if self._is_of(salt) or (state.end and self._is_in_place()):
             rows, end, chain = self._read(start, chain)
         if state.end not in {0, end}:
             expected = state.end
-            if os.lseek(self._descriptor, 0, os.SEEK_END) < expected:
-                state.forget()  # it was cut: what is said once, since nothing can bring it back
+            state.forget()  # it is said once, since nothing can bring back what was cut
             raise damaged(self._path, f"its inbox ends at byte {end:,} instead of {expected:,}")
-        insert(connection.executemany, rows)
-        if end > ROTATE_AT or not self._is_of(salt):
+        try:
+            insert(connection.executemany, rows)
+        except NO_ROW:
+            self._warn_of_loss(len(rows) - insert_singly(connection.executemany, rows, NO_ROW))
+        is_cut = os.lseek(self._descriptor, 0, os.SEEK_END) < end
+        if end > ROTATE_AT or is_cut or not self._is_of(salt):
             state.forget()
             self._rotating = secrets.randbits(SALT_BITS) | 1
             connection.execute(MOVE_MARK, (self._rotating, HEADER.size, _first_check(self._rotating)))
-        elif rows:
+        elif end != start:
             connection.execute(MOVE_MARK, (salt, end, chain))
         self._ingested = end, chain
 
@@ -409,11 +421,35 @@ class AppendLog:
             self._ingested = HEADER.size, _first_check(salt)
         end, check = self._ingested
         state.ingested = end
-        state.last = end << CHECK_BITS | check
+        state.know(end << CHECK_BITS | check)
 
     def not_ingested(self) -> None:
         """Take note that it is not."""
         self._rotating = None
+
+    def _mark(self, connection: sqlite3.Connection) -> tuple[int, int, int]:
+        """Return the mark.
+
+        Raises:
+            StoreDamaged: it is none.
+        """
+        found = connection.execute(READ_MARK).fetchall()
+        if len(found) == 1:
+            salt, upto, chain = found[0]
+            whole = all(type(number) is int for number in found[0])
+            if whole and 0 <= salt < 1 << SALT_BITS and 0 <= upto < 1 << SALT_BITS and 0 <= chain <= CHECK_MASK:
+                return salt, upto, chain
+        raise damaged(self._path, "the mark of its inbox is none, so that nobody knows which jobs it still has to take")
+
+    def _warn_of_loss(self, count: int) -> None:
+        log.error("jobs_lost", path=str(self._path), jobs=count, reason="their records in its -inbox are damaged")
+
+    def _is_in_place(self) -> bool:
+        """Return whether the file is still what stands at its name: then it is its header that is damaged."""
+        try:
+            return os.path.samestat(os.stat(self._name), os.fstat(self._descriptor))  # noqa: PTH116 - what is wanted
+        except OSError:
+            return False
 
     def _is_of(self, salt: int) -> bool:
         """Return whether the file goes with the mark of this salt."""
@@ -421,25 +457,54 @@ class AppendLog:
 
     def _read(self, start: int, chain: int) -> tuple[list[Any], int, int]:
         """Return the rows from a byte on, and where the last one ends with its check."""
-        known = self._state.end
+        last = self._state.known()
+        known = last >> CHECK_BITS
         rows: list[Any] = []
         while True:
-            data = os.pread(self._descriptor, known - start if known > start else PIECE, start)
+            data = os.pread(self._descriptor, max(0, known - start) if known else PIECE, start)
             read, chain = _take_records(data, chain, rows)
             start += read
-            if known or not read:
+            if not known and read:
+                continue
+            if not start < known or len(data) - read < known - start:
                 return rows, start, chain
+            # What follows was written since all of it is known; some of it has been damaged.
+            self._warn_of_loss(1)
+            skipped, chain = _next_whole(data[read:], last & CHECK_MASK)
+            start += skipped
+
+
+def _next_whole(data: bytes, last: int) -> tuple[int, int]:
+    """Return how many bytes to pass over to the next record that is whole, or to the end; and the check before it.
+
+    Each record has the check that the next one begins with: by that the next one is known. `last`: the last one's.
+    """
+    for at in range(len(data) - RECORD.size):
+        length, check = RECORD.unpack_from(data, at)
+        end = at + RECORD.size + length
+        if length and end + RECORD.size < len(data):
+            following, expected = RECORD.unpack_from(data, end)
+            payload = data[end + RECORD.size : end + RECORD.size + following]
+            if following and len(payload) == following and crc32(payload, check) == expected:
+                return end, check
+    return len(data), last
 
 
 def _take_records(data: bytes, chain: int, rows: list[Any]) -> tuple[int, int]:
-    """Append the rows of all whole records to `rows`; return how many bytes they took, and the check of the last."""
+    """Append the rows of all whole records to `rows`; return how many bytes they took, and the check of the last.
+
+    A record that is whole and none of ours gives an empty row, which SQLite refuses.
+    """
     at = 0
     while at + RECORD.size < len(data):
         length, check = RECORD.unpack_from(data, at)
         payload = data[at + RECORD.size : at + RECORD.size + length]
         if not length or len(payload) < length or crc32(payload, chain) != check:
             break
-        rows.append(msgpack.unpackb(payload, use_list=False))
+        try:
+            rows.append(tuple(msgpack.unpackb(payload, use_list=False)))
+        except Exception:  # noqa: BLE001  # msgpack raises what it likes of damaged bytes
+            rows.append(())
         at += RECORD.size + length
         chain = check
     return at, chain

@@ -6,7 +6,18 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from taskq.executors.sqlite.jobs import VISIBLE, broken, unpack
-from taskq.executors.sqlite.schema import FAILED, QUEUED, RUNNING, STATES, as_text, chunks, code_of, is_count, is_number
+from taskq.executors.sqlite.schema import (
+    FAILED,
+    QUEUED,
+    RUNNING,
+    STATES,
+    as_moment,
+    as_text,
+    chunks,
+    code_of,
+    is_count,
+    is_number,
+)
 from taskq.states import State
 from taskq.store import JobRecord, QueueRecord, WorkerRecord
 
@@ -141,11 +152,11 @@ def _whole(row: tuple[Any, ...]) -> JobRecord:
         attempts=attempts,
         crashes=crashes,
         retries=retries,
-        submitted_at=submitted,
-        due_at=due,
-        started_at=started,
-        ended_at=ended,
-        expires_at=expires,
+        submitted_at=as_moment(submitted),
+        due_at=as_moment(due),
+        started_at=as_moment(started),
+        ended_at=as_moment(ended),
+        expires_at=as_moment(expires),
         worker=worker,
         progress=None if done is None else (done, total),
         meta=meta or b"",
@@ -184,7 +195,7 @@ def list_queues(connection: sqlite3.Connection) -> list[QueueRecord]:
 
 def _submitted(connection: sqlite3.Connection, n: int | None) -> float | None:
     row = None if n is None else connection.execute("SELECT submitted FROM jobs WHERE n = ?", (n,)).fetchone()
-    return row[0] if row is not None and is_number(row[0]) else None
+    return as_moment(row[0]) if row is not None and is_number(row[0]) else None
 
 
 def list_workers(connection: sqlite3.Connection) -> list[tuple[int, float, WorkerRecord]]:
@@ -210,8 +221,8 @@ def _worker(row: tuple[Any, ...]) -> WorkerRecord | None:
         queues=tuple(filter(None, queues.split(","))),
         processes=processes,
         version=version,
-        started_at=started,
-        seen_at=seen,
+        started_at=as_moment(started) or 0.0,
+        seen_at=as_moment(seen) or 0.0,
         running=running,
         succeeded=succeeded,
         failed=failed,

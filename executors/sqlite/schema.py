@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -46,6 +47,7 @@ __all__ = [
     "VERSION",
     "Execute",
     "as_count",
+    "as_moment",
     "as_state",
     "as_text",
     "code_of",
@@ -189,6 +191,9 @@ def migrate(connection: sqlite3.Connection, version: int, steps: tuple[str, ...]
 #: Above every moment that is one.
 LATEST = 1e15
 
+#: The end of the year 9998, in any zone.
+LAST_MOMENT = 253_370_764_800.0
+
 #: Above every number that counts something here: doubles have it exactly.
 HIGHEST = 1 << 53
 
@@ -211,6 +216,11 @@ def as_count(value: Any) -> int:
 def as_text(value: Any) -> str:
     """Return a text, and what is none in a form that can be shown."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def as_moment(value: float | None) -> float | None:
+    """Return a moment within the years that calendars have; None for None."""
+    return None if value is None else min(max(value, 0.0), LAST_MOMENT)
 
 
 def as_state(value: Any) -> int:
@@ -288,6 +298,18 @@ def row_of(job: NewJob, reply_to: int, now: float) -> tuple[Any, ...]:
 def insert(executemany: Callable[..., sqlite3.Cursor], rows: Iterable[tuple[Any, ...]]) -> int:
     """Insert rows in their order, but for those whose id is there; return how many that are."""
     return sum([executemany(statement(length), some).rowcount for length, some in groupby(rows, len)])
+
+
+def insert_singly(
+    executemany: Callable[..., sqlite3.Cursor], rows: Iterable[tuple[Any, ...]], refusals: tuple[type[Exception], ...]
+) -> int:
+    """Insert the rows that SQLite takes, and pass over those of which it raises one of `refusals`; return how many."""
+    taken = 0
+    for row in rows:
+        with suppress(*refusals):
+            insert(executemany, [row])
+            taken += 1
+    return taken
 
 
 def statement(length: int) -> str:

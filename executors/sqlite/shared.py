@@ -74,6 +74,12 @@ _NEEDS_WORK: Final = bytes([OWN])
 CHECK_BITS: Final = 32
 CHECK_MASK: Final = (1 << CHECK_BITS) - 1
 
+#: What the seal of the append log's end differs from it by: garbage on the page does not fit its seal.
+_SEAL: Final = 0x7461_736B_5EA1_5EA1
+
+#: Above every number that is counted up to: what is above it was not written by us.
+_HIGHEST: Final = 1 << 53
+
 #: Seconds that a lost wake-up costs, and between two looks where there is no futex.
 LOST_S, LOOK_S = 2e-3, 1e-4
 
@@ -162,7 +168,11 @@ class SyncState(ctypes.Structure):
 
     def count_commit(self) -> int:
         """Return the number of the commit just made; never one that a stale page says is synced."""
-        self.committed = number = max(self.committed, self.synced) + 1
+        number = max(self.committed, self.synced) + 1
+        if number > _HIGHEST:
+            number = self.committed % _HIGHEST + 1
+            self.synced = 0
+        self.committed = number
         if 0 < self.wanted <= number:
             self.committed_futex.wake()
         return number
@@ -195,8 +205,9 @@ class _WalState(SyncState):
 class AppendLogState(SyncState):
     """Where the append log stands; see `journal`."""
 
-    #: The byte at which the last record ends, and its check: one number, so that both change at once. 0: not known.
+    #: The byte at which the last record ends, and its check, in one number; and by what that is known to be sound.
     last: int
+    seal: int
     #: The byte up to which all is in the tables, or a smaller one.
     ingested: int
     _fields_ = (
@@ -207,17 +218,28 @@ class AppendLogState(SyncState):
         ("wanted", c_uint64),
         ("last", c_uint64),
         ("ingested", c_uint64),
+        ("seal", c_uint64),
     )
+
+    def known(self) -> int:
+        """Return where the last record ends, with its check; 0: nobody knows."""
+        last = self.last
+        return last if self.seal == last ^ _SEAL else 0
+
+    def know(self, last: int) -> None:
+        """Note where the last record ends, with its check; who dies in between leaves what nobody knows."""
+        self.last = last
+        self.seal = last ^ _SEAL
 
     @property
     def end(self) -> int:
         """The byte at which the last record ends; 0: nobody knows."""
-        return self.last >> CHECK_BITS
+        return self.known() >> CHECK_BITS
 
     @property
     def is_waiting(self) -> bool:
         """Whether something is in the append log that may not be in the tables."""
-        end = self.last >> CHECK_BITS
+        end = self.known() >> CHECK_BITS
         return end != self.ingested or not end
 
     def forget(self) -> None:
@@ -302,7 +324,8 @@ class Page(ctypes.Structure):
 
     def count_completions(self, count: int, at_least: int = 0) -> int:
         """Return the first of `count` growing numbers for jobs that end, all above `at_least`."""
-        first = max(self.completions, at_least) + 1
+        known = self.completions
+        first = max(known if known < _HIGHEST else 0, at_least) + 1
         self.completions = first + count - 1
         return first
 

@@ -16,6 +16,8 @@ import contextlib
 import errno
 import os
 import select
+import stat
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -39,7 +41,7 @@ DRAIN = 65536
 
 #: How a FIFO is opened to wake its reader, and what says that there is none: it, or its folder, was removed.
 NOTIFY = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
-UNREAD = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+UNREAD = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR})
 
 
 class Wakeups:
@@ -176,12 +178,19 @@ class Fifo:
         try:
             self.reader = os.open(fresh, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             self.writer = os.open(fresh, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            os.rename(fresh, self.path)  # noqa: PTH104 - as above
+            self._take_name(fresh)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(fresh)  # noqa: PTH108 - as above
             self._close_ends()
             raise
+
+    def _take_name(self, fresh: str) -> None:
+        try:
+            os.rename(fresh, self.path)  # noqa: PTH104 - as above
+        except IsADirectoryError:  # whoever made it there: its name is ours
+            os.rename(self.path, f"{self.path}-aside-{time.time_ns()}")  # noqa: PTH104 - as above
+            os.rename(fresh, self.path)  # noqa: PTH104 - as above
 
     def remake(self) -> None:
         """Take the place again, where somebody has removed the FIFO and nobody has taken it since."""
@@ -275,8 +284,10 @@ def reader_of(path: str) -> bool | None:
     opened: list[int | None] = [None]
     try:
         _open_into(opened, path)
+        is_fifo = stat.S_ISFIFO(os.fstat(opened[-1] or 0).st_mode)
         _close_all(opened)
     except OSError as exc:
+        _close_all(opened)
         if exc.errno == errno.ENXIO:
             return False
         if exc.errno in UNREAD:
@@ -285,7 +296,7 @@ def reader_of(path: str) -> bool | None:
     except BaseException:
         _close_all(opened)
         raise
-    return True
+    return True if is_fifo else None
 
 
 def _open_into(opened: list[int | None], path: str) -> None:

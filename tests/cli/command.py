@@ -150,7 +150,7 @@ def taskq(folder: Path, *words: object, stdin: bytes | None = None, **more: str)
         raise AssertionError(f"{words} hung\nstdout: {out!r}\nstderr: {err!r}") from None
     eventually(lambda: not processes.of_session(process.pid), f"{words} to leave no process")
     assert os.listdir(folder / "tmp") == []
-    return Done(code=process.returncode, out=out.decode(), err=err.decode())
+    return Done(code=process.returncode, out=out.decode(errors="backslashreplace"), err=err.decode())
 
 
 def refused(folder: Path, *words: object, code: int = 2, stdin: bytes | None = None) -> str:

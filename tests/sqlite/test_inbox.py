@@ -11,10 +11,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from taskq.errors import StoreDamaged
+from taskq import log
 from taskq.executors.sqlite import journal as sqlite_journal
 from taskq.executors.sqlite.disk_space import DiskSpace
-from taskq.executors.sqlite.journal import HEADER, AppendLog
+from taskq.executors.sqlite.journal import HEADER, RECORD, AppendLog
 from taskq.executors.sqlite.schema import STEPS
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import State
@@ -246,22 +246,37 @@ def test_record_of_an_older_turn(path: Path, open_store: Callable[[], SQLiteStor
     assert ids(open_store()) == []
 
 
-def test_damage_is_said(path: Path, store: SQLiteStore, open_store: Callable[[], SQLiteStore]) -> None:
-    """Records that were written and can no longer be read are an error in words, not jobs that never were."""
-    store.put([job("a")])
+@pytest.mark.parametrize("at", [RECORD.size + 20, 0, 5], ids=["payload", "length", "check"])
+def test_damage_costs_one_job(path: Path, store: SQLiteStore, at: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """A record that can no longer be read costs its own job, in words; those behind it are kept."""
+    for name in ("a", "b", "c", "d"):
+        store.put([job(name)])
     file = path.with_name("queue.db-inbox")
     content = bytearray(file.read_bytes())
-    content[HEADER.size + 20] ^= 1
+    content[HEADER.size + at] ^= 1
     with file.open("r+b") as opened:
         opened.write(content)
-    with pytest.raises(StoreDamaged, match=f"its inbox ends at byte {HEADER.size} instead of"):
-        store.list()
-    with pytest.raises(StoreDamaged, match="its inbox ends"):
-        store.put([job("b", key="k")])
-    content[HEADER.size + 20] ^= 1
-    with file.open("r+b") as opened:
-        opened.write(content)
+    log.configure("json", "error")
+    try:
+        kept = ids(store)
+    finally:
+        log.silence()
+    assert "a" not in kept
+    assert {"c", "d"} <= {*kept}
+    assert ("b" in kept) is (at > RECORD.size)  # what follows a damaged length or check is known by nothing
+    assert "jobs_lost" in capsys.readouterr().err
+    store.put([job("e"), job("f", key="k")])
+    assert {"c", "d", "e", "f"} <= {*ids(store)}
+
+
+def test_damaged_header(path: Path, store: SQLiteStore) -> None:
+    """A damaged header costs no job while a program has the file open."""
+    store.put([job("a")])
+    with path.with_name("queue.db-inbox").open("r+b") as opened:
+        opened.write(b"garbage")
     assert ids(store) == ["a"]
+    store.put([job("b")])
+    assert ids(store) == ["a", "b"]
 
 
 def test_full_disk(store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ PLACES = {
     "append_log.wanted": 15,
     "append_log.last": 16,
     "append_log.ingested": 17,
+    "append_log.seal": 18,
 }
 
 #: The byte of each futex: how often it woke, and behind it whether somebody listens.

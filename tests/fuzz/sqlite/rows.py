@@ -6,12 +6,22 @@ import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from taskq.failure import Failure
+from taskq.states import State
+from taskq.store import ProgressUpdate
+from tests.sqlite.workshop import job, said, take, tell
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from taskq.executors.sqlite.store import SQLiteStore
+    from taskq.store import Claim, WorkerSession
     from tests.fuzz.garbage import Garbage
 
-__all__ = ["Rows"]
+__all__ = ["Rows", "filled"]
+
+#: A job that is too large to stand in its row.
+LARGE = b"x" * 3_000
 
 
 class Rows:
@@ -59,3 +69,29 @@ class Rows:
         """Delete all rows but those of workers, which write theirs again only when they see that they lack."""
         for table in self.tables:
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of the file itself
+
+
+def filled(store: SQLiteStore, first: WorkerSession, second: WorkerSession, turn: int) -> tuple[list[str], list[Claim]]:
+    """Put jobs of all kinds, so that every table has rows; return their ids, and what was claimed of them."""
+    names = [f"{kind}{turn}-{n}" for n in range(6) for kind in ("plain", "large", "late", "short", "keyed", "needing")]
+    for name in names:
+        kind = name.rstrip("0123456789-")
+        options: dict[str, Any] = {
+            "late": {"delay": 3_600.0},
+            "short": {"expires": 60.0, "result_ttl": 60.0},
+            "keyed": {"key": name},
+        }.get(kind, {})
+        needs = [name.replace("needing", "plain")] if kind == "needing" else []
+        store.put([job(name, envelope=LARGE if kind == "large" else b"e", depends_on=needs, **options)])
+    claims = take(first, 12) + take(second, 6)
+    updates = [
+        ProgressUpdate(id=one.id, token=one.token, progress=(1, 2), meta=b"\x80", log=b"line\n") for one in claims
+    ]
+    first.poll([], updates[:12], 0)
+    first.begin([(one.id, one.token) for one in claims[:3]])
+    store.cancel([one.id for one in claims[3:5]])
+    failure = Failure.from_exception(ValueError("no good"))
+    tell(first, said(claims[5]), said(claims[6], State.FAILED, failure=failure), said(claims[7], State.CANCELLED))
+    tell(second, said(claims[12], State.QUEUED, refused=True, failure=failure))
+    store.pause(f"paused{turn}")
+    return names, claims

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
-from taskq.executors.sqlite.inbox import HEADER, RECORD
-from taskq.executors.sqlite.rows import row_of
 
 from taskq.errors import BackendUnavailable, StoreDamaged
+from taskq.executors.sqlite.journal import HEADER, RECORD
+from taskq.executors.sqlite.schema import row_of
 from taskq.states import State
 from tests.fuzz.amounts import counts
 from tests.sqlite.workshop import job, said, state_of, take, tell, worker

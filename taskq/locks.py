@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import concurrent.futures._base
 import contextlib
-import signal
 import sys
 import threading
 from _thread import allocate_lock, get_ident, start_new_thread
@@ -347,6 +346,8 @@ def hangups_blocked() -> Iterator[None]:
 
     For the helpers of multiprocessing, which must outlive a hangup to tidy up.
     """
+    import signal  # noqa: PLC0415 - `import taskq` does without it
+
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield

@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def map_line(name: str, line: bytes) -> Outcome:
-    """Run a task for a line, in a worker that says which tasks may run."""
+    """Run a task for a line, in a worker, which decides which tasks may run."""
     from taskq.cli.line_task import run_remote_line  # noqa: PLC0415 - as in `main`
 
     return run_remote_line(name, line)

@@ -33,7 +33,7 @@ __all__ = ["CATALOG", "Entry", "cli", "completion", "run"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A command: its "module:name", its line in `taskq --help`; hidden ones are other words for another."""
+    """A command: its "module:name", and its line in `taskq --help`; hidden ones are aliases."""
 
     place: str
     line: str = ""
@@ -56,9 +56,9 @@ CATALOG = {
     "workers": Entry(place="taskq.cli.show:workers", line="Show the workers."),
     "pause": Entry(place="taskq.cli.jobs:pause", line="Start no more jobs of a queue."),
     "resume": Entry(place="taskq.cli.jobs:resume", line="Start the jobs of a paused queue again."),
-    "purge": Entry(place="taskq.cli.jobs:purge", line="Forget jobs."),
+    "purge": Entry(place="taskq.cli.jobs:purge", line="Delete jobs."),
     "transfer": Entry(place="taskq.cli.transfer:transfer", line="Move waiting jobs to another store."),
-    "doctor": Entry(place="taskq.cli.doctor:doctor", line="Look for problems, and tell the cures."),
+    "doctor": Entry(place="taskq.cli.doctor:doctor", line="Look for problems and suggest cures."),
     "config": Entry(place="taskq.cli.show:config", line="Show the settings and where they come from."),
     "completion": Entry(place="taskq.cli.app:completion", line="Print a shell's completion script."),
     "enqueue": Entry(place="taskq.cli.submit:submit", hidden=True),
@@ -76,7 +76,7 @@ HELP = """Run Python functions and shell commands as jobs: on this machine's cor
 \b
 Examples:
   taskq submit tasks:thumbnail a.jpg size:=128         keep a job, print its id
-  taskq submit tasks:thumbnail a.jpg --wait            print its result; runs it here when no worker is about
+  taskq submit tasks:thumbnail a.jpg --wait            print its result; runs it here when no worker is running
   taskq submit --timeout 1h -- ffmpeg -i a.mov a.mp4   a command
   taskq worker --import tasks --processes 4            run the jobs
   taskq status                                         where they stand
@@ -97,7 +97,7 @@ class Commands(click.Group):
     """Import a command when it is asked for, and give an interrupt its exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return the names in the order of use; the words that stand for another are left out."""
+        """Return the names in the order of use, without aliases."""
         return [name for name, entry in CATALOG.items() if not entry.hidden]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
@@ -118,7 +118,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Say which command was meant where there is none of that name."""
+        """Suggest a command where there is none of that name."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as exc:

@@ -34,7 +34,7 @@ SHOWN = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arguments:
-    """Hold what a task is called with."""
+    """The arguments of a call."""
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -141,7 +141,7 @@ def check_call(name: str, function: Callable[..., Any], arguments: Arguments) ->
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
-    """Return what a function takes, with its annotations as written; None where it does not tell."""
+    """Return a function's signature, its annotations evaluated; None where it has none."""
     with contextlib.suppress(Exception):  # annotations are a stranger's code, and need not mean anything
         return inspect.signature(function, eval_str=True)
     with contextlib.suppress(TypeError, ValueError):  # some builtins do not tell

@@ -57,7 +57,7 @@ WAITING_SEEN = 500
 PAIRS = 5
 
 
-@click.command("doctor", help=HELP, short_help="Look for problems, and tell the cures.")
+@click.command("doctor", help=HELP, short_help="Look for problems and suggest cures.")
 @store_flags
 def doctor(**flags: Any) -> int:
     """Run the command."""
@@ -85,7 +85,7 @@ def _lines(url: str, findings: Sequence[Finding], screen: Screen) -> Iterator[Li
 
 
 def _wrapped(text: str, screen: Screen) -> list[str]:
-    """Break a text between words; doctors' words are plain."""
+    """Break a text between words."""
     from textwrap import wrap  # noqa: PLC0415 - 2 ms that only this command pays
 
     room = None if screen.width is None else max(20, screen.width - LEVEL)
@@ -96,7 +96,7 @@ def _wrapped(text: str, screen: Screen) -> list[str]:
 
 
 def _of_work(store: Store, told: Collection[str]) -> Iterator[Finding]:
-    """Yield what the queues and workers show, whatever the store; `told`: topics of which it has spoken."""
+    """Yield what the queues and workers show, whatever the store; `told`: topics that the store has covered."""
     workers = store.workers()
     queues, more = store.some_queues(QUEUES)
     if "workers" not in told:

@@ -59,7 +59,7 @@ def parse_at(text: str, now: datetime | None = None) -> datetime:
         hint = _hint(text.strip())
         raise ConfigError(f"--at: {_short(text)!r} is not an instant: {hint}{CURE}") from None
     if meant < now:
-        say(f"--at: {text.strip()} is over, it was {meant.isoformat(timespec='seconds')}: the job may start at once")
+        say(f"--at: {text.strip()} is in the past ({meant.isoformat(timespec='seconds')}): the job may start at once")
     return meant
 
 
@@ -87,7 +87,7 @@ def _short(text: str) -> str:
 
 
 def _hint(text: str) -> str:
-    """Say what a text of another kind would be meant for."""
+    """Return a hint where the text looks like something else."""
     if text.isascii() and text.replace(".", "", 1).isdigit():
         return "a bare number may be a time, a year or seconds: "
     if text.startswith("+") or text.lower().startswith("in "):
@@ -177,7 +177,7 @@ def _first(meant: list[datetime], text: str) -> datetime:
 
 
 def _left_out(there: datetime, text: str) -> str:
-    """Say that the clocks go past a time; the two readings of it tell by how much."""
+    """Return the message for a time that the clocks skip; its two readings tell by how much."""
     instants = sorted((there.replace(fold=0).astimezone(), there.replace(fold=1).astimezone()))
     told = " or ".join(instant.isoformat(timespec="minutes") for instant in instants)
     return f"--at: {text!r} is no time here, the clocks go forward past it: write {told}"

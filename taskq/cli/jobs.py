@@ -107,7 +107,7 @@ def wait(ids: tuple[str, ...], timeout: str | None, *, first: bool, **flags: Any
                 return exit_of(state)
         late = [job_id for job_id, state in states.items() if state not in TERMINAL]
         if late:
-            say(f"waited {timeout} in vain for {', '.join(late)}", error=True)
+            say(f"timed out after {timeout} waiting for {', '.join(late)}", error=True)
             return Exit.WAIT_TIMEOUT
         return exit_of_all(states.values())
 
@@ -206,7 +206,8 @@ def cancel(ids: tuple[str, ...], *, kill: bool, **flags: Any) -> int:
             if not flags["as_json"]:
                 emit_line(f"{record.id} {_name(state)}")
             if state is State.RUNNING and not flags["as_json"]:
-                say(f"{record.id} runs; it was {'told to die' if kill else 'asked to stop (--kill ends it at once)'}")
+                how = "will be killed" if kill else "was asked to stop (--kill ends it at once)"
+                say(f"{record.id} is running; it {how}")
             if state not in (State.CANCELLED, State.RUNNING):
                 say(f"{record.id} cannot be cancelled, it has {_name(state)}", error=True)
                 code = Exit.FAILED
@@ -287,9 +288,9 @@ def resume(queues: tuple[str, ...], **flags: Any) -> int:
         return Exit.OK
 
 
-PURGE_HELP = """Forget jobs, with their results and logs: those that have ended, or those in the states given.
+PURGE_HELP = """Delete jobs, with their results and logs: those that have ended, or those in the states given.
 
-Asks first. Running jobs are never forgotten: cancel them. Prints how many are gone.
+Asks first. Running jobs are never deleted: cancel them. Prints how many are gone.
 
 \b
 Examples:
@@ -298,11 +299,11 @@ Examples:
   taskq purge --queue mail --state queued --state scheduled
 """
 
-#: The states that can be given: what runs cannot be forgotten.
+#: The states that can be given: running jobs cannot be deleted.
 CHOICES = [str(state) for state in State if state is not State.RUNNING]
 
 
-@click.command("purge", help=PURGE_HELP, short_help="Forget jobs.")
+@click.command("purge", help=PURGE_HELP, short_help="Delete jobs.")
 @click.option("--state", "states", multiple=True, type=click.Choice(CHOICES), help="Default: all that have ended.")
 @click.option("--queue", metavar="NAME", help="Only of this queue.")
 @click.option("--older", metavar="TIME", help="Only what ended, or was submitted, longer ago: 90, 10m, 7d.")
@@ -315,7 +316,7 @@ def purge(states: tuple[str, ...], queue: str | None, older: str | None, *, yes:
     with opened_store(flags) as store:
         found = [record for record in in_pages(store, chosen, queue) if _is_older(record, least)]
         if found and not yes and not _confirmed(found, store):
-            say("nothing was forgotten")
+            say("nothing was deleted")
             return Exit.FAILED
         gone = sum(_remove(store, found[start : start + PAGE]) for start in range(0, len(found), PAGE))
         if flags["as_json"]:
@@ -343,6 +344,6 @@ def _confirmed(found: Sequence[JobRecord], store: Store) -> bool:
     counts = {state: sum(record.state is state for record in found) for state in State}
     told = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
     if sys.stdin is None or not sys.stdin.isatty():
-        raise click.UsageError(f"this would forget {told} in {store.url}, and there is no terminal to ask: add --yes")
-    ask(f"Forget {told} in {store.url}? [y/N] ")
+        raise click.UsageError(f"this would delete {told} in {store.url}, and there is no terminal to ask: add --yes")
+    ask(f"Delete {told} in {store.url}? [y/N] ")
     return sys.stdin.readline().strip().lower() in ("y", "yes")

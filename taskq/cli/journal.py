@@ -86,7 +86,7 @@ class Journal:
         return cls(descriptor, path, list(_read(descriptor)))
 
     def write_to(self, writer: RowWriter) -> None:
-        """Say who writes the rows."""
+        """Set the writer of the rows."""
         self._writer = writer
 
     def note(self, chunks: Sequence[tuple[str, int, int]], place: Callable[[int], Place | None]) -> None:

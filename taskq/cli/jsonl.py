@@ -45,7 +45,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 class Done(Protocol):
-    """Tell which items an earlier run has written rows for."""
+    """The items for which an earlier run has written rows."""
 
     def has(self, item: int) -> bool:
         """Return whether the item with this index, from 0, has its row."""

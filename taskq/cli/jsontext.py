@@ -27,7 +27,7 @@ EMPTY_MAX = 1_000_000
 
 
 class Unwritable(TaskqError, ValueError):
-    """Say that a value has no JSON form, and where in the result it stands."""
+    """A value has no JSON form; the message says where it stands in the result."""
 
 
 def to_json(value: Any) -> bytes:

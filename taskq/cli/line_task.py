@@ -54,7 +54,7 @@ TOO_LONG = b"\0too long"
 
 
 class BadLine(TaskqError, ValueError):
-    """Say why a line is not a value of JSON."""
+    """A line is not a JSON value; the message says why."""
 
 
 def run_line(name: str, line: bytes) -> Outcome:

@@ -94,7 +94,7 @@ Examples:
 @click.option("--output", "-o", metavar="FILE", type=click.Path(), help="Where rows go; default: stdout.")
 @click.option("--resume", is_flag=True, help="Skip lines that have a row in the output; a failed last row runs again.")
 @click.option("--retry-failed", is_flag=True, help="As --resume, and run every line again whose row is an error.")
-@click.option("--force", is_flag=True, help="Write over an output file that holds something already.")
+@click.option("--force", is_flag=True, help="Overwrite an output file that is not empty.")
 @click.option("--unordered", is_flag=True, help="Write rows as they are done, with their index.")
 @click.option(
     "--on-error",
@@ -102,7 +102,7 @@ Examples:
     default="continue",
     help="Whether to go on after a line that failed; default: continue.",
 )
-@click.option("--chunksize", metavar="N", help="Lines handed over at once; default: by measured time.")
+@click.option("--chunksize", metavar="N", help="Lines in a batch; default: by measured time.")
 @click.option("--progress/--no-progress", default=None, help="Show how far it is; default: on a terminal.")
 @command_flags
 @pool_flags
@@ -162,7 +162,7 @@ def _plan(
     command_options: dict[str, Any],
     **choices: bool,
 ) -> Plan:
-    """Decide what is run for each line.
+    """Return what is run for each line.
 
     Raises:
         UnknownTask, ConfigError: there is no such task or command.
@@ -231,7 +231,7 @@ def _recover(plan: Plan, journal: Journal, earlier: Earlier) -> Known:
     def look(chunks: int) -> None:
         nonlocal told
         if not told:
-            say(f"{chunks:,} jobs of the earlier run are at work still: waiting for them")
+            say(f"{chunks:,} jobs of the earlier run are still running: waiting for them")
             told = True
 
     with contextlib.closing(open_store(plan.settings.url)) as store:
@@ -239,7 +239,7 @@ def _recover(plan: Plan, journal: Journal, earlier: Earlier) -> Known:
 
 
 def _advise(plan: Plan, target: str | None) -> None:
-    """Say so when the map will wait for a worker to come."""
+    """Warn when no worker serves the queue, so that the map waits."""
     url, queue = plan.settings.url, plan.options["queue"]
     if is_durable(url):
         with contextlib.closing(open_store(url)) as store:
@@ -255,7 +255,7 @@ def _close(source: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Hold what one `taskq map` is to do."""
+    """The plan of one `taskq map`."""
 
     label: str
     function: Callable[[bytes], Outcome]
@@ -295,7 +295,7 @@ def run_plan(
     known: Known | None = None,
     kept: Callable[[int], Iterator[bytes]] | None = None,
 ) -> int:
-    """Run a plan to its end and tell how it went; return the exit code.
+    """Run a plan to its end and report the result; return the exit code.
 
     `known`: outcomes of an earlier run that have no row. `kept`: gives the earlier rows that come before an item's.
     """

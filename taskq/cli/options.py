@@ -134,15 +134,15 @@ def job_options(
 JOB_FLAGS = (
     click.option("--queue", metavar="NAME", help="The queue; default: that of the task, else default."),
     click.option("--priority", metavar="N", type=int, help="Higher runs first; default: 0."),
-    click.option("--delay", metavar="TIME", help="Start it so much later: 90, 10m, 1h."),
+    click.option("--delay", metavar="TIME", help="Start it this much later: 90, 10m, 1h."),
     click.option("--at", metavar="WHEN", help="Start it then: 2026-11-30T08:00 (local), or 08:00."),
     click.option("--expires", metavar="TIME", help="Fail it if it has not started by then."),
-    click.option("--key", metavar="KEY", help="Be the same job as one with this key that has not ended."),
-    click.option("--job-id", metavar="ID", help="Its id; submitted again it is the same job."),
+    click.option("--key", metavar="KEY", help="Reuse the unfinished job with this key, if there is one."),
+    click.option("--job-id", metavar="ID", help="Its id; submitting it again gives the same job."),
     click.option(
         "--if-exists", type=click.Choice(["return", "reject"]), help="What a taken key or id does; default: return."
     ),
-    click.option("--result-ttl", metavar="TIME", help="Keep it so long after its end; default: a day, failed 7."),
+    click.option("--result-ttl", metavar="TIME", help="Keep it this long after its end; default: 1d, failed 7d."),
     click.option("--label", metavar="TEXT", help="How lists show it; default: its call, without secrets."),
 )
 
@@ -198,7 +198,7 @@ JOB_READERS: dict[str, Callable[[Any], object]] = {
 COMMAND_FLAGS = (
     click.option("--cwd", metavar="FOLDER", help="Run the command there; default: here, on Redis where the worker is."),
     click.option(
-        "--env", metavar="NAME[=VALUE]", multiple=True, help="Give the command a variable; without =, that of here."
+        "--env", metavar="NAME[=VALUE]", multiple=True, help="Set a variable for the command; without =, copy it."
     ),
 )
 
@@ -265,7 +265,7 @@ def _variables(words: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A task with its words, or a command; and what is to become of it."""
+    """A task with its arguments, or a command, and what to do with it."""
 
     target: str | None = None
     words: tuple[str, ...] = ()
@@ -283,7 +283,7 @@ class Request:
 
     @property
     def label(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
         return self.target if self.target is not None else self.command[0]
 
     def check(self) -> None:

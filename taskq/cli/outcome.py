@@ -21,7 +21,7 @@ __all__ = ["print_command_outcome", "print_outcome", "print_waited_command"]
 
 
 def print_outcome(record: JobRecord, *, raw: bool = False, tracebacks: bool = False, as_json: bool = False) -> int:
-    """Print what a job came to, or say why there is nothing; return the exit code."""
+    """Print a job's outcome, or why there is none; return the exit code."""
     error = _error_of(record)
     if as_json:
         outcome: dict[str, Any] = {"result": _value_of(record)} if record.state is State.SUCCEEDED else {}
@@ -37,7 +37,7 @@ def print_outcome(record: JobRecord, *, raw: bool = False, tracebacks: bool = Fa
 
 
 def _say_why_not(record: JobRecord, error: BaseException | None, *, said: bool, tracebacks: bool) -> None:
-    """Say on stderr how a job ended that has not succeeded. `said`: by a document already."""
+    """Report on stderr a job that has not succeeded. `said`: a document has told it already."""
     if not said and record.state not in TERMINAL:
         say(f"{record.id} has not ended, it is {record.state}: taskq wait {record.id} waits for it", error=True)
     elif not said and record.state is not State.SUCCEEDED:

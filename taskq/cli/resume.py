@@ -56,7 +56,7 @@ UNORDERED_ROW = re.compile(rb'\{"index": (\d+), "(result|error)": ')
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Earlier:
-    """Hold what earlier runs did: which items, how many rows, how many of them errors.
+    """The items of earlier runs, their rows, and how many of these are errors.
 
     `failures`: the items with an error that are to run again; they are none of the others.
     """
@@ -314,14 +314,14 @@ class Rewrite:
 
 @contextlib.contextmanager
 def rewriting(old: Output, earlier: Earlier, *, unordered: bool) -> Iterator[Rewrite]:
-    """Write an output anew in the block; at its end, also at an early one, the new file takes the place of the old.
+    """Write a new output file in the block; when the block ends, however it does, it replaces the old one.
 
     Raises:
         ConfigError: the output is no file with a name.
         CannotWrite: the new file cannot be written; the old one is as it was.
     """
     if old.name == "stdout":
-        raise ConfigError("--retry-failed has to write the rows anew, which it cannot on stdout: use -o FILE")
+        raise ConfigError("--retry-failed replaces the output file, which stdout does not allow: use -o FILE")
     path = Path(f"/proc/self/fd/{old.descriptor}").readlink()
     new = path.with_name(path.name + SUFFIX)
     descriptor = _create(new, os.fstat(old.descriptor).st_mode & 0o777)

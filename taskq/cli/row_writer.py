@@ -48,7 +48,7 @@ LOOK = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """Hold where rows go; `resumable` is whether what is there already can be read back."""
+    """Where rows go; `resumable`: whether the rows that are there can be read back."""
 
     descriptor: int
     name: str
@@ -73,7 +73,7 @@ def file_output(name: str, source: int, *, keep: bool, force: bool = False) -> I
     """Open a file for rows, an empty one unless `keep` or `force`; no two commands may write one file at a time.
 
     Raises:
-        ConfigError: it cannot be opened, another command writes it, it is the input itself, holds something already, or
+        ConfigError: it cannot be opened, another command writes it, it is the input itself, is not empty, or
             is a link that somebody else may have put there.
     """
     try:
@@ -95,13 +95,13 @@ def file_output(name: str, source: int, *, keep: bool, force: bool = False) -> I
 def _empty(descriptor: int, name: str, *, force: bool) -> None:
     if os.fstat(descriptor).st_size and not force:
         raise ConfigError(
-            f"{name} holds something already: --resume goes on with the rows of an earlier run, --force writes over it"
+            f"{name} is not empty: --resume goes on with the rows of an earlier run, --force overwrites it"
         )
     os.ftruncate(descriptor, 0)
 
 
 def _refuse_foreign_link(path: Path) -> None:
-    """Refuse a link by which somebody else could have us write over a file of ours."""
+    """Refuse a link by which another user could make us overwrite our own file."""
     if not path.is_symlink():
         return
     owner, folder = os.lstat(path).st_uid, path.parent.stat()
@@ -110,7 +110,7 @@ def _refuse_foreign_link(path: Path) -> None:
 
 
 def _open(name: str) -> int:
-    """Open a file to read it back, too; a device or pipe to write only, lest we be its reader ourselves."""
+    """Open a file to read and write; a device or pipe to write only, or this process would be its reader."""
     path = Path(name)
     _refuse_foreign_link(path)
     if path.exists() and not path.is_file():
@@ -219,7 +219,7 @@ class RowWriter:
                 self._on_error()
 
     def _wait_for_rows(self) -> None:
-        """Return when there are some, or the end has come; look now and then whether anybody still reads."""
+        """Return when there are rows or the end has come; check now and then whether the pipe is still read."""
         while not self._wake.wait(LOOK if self._watched else None):
             if _is_unread(self._output.descriptor):
                 raise BrokenPipeError

@@ -69,7 +69,7 @@ def outcome_of(store: Store, job_id: str, request: Request) -> tuple[JobRecord, 
             else:
                 _run_here(store, record, request)
     except KeyboardInterrupt:
-        say(f"interrupted; job {job_id} is kept: taskq wait {job_id} waits on, taskq cancel {job_id} drops it")
+        say(f"interrupted; job {job_id} is kept: taskq wait {job_id} waits for it, taskq cancel {job_id} drops it")
         raise
 
 
@@ -81,7 +81,7 @@ def _record(store: Store, job_id: str) -> JobRecord:
 
 
 def _wait_elsewhere(store: Store, record: JobRecord) -> None:
-    """Return when the job has ended, or when it seems that nobody will run it."""
+    """Return when the job has ended, or when no worker serves its queue."""
     looked, told = time.monotonic(), False
     for _ in ends(store, [record.id], None):
         told = told or _tell_refusal(store, record.id)
@@ -92,7 +92,7 @@ def _wait_elsewhere(store: Store, record: JobRecord) -> None:
 
 
 def _tell_refusal(store: Store, job_id: str) -> bool:
-    """Say what is in the way where a worker has refused the job, and nothing runs it; return whether it was said."""
+    """Report that a worker has refused the job and none runs it; return whether there was something to report."""
     (record,) = store.get([job_id])
     if record is None or record.state in TERMINAL or record.refusal is None:
         return False
@@ -101,7 +101,7 @@ def _tell_refusal(store: Store, job_id: str) -> bool:
 
 
 def take_from_the_dead(store: Store) -> None:
-    """Have jobs of workers that died queued again, as any worker does; else give one that is stopping a moment."""
+    """Requeue jobs of dead workers, as any worker does; without any, wait a moment for one that is stopping."""
     me = WorkerRecord(name=f"submit-{os.getpid()}", host=socket.gethostname(), pid=os.getpid(), queues=(), processes=0)
     session = store.join(me)
     try:

@@ -95,7 +95,7 @@ def _width(*, terminal: bool) -> int | None:
 
 
 def _signs() -> Signs:
-    """Return the signs that stdout's encoding has; and see that what it has not is replaced, no error."""
+    """Return the signs that stdout's encoding has; others will be replaced instead of raising an error."""
     signs = Signs()
     if sys.stdout is None:
         return PLAIN
@@ -110,7 +110,7 @@ def _signs() -> Signs:
 
 
 def printable(text: str) -> str:
-    """Return a text as one line without control characters: what is in a store may come from anybody."""
+    """Return a text as one line without control characters: what is in a store may come from anyone."""
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else " " if sign.isspace() else "�" for sign in text)

@@ -72,7 +72,7 @@ EVERY = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What the command line asks to see."""
+    """The jobs and queues that the command line asks for."""
 
     words: tuple[str, ...]
     states: tuple[State, ...]
@@ -120,7 +120,7 @@ class JobsOrQueues:
 @click.option("--state", "states", multiple=True, type=click.Choice(list(map(str, State))), help="Only these.")
 @click.option("--queue", metavar="NAME", help="Only of this queue.")
 @click.option("--limit", "-n", metavar="N", type=click.IntRange(0), default=LIMIT, help="Jobs shown; default: 10.")
-@click.option("--watch", "-w", is_flag=True, help="Go on showing, until Ctrl-C or all named jobs have ended.")
+@click.option("--watch", "-w", is_flag=True, help="Keep showing until Ctrl-C, or until all named jobs have ended.")
 @click.option("--every", metavar="TIME", default="1s", help="How often --watch looks; default: 1s.")
 @store_flags
 def status(
@@ -148,7 +148,7 @@ def status(
 
 
 def look(store: Store, wanted: Wanted) -> JobsOrQueues:
-    """Ask the store for what is wanted."""
+    """Read what the command line asks for."""
     if wanted.words:
         found = find_jobs(store, wanted.words)
         missing = [word for word, record in zip(wanted.words, found, strict=True) if record is None]

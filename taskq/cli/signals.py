@@ -33,7 +33,7 @@ SIGNAL_BASE = 128
 
 
 class Interrupted(KeyboardInterrupt):
-    """Say which signal asked the command to stop."""
+    """The command was asked to stop, by this signal."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)

@@ -41,11 +41,11 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 class CannotWrite(TaskqError, OSError):
-    """Say that output could not be written, and why."""
+    """Output could not be written; the message says why."""
 
 
 class OutputClosed(BrokenPipeError):
-    """Say that who read our output went away; a BrokenPipeError of its own, which no connection raises."""
+    """The reader of our output is gone; a class of its own, since connections raise BrokenPipeError too."""
 
 
 def write_error(error: OSError, name: str) -> OSError:
@@ -88,7 +88,7 @@ def claimed_stdout() -> Iterator[int]:
 
 
 def hold_standard_descriptors() -> None:
-    """Open on nothing what is closed of stdin, stdout and stderr, so that no file of ours becomes one."""
+    """Open /dev/null for what is closed of stdin, stdout and stderr, so that no file of ours becomes one."""
     for descriptor in (STDIN, STDOUT, STDERR):
         try:
             os.fstat(descriptor)
@@ -97,7 +97,7 @@ def hold_standard_descriptors() -> None:
 
 
 def _point(descriptor: int, *, at: int) -> None:
-    """Make one descriptor another word for a second one; for nothing, where that one is closed."""
+    """Make one descriptor a duplicate of another; of /dev/null, where that one is closed."""
     try:
         os.dup2(at, descriptor)
     except OSError:
@@ -145,7 +145,7 @@ class _Descriptor(io.RawIOBase):
 
 
 def guard_streams() -> None:
-    """Put streams of ours in the place of Python's, where those are the process's own."""
+    """Replace Python's stdout and stderr, where those are the process's own."""
     if sys.stdout is not None and sys.stdout is sys.__stdout__:
         sys.stdout = _like(sys.stdout, _Descriptor(STDOUT, "stdout", strict=True))
     if sys.stderr is not None and sys.stderr is sys.__stderr__:
@@ -170,7 +170,7 @@ def finish_stdout() -> None:
 
 
 def drop_stdout() -> None:
-    """Forget what is left for a stdout that cannot be written: the end of the interpreter would tell it once more."""
+    """Drop what is buffered for a stdout that cannot be written, or the interpreter's end would report it again."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, _Descriptor):
         raw.dropping = True

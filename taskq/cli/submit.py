@@ -65,7 +65,7 @@ ARGS after a task (= is text, := is JSON, @ reads a file):
 A task is named module:function and found as `python -m` would find it. A command stands after --; workers run
 it when they were started with --allow-commands, in the folder where it was submitted (on Redis: where the worker
 was started, or in --cwd), with the worker's environment and what --env adds. With --wait the job is run here when
-no worker is about, prints of a task go to stderr, a command's output passes through, and its exit code is the exit
+no worker is running, prints of a task go to stderr, a command's output passes through, and its exit code is the exit
 code. --url local:// needs no store: the job runs here at once.
 
 \b
@@ -155,7 +155,7 @@ STDOUT = 1
 
 
 def _submit_local(request: Request, settings: Settings, url: str) -> int:
-    """Run what is asked for; return the exit code."""
+    """Run the request in this program; return the exit code."""
     if request.target is None:
         return _submit_command(request, settings, url)
     return _submit_task(request, request.target, settings, url)
@@ -205,7 +205,7 @@ def _run_local(
 
 
 def _tell_failure(request: Request, error: BaseException) -> Exit:
-    """Say on stderr how a job failed; return the exit code."""
+    """Report on stderr how a job failed; return the exit code."""
     say(f"{request.label} failed: {in_words(error)}", error=True)
     if request.tracebacks and (trace := traceback_of(error)):
         say_foreign(trace.rstrip().encode(errors="replace") + b"\n")
@@ -230,7 +230,7 @@ STDIN, STDERR = 0, 2
 
 
 def _submit_remote(request: Request, settings: Settings, url: str) -> int:
-    """Keep what is asked for in the store; return the exit code."""
+    """Put the request into the store; return the exit code."""
     need_stdout()
     with opened_store({"log_format": settings.log_format, "log_level": settings.log_level}, url, mode="rwc") as store:
         builder = job_builder_of(request, settings, store)
@@ -265,7 +265,7 @@ def _print_kept(request: Request, store: Store, ids: list[str]) -> None:
 
 
 def _advise(store: Store, job_id: str) -> None:
-    """Tell somebody at a terminal that nobody is there to run the job."""
+    """Tell a person at a terminal that no worker will run the job."""
     if os.isatty(STDERR):
         (record,) = store.get([job_id])
         if record is not None and not served(store, record.queue):
@@ -304,7 +304,7 @@ def _submit_lines(request: Request, builder: JobBuilder, store: Store) -> int:
 
 
 def _jobs_of_lines(builder: JobBuilder, source: int, name: str) -> Iterator[NewJob | None]:
-    """Yield the job of each line; None for one that makes none, which is told."""
+    """Yield the job of each line; None for a bad line, which is reported."""
     lines = Lines(source, name, nothing_done().done)
     for at, line in enumerate(lines):
         place = lines.taken(at)

@@ -41,7 +41,7 @@ logger = log.get_logger("taskq.cli")
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Tell one sentence."""
+    """Write a sentence to stderr."""
     if log.chosen_format() == "json":
         (logger.error if error else logger.warning)(text)
     else:
@@ -54,7 +54,7 @@ def ask(text: str) -> None:
 
 
 def say_document(document: dict[str, Any]) -> None:
-    """Tell a program, under `--json`."""
+    """Write a JSON document to stderr, for `--json`."""
     _write(to_text(document) + "\n")
 
 

@@ -103,13 +103,15 @@ def _tell(moved: Moved, *, as_json: bool) -> None:
         return
     emit_line(str(total))
     if moved.merged:
-        say(f"{moved.merged:,} of them had a key that a job of the new store has: they are one job now")
+        say(f"{moved.merged:,} of them had the key of a job in the new store, and were merged with it")
     for job_id, why in list(moved.stayed.items())[:NAMED]:
         say(f"{job_id} stays: {why}")
     if len(moved.stayed) > NAMED:
         say(f"{len(moved.stayed) - NAMED:,} more stay for such reasons")
     if moved.running:
-        say(f"{moved.running:,} jobs run there; run it again when they have ended, should they be retried")
+        say(
+            f"{moved.running:,} jobs run there; transfer again when they have ended, to move those that will be retried"
+        )
     if moved.still_paused:
         names = " ".join(moved.still_paused)
         say(f"paused there, before this transfer or by one that was interrupted: {names} (taskq resume {names})")
@@ -141,7 +143,7 @@ class Moved:
 
 
 class Transfer:
-    """Move what waits from one store to another. `advance` is told how many jobs are done, and of how many."""
+    """Move waiting jobs from one store to another. `advance` is called with the jobs moved so far and in total."""
 
     def __init__(self, old: Store, new: Store, advance: Callable[[int, int], None]) -> None:
         self._old, self._new = old, new
@@ -203,7 +205,7 @@ class Transfer:
         for record in self._old.queues():
             if record.paused or record.name in self._paused or record.name.startswith(MARK):
                 continue
-            self._old.pause(MARK + record.name)  # first: who is killed in between must not leave it paused for ever
+            self._old.pause(MARK + record.name)  # first: a kill in between must not leave the queue paused for ever
             self._old.pause(record.name)
             self._paused.add(record.name)
 
@@ -264,7 +266,7 @@ class Transfer:
         self._put.update((record.id, record.queue) for record in records if record.id in jobs)
 
     def _remove_all(self) -> None:
-        """Take what is in the new store out of the old one, what needs others before those: none is ever without."""
+        """Remove from the old store what is in the new one, dependents first, so that no job misses what it needs."""
         ids = [job_id for job_id in reversed(self._put) if job_id not in self._removed]
         for start in range(0, len(ids), BATCH):
             part = ids[start : start + BATCH]
@@ -306,7 +308,7 @@ def _in_order(waiting: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]
 
 
 def _options(record: JobRecord, carried: JobOptions) -> JobOptions:
-    """Return a waiting job's options: what its envelope carries, and what the store keeps beside it."""
+    """Return a waiting job's options: those in its envelope and those that the store keeps."""
     now = time.time()
     due = record.due_at if record.due_at is not None and record.due_at > now else None
     return carried.changed(

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 __all__ = ["worker"]
 
-HELP = """Run the jobs of a queue on this machine's cores, until told to stop.
+HELP = """Run the jobs of a queue on this machine's cores, until stopped.
 
 \b
 Examples:
   taskq worker --import tasks                                    your own queue file
   taskq worker --url redis://queue-host/0 --queues high,default --processes 8 --import shop.tasks
-  taskq worker --import tasks --burst                            work off what is there, and end
+  taskq worker --import tasks --burst                            run what is queued, and end
   taskq worker --allow-commands                                  for taskq submit -- COMMAND
 
 Only @task functions of modules named by --import, and plain functions that those modules themselves define and whose
@@ -61,19 +61,19 @@ LEVEL = "info"
 @click.option("--queues", metavar="NAMES", default="default", show_default=True, help="Which, in order: high,default.")
 @click.option("--processes", "-j", metavar="N", help="Jobs run at once; default: one per CPU.")
 @click.option("--import", "imports", metavar="MODULE[:NAME]", multiple=True, help="Run a module's functions, or one.")
-@click.option("--allow-commands", is_flag=True, help="Run shell commands too, of anybody who may submit.")
+@click.option("--allow-commands", is_flag=True, help="Run shell commands too, from anyone who can submit.")
 @click.option("--burst", is_flag=True, help="End when nothing of its queues waits or runs.")
 @click.option("--drain", is_flag=True, help="Like --burst, but wait for delayed retries too.")
 @click.option("--max-jobs", metavar="N", type=click.IntRange(min=1), help="End after so many jobs.")
 @click.option("--name", metavar="NAME", help="Its name among workers; default: host and process.")
-@click.option("--grace", metavar="TIME", default="30", show_default=True, help="What running jobs get at a stop.")
+@click.option("--grace", metavar="TIME", default="30", show_default=True, help="Time that running jobs get at a stop.")
 @click.option("--start-method", type=click.Choice(config.START_METHODS), help="How processes start.")
 @click.option(
     "--max-tasks-per-child", metavar="N", type=click.IntRange(min=1), help="Jobs until a process is replaced."
 )
 @click.option("--health-port", metavar="PORT", type=click.IntRange(0, 65535), help="Serve /health and /metrics there.")
 @click.option("--health-host", metavar="HOST", default="127.0.0.1", show_default=True, help="Where they are served.")
-@click.option("--require-auth", is_flag=True, help="Refuse a Redis on the network without password, or unchecked.")
+@click.option("--require-auth", is_flag=True, help="Refuse a networked Redis without password or with unchecked TLS.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), help="Form of messages on stderr.")
 @click.option("--log-level", type=click.Choice(list(log.LEVELS)), help=f"Least level of log lines; default: {LEVEL}.")
 def worker(*, url: str | None, queues: str, imports: tuple[str, ...], grace: str, **flags: Any) -> int:
@@ -115,7 +115,7 @@ def _read_settings(flags: dict[str, Any]) -> config.Settings:
 
 
 def _tell_risks(store: Store, *, refuse: bool) -> None:
-    """Say once what lets strangers in.
+    """Warn once of what lets strangers in.
 
     Raises:
         ConfigError: something does, and that is to be refused.

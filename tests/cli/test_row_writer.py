@@ -167,7 +167,7 @@ def test_a_file_is_emptied_unless_kept(tmp_path: Path, source: int) -> None:
     path.write_bytes(b"before")
     with file_output(str(path), source, keep=True) as place:
         assert place.resumable
-    with pytest.raises(ConfigError, match="holds something already"), file_output(str(path), source, keep=False):
+    with pytest.raises(ConfigError, match="is not empty"), file_output(str(path), source, keep=False):
         pass
     assert path.read_bytes() == b"before"
     with file_output(str(path), source, keep=False, force=True):

@@ -120,7 +120,7 @@ def test_commands_by_lines(file_queue: Queue) -> None:
 
 
 def test_refusal_is_said(file_queue: Queue, worker: Callable[..., Command]) -> None:
-    """Who waits for a job that the worker refuses is told by which words, while it waits on."""
+    """While a refused job is waited for, the refusal is printed."""
     worker(file_queue.url)
     with Command(
         file_queue.project, "submit", "--url", file_queue.url, "--wait", "math:sqrt", ":=9", name="s-"

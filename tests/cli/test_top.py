@@ -264,7 +264,7 @@ def test_purge_asks_on_a_terminal(file: Watched) -> None:
     for answer, code in (("n\n", 1), ("y\n", 0)):
         assert file.job(job_id)["state"] == "queued"
         with PseudoTerminal(file.project, *words) as terminal:
-            terminal.shows("Forget 1 queued in sqlite://")
+            terminal.shows("Delete 1 queued in sqlite://")
             terminal.press(answer)
             assert terminal.wait() == code
     assert taskq(file.project, "status", job_id, "--url", file.url).code == 4

@@ -139,7 +139,7 @@ def test_purge_asks(told: Callable[..., tuple[int, str]], store: FakeStore) -> N
     """Where there is nobody to ask it removes nothing and says what to do."""
     code, text = told("purge")
     assert (code, len(store.jobs)) == (Exit.USAGE, 9)
-    assert "this would forget 1 succeeded, 2 failed, 1 cancelled in sqlite:///home/ann/queue.db" in text
+    assert "this would delete 1 succeeded, 2 failed, 1 cancelled in sqlite:///home/ann/queue.db" in text
     assert "add --yes" in text
 
 

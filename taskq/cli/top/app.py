@@ -93,7 +93,7 @@ def run_top(store: Store, every: float) -> None:
 
 
 class App:
-    """Hold what the user looks at."""
+    """The loop and its view."""
 
     def __init__(self, terminal: Terminal, watcher: Watcher) -> None:
         self._terminal = terminal

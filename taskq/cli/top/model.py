@@ -92,7 +92,7 @@ def look(store: Store, throughput: Throughput, detail: Detail | None = None) -> 
 
 
 class Throughput:
-    """Tell how many jobs end per second.
+    """The number of jobs that end per second.
 
     By the workers' own counts, which come every few seconds; and by the counts of ended jobs in the store, which are
     there at once, but miss what is forgotten at its end. Both can only be too low, so the higher one is taken.
@@ -206,7 +206,7 @@ class Watcher:
             return f"{name} is queued again" if again else f"{name} has neither failed nor been cancelled"
         (state,) = self._store.cancel([name], kill=order.verb == "kill")
         if state is State.RUNNING:
-            return f"{name} was {'told to die' if order.verb == 'kill' else 'asked to stop; K kills it'}"
+            return f"{name} {'will be killed' if order.verb == 'kill' else 'was asked to stop; K kills it'}"
         return f"{name} is {state or 'gone'}"
 
     def _look_closely(self) -> Detail | None:

@@ -45,7 +45,7 @@ KEYS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What is looked at. `chosen`: the name or id of the chosen row of each panel, so that it stays when rows move.
+    """The view. `chosen`: the name or id of the chosen row of each panel, so that it stays when rows move.
 
     `detail`: the id of the job that is looked at closely. `scroll`: lines of its log between the end and the screen.
     """
@@ -84,7 +84,7 @@ def rows_of(snapshot: Snapshot, panel: str) -> list[str]:
 
 
 def press(view: View, key: str, snapshot: Snapshot) -> tuple[View, Order | None]:
-    """Return what is looked at after a key, and what is to be done in the store."""
+    """Return the view after a key, and what to do in the store."""
     view = replace(view, message="")
     if view.help:
         return replace(view, help=False), None

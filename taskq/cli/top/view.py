@@ -156,7 +156,7 @@ def _panels(snapshot: Snapshot, view: View, screen: Screen, room: int) -> list[L
 
 
 def _heights(snapshot: Snapshot, view: View, shown: Sequence[str], room: int) -> dict[str, int]:
-    """Give each panel its least, then what it wants: the one in focus first."""
+    """Return each panel's height: the least of each, then what they want, the one in focus first."""
     heights = dict.fromkeys(shown, PANEL_LEAST)
     spare = room - PANEL_LEAST * len(shown)
     for panel in sorted(shown, key=lambda name: (name != view.panel, PANELS.index(name))):

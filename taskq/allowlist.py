@@ -3,7 +3,7 @@
     @task functions of imported modules                      may run
     what the operator named, `--import app.tasks:resize`     may run, whatever it is that is called there
     plain functions that an `--import app.tasks` defines     may run, unless a part of their name begins with `_`;
-                                                             if it is written in C: those that it was made with
+                                                             in C only those of `math` and `cmath`
     shell commands (`taskq.shell:run_command`)               only where the operator allows them
     the lines of `taskq map`                                 they look their task, or command, up here in turn
     all else                                                 UnknownTask, with the name and the line that opens it
@@ -44,6 +44,10 @@ IMPORT_VARIABLE = "TASKQ_IMPORT"
 
 #: How a task is named: module, colon, function, both of them perhaps with dots.
 NAME: Final = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+
+#: Modules in C that are lent as a whole. Of others, as builtins, posix and _pickle, a module's name does not tell what
+#: its functions can do: each is to be named.
+COMPUTING: Final = frozenset({"math", "cmath"})
 
 #: Decorators on top of each other that are looked through.
 WRAPPERS_MAX: Final = 32
@@ -210,7 +214,9 @@ def _defined(name: str) -> Callable[..., Any]:
     opens = f"to let it run, start the worker with --import {name}"
     found, _ = _held(name)
     function = found.__func__ if isinstance(found, staticmethod) else found
-    if type(function) is not FunctionType and not _is_native(function, module):
+    if type(function) is BuiltinFunctionType and not _computes(function, module):
+        raise UnknownTask(f"{name} is written in C, of which nothing runs that was not named: {opens}")
+    if type(function) not in (FunctionType, BuiltinFunctionType):
         raise UnknownTask(f"{name} is no plain function but a {type(function).__name__}: {opens}")
     if (function.__module__, function.__qualname__) != (module, qualname):
         raise UnknownTask(f"{name} is really {function.__module__}:{function.__qualname__}: {opens}")
@@ -219,9 +225,9 @@ def _defined(name: str) -> Callable[..., Any]:
     return function
 
 
-def _is_native(function: object, module: str) -> bool:
-    """Tell whether it is a function in C that this very module was made with, as math's are: it is bound to it."""
-    return type(function) is BuiltinFunctionType and function.__self__ is sys.modules.get(module)
+def _computes(function: BuiltinFunctionType, module: str) -> bool:
+    """Tell whether it is a function in C of a module whose functions do nothing but compute, and bound to it."""
+    return module in COMPUTING and function.__self__ is sys.modules.get(module)
 
 
 def _held(name: str) -> tuple[Any, Any]:

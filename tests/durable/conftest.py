@@ -26,7 +26,7 @@ def queue(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaskQ
     """Give a queue on it; nobody runs its jobs."""
     monkeypatch.setattr(connect, "open_store", lambda _url: store)
     monkeypatch.setitem(connect.STORES, "memory", "")
-    perform.allow(["tests.sample_tasks", "builtins"])
+    perform.allow(["tests.sample_tasks"])
     made = TaskQueue("memory://")
     yield made
     executor: object = made._executor

@@ -34,7 +34,8 @@ from taskq.names import qualified_name
 from taskq.redact import KEYS_VARIABLE
 from taskq.signing import ASK, ENVELOPE, FAILURE, KILL, META, RESULT, Signer, is_sealed, read_keys
 from taskq.states import TERMINAL, Reason, State
-from taskq.store import Claim, Ended, Finding, JobRecord, PollResult, Store, Subscription, WorkerSession
+from taskq.store import Claim, Ended, Finding, JobRecord, News, PollResult, Store, Subscription, WorkerSession
+from taskq.wait_book import ended_of
 
 if TYPE_CHECKING:
     import builtins
@@ -155,7 +156,7 @@ class _Border:
     # -- claims
 
     def claim(self, claim: Claim) -> Claim:
-        """Check a claimed job and the results that it depends_on; one that must not be run says so."""
+        """Check a claimed job and the results that it needs; one that must not be run says so."""
         try:
             claim.meta = self.signer.open(META, claim.meta, claim.id) if claim.meta else b""
         except NotSigned as exc:
@@ -176,9 +177,7 @@ class _Border:
             try:
                 claim.results = {**claim.results, need: self.signer.open(RESULT, result, need)}
             except NotSigned as exc:
-                claim.refusal = claim.refusal or _refused(
-                    f"the result that job {claim.id} depends_on, of job", need, exc
-                )
+                claim.refusal = claim.refusal or _refused(f"the result that job {claim.id} needs, of job", need, exc)
         return claim
 
     def holds(self, request: ControlRequest) -> bool:
@@ -324,21 +323,23 @@ class _SignedSubscription(Subscription):
 
     def __init__(self, store: SignedStore, subscription: Subscription, border: _Border) -> None:
         self.reply_to = subscription.reply_to
+        self.ask_most = subscription.ask_most
+        self.waits_here = subscription.waits_here
         self._store = store
         self._subscription = subscription
         self._border = border
 
-    def expect(self, ids: Collection[str]) -> None:
-        self._subscription.expect(ids)
+    def ask(self, ids: Collection[str]) -> None:
+        self._subscription.ask(ids)
 
     def forget(self, ids: Collection[str]) -> None:
         self._subscription.forget(ids)
 
-    def wait(self, timeout: float | None) -> list[Ended]:
+    def wait(self, timeout: float | None) -> News:
         return self._believed(self._subscription.wait(timeout))
 
-    def wait_for(self, job_id: str, timeout: float | None) -> list[Ended]:
-        return self._believed(self._subscription.wait_for(job_id, timeout))
+    def wait_here(self, job_id: str, timeout: float | None) -> News:
+        return self._believed(self._subscription.wait_here(job_id, timeout))
 
     def wake(self) -> None:
         self._subscription.wake()
@@ -346,38 +347,30 @@ class _SignedSubscription(Subscription):
     def close(self) -> None:
         self._subscription.close()
 
-    def _believed(self, news: list[Ended]) -> list[Ended]:
-        believed: list[Ended] = []
-        for ended in news:
+    def _believed(self, news: News) -> News:
+        told, news.ended = news.ended, []
+        for ended in told:
             try:
-                believed.append(self._border.ended(ended))
+                news.ended.append(self._border.ended(ended))
             except NotSigned as exc:
                 if ended.state is State.SUCCEEDED or (ended.failure is not None and ended.failure.seal):
                     self._border.tell("news_refused", ended.id, exc)
-                believed += self._of_record(ended.id, ended.failure)
-        return believed
+                self._look_at(ended.id, news)
+        return news
 
-    def _of_record(self, job_id: str, told: Failure | None) -> list[Ended]:
-        """Return how a job has ended by its own record; if it has not, go on to expect it. `told`: by the news."""
+    def _look_at(self, job_id: str, news: News) -> None:
+        """Say how a job stands by its own record."""
         try:
             (record,) = self._store.get([job_id], payload=True)
         except (BackendUnavailable, QueueFull):
-            told = record = None
-        if record is None and told is not None and told.reason is Reason.LOST:
-            return [Ended(id=job_id, state=State.FAILED, failure=Failure.lost())]
-        if record is None or record.state not in TERMINAL:
-            self._subscription.expect([job_id])
-            return []
-        return [
-            Ended(
-                id=job_id,
-                state=record.state,
-                result=record.result,
-                failure=record.failure,
-                attempts=record.attempts,
-                crashes=record.crashes,
-            )
-        ]
+            news.unread.append(job_id)
+            return
+        if record is None:
+            news.missing.append(job_id)
+        elif record.state in TERMINAL:
+            news.ended.append(ended_of(job_id, record))
+        else:
+            news.waiting.append(job_id)
 
 
 class _SignedSession(WorkerSession):
@@ -408,7 +401,7 @@ class _SignedSession(WorkerSession):
         )
 
     def _sign_outcome(self, outcome: JobOutcome) -> None:
-        """Sign what a outcome brings; in place, as one that is told again must be the same."""
+        """Sign what an outcome brings; in place, as one that is told again must be the same."""
         signer, job_id = self._border.signer, outcome.id
         seconds = max(self._signed_for, self._kept_for.get(outcome.token, 0.0))
         if outcome.result is not None and not is_sealed(outcome.result) and outcome.token not in self._foreign:

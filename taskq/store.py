@@ -33,6 +33,7 @@ __all__ = [
     "JobOutcome",
     "JobRecord",
     "NewJob",
+    "News",
     "Order",
     "PollResult",
     "ProgressUpdate",
@@ -154,41 +155,62 @@ class Ended:
     crashes: int = 0
 
 
+@dataclass(slots=True, kw_only=True)
+class News:
+    """What a subscription has learned since its last `wait`.
+
+    Of any job: `ended`, with its outcome; `unread`, it has ended, and its outcome is told when it is asked for.
+    Of jobs that were asked for: `waiting`, they have not ended; `missing`, the store has none of these ids now.
+    `renewed`: news may have been lost, so all that matters has to be asked for again. `gone`: why no job is there any
+    more, where the whole store is gone.
+    """
+
+    ended: list[Ended] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    renewed: bool = False
+    gone: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.ended or self.unread or self.waiting or self.missing or self.renewed or self.gone)
+
+
 class Subscription(ABC):
-    """Hears of jobs that end. One thread waits for all; everything else may be called from any."""
+    """The way by which a client learns that jobs have ended. It does not know who waits: `WaitBook` does.
 
-    #: Goes with each `put` whose outcomes this subscription should hear at once; empty where the store needs none.
+    One thread waits; everything else may be called from any. Jobs put with `reply_to` are told when they end. Others
+    are from the time on when they were asked for. News can be lost with a connection: who waits asks now and then.
+    """
+
+    #: Goes with each `put` whose outcomes this subscription should tell; empty where the store needs none.
     reply_to: str = ""
+    #: How many jobs are asked for at once, each second in which there was no news.
+    ask_most: int = 500
+    #: Whether `wait_here` can wait.
+    waits_here: bool = False
 
     @abstractmethod
-    def expect(self, ids: Collection[str]) -> None:
-        """Hear of these jobs too; those that have ended already are told by the `wait` that goes on, or the next one.
+    def ask(self, ids: Collection[str]) -> None:
+        """Have the next `wait` say how these jobs stand, and a later one when they end; `wake` ends one under way."""
 
-        It asks the store for nothing: whoever begins to wait for a job calls it.
-        """
-
-    @abstractmethod
-    def forget(self, ids: Collection[str]) -> None:
-        """Hear no more of these jobs."""
+    def forget(self, ids: Collection[str]) -> None:  # noqa: B027  # a store that has nothing to forget is complete
+        """Need not tell of these jobs any more."""
 
     @abstractmethod
-    def wait(self, timeout: float | None) -> list[Ended]:
-        """Wait until expected jobs have ended, `wake` was called, or `timeout` seconds have passed.
+    def wait(self, timeout: float | None) -> News:
+        """Wait for news until `wake` was called or `timeout` seconds have passed; empty where there are none.
 
-        Each end is told once; `forget` follows by itself. A job that the store no longer has is told as failed with
-        reason LOST. While the store cannot be reached it waits on, and tells what it missed when it is back.
+        While the store cannot be reached it waits on, and says `renewed` when it is back.
         """
 
-    def wait_for(self, job_id: str, timeout: float | None) -> list[Ended]:
-        """Expect this job as well, and wait for its end in the thread of who wants it; from any thread.
+    def wait_here(self, job_id: str, timeout: float | None) -> News:
+        """Wait for news in the thread of one who wants this job's end, while another thread is in `wait`.
 
-        It returns what it came upon, ends of other expected jobs too, each told here and not by `wait`. It may come
-        back before any of that: the job goes on being expected, and `wait` tells its end. Where a store cannot do
-        better, it only expects.
+        The job was put with `reply_to`. Each piece of news is told here or by `wait`. It may come back at any time.
         """
-        del timeout
-        self.expect([job_id])
-        return []
+        del job_id, timeout
+        return News()
 
     @abstractmethod
     def wake(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,7 +18,8 @@ from taskq.errors import BackendUnavailable, DecodeError, JobCancelled, JobExist
 from taskq.failure import Failure
 from taskq.retry import after_error
 from taskq.states import TERMINAL, Reason, State
-from taskq.store import Ended, Finding, JobRecord, NewJob, QueueRecord, Store, Subscription, WorkerRecord, WorkerSession
+from taskq.store import Finding, JobRecord, NewJob, News, QueueRecord, Store, Subscription, WorkerRecord, WorkerSession
+from taskq.wait_book import ended_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -41,6 +43,8 @@ class MemoryStore(Store):
         self.fail_next = 0
         self.lose_reply = False
         self.subscriptions: list[MemorySubscription] = []
+        #: The jobs of each `reply_to` whose end was not told there.
+        self.sent_to: dict[str, dict[str, None]] = {}
         self.workers_now: list[WorkerRecord] = []
         self.closed = False
 
@@ -57,7 +61,7 @@ class MemoryStore(Store):
         with self.changed:
             before = dict(self.records), dict(self.options)
             try:
-                ids = [self._put(new) for new in jobs]
+                ids = [self._put(new, reply_to) for new in jobs]
             except JobExists:
                 self.records, self.options = before
                 raise
@@ -68,7 +72,7 @@ class MemoryStore(Store):
             raise BackendUnavailable("the reply was lost: this is a test")
         return ids
 
-    def _put(self, new: NewJob) -> str:
+    def _put(self, new: NewJob, reply_to: str) -> str:
         options = new.options
         taken = new.id if new.id in self.records else self._holder_of(options.key)
         if taken is not None:
@@ -93,6 +97,7 @@ class MemoryStore(Store):
         )
         self.options[new.id] = options
         self.records[new.id] = record
+        self.sent_to.setdefault(reply_to, {})[new.id] = None
         if new.depends_on:
             self.records[new.id] = replace(record, state=State.BLOCKED)
             self._unblock()
@@ -217,44 +222,43 @@ class MemorySubscription(Subscription):
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
-        self._expected: set[str] = set()
+        self.reply_to = f"subscription-{len(store.subscriptions)}"
+        self._asked: deque[str] = deque()
+        self._awaited: set[str] = set()
         self._woken = False
         self.closed = False
 
-    def expect(self, ids: Collection[str]) -> None:
-        self._store._enter("expect")
-        with self._store.changed:
-            self._expected.update(ids)
-            self._store.changed.notify_all()
+    def ask(self, ids: Collection[str]) -> None:
+        self._store._enter("ask")
+        self._asked.extend(ids)
 
-    def forget(self, ids: Collection[str]) -> None:
+    def wait(self, timeout: float | None) -> News:
         with self._store.changed:
-            self._expected.difference_update(ids)
-
-    def wait(self, timeout: float | None) -> list[Ended]:
-        with self._store.changed:
-            self._store.changed.wait_for(lambda: self._woken or self._ready(), timeout)
+            self._store.changed.wait_for(lambda: self._woken or self._asked or self._ready(), timeout)
             self._woken = False
-            news = [self._ended(job_id) for job_id in self._ready()]
-            self._expected.difference_update(ended.id for ended in news)
+            news = News(ended=[ended_of(job_id, self._store.records[job_id]) for job_id in self._ready()])
+            while self._asked:
+                self._answer(self._asked.popleft(), news)
+            self._awaited.difference_update(ended.id for ended in news.ended)
+            own = self._store.sent_to.get(self.reply_to, {})
+            for ended in news.ended:
+                own.pop(ended.id, None)
         return news
+
+    def _answer(self, job_id: str, news: News) -> None:
+        record = self._store.records.get(job_id)
+        self._awaited.add(job_id)
+        if record is None:
+            news.missing.append(job_id)
+        elif record.state not in TERMINAL:
+            news.waiting.append(job_id)
+        elif all(ended.id != job_id for ended in news.ended):
+            news.ended.append(ended_of(job_id, record))
 
     def _ready(self) -> list[str]:
         records = self._store.records
-        return [job_id for job_id in self._expected if job_id not in records or records[job_id].state in TERMINAL]
-
-    def _ended(self, job_id: str) -> Ended:
-        record = self._store.records.get(job_id)
-        if record is None:
-            return Ended(id=job_id, state=State.FAILED, failure=Failure.lost())
-        return Ended(
-            id=job_id,
-            state=record.state,
-            result=record.result,
-            failure=record.failure,
-            attempts=record.attempts,
-            crashes=record.crashes,
-        )
+        known = [*self._awaited, *self._store.sent_to.get(self.reply_to, {})]
+        return [job_id for job_id in dict.fromkeys(known) if job_id in records and records[job_id].state in TERMINAL]
 
     def wake(self) -> None:
         with self._store.changed:

@@ -23,7 +23,7 @@ from taskq.envelope import CALL, Template, label_of, parameters_of
 from taskq.errors import ConfigError, EncodeError, JobNotFound, QueueClosed, TaskqError, TaskRefused
 from taskq.executor import Executor
 from taskq.executors.dependencies import jobs_in
-from taskq.executors.durable.job import DurableJob, WeakHandles, ended_of
+from taskq.executors.durable.job import DurableJob, WeakHandles
 from taskq.executors.durable.listener import ResultListener
 from taskq.executors.durable.shutdown import LOOK, ShutdownWait
 from taskq.executors.durable.stream import DurableStream
@@ -34,6 +34,7 @@ from taskq.names import main_module
 from taskq.states import TERMINAL, State
 from taskq.store import Ended, NewJob
 from taskq.tasks import name_of, options_of
+from taskq.wait_book import ended_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -85,8 +86,7 @@ class DurableExecutor(Executor):
         listener = self._listener_if_open()
         task = self._task(fn)
         new = self._new_job(task, args, kwargs, task.options if options is None else options)
-        kept = self._store.put((new,), reply_to=listener.reply_to)[0]
-        return self._handle(kept)
+        return self._handle(self._store.put((new,), reply_to=listener.announce(_new_ids((new,))))[0])
 
     def submit_many(
         self, fn: Callable[..., Any], calls: Iterable[Sequence[Any]], options: JobOptions | None
@@ -100,7 +100,7 @@ class DurableExecutor(Executor):
         try:
             while batch := _next_batch(fresh):
                 sent += [new.id for new in batch]
-                kept += self._store.put(batch, reply_to=listener.reply_to)
+                kept += self._store.put(batch, reply_to=listener.announce(_new_ids(batch)))
             return [self._handle(job_id) for job_id in kept]
         except BaseException as error:
             self._take_back(sent, error)
@@ -188,9 +188,6 @@ class DurableExecutor(Executor):
     def wait_for(self, job: DurableJob, timeout: float | None) -> None:
         self._refuse_if_released()
         self._listener().wait_for(job.id, job, timeout)
-
-    def is_listening(self, job: DurableJob) -> bool:
-        return self._listener().is_subscribed(job.id)
 
     def look_up(self, job: DurableJob, *, payload: bool = False) -> JobRecord | None:
         self._refuse_if_released()
@@ -321,7 +318,7 @@ class DurableExecutor(Executor):
 
         What runs goes on; it is asked to stop, because a worker may have jobs in its hands that it has not started.
         """
-        ids = sorted({job.id for job in self._open_handles()} | self._listener().subscribed())
+        ids = sorted({job.id for job in self._open_handles()}.union(self._listener().subscribed()))
         for start in range(0, len(ids), _BATCH):
             part = ids[start : start + _BATCH]
             pairs = zip(part, self._store.cancel(part), strict=True)
@@ -393,6 +390,11 @@ def _imported_name(name: str) -> str:
             "and import it from there"
         )
     return f"{module}:{name.partition(':')[2]}"
+
+
+def _new_ids(jobs: Sequence[NewJob]) -> list[str]:
+    """Return the ids that were made here: nobody else can have put such a job."""
+    return [new.id for new in jobs if new.options.job_id is None]
 
 
 def _next_batch(jobs: Iterator[NewJob]) -> list[NewJob]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures._base import FINISHED
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -14,7 +15,7 @@ from taskq.failure import Failure
 from taskq.job import ENDED, Job, Undecoded
 from taskq.locks import CallLock, may_be_interrupted, pass_on
 from taskq.states import TERMINAL, State
-from taskq.store import Ended
+from taskq.wait_book import ended_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
 
     from taskq.context import JobContext
     from taskq.states import Reason
-    from taskq.store import JobRecord
+    from taskq.store import Ended, JobRecord
 
 #: References below which nothing is dropped.
 _FEW: Final = 1024
 
 
-__all__ = ["DurableJob", "JobOwner", "StoredOutcome", "WeakHandles", "ended_of", "failure_of"]
+__all__ = ["DurableJob", "JobOwner", "StoredOutcome", "WeakHandles", "failure_of"]
 
 
 class JobOwner(Protocol):
@@ -39,9 +40,6 @@ class JobOwner(Protocol):
 
     def wait_for(self, job: DurableJob, timeout: float | None) -> None:
         """See to it that the job is told when it ends, and wait for that for a while, here."""
-
-    def is_listening(self, job: DurableJob) -> bool:
-        """Return whether that is so already."""
 
     def look_up(self, job: DurableJob, *, payload: bool = False) -> JobRecord | None:
         """Return what the store knows of the job now; None: nothing."""
@@ -87,6 +85,8 @@ class DurableJob(Job[Any]):
     _last_progress: tuple[int, int | None] | None = None
     #: The final state, once it is known here.
     _final: State | None = None
+    #: The process in which the job is told when it ends; a forked one has to listen for itself.
+    _listens_in = 0
     is_named = True
 
     def __init__(self, owner: JobOwner, job_id: str) -> None:
@@ -145,8 +145,9 @@ class DurableJob(Job[Any]):
     @property
     def _condition(self) -> Condition:
         """Whoever wants to wait, or adds a callback, comes here first: from now on the job has to be told."""
-        if self._final is None and not self.owner.is_listening(self):
+        if self._final is None and self._listens_in != os.getpid():
             self.owner.listen(self)
+            self._listens_in = os.getpid()
         return super()._condition
 
     @_condition.setter
@@ -194,17 +195,18 @@ class DurableJob(Job[Any]):
                 job.log(WAITED + self._id)
 
     def _wait_here(self, timeout: float | None) -> None:
-        if "_lock" not in self.__dict__ and not self.owner.is_listening(self):
+        if "_lock" not in self.__dict__ and self._listens_in != os.getpid():
             started = monotonic()
             self.owner.wait_for(self, timeout)
             if self._state == FINISHED:
                 return
+            self._listens_in = os.getpid()
             if timeout is not None:
                 timeout = max(0.0, timeout - (monotonic() - started))
         super()._wait(timeout)
 
     def done(self) -> bool:
-        if self._final is None and not self.owner.is_listening(self):
+        if self._final is None and self._listens_in != os.getpid():
             self._refresh()
         return super().done()
 
@@ -241,6 +243,7 @@ class DurableJob(Job[Any]):
         with self._ending():
             if self._final is not None:
                 return
+            self._listens_in = 0  # unless it gets through this, nobody will be told again
             self._attempts, self._crashes = ended.attempts, ended.crashes
             failure = failure_of(ended)
             if self._state not in ENDED and not may_be_interrupted():
@@ -288,20 +291,6 @@ def failure_of(ended: Ended) -> Failure | None:
     if ended.state is State.CANCELLED:
         return Failure.from_exception(JobCancelled("the job was cancelled"))
     return ended.failure or Failure.lost()
-
-
-def ended_of(job_id: str, record: JobRecord | None) -> Ended:
-    """Return the news of a job's end from its record; None: the store has none any more."""
-    if record is None:
-        return Ended(id=job_id, state=State.FAILED, failure=Failure.lost())
-    return Ended(
-        id=job_id,
-        state=record.state,
-        result=record.result,
-        failure=record.failure,
-        attempts=record.attempts,
-        crashes=record.crashes,
-    )
 
 
 class WeakHandles:

@@ -25,16 +25,19 @@ from taskq.failure import Failure
 from taskq.locks import CallLock, SafeCondition, aside, may_be_interrupted
 from taskq.states import State
 from taskq.store import Ended
+from taskq.wait_book import WaitBook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from taskq.store import Store, Subscription
+    from taskq.store import News, Store, Subscription
 
 __all__ = ["HeldHandles", "ResultListener", "Target", "Waiter"]
 
 #: Seconds before a subscription that failed is asked again.
 _PAUSE: Final = 0.5
+#: Bytes of a result that a handle takes that nobody waits on; a larger one is asked for when somebody does.
+_UNASKED_MAX: Final = 4096
 
 
 class Target(Protocol):
@@ -59,17 +62,15 @@ class HeldHandles(Protocol):
 
 
 class ResultListener:
-    """Hear of the ends of jobs. Methods may be called from any thread of the process that made it."""
+    """The thread that waits for news, and who is told. Any thread of the process that made it may call."""
 
     def __init__(self, store: Store, held: HeldHandles) -> None:
         self.pid = os.getpid()
         self._store = store
-        #: Handles that somebody holds, by id; weak.
+        #: Handles that the program holds, by id; weak.
         self._handles = held
-        self._targets: dict[str, Target] = {}
-        #: Jobs that the subscription has yet to be told of, because it could not take them.
-        self._missed: deque[str] = deque()
-        #: Rung when nothing is expected any more.
+        self._book: WaitBook[Target] = WaitBook()
+        #: Notified when nothing is waited for any more.
         self._idle = SafeCondition()
         self._starting = CallLock()
         self._subscription: Subscription | None = None
@@ -78,21 +79,12 @@ class ResultListener:
         #: What is to be done in the listener's thread, because it must not be done where it came up.
         self._deferred: deque[Callable[[], None]] = deque()
         self._then: Callable[[], None] | None = None
-        #: Why nothing will ever be heard any more.
+        #: Why nothing will ever be told any more.
         self._broken: Exception | None = None
 
-    @property
-    def reply_to(self) -> str:
-        """Where the store may send the outcomes of jobs that are put now; empty: nobody would listen."""
-        return "" if self._subscription is None else self._subscription.reply_to
-
-    def is_subscribed(self, job_id: str) -> bool:
-        """Return whether somebody waits for this job here."""
-        return job_id in self._targets
-
-    def subscribed(self) -> set[str]:
+    def subscribed(self) -> list[str]:
         """Return the ids of the jobs that somebody waits for here."""
-        return set(self._targets)
+        return self._book.ids()
 
     def start(self) -> None:
         """Begin to listen, unless that has been done.
@@ -112,18 +104,38 @@ class ResultListener:
                 )
                 self._thread.start()
 
+    def announce(self, ids: Iterable[str]) -> str:
+        """Return the `reply_to` of jobs that are about to be put. Those that have new `ids` need not be asked for."""
+        subscription = self._subscription
+        if subscription is None or not subscription.reply_to:
+            return ""
+        self._book.announce(ids)
+        return subscription.reply_to
+
     def subscribe(self, targets: Iterable[tuple[str, Target]]) -> None:
         """Tell these targets when their jobs end."""
         self.start()
-        known = list(targets)
         try:
-            self.prepare(known)
-            self.confirm([job_id for job_id, _ in known])
+            if [job_id for job_id, target in targets if self._book.add(job_id, target)]:
+                self._wake()
         except BaseException:
             self._ask_again()
             raise
         if self._broken is not None:
             self._fail_all(self._broken)
+
+    def subscribe_new(self, targets: Iterable[tuple[str, Target]]) -> str:
+        """Tell these targets when their jobs end, which have new ids; return the `reply_to` to put them with.
+
+        Where that is empty, `ask` for them when they are there.
+        """
+        self._book.add_new(targets)
+        return "" if self._subscription is None else self._subscription.reply_to
+
+    def ask(self, ids: Iterable[str]) -> None:
+        """Ask for the ends of these jobs, where somebody waits for them."""
+        self._book.ask(ids)
+        self._wake()
 
     def wait_for(self, job_id: str, waiter: Waiter, timeout: float | None) -> None:
         """Do as `subscribe`, and wait for a while in this thread if nothing else is waited for.
@@ -132,50 +144,45 @@ class ResultListener:
         """
         self.start()
         subscription = self._subscription
-        if subscription is None or self._targets or self._broken is not None or self.is_this_thread():
+        alone = subscription is not None and subscription.waits_here and not self._book
+        if subscription is None or not alone or self._broken is not None or self.is_this_thread():
             self.subscribe([(job_id, waiter)])
             return
         try:
-            self._targets[job_id] = waiter
-            for ended in subscription.wait_for(job_id, timeout):
-                if ended.id == job_id and waiter.try_end(ended):
-                    self._settled(job_id)
-                else:
-                    self.call_later(partial(self.dispatch, ended))
-        except BackendUnavailable:
-            self._ask_again()
+            if not self._book.add(job_id, waiter):
+                self._take_here(job_id, waiter, subscription.wait_here(job_id, timeout))
+            if job_id in self._book:
+                self._wake()  # the thread goes on with it
         except BaseException:
             self._ask_again()
             raise
 
+    def _take_here(self, job_id: str, waiter: Waiter, news: News) -> None:
+        """Take the news of one job in the thread that wants it; the rest is for the listener's."""
+        for ended in news.ended:
+            if ended.id == job_id and waiter.try_end(ended):
+                self._settled(job_id)
+                news.ended.remove(ended)
+                break
+        if news:
+            self.call_later(partial(self._take, news))
+
     def _ask_again(self) -> None:
-        """Have the thread ask for all that is expected: an interrupt may have come before it was."""
-        self._missed.extend(self._targets.copy())
+        """Have the thread ask for all that is waited for: an interrupt may have come before it was."""
+        self._book.ask_all()
+        self._wake()
+
+    def _wake(self) -> None:
         subscription = self._subscription
         if subscription is not None:
             subscription.wake()
 
-    def prepare(self, targets: Iterable[tuple[str, Target]]) -> None:
-        """Tell these targets when their jobs, which are not in the store yet, end; `confirm` when they are."""
-        self._targets.update(targets)
-
-    def confirm(self, ids: Iterable[str]) -> None:
-        """Ask for the ends of these jobs: they are in the store. Those that were heard of already are passed over."""
-        subscription = self._subscription
-        wanted = [job_id for job_id in ids if job_id in self._targets]
-        if subscription is None or not wanted:
-            return
-        try:
-            subscription.expect(wanted)
-        except BackendUnavailable:  # the thread that waits tries again
-            self._missed.extend(wanted)
-            subscription.wake()
-
     def unsubscribe(self, ids: Iterable[str]) -> None:
-        """Hear no more of these jobs."""
-        known = [job_id for job_id in ids if self._targets.pop(job_id, None) is not None]
-        if known and self._subscription is not None:
-            self._subscription.forget(known)
+        """Tell nobody any more of these jobs."""
+        known = [job_id for job_id in ids if self._book.discard(job_id)]
+        subscription = self._subscription
+        if known and subscription is not None:
+            subscription.forget(known)
             self._idle.notify_all()
 
     def call_later(self, call: Callable[[], None]) -> None:
@@ -184,18 +191,16 @@ class ResultListener:
         For finalizers: they may run at any point of any thread, also where it holds a lock of the store's.
         """
         self._deferred.append(call)
-        subscription = self._subscription
-        if subscription is not None:
-            subscription.wake()
+        self._wake()
 
     def wait_until_idle(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is expected any more; return whether that is so."""
-        self._idle.wait_for(lambda: not self._targets or self._stopping, timeout)
-        return not self._targets
+        """Wait until nothing is waited for any more; return whether that is so."""
+        self._idle.wait_for(lambda: not self._book or self._stopping, timeout)
+        return not self._book
 
     @property
     def is_stopping(self) -> bool:
-        """Whether nothing more will be heard here."""
+        """Whether nothing more will be told here."""
         return self._stopping
 
     def is_this_thread(self) -> bool:
@@ -218,23 +223,25 @@ class ResultListener:
     # -- the thread
 
     def run_once(self, subscription: Subscription) -> bool:
-        """Wait once and dispatch what has ended; return whether to go on."""
-        if self._missed:
-            subscription.expect([self._missed.popleft() for _ in range(len(self._missed))])
-        self._run_deferred()
-        if self._stopping:
-            return False
-        for ended in subscription.wait(None):
-            self.dispatch(ended)
-        return True
-
-    def _run_deferred(self) -> None:
+        """Ask for what is due, wait once and dispatch what has ended; return whether to go on."""
         while self._deferred:
             self._deferred.popleft()()
+        if self._stopping:
+            return False
+        if ids := self._book.due(subscription.ask_most):
+            subscription.ask(ids)
+        self._take(subscription.wait(self._book.patience()))
+        return True
+
+    def _take(self, news: News) -> None:
+        for ended in self._book.take(news):
+            self.dispatch(ended)
 
     def dispatch(self, ended: Ended) -> None:
-        """Pass the news of a job's end on to who waits for it, or holds its handle."""
-        target = self._targets.get(ended.id) or self._handles.get(ended.id)
+        """Pass a job's end on to who waits for it, or holds its handle."""
+        target = self._book.get(ended.id)
+        if target is None and (ended.result is None or len(ended.result) <= _UNASKED_MAX):
+            target = self._handles.get(ended.id)
         if target is None:
             return
         try:
@@ -246,23 +253,23 @@ class ResultListener:
         self._settled(ended.id)
 
     def _settled(self, job_id: str) -> None:
-        if self._targets.pop(job_id, None) is not None and not self._targets:
+        if self._book.discard(job_id) and not self._book:
             self._idle.notify_all()
 
     def recover(self) -> None:
-        """Ask for everything anew after the store could not be reached."""
+        """Ask again for everything after the store could not be reached."""
         time.sleep(_PAUSE)
-        self._missed.extend(self._targets.copy())
+        self._book.ask_all()
 
     def fail_all(self, error: Exception) -> None:
-        """Fail all that is expected: nothing will ever be heard of it."""
+        """Fail all that is waited for: nothing will ever be told of it."""
         logging.getLogger("taskq").error("cannot listen to %s: %s", self._store.url, error)
         self._broken = error
         self._stopping = True
         self._fail_all(error)
 
     def _fail_all(self, error: Exception) -> None:
-        for job_id in list(self._targets):
+        for job_id in self._book.ids():
             self.dispatch(Ended(id=job_id, state=State.FAILED, failure=Failure.from_exception(error)))
 
     def leave(self, subscription: Subscription) -> None:

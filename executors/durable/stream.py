@@ -204,7 +204,8 @@ class DurableStream(MapStream):
             states = [State.CANCELLED] * len(ids)
         ended = [job_id for job_id, state in zip(ids, states, strict=True) if state is not State.RUNNING]
         self._listener.unsubscribe(ended)
-        self._listener.confirm([job_id for job_id in ids if job_id not in ended])  # interrupted, nobody has
+        if left := set(ids).difference(ended):
+            self._listener.ask(left)  # their put may have been interrupted
         self._finished += ended
         self._remove_finished()
 
@@ -287,12 +288,13 @@ class DurableStream(MapStream):
         """Put into the store what was read; what fails stays to be sent by the next call, as the same jobs."""
         while self._unsent:
             batch = self._unsent[:_SEND_MAX]
-            self._listener.prepare((chunk.id, chunk) for chunk, _ in batch)
+            reply_to = self._listener.subscribe_new([(chunk.id, chunk) for chunk, _ in batch])
             self._open.update((chunk.id, chunk) for chunk, _ in batch)
             if self._journal is not None:
                 self._journal.sending([(chunk.id, chunk.first, chunk.items) for chunk, _ in batch])
-            self._store.put([job for _, job in batch], reply_to=self._listener.reply_to)
-            self._listener.confirm([chunk.id for chunk, _ in batch])
+            self._store.put([job for _, job in batch], reply_to=reply_to)
+            if not reply_to:
+                self._listener.ask([chunk.id for chunk, _ in batch])
             del self._unsent[:_SEND_MAX]
 
 

@@ -5,7 +5,8 @@ url, address        where Redis is; wire, line: how to talk to it
 scripts, lua/       each atomic step
 record, outcome     between Redis' bytes and taskq's records
 foreign             jobs that stock RQ enqueued
-store               what clients ask for; subscription, expected: how they hear of the ends of their jobs
-session          what a worker asks for, by claim and watch
+store               what clients ask for
+subscription        how clients learn that their jobs have ended
+session             what a worker asks for, by claim and watch
 inventory, doctor   what people look at
 """

@@ -15,7 +15,6 @@ import os
 from base64 import b64encode
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakValueDictionary
 
 from taskq.errors import JobExists, QueueFull
 from taskq.executors.rq import doctor, inventory, safety
@@ -87,7 +86,6 @@ class RQStore(Store):
         self.takes_unsigned = self.address.allow_unsigned
         self._scripts = self.address.scripts
         self._constants: dict[JobOptions, tuple[Any, ...]] = {}
-        self._subscriptions: WeakValueDictionary[str, RQSubscription] = WeakValueDictionary()
 
     def __repr__(self) -> str:
         return f"<RQStore {self.url}>"
@@ -112,10 +110,7 @@ class RQStore(Store):
         refused: Exception | None = None
         for step, stand in zip(steps, replies, strict=True):
             if stand == 0:
-                ids = [job.id for job in step]
-                if reply_to:
-                    self._remind(reply_to, ids)
-                kept += ids
+                kept += [job.id for job in step]
             elif isinstance(stand, Exception):
                 refused = refused or stand
             elif stand[0] == TAKEN:
@@ -141,12 +136,6 @@ class RQStore(Store):
             packed.append(_packed(job, known, reply_to))
         rare = any(entry[3] != 0 for entry in packed) or len({job.id for job in jobs}) != len(jobs)
         return [nonce, int(rare), packed]
-
-    def _remind(self, address: str, ids: list[str]) -> None:
-        """Tell a subscription that these jobs, all of them new, know its address: it need not ask for them."""
-        subscription = self._subscriptions.get(address)
-        if subscription is not None:
-            subscription.addressed(ids)
 
     def _take_back(self, ids: list[str]) -> None:
         """Forget what an earlier step of a refused put has written."""
@@ -235,9 +224,7 @@ class RQStore(Store):
     # -- for clients and workers
 
     def subscribe(self) -> RQSubscription:
-        made = RQSubscription(self)
-        self._subscriptions[made.reply_to] = made
-        return made
+        return RQSubscription(self)
 
     def join(self, record: WorkerRecord) -> WorkerSession:
         """Sign a worker on.

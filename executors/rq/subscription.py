@@ -1,17 +1,16 @@
-"""How a client hears of the ends of its jobs.
+"""How a client of Redis learns that jobs have ended.
 
-    finish script ──RPUSH──▶ rq:tq:replies:<address> ──BLPOP, then LPOP many──▶ wait() ──▶ Ended, ...
-    expect(), wake() ──▶ a pipe beside the socket              or, for one job: wait_for() ──▶ Ended, ...
+    finish script ──RPUSH──▶ rq:tq:replies:<reply_to> ──BLPOP, then LPOP many──▶ wait() ──▶ News
+    ask(), wake() ──▶ a pipe beside the socket                 or, for one job: wait_here() ──▶ News
 
-The thread that waits for all sleeps on the connection without holding it. Whoever waits for a single job may take the
-connection out of that sleep and read the news himself: to wake one thread so that it wakes another one takes longer
-than all else that a client does. `_turn` is held by the one of them that uses the connection, and while he sleeps on it
-alone, `wake` ends that too. The question is asked twice ahead, so that an answer leaves one that is asked already.
+The thread that waits for all sleeps on the connection without holding it. A thread that wants one job may take the
+connection out of that sleep and read the news itself: to wake one thread so that it wakes another one takes longer than
+all else that a client does. `_turn` guards the connection, and `wake` ends that sleep too. Two BLPOPs are always
+outstanding, so one is still pending when a reply arrives.
 
-The list brings news of jobs that our workers ran, at once. Jobs that a stock worker ran end without news, it may have
-come too late, and a lost connection may have taken news with it: so once a second in which nothing was heard, and after
-each absence of Redis, it asks for up to 1,000 of the expected jobs where they stand. A job that is not there two times
-in a row is lost.
+The list brings news of jobs that our workers ran, at once. Jobs that a stock worker ran end without news, news may have
+come too late, and a lost connection may have taken it along: whoever waits asks now and then, and all of it is to be
+asked for again after an absence of Redis.
 """
 
 from __future__ import annotations
@@ -21,30 +20,34 @@ import os
 import random
 import select
 import socket
+from collections import deque
 from functools import partial
 from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from taskq.bounded_dict import drop_oldest
 from taskq.errors import BackendUnavailable, StoreFull
-from taskq.executors.rq.expected import Expected
+from taskq.executors.rq.record import read_news
 from taskq.executors.rq.wire import BROKEN, RedisError, Wire, pack, readable
-from taskq.failure import Failure
 from taskq.locks import CallLock, pass_on
-from taskq.states import State
-from taskq.store import Ended, Subscription
+from taskq.states import TERMINAL
+from taskq.store import News, Subscription
+from taskq.wait_book import LOOK_EVERY, ended_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from taskq.executors.rq.home import Home
 
 __all__ = ["RQSubscription"]
 
-#: Seconds between two looks at jobs of which nothing is heard, and how many are looked at.
-LOOK_EVERY: Final = 1.0
-SETTLE_EVERY: Final = 3.0
+#: Jobs that are asked for at once.
 LOOK_AT: Final = 1000
+#: Seconds between two looks at what stock workers have left undone.
+SETTLE_EVERY: Final = 3.0
+#: Ids remembered of jobs that are registered with, and of those whose outcome was too large for the news.
+REMEMBERED: Final = 100_000
 
 #: Seconds after which a blocking read comes back by itself, so that a silent cut is noticed.
 BLOCK: Final = 2
@@ -62,22 +65,27 @@ BATCH: Final = 1000
 
 
 class RQSubscription(Subscription):
-    """Hear by one blocking connection."""
+    """A subscription by one blocking connection."""
+
+    ask_most = LOOK_AT
 
     def __init__(self, store: Home) -> None:
         self.reply_to = os.urandom(8).hex()
+        self.waits_here = _HAS_EPOLL
         self._store = store
         self._scripts = store.address.scripts
         self._list = store.layout.REPLIES + self.reply_to
-        self._ask = pack("BLPOP", self._list, BLOCK) + pack("LPOP", self._list, BATCH)
-        self._expected = Expected()
+        self._question = pack("BLPOP", self._list, BLOCK) + pack("LPOP", self._list, BATCH)
+        #: Jobs that were asked for, and no answer was given yet.
+        self._asked: deque[str] = deque()
+        self._registered: dict[str, None] = {}
+        self._unread: dict[str, None] = {}
         self._wire: Wire | None = None
         self._turn = CallLock()
         #: Whether somebody was interrupted while he used the connection: what came by it is in doubt.
         self._spoiled = False
-        self._asked = 0
+        self._questions = 0
         self._heard_at = 0.0
-        self._look_at = 0.0
         self._settle_at = monotonic() + LOOK_EVERY
         self._try_at = 0.0
         self._away = False
@@ -90,17 +98,8 @@ class RQSubscription(Subscription):
 
     # -- from any thread
 
-    def expect(self, ids: Collection[str]) -> None:
-        if self._expected.add(ids):
-            self.wake()
-
-    def addressed(self, ids: Collection[str]) -> None:
-        """Remember that these jobs were put with this subscription's address: to expect them takes no asking."""
-        self._expected.addressed(ids)
-
-    def forget(self, ids: Collection[str]) -> None:
-        for job_id in ids:
-            self._expected.take(job_id)
+    def ask(self, ids: Collection[str]) -> None:
+        self._asked.extend(ids)
 
     def wake(self) -> None:
         """Have whoever listens look what there is to do. A finalizer may call it, at any point of its own thread."""
@@ -123,161 +122,195 @@ class RQSubscription(Subscription):
 
     # -- the thread that waits for all
 
-    def wait(self, timeout: float | None) -> list[Ended]:
+    def wait(self, timeout: float | None) -> News:
         deadline = None if timeout is None else monotonic() + timeout
         self._woken = False
         while not self._closed:
-            ended = self._take_turn(self._prepare)
-            if not ended and not self._closed:
-                ended = self._take_turn(partial(self._listen, self._sleep(deadline)))
-            if ended or self._woken or (deadline is not None and monotonic() >= deadline):
-                return ended
-        return []
+            news = self._take_turn(self._prepare)
+            if not news and not self._closed:
+                news = self._take_turn(partial(self._listen, self._sleep(deadline)))
+            woken = self._woken and not self._asked
+            if news or woken or (deadline is not None and monotonic() >= deadline):
+                return news
+        return News()
 
     _woken = False
 
-    def _take_turn(self, step: Callable[[], list[Ended]]) -> list[Ended]:
+    def _take_turn(self, step: Callable[[], News]) -> News:
         with self._turn:
             try:
-                return step() if not self._closed else []
+                return step() if not self._closed else News()
             except (BackendUnavailable, *BROKEN) as exc:
                 pass_on(exc)
                 self._lose()
-                return []
+                return News()
 
-    def _prepare(self) -> list[Ended]:
-        """Be connected, and ask; return what has ended already."""
+    def _prepare(self) -> News:
+        """Be connected, ask for news, and answer what was asked."""
         if self._spoiled:
             self._away = True
             self._drop()
         if self._wire is None:
             if monotonic() < self._try_at:
-                return []
+                return News()
             self._connect()
         self._ask_ahead()
-        early = self._begin_expecting()
-        if early:
-            return early
-        return self._look() if monotonic() >= self._look_at else []
+        if self._away:
+            self._away = False
+            return News(renewed=True)
+        return self._answer() if self._asked else News()
 
     def _sleep(self, deadline: float | None) -> list[int]:
-        """Wait for news, for `wake`, or until it is time to look; return the descriptors that have something."""
-        if self._wire is None:
-            until = self._try_at
-        else:
-            until = self._heard_at + SILENCE
-            if self._expected:
-                until = min(until, self._look_at)
+        """Wait for news, for `wake`, or for the deadline; return the descriptors that have something."""
+        until = self._try_at if self._wire is None else self._heard_at + SILENCE
         if deadline is not None:
             until = min(until, deadline)
         seconds = max(0.0, until - monotonic())
         return [fd for fd, _ in self._sleep_on.poll(seconds if _HAS_EPOLL else ceil(seconds * 1000))]
 
-    def _listen(self, ready: list[int]) -> list[Ended]:
+    def _listen(self, ready: list[int]) -> News:
         """Take in what ended the sleep."""
         if self._rings.fileno() in ready:
             self._drain()
             self._woken = True
         wire = self._wire
         if wire is None:
-            return []
+            return News()
         if wire.fileno() in ready and readable([wire], 0):  # else somebody has read it since
             return self._hear()
         if monotonic() >= self._heard_at + SILENCE:
             raise ConnectionError("no answer")
-        return []
+        return News()
 
     def _connect(self) -> None:
         wire = self._store.address.connect(timeout=ANSWER)
-        self._wire, self._asked = wire, 0
+        self._wire, self._questions = wire, 0
         self._sleep_on.register(wire, select.POLLIN)
-        self._ask_ahead()
-        self._expected.begin_anew(forgotten=self._away)
-        self._away = False
+        if self._away:
+            self._registered.clear()  # Redis may know none of them any more
 
     def _ask_ahead(self) -> None:
         assert self._wire is not None  # noqa: S101  # callers have connected
-        if self._asked == 0:
+        if self._questions == 0:
             self._heard_at = monotonic()
-        if self._asked < AHEAD:
-            self._wire.send(self._ask * (AHEAD - self._asked))
-            self._asked = AHEAD
+        if self._questions < AHEAD:
+            self._wire.send(self._question * (AHEAD - self._questions))
+            self._questions = AHEAD
 
-    # -- who waits for one job
+    # -- a thread that wants one job
 
-    def wait_for(self, job_id: str, timeout: float | None) -> list[Ended]:
-        ended: list[Ended] = []
+    def wait_here(self, job_id: str, timeout: float | None) -> News:
         try:
-            self._expected.add([job_id])
-            if _HAS_EPOLL and self._turn.acquire(blocking=False):
+            if self._turn.acquire(blocking=False):
                 try:
-                    ended = self._wait_alone(timeout)
+                    return self._wait_alone(job_id, timeout)
                 finally:
                     self._turn.release()
-            if any(end.id == job_id for end in ended):
-                return ended
         except (BackendUnavailable, *BROKEN) as exc:
-            self.wake()
+            self.wake()  # the thread goes on with it
             pass_on(exc)
-            ended = []
         except BaseException:
             self.wake()
             raise
-        self.wake()  # the thread goes on with it
-        return ended
+        return News()
 
-    def _wait_alone(self, timeout: float | None) -> list[Ended]:
+    def _wait_alone(self, job_id: str, timeout: float | None) -> News:
         """Wait for the next news here, while nothing else is to be done and the thread need not look after anything."""
         wire = self._wire
-        if self._closed or self._spoiled or wire is None:
-            return []
-        self._spoiled = True  # unless it gets through this uninterrupted: then the thread begins anew
+        if self._closed or self._spoiled or self._asked or wire is None:
+            return News()
+        self._spoiled = True  # unless it gets through this uninterrupted: then the thread begins again
         self._ask_ahead()
-        ended = self._begin_expecting()
-        if not ended:
-            now = monotonic()
-            if now >= self._look_at:
-                self._look_at = now + LOOK_EVERY
-            until = min(self._look_at, self._heard_at + SILENCE)
-            if timeout is not None:
-                until = min(until, now + timeout)
-            self._sleep_on.unregister(wire)
-            if wire in readable([wire, self._rings], until - now):
-                ended = self._hear()
-            self._sleep_on.register(wire, select.POLLIN)
+        news = News()
+        now = monotonic()
+        until = min(now + LOOK_EVERY, self._heard_at + SILENCE)
+        if timeout is not None:
+            until = min(until, now + timeout)
+        self._sleep_on.unregister(wire)
+        if wire in readable([wire, self._rings], until - now):
+            news = self._hear()
+        self._sleep_on.register(wire, select.POLLIN)
         self._spoiled = False
-        return ended
+        if job_id in news.unread:
+            with contextlib.suppress(BackendUnavailable):  # the thread asks for it when Redis is back
+                self._fetch([job_id], news)
+                news.unread.remove(job_id)
+        return news
 
     # -- what both do
 
-    def _begin_expecting(self) -> list[Ended]:
-        """Return the ends of newly expected jobs that were heard before, and register for the others."""
-        heard, listen, ask = self._expected.begin()
-        try:
-            ask += self._register(listen)
-        except (BackendUnavailable, StoreFull) as exc:
-            self._expected.begin_again(listen + ask)
-            if isinstance(exc, BackendUnavailable) and not heard:
-                raise
-            return heard  # while Redis takes no writes, the looks at what is expected go on: they only read
-        return self._with_records(heard, ask)
+    def _hear(self) -> News:
+        assert self._wire is not None  # noqa: S101  # callers have waited on it
+        first = self._wire.read()
+        more = self._wire.read()
+        self._questions -= 1
+        self._heard_at = monotonic()
+        for reply in (first, more):
+            if isinstance(reply, RedisError):
+                raise ConnectionError(str(reply))
+        news = News()
+        if first is None:
+            return news
+        for entry in (first[1], *(more or ())):
+            job_id, ended = read_news(entry)
+            self._registered.pop(job_id, None)
+            if ended is None:
+                news.unread.append(job_id)
+            else:
+                news.ended.append(ended)
+        if news.unread:
+            _remember(self._unread, news.unread)
+        return news
 
-    def _register(self, ids: list[str]) -> list[str]:
-        """Have these jobs tell this subscription; return those whose record is to be read."""
-        ask: list[str] = []
+    def _answer(self) -> News:
+        """Say how the jobs stand that were asked for."""
+        news = News()
+        asked = dict.fromkeys([self._asked.popleft() for _ in range(len(self._asked))])
+        unread = [job_id for job_id in asked if self._unread.pop(job_id, self) is None]
+        rest = [job_id for job_id in asked if job_id not in unread] if unread else list(asked)
+        new = [job_id for job_id in rest if job_id not in self._registered]
+        known = [job_id for job_id in rest if job_id in self._registered]
+        ended = self._stand_of(new, news, register=True) + self._stand_of(known, news, register=False)
+        self._fetch(unread + ended, news)
+        if monotonic() >= self._settle_at:
+            self._settle()
+        return news
+
+    def _stand_of(self, ids: list[str], news: News, *, register: bool) -> list[str]:
+        """Ask how jobs stand; return those that have ended. `register`: have the others tell this subscription."""
+        ended: list[str] = []
         for first in range(0, len(ids), LOOK_AT):
             part = ids[first : first + LOOK_AT]
-            ask += self._stand_of(part, register=True)
-            self._expected.registered(part)
-        return ask
+            for job_id, stand in zip(part, self._listen_for(part, register=register), strict=True):
+                (ended if stand == "e" else news.waiting if stand == "w" else news.missing).append(job_id)
+                if stand != "w":
+                    self._registered.pop(job_id, None)
+        return ended
 
-    def _look(self) -> list[Ended]:
-        """Ask for some of the expected jobs where they stand."""
-        self._look_at = monotonic() + LOOK_EVERY
-        ids = self._expected.some(LOOK_AT)
-        if ids and monotonic() >= self._settle_at:
-            self._settle()
-        return self._fetch(self._stand_of(ids, register=False)) if ids else []
+    def _listen_for(self, ids: list[str], *, register: bool) -> str:
+        line, script = self._store.line, self._scripts.listen
+        if register:
+            try:
+                stands: bytes = line.call(script, [self.reply_to, ids, 1])
+            except StoreFull:  # Redis takes no writes: this only reads
+                pass
+            else:
+                _remember(self._registered, ids)
+                return stands.decode()
+        stands = line.call(script, [self.reply_to, ids, 0])
+        return stands.decode()
+
+    def _fetch(self, ids: list[str], news: News) -> None:
+        """Add what the records of these jobs tell."""
+        if not ids:
+            return
+        for job_id, record in zip(ids, self._store.get(ids, payload=True), strict=True):
+            if record is None:
+                news.missing.append(job_id)
+            elif record.state in TERMINAL:
+                news.ended.append(ended_of(job_id, record))
+            else:
+                news.waiting.append(job_id)
 
     def _settle(self) -> None:
         """Where no worker of ours does it: let jobs go on, or fail, that wait for what a stock worker has ended."""
@@ -285,60 +318,6 @@ class RQSubscription(Subscription):
         line = self._store.line
         if not line.command("ZCARD", self._store.layout.LEASES):
             line.call(self._scripts.sweep, [0])
-
-    def _stand_of(self, ids: list[str], *, register: bool) -> list[str]:
-        """Ask for jobs where they stand; return those whose record is to be read."""
-        stands: bytes = self._store.line.call(self._scripts.listen, [self.reply_to, ids, int(register)])
-        return self._expected.to_read(ids, stands)
-
-    def _with_records(self, ended: list[Ended], ids: list[str]) -> list[Ended]:
-        """Add the ends that records tell to those in hand, which are told also when Redis goes away now."""
-        try:
-            return ended + self._fetch(ids)
-        except BackendUnavailable:
-            if not ended:
-                raise
-            return ended  # the others are still expected: the next look asks for them
-
-    def _fetch(self, ids: list[str]) -> list[Ended]:
-        """Return the ends of these jobs as their records tell them."""
-        if not ids:
-            return []
-        ended = []
-        for job_id, record in zip(ids, self._store.get(ids, payload=True), strict=True):
-            if record is None:
-                if not self._expected.note_missing(job_id):
-                    continue
-                end = Ended(id=job_id, state=State.FAILED, failure=Failure.lost())
-            elif record.state in (State.SUCCEEDED, State.FAILED, State.CANCELLED):
-                end = Ended(
-                    id=job_id,
-                    state=record.state,
-                    result=record.result,
-                    failure=record.failure,
-                    attempts=record.attempts,
-                    crashes=record.crashes,
-                )
-            else:
-                continue
-            if self._expected.take(job_id):
-                ended.append(end)
-        return ended
-
-    def _hear(self) -> list[Ended]:
-        assert self._wire is not None  # noqa: S101  # callers have waited on it
-        first = self._wire.read()
-        more = self._wire.read()
-        self._asked -= 1
-        self._heard_at = monotonic()
-        for reply in (first, more):
-            if isinstance(reply, RedisError):
-                raise ConnectionError(str(reply))
-        if first is None:
-            return []
-        self._look_at = self._heard_at + LOOK_EVERY
-        ended, ask = self._expected.hear([first[1], *(more or ())])
-        return self._with_records(ended, ask)
 
     # -- when Redis is away
 
@@ -361,6 +340,11 @@ class RQSubscription(Subscription):
             with contextlib.suppress(OSError, KeyError, ValueError):  # it was taken out by one who was interrupted
                 self._sleep_on.unregister(wire)
             wire.close()
+
+
+def _remember(known: dict[str, None], ids: Iterable[str]) -> None:
+    known.update(dict.fromkeys(ids))
+    drop_oldest(known, REMEMBERED)
 
 
 #: Whether a thread can take a descriptor out of what another one sleeps on.

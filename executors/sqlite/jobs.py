@@ -248,16 +248,15 @@ def dependency_failure(needed: str, found: tuple[int, bytes | None] | None) -> F
     return Failure.dependency(needed, unpack(found[1]), cancelled=found[0] == CANCELLED)
 
 
-def put(tx: Tx, jobs: Sequence[NewJob], reply_to: int) -> tuple[list[str], bool]:
-    """Keep these jobs; return their ids (see `Store.put`), and whether all are new."""
+def put(tx: Tx, jobs: Sequence[NewJob], reply_to: int) -> list[str]:
+    """Keep these jobs; return their ids, see `Store.put`."""
     if not all(_is_plain(job) for job in jobs):
-        found = [_put_one(tx, job, reply_to) for job in jobs]
-        return [job_id for job_id, _ in found], all(is_new for _, is_new in found)
-    made = insert(tx.executemany, [row_of(job, reply_to, tx.now) for job in jobs])
+        return [_put_one(tx, job, reply_to) for job in jobs]
+    insert(tx.executemany, [row_of(job, reply_to, tx.now) for job in jobs])
     for job in jobs:
         queue = job.options.queue
         tx.queued[queue] = tx.queued.get(queue, 0) + 1
-    return [job.id for job in jobs], made == len(jobs)
+    return [job.id for job in jobs]
 
 
 def can_append(job: NewJob) -> bool:
@@ -273,14 +272,14 @@ def _is_plain(job: NewJob) -> bool:
     return options.key is None and not job.depends_on and len(job.envelope) <= INLINE and options.if_exists == "return"
 
 
-def _put_one(tx: Tx, job: NewJob, reply_to: int) -> tuple[str, bool]:
+def _put_one(tx: Tx, job: NewJob, reply_to: int) -> str:
     options = job.options
     taken = _taken(tx, job)
     if taken is not None:
         # A job that has an id of its own making and finds it taken is here for the second time.
         if options.if_exists == "reject" and (taken != job.id or options.job_id is not None):
             _refuse(job, taken)
-        return taken, False
+        return taken
     row = row_of(job, reply_to, tx.now)
     n = tx.execute(statement(len(row)), row).lastrowid
     if len(job.envelope) > INLINE:
@@ -289,7 +288,7 @@ def _put_one(tx: Tx, job: NewJob, reply_to: int) -> tuple[str, bool]:
     tx.queued[queue] = tx.queued.get(queue, 0) + 1
     if job.depends_on:
         block(tx, n or 0, job.depends_on)
-    return job.id, True
+    return job.id
 
 
 def _taken(tx: Tx, job: NewJob) -> str | None:

@@ -91,15 +91,9 @@ class SQLiteStore(Store):
             return []
         short = self._database.disk_space.check(sum([len(job.envelope) for job in jobs]), len(jobs))
         address = int(reply_to or 0)
-        subscription = self._subscriptions.get(reply_to)
-        if subscription is not None:
-            subscription.put_here([job.id for job in jobs])
         if len(jobs) == 1 and not short and can_append(jobs[0]):
             return [self._append(jobs[0], address)]
-        ids, all_new = self._write(lambda tx: put(tx, jobs, address))
-        if subscription is not None and not all_new:
-            subscription.not_ours([job.id for job in jobs])
-        return ids
+        return self._write(lambda tx: put(tx, jobs, address))
 
     def _append(self, job: NewJob, address: int) -> str:
         number = self._database.append(row_of(job, address, time.time()))

@@ -22,6 +22,7 @@ from taskq.cli.signals import interruptible
 from taskq.connect import open_store
 from taskq.errors import ConfigError, JobNotFound
 from taskq.redact import KEYS_VARIABLE, URL_VARIABLE, safe_url, without_password
+from taskq.wait_book import WaitBook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -210,14 +211,15 @@ LOOK = 1.0
 def ends(store: Store, ids: Collection[str], timeout: float | None) -> Iterator[Ended | None]:
     """Yield the jobs as they end, each once, and None now and then; stop when all have, or the time is over."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    left = set(ids)
+    book: WaitBook[None] = WaitBook()
+    for job_id in ids:
+        book.add(job_id, None)
     with contextlib.closing(store.subscribe()) as subscription:
-        subscription.expect(left)
-        while left:
+        while book:
             rest = LOOK if deadline is None else min(LOOK, deadline - time.monotonic())
-            for ended in subscription.wait(max(0.0, rest)):
-                if ended.id in left:
-                    left.remove(ended.id)
+            subscription.ask(book.due(subscription.ask_most))
+            for ended in book.take(subscription.wait(max(0.0, rest))):
+                if book.discard(ended.id):
                     yield ended
             if rest <= 0:
                 return

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from taskq.codec import encode
 from taskq.failure import Failure
 from taskq.states import TERMINAL, Reason, State
-from taskq.store import Ended, Finding, JobRecord, QueueRecord, Store, Subscription, WorkerRecord
+from taskq.store import Finding, JobRecord, News, QueueRecord, Store, Subscription, WorkerRecord
+from taskq.wait_book import ended_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -29,18 +30,13 @@ class FakeSubscription(Subscription):
         self._store = store
         self._ids: set[str] = set()
 
-    def expect(self, ids: Collection[str]) -> None:
+    def ask(self, ids: Collection[str]) -> None:
         self._ids |= set(ids)
 
-    def forget(self, ids: Collection[str]) -> None:
-        self._ids -= set(ids)
-
-    def wait(self, timeout: float | None) -> list[Ended]:
+    def wait(self, timeout: float | None) -> News:
         found = [self._store.jobs[job_id] for job_id in self._ids if self._store.jobs[job_id].state in TERMINAL]
-        self.forget([record.id for record in found])
-        return [
-            Ended(id=record.id, state=record.state, result=record.result, failure=record.failure) for record in found
-        ]
+        self._ids -= {record.id for record in found}
+        return News(ended=[ended_of(record.id, record) for record in found])
 
     def wake(self) -> None:
         """Nobody sleeps."""

@@ -24,8 +24,9 @@ from taskq.errors import (
     StoreFull,
     TaskRefused,
 )
-from taskq.executors.durable.job import DurableJob, ended_of
+from taskq.executors.durable.job import DurableJob
 from taskq.failure import Failure
+from taskq.wait_book import ended_of
 from tests.sample_tasks import add, capture, divide, fail_until, identity, square, total
 from tests.waiting import PATIENCE, eventually
 
@@ -461,7 +462,7 @@ def test_subscription_that_fails(queue: TaskQueue, store: MemoryStore) -> None:
     first = queue.submit(square, 1)
     first.add_done_callback(lambda _: None)
     second = queue.submit(square, 2)
-    eventually(lambda: "expect" in store.calls, "the listener to be there")
+    eventually(lambda: "ask" in store.calls, "the listener to be there")
     store.fail_next = 2
     with pytest.raises(TimeoutError):
         second.result(timeout=0.01)
@@ -583,7 +584,7 @@ def test_forked_process(queue: TaskQueue, store: MemoryStore) -> None:
     """In a forked process the queue hears by a subscription of its own, also for jobs that the parent waits for."""
     job = queue.submit(square, 3)
     job.add_done_callback(lambda _: None)
-    eventually(lambda: "expect" in store.calls, "the parent to listen")
+    eventually(lambda: "ask" in store.calls, "the parent to listen")
     child = os.fork()
     if child == 0:
         code = 1

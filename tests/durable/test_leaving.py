@@ -152,7 +152,7 @@ def test_an_outage_is_waited_out(queue: TaskQueue, store: MemoryStore, capsys: p
     """A store that cannot be reached tells nothing of its workers: the block waits, and says so."""
     job: Job[int] = queue.submit(square, 3)
     closer = in_thread(lambda: leave(queue))
-    eventually(lambda: "expect" in store.calls, "the wait")
+    eventually(lambda: "ask" in store.calls, "the wait")
     store.fail_next = 3
     said: list[str] = []
     eventually(lambda: said.append(capsys.readouterr().err) or "cannot be reached" in "".join(said), "a word on it")

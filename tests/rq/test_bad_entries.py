@@ -14,6 +14,7 @@ from taskq.executors.rq.foreign import _restored, _rq_job
 from taskq.executors.rq.record import envelope_of, read_news
 from taskq.states import Reason, State
 from tests.rq.hands import again, new_job, succeeded
+from tests.subscriber import Subscriber
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def test_bad_news(news: bytes) -> None:
 
 def test_client_lives_on(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
     """Damaged news and a damaged result cost one job: the client hears of the others."""
-    subscription = store.subscribe()
+    subscription = Subscriber(store.subscribe())
     store.put([new_job(job_id="a"), new_job(job_id="b")], reply_to=subscription.reply_to)
     subscription.expect(["a", "b"])
     client.rpush(f"rq:tq:replies:{subscription.reply_to}", b"x", b"", b"s1 0 a !!!")

@@ -13,6 +13,7 @@ from taskq.states import State
 from taskq.store import ProgressUpdate
 from tests.proxy import Proxy
 from tests.rq.hands import Hands, again, new_job, succeeded
+from tests.subscriber import Subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,7 @@ def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
 def live(store: RQStore, names: list[str]) -> dict[str, Any]:
     """Do everything once with five jobs of these names; return what is to be seen afterwards."""
     first, flaky, unwanted, late, held = names
-    subscription = store.subscribe()
+    subscription = Subscriber(store.subscribe())
     store.put([new_job(job_id=first), new_job(job_id=flaky)])
     store.put([new_job(job_id=unwanted, priority=-1)], reply_to=subscription.reply_to)
     store.put([new_job(job_id=late, delay=3600.0), new_job(job_id=held, priority=-2)])

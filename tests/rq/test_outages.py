@@ -21,6 +21,7 @@ from tests.redis_server import RedisServer, free_port
 from tests.rq.hands import Hands, new_job, succeeded
 from tests.sample_tasks import add
 from tests.sample_trust import note_all
+from tests.subscriber import Subscriber
 from tests.waiting import PATIENCE, eventually
 from tests.worker_process import IMPORTS, WorkerProcess
 
@@ -101,7 +102,7 @@ def test_restart_with_data(tmp_path: Path) -> None:
     """After a restart with AOF everything goes on: idle connections, workers, subscriptions, what runs."""
     with RedisServer(tmp_path / "redis", appendonly=True) as server:
         store = RQStore(server.url())
-        subscription, hands = store.subscribe(), Hands(store, "w1", ("default",))
+        subscription, hands = Subscriber(store.subscribe()), Hands(store, "w1", ("default",))
         jobs = [new_job(), new_job()]
         store.put(jobs, reply_to=subscription.reply_to)
         subscription.expect([job.id for job in jobs])
@@ -128,7 +129,7 @@ def test_restart_with_data(tmp_path: Path) -> None:
 
 def test_restart_without_data(server: RedisServer, place: RQStore) -> None:
     """After a restart that lost everything the worker is one again, and clients are told that their jobs are lost."""
-    subscription, hands = place.subscribe(), Hands(place, "w1", ("default",))
+    subscription, hands = Subscriber(place.subscribe()), Hands(place, "w1", ("default",))
     job = new_job()
     place.put([job], reply_to=subscription.reply_to)
     subscription.expect([job.id])
@@ -149,7 +150,7 @@ def test_restart_without_data(server: RedisServer, place: RQStore) -> None:
 
 def test_nothing_is_lost_while_redis_is_away(server: RedisServer, place: RQStore) -> None:
     """A subscription tells nothing of its jobs while Redis is away, however long it asks."""
-    subscription = place.subscribe()
+    subscription = Subscriber(place.subscribe())
     job = new_job()
     place.put([job], reply_to=subscription.reply_to)
     subscription.expect([job.id])
@@ -162,7 +163,7 @@ def test_nothing_is_lost_while_redis_is_away(server: RedisServer, place: RQStore
 
 def test_silent_redis(server: RedisServer, place: RQStore) -> None:
     """A Redis that stops answering is noticed within 5 s by a call, and by a subscription and a worker that wait."""
-    hands, subscription = Hands(place, "w1", ("default",)), place.subscribe()
+    hands, subscription = Hands(place, "w1", ("default",)), Subscriber(place.subscribe())
     assert hands.take() == []
     assert subscription.wait(0.05) == []
     hands.session.wait(0.01, -1)
@@ -191,8 +192,8 @@ def test_memory_limit(server: RedisServer, place: RQStore) -> None:
         place.put([new_job()])
     with pytest.raises(QueueFull, match="maxmemory"):
         place.put([new_job(priority=3)])
-    subscription = place.subscribe()
-    assert not subscription.expect([claim.id for claim in claims])
+    subscription = Subscriber(place.subscribe())
+    subscription.expect([claim.id for claim in claims])
     update = ProgressUpdate(id=claims[0].id, token=claims[0].token, log=b"x")
     found = hands.session.poll([succeeded(claim) for claim in claims], [update], 1)
     assert (len(found.claims), list(found.fenced)) == (1, [])

@@ -14,6 +14,7 @@ from taskq.states import State
 from tests import sample_tasks
 from tests.redis_server import RedisServer, free_port
 from tests.rq.hands import Hands, new_job, succeeded
+from tests.subscriber import Subscriber
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def test_failover(watched: Watched, how: str) -> None:
     """Jobs put before and after another Redis became the master are run once each; who waits hears of them."""
     store = RQStore(watched.url)
     hands = Hands(store, "w1", ("default",))
-    subscription = store.subscribe()
+    subscription = Subscriber(store.subscribe())
     (before,) = store.put([new_job()], reply_to=subscription.reply_to)
     (running,) = hands.take()
     subscription.expect([before])

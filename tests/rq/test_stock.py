@@ -29,6 +29,7 @@ from taskq.states import Reason, State
 from taskq.store import JobOutcome
 from tests.rq.hands import again, failed, new_job, succeeded
 from tests.sample_tasks import add, ignore_soft_timeout, nap, total
+from tests.subscriber import Subscriber
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def working(url: str) -> Callable[[], str]:
 
 def test_stock_worker_runs_our_jobs(store: RQStore, working: Callable[[], str]) -> None:
     """A stock `rq worker` runs our jobs; values, errors, keys, dependents and subscriptions come out right."""
-    subscription = store.subscribe()
+    subscription = Subscriber(store.subscribe())
     task = "_operator:add"
     good, bad, keyed = new_job(1, 2, task=task), new_job(1, "x", task=task), new_job(3, 4, task=task, key="k")
     child = new_job(5, 6, task=task, depends_on=[good.id])

@@ -1,11 +1,10 @@
-"""Clients hear of the ends of their jobs."""
+"""A subscription on Redis: what its one connection brings, who reads it, what is asked for."""
 
 from __future__ import annotations
 
 import os
 import resource
 import threading
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,29 +14,37 @@ from rq.serializers import JSONSerializer
 from taskq import perform
 from taskq.codec import decode
 from taskq.errors import BackendUnavailable
+from taskq.executors.rq.subscription import RQSubscription
 from taskq.states import Reason, State
-from taskq.store import JobOutcome
+from taskq.store import JobOutcome, News
 from tests.rq.hands import failed, new_job, succeeded
+from tests.subscriber import Subscriber
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from taskq.executors.rq.store import RQStore
-    from taskq.executors.rq.subscription import RQSubscription
     from taskq.store import Ended
     from tests.rq.hands import Hands
 
 
 @pytest.fixture
-def subscription(store: RQStore) -> Iterator[RQSubscription]:
-    """Give a subscription."""
-    made = store.subscribe()
+def subscription(store: RQStore) -> Iterator[Subscriber]:
+    """Give a subscription and its book."""
+    made = Subscriber(store.subscribe())
     yield made
     made.close()
 
 
-def hear(subscription: RQSubscription, count: int) -> dict[str, Ended]:
+@pytest.fixture
+def alone(subscription: Subscriber) -> RQSubscription:
+    """Give the subscription alone."""
+    assert isinstance(subscription.subscription, RQSubscription)
+    return subscription.subscription
+
+
+def hear(subscription: Subscriber, count: int) -> dict[str, Ended]:
     """Return the next ends that it hears."""
     found: dict[str, Ended] = {}
 
@@ -51,7 +58,7 @@ def hear(subscription: RQSubscription, count: int) -> dict[str, Ended]:
     return found
 
 
-def test_ends_of_each_kind(store: RQStore, join: Callable[..., Hands], subscription: RQSubscription) -> None:
+def test_ends_of_each_kind(store: RQStore, join: Callable[..., Hands], subscription: Subscriber) -> None:
     """Values, errors and cancels are heard, each once."""
     jobs = [new_job(), new_job(), new_job(delay=60)]
     store.put(jobs, reply_to=subscription.reply_to)
@@ -71,9 +78,7 @@ def test_ends_of_each_kind(store: RQStore, join: Callable[..., Hands], subscript
 
 
 @pytest.mark.parametrize("size", [10, 200_000, 900_000])
-def test_results_of_any_size(
-    store: RQStore, join: Callable[..., Hands], subscription: RQSubscription, size: int
-) -> None:
+def test_results_of_any_size(store: RQStore, join: Callable[..., Hands], subscription: Subscriber, size: int) -> None:
     """A result that is too large to travel with the news is fetched."""
     job = new_job()
     store.put([job], reply_to=subscription.reply_to)
@@ -83,7 +88,7 @@ def test_results_of_any_size(
     assert decode(hear(subscription, 1)[job.id].result or b"") == "x" * size
 
 
-def test_ended_before_it_was_expected(store: RQStore, join: Callable[..., Hands], subscription: RQSubscription) -> None:
+def test_ended_before_it_was_expected(store: RQStore, join: Callable[..., Hands], subscription: Subscriber) -> None:
     """A job that had ended when it was expected is told by the next wait, whether its news had come before or not."""
     first, second = new_job(), new_job()
     store.put([first], reply_to=subscription.reply_to)
@@ -95,10 +100,10 @@ def test_ended_before_it_was_expected(store: RQStore, join: Callable[..., Hands]
 
 
 def test_late_subscription_of_another_process(
-    store: RQStore, join: Callable[..., Hands], subscription: RQSubscription
+    store: RQStore, join: Callable[..., Hands], subscription: Subscriber
 ) -> None:
     """A subscription hears of jobs that somebody else submitted, beside the submitter's own subscription."""
-    own = store.subscribe()
+    own = Subscriber(store.subscribe())
     try:
         waiting, running = new_job(), new_job()
         store.put([running, waiting], reply_to=own.reply_to)
@@ -114,9 +119,9 @@ def test_late_subscription_of_another_process(
         own.close()
 
 
-def test_put_again_by_another_client(store: RQStore, join: Callable[..., Hands], subscription: RQSubscription) -> None:
+def test_put_again_by_another_client(store: RQStore, join: Callable[..., Hands], subscription: Subscriber) -> None:
     """A client that submits a job that is there already hears of its end at once too."""
-    own = store.subscribe()
+    own = Subscriber(store.subscribe())
     try:
         job = new_job(job_id="shared")
         store.put([job], reply_to=own.reply_to)
@@ -129,19 +134,7 @@ def test_put_again_by_another_client(store: RQStore, join: Callable[..., Hands],
         own.close()
 
 
-def test_forgotten_job_is_not_told(store: RQStore, join: Callable[..., Hands], subscription: RQSubscription) -> None:
-    """After `forget` nothing is told of a job."""
-    job = new_job()
-    store.put([job], reply_to=subscription.reply_to)
-    subscription.expect([job.id])
-    subscription.forget([job.id])
-    join().run()
-    assert subscription.wait(0.1) == []
-
-
-def test_forgotten_at_once_is_told_first(
-    store: RQStore, join: Callable[..., Hands], subscription: RQSubscription
-) -> None:
+def test_forgotten_at_once_is_told_first(store: RQStore, join: Callable[..., Hands], subscription: Subscriber) -> None:
     """A job with result_ttl=0 is gone at its end, and its value is heard all the same."""
     job = new_job(result_ttl=0)
     store.put([job], reply_to=subscription.reply_to)
@@ -151,7 +144,7 @@ def test_forgotten_at_once_is_told_first(
     assert decode(hear(subscription, 1)[job.id].result or b"") == 3
 
 
-def test_job_without_news_is_found(store: RQStore, subscription: RQSubscription, client: Any) -> None:
+def test_job_without_news_is_found(store: RQStore, subscription: Subscriber, client: Any) -> None:
     """A job whose end nobody told, as a stock worker's, is found by looking."""
     job = new_job()
     store.put([job], reply_to=subscription.reply_to)
@@ -162,7 +155,7 @@ def test_job_without_news_is_found(store: RQStore, subscription: RQSubscription,
     assert decode(hear(subscription, 1)[job.id].result or b"") == 42
 
 
-def test_lost_job(store: RQStore, subscription: RQSubscription, client: Any) -> None:
+def test_lost_job(store: RQStore, subscription: Subscriber, client: Any) -> None:
     """Jobs that the store no longer has are told as lost; so is one that never was."""
     job = new_job()
     store.put([job], reply_to=subscription.reply_to)
@@ -172,7 +165,7 @@ def test_lost_job(store: RQStore, subscription: RQSubscription, client: Any) -> 
     assert [found[job_id].failure.reason for job_id in (job.id, "never")] == [Reason.LOST, Reason.LOST]  # type: ignore[union-attr]
 
 
-def test_job_of_stock_rq(store: RQStore, join: Callable[..., Hands], subscription: RQSubscription, client: Any) -> None:
+def test_job_of_stock_rq(store: RQStore, join: Callable[..., Hands], subscription: Subscriber, client: Any) -> None:
     """The value of a job that stock RQ enqueued is heard as any other."""
     perform.allow(["math:sqrt"])
     job = Queue("default", connection=client, serializer=JSONSerializer).enqueue("math.sqrt", 16)
@@ -191,7 +184,7 @@ def test_job_of_stock_rq(store: RQStore, join: Callable[..., Hands], subscriptio
 def test_redis_goes_away_before_a_record_is_read(
     store: RQStore,
     join: Callable[..., Hands],
-    subscription: RQSubscription,
+    subscription: Subscriber,
     monkeypatch: pytest.MonkeyPatch,
     expected: str,
 ) -> None:
@@ -206,9 +199,6 @@ def test_redis_goes_away_before_a_record_is_read(
     small, large = hands.take()
     hands.tell(succeeded(small), succeeded(large, "x" * 200_000))
     if expected == "afterwards":
-        eventually(
-            lambda: subscription.wait(0.05) == [] and set(ids) <= subscription._expected._early.keys(), "the news"
-        )
         subscription.expect(ids)
     get, away = store.get, [True]
 
@@ -224,13 +214,13 @@ def test_redis_goes_away_before_a_record_is_read(
     assert decode(found[large.id].result or b"") == "x" * 200_000
 
 
-def test_wake(subscription: RQSubscription) -> None:
+def test_wake(alone: RQSubscription) -> None:
     """`wake` ends a wait of another thread."""
-    threading.Timer(0.05, subscription.wake).start()
-    assert subscription.wait(None) == []
+    threading.Timer(0.05, alone.wake).start()
+    assert not alone.wait(None)
 
 
-def test_many(store: RQStore, join: Callable[..., Hands], subscription: RQSubscription) -> None:
+def test_many(store: RQStore, join: Callable[..., Hands], subscription: Subscriber) -> None:
     """5,000 ends are heard, each once."""
     jobs = [new_job() for _ in range(5000)]
     store.put(jobs, reply_to=subscription.reply_to)
@@ -241,11 +231,11 @@ def test_many(store: RQStore, join: Callable[..., Hands], subscription: RQSubscr
     assert set(hear(subscription, 5000)) == {job.id for job in jobs}
 
 
-def test_nothing_is_left(store: RQStore, join: Callable[..., Hands], subscription: RQSubscription, client: Any) -> None:
+def test_nothing_is_left(store: RQStore, join: Callable[..., Hands], subscription: Subscriber, client: Any) -> None:
     """Every key that serves subscriptions has an end."""
     jobs = [new_job(), new_job()]
     store.put(jobs, reply_to=subscription.reply_to)
-    other = store.subscribe()
+    other = Subscriber(store.subscribe())
     other.expect([jobs[0].id])
     other.wait(0.05)
     join().run()
@@ -262,7 +252,7 @@ def test_descriptors_above_what_select_takes(store: RQStore) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1_200), hard))
     fillers = [os.dup(0) for _ in range(1_050)]
     try:
-        subscription = store.subscribe()
+        subscription = Subscriber(store.subscribe())
         try:
             subscription.expect(["no such job"])
             assert [end.id for end in subscription.wait(PATIENCE)] == ["no such job"]
@@ -278,10 +268,10 @@ def test_descriptors_above_what_select_takes(store: RQStore) -> None:
 
 
 @pytest.fixture
-def listening(subscription: RQSubscription, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Ended]]:
-    """Have a thread wait for all, as a listener does, and sleep; give what it heard."""
-    heard: list[Ended] = []
-    over, asleep, sleep = threading.Event(), threading.Event(), subscription._sleep
+def listening(alone: RQSubscription, monkeypatch: pytest.MonkeyPatch) -> Iterator[News]:
+    """Have a thread wait for all, as a listener does, and sleep; give the news that it gets."""
+    heard = News()
+    over, asleep, sleep = threading.Event(), threading.Event(), alone._sleep
 
     def noted(deadline: float | None) -> list[int]:
         asleep.set()
@@ -289,15 +279,17 @@ def listening(subscription: RQSubscription, monkeypatch: pytest.MonkeyPatch) -> 
 
     def listen() -> None:
         while not over.is_set():
-            heard.extend(subscription.wait(None))
+            news = alone.wait(None)
+            heard.ended += news.ended
+            heard.renewed |= news.renewed
 
-    monkeypatch.setattr(subscription, "_sleep", noted)
+    monkeypatch.setattr(alone, "_sleep", noted)
     thread = threading.Thread(target=listen)
     thread.start()
     assert asleep.wait(PATIENCE)
     yield heard
     over.set()
-    subscription.wake()
+    alone.wake()
     thread.join()
 
 
@@ -308,111 +300,119 @@ def in_a_moment(work: Callable[[], Any]) -> threading.Timer:
     return timer
 
 
+def ids(news: News) -> list[str]:
+    """Return the jobs that have ended by this news."""
+    return [ended.id for ended in news.ended]
+
+
 def test_one_is_heard_by_who_waits(
-    store: RQStore, join: Callable[..., Hands], subscription: RQSubscription, listening: list[Ended]
+    store: RQStore, join: Callable[..., Hands], alone: RQSubscription, listening: News
 ) -> None:
     """Who waits for one job hears of its end himself, and the thread that waits for all sleeps on."""
     hands = join()
     for _ in range(3):
         job = new_job()
-        store.put([job], reply_to=subscription.reply_to)
+        store.put([job], reply_to=alone.reply_to)
         timer = in_a_moment(hands.run)
-        assert [ended.id for ended in subscription.wait_for(job.id, PATIENCE)] == [job.id]
+        assert ids(alone.wait_here(job.id, PATIENCE)) == [job.id]
         timer.join()
-    assert listening == []
+    assert not listening
 
 
-def test_one_that_had_ended(store: RQStore, join: Callable[..., Hands], subscription: RQSubscription) -> None:
-    """Who waits for a job that has ended already, by news or without, gets it at once."""
-    told, untold = new_job(), new_job()
-    store.put([told], reply_to=subscription.reply_to)
-    store.put([untold])
-    join().run()
-    assert subscription.wait(0.05) == []
-    assert told.id in subscription._expected._early
-    assert [ended.id for ended in subscription.wait_for(told.id, PATIENCE)] == [told.id]
-    assert [ended.id for ended in subscription.wait_for(untold.id, PATIENCE)] == [untold.id]
+@pytest.mark.parametrize("size", [10, 900_000])
+def test_one_with_a_result_of_any_size(
+    store: RQStore, join: Callable[..., Hands], alone: RQSubscription, listening: News, size: int
+) -> None:
+    """A result that is too large to travel with the news is fetched for who waits."""
+    hands, job = join(), new_job()
+    store.put([job], reply_to=alone.reply_to)
+    timer = in_a_moment(lambda: hands.run(value="x" * size))
+    (ended,) = alone.wait_here(job.id, PATIENCE).ended
+    assert decode(ended.result or b"") == "x" * size
+    timer.join()
+    assert not listening
 
 
 def test_others_that_end_meanwhile(
-    store: RQStore, join: Callable[..., Hands], subscription: RQSubscription, listening: list[Ended]
+    store: RQStore, join: Callable[..., Hands], alone: RQSubscription, listening: News
 ) -> None:
-    """Who waits for one job gets the ends of other expected ones too; his own is told by the thread then."""
+    """Who waits for one job gets the news of others too; his own is told by the thread then."""
     first, second = new_job(), new_job()
-    store.put([first, second], reply_to=subscription.reply_to)
-    subscription.expect([first.id])
+    store.put([first, second], reply_to=alone.reply_to)
     hands = join()
     one, two = hands.take()
     timer = in_a_moment(lambda: hands.tell(succeeded(one)))
-    assert [ended.id for ended in subscription.wait_for(second.id, PATIENCE)] == [first.id]
+    assert ids(alone.wait_here(second.id, PATIENCE)) == [first.id]
     timer.join()
     hands.tell(succeeded(two))
-    eventually(lambda: [ended.id for ended in listening] == [second.id], "the other end")
+    eventually(lambda: ids(listening) == [second.id], "the other end")
 
 
 @pytest.mark.parametrize("timeout", [0.0, 0.1, None])
 def test_one_that_does_not_end(  # noqa: PLR0917  # fixtures
     store: RQStore,
     join: Callable[..., Hands],
-    subscription: RQSubscription,
-    listening: list[Ended],
+    alone: RQSubscription,
+    listening: News,
     timeout: float | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Who waits for a job in vain, or is woken, comes back; the thread that waits for all tells its end."""
-    monkeypatch.setattr(subscription, "_look_at", monotonic() + 1000)
+    monkeypatch.setattr("taskq.executors.rq.subscription.LOOK_EVERY", 1000)
     monkeypatch.setattr("taskq.executors.rq.subscription.SILENCE", 1000)
     job = new_job()
-    store.put([job], reply_to=subscription.reply_to)
-    heard_at = subscription._heard_at
-    timer = in_a_moment(subscription.wake)
-    assert subscription.wait_for(job.id, timeout) == []
-    assert subscription._heard_at == heard_at, "it came back because Redis answered"
+    store.put([job], reply_to=alone.reply_to)
+    heard_at = alone._heard_at
+    timer = in_a_moment(alone.wake)
+    assert not alone.wait_here(job.id, timeout)
+    assert alone._heard_at == heard_at, "it came back because Redis answered"
     timer.join()
     join().run()
-    eventually(lambda: [ended.id for ended in listening] == [job.id], "the end")
+    eventually(lambda: ids(listening) == [job.id], "the end")
 
 
 def test_only_one_waits_by_himself(
-    store: RQStore, join: Callable[..., Hands], subscription: RQSubscription, listening: list[Ended]
+    store: RQStore, join: Callable[..., Hands], alone: RQSubscription, listening: News
 ) -> None:
-    """While somebody waits for a job by himself, others come back at once, and their jobs are expected."""
+    """While somebody waits for a job by himself, others come back at once, and the ends of their jobs are told."""
     jobs = [new_job() for _ in range(4)]
-    store.put(jobs, reply_to=subscription.reply_to)
+    store.put(jobs, reply_to=alone.reply_to)
     found: list[Ended] = []
-    first = threading.Thread(target=lambda: found.extend(subscription.wait_for(jobs[0].id, PATIENCE)))
+    first = threading.Thread(target=lambda: found.extend(alone.wait_here(jobs[0].id, PATIENCE).ended))
     first.start()
+    eventually(lambda: not alone._turn.acquire(blocking=False) or alone._turn.release(), "the first to wait")
     for job in jobs[1:]:
-        assert subscription.wait_for(job.id, PATIENCE) == []
+        assert not alone.wait_here(job.id, PATIENCE)
     join().run()
     first.join()
-    eventually(lambda: {ended.id for ended in [*found, *listening]} == {job.id for job in jobs}, "all ends")
+    eventually(lambda: {end.id for end in [*found, *listening.ended]} == {job.id for job in jobs}, "all ends")
 
 
 def test_connection_lost_while_one_waits(
-    store: RQStore, join: Callable[..., Hands], subscription: RQSubscription, listening: list[Ended], client: Any
+    store: RQStore, join: Callable[..., Hands], alone: RQSubscription, listening: News, client: Any
 ) -> None:
-    """A connection that breaks under who waits for one job is replaced, and the end is heard."""
+    """A connection that breaks under who waits for one job is replaced, said, and the end is heard."""
     job = new_job()
-    store.put([job], reply_to=subscription.reply_to)
+    store.put([job], reply_to=alone.reply_to)
     timer = in_a_moment(lambda: client.client_kill_filter(_type="normal", skipme=True))
-    assert subscription.wait_for(job.id, PATIENCE) == []
+    assert not alone.wait_here(job.id, PATIENCE)
     timer.join()
+    eventually(lambda: listening.renewed, "a new connection")
     join().run()
-    eventually(lambda: [ended.id for ended in listening] == [job.id], "the end")
+    eventually(lambda: ids(listening) == [job.id], "the end")
 
 
 def test_interrupted_in_the_midst_of_an_answer(
     store: RQStore,
     join: Callable[..., Hands],
-    subscription: RQSubscription,
-    listening: list[Ended],
+    alone: RQSubscription,
+    listening: News,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An interrupt between the two parts of an answer loses no end: the connection is not trusted any more."""
     job = new_job()
-    store.put([job], reply_to=subscription.reply_to)
-    wire = subscription._wire
+    store.put([job], reply_to=alone.reply_to)
+    wire = alone._wire
     assert wire is not None
     read, parts = type(wire).read, []
 
@@ -425,36 +425,36 @@ def test_interrupted_in_the_midst_of_an_answer(
     monkeypatch.setattr(type(wire), "read", interrupted)
     timer = in_a_moment(join().run)
     with pytest.raises(KeyboardInterrupt):
-        subscription.wait_for(job.id, PATIENCE)
+        alone.wait_here(job.id, PATIENCE)
     timer.join()
     assert len(parts) == 1
-    eventually(lambda: subscription._wire is not None and subscription._wire is not wire, "a new connection")
-    subscription.forget([job.id])
-    subscription.expect([job.id])
-    eventually(lambda: [ended.id for ended in listening] == [job.id], "the end")
+    eventually(lambda: listening.renewed, "a new connection")
+    alone.ask([job.id])
+    alone.wake()
+    eventually(lambda: ids(listening) == [job.id], "the end")
 
 
-def test_read_by_another_thread_meanwhile(subscription: RQSubscription, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_by_another_thread_meanwhile(alone: RQSubscription, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that was woken by news which somebody else has read by then goes on to wait."""
-    assert subscription.wait(0.05) == []
-    wire, heard_at = subscription._wire, subscription._heard_at
+    assert not alone.wait(0.05)
+    wire, heard_at = alone._wire, alone._heard_at
     assert wire is not None
     with monkeypatch.context() as patched:
-        patched.setattr(subscription, "_sleep", lambda _: [wire.fileno()])
-        assert subscription.wait(0.0) == []
-    assert (subscription._wire, subscription._heard_at) == (wire, heard_at), "it waited for an answer"
+        patched.setattr(alone, "_sleep", lambda _: [wire.fileno()])
+        assert not alone.wait(0.0)
+    assert (alone._wire, alone._heard_at) == (wire, heard_at), "it waited for an answer"
 
 
 def test_without_epoll(store: RQStore, join: Callable[..., Hands], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing can be taken out of another thread's sleep, as on macOS, the thread that waits for all hears."""
+    """Where nothing can be taken out of another thread's sleep, as on macOS, only that thread waits."""
     monkeypatch.setattr("taskq.executors.rq.subscription._HAS_EPOLL", False)
-    subscription = store.subscribe()
+    subscription = Subscriber(store.subscribe())
     try:
+        assert not subscription.subscription.waits_here
         assert subscription.wait(0.05) == []
         jobs = [new_job(), new_job()]
         store.put(jobs, reply_to=subscription.reply_to)
-        assert subscription.wait_for(jobs[0].id, PATIENCE) == []
-        subscription.expect([jobs[1].id])
+        subscription.expect([job.id for job in jobs])
         timer = in_a_moment(join().run)
         assert set(hear(subscription, 2)) == {job.id for job in jobs}
         timer.join()
@@ -462,12 +462,12 @@ def test_without_epoll(store: RQStore, join: Callable[..., Hands], monkeypatch: 
         subscription.close()
 
 
-def test_closed_while_one_waits(store: RQStore, subscription: RQSubscription, listening: list[Ended]) -> None:
+def test_closed_while_one_waits(store: RQStore, alone: RQSubscription, listening: News) -> None:
     """Who waits for a job when the subscription is closed comes back."""
     job = new_job()
-    store.put([job], reply_to=subscription.reply_to)
-    timer = in_a_moment(subscription.close)
-    assert subscription.wait_for(job.id, PATIENCE) == []
+    store.put([job], reply_to=alone.reply_to)
+    timer = in_a_moment(alone.close)
+    assert not alone.wait_here(job.id, PATIENCE)
     timer.join()
-    assert subscription.wait_for(job.id, PATIENCE) == []
-    assert listening == []
+    assert not alone.wait_here(job.id, PATIENCE)
+    assert not listening

@@ -12,6 +12,7 @@ from taskq.errors import BackendUnavailable
 from taskq.executors.rq.store import RQStore
 from tests.redis_server import RedisServer, free_port
 from tests.rq.hands import Hands, new_job
+from tests.subscriber import Subscriber
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,7 @@ CERTIFICATE = (
 
 def live(store: RQStore) -> None:
     """Put a job, run it and hear of it."""
-    subscription, hands = store.subscribe(), Hands(store, "w1", ("default",))
+    subscription, hands = Subscriber(store.subscribe()), Hands(store, "w1", ("default",))
     job = new_job("x" * 100_000, "y")
     store.put([job], reply_to=subscription.reply_to)
     subscription.expect([job.id])

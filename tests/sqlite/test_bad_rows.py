@@ -10,6 +10,7 @@ import pytest
 
 from taskq.states import Reason, State
 from tests.sqlite.workshop import hear, job, said, see, state_of, take, tell
+from tests.subscriber import Subscriber
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +39,7 @@ def test_damage_before_a_claim(
     store: SQLiteStore, path: Path, member: WorkerSession, column: str, value: object
 ) -> None:
     """Jobs beside a damaged row are claimed, run, read, listed and heard of; the damaged one is read as something."""
-    subscription = store.subscribe()
+    subscription = Subscriber(store.subscribe())
     store.put([job(name) for name in ("before", "bad", "after")], reply_to=subscription.reply_to)
     subscription.expect(["before", "after"])
     damage(path, column, value)
@@ -72,7 +73,7 @@ def test_damage_after_the_end(
     store: SQLiteStore, path: Path, member: WorkerSession, column: str, value: object
 ) -> None:
     """Whoever waits for a job whose row is damaged hears of an end, and of all others."""
-    subscription = store.subscribe()
+    subscription = Subscriber(store.subscribe())
     store.put([job("bad"), job("good")])
     claims = take(member)
     tell(member, *(said(claim, State.FAILED) for claim in claims))

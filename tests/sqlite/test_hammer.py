@@ -15,6 +15,7 @@ import pytest
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import TERMINAL, State
 from tests.sqlite.workshop import hear, job, said, worker
+from tests.subscriber import Subscriber
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def test_round_trip(path: Path) -> None:
     context = multiprocessing.get_context("fork")
     process = context.Process(target=work, args=(url, "w", str(path.parent.parent / "ledger")))
     process.start()
-    subscription = store.subscribe()
+    subscription = Subscriber(store.subscribe())
     times = []
     for number in range(30):
         begin = time.monotonic()

@@ -14,6 +14,7 @@ from taskq.executors.sqlite.disk_space import DiskSpace
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import Reason, State
 from tests.sqlite.workshop import hear, job, said, state_of, take, tell, worker
+from tests.subscriber import Subscriber
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def test_another_file(path: Path, store: SQLiteStore, open_store: Callable[[], S
     """A worker and a client go on in the file that has taken the place of theirs; the old one's jobs are lost."""
     settle(store)
     member = store.join(worker())
-    subscription = store.subscribe()
+    subscription = Subscriber(store.subscribe())
     store.put([job("old")], reply_to=subscription.reply_to)
     subscription.expect(["old"])
     (claim,) = take(member)
@@ -156,7 +157,7 @@ def test_waiting_when_the_file_goes(path: Path, store: SQLiteStore, monkeypatch:
     """Who waits for jobs of a file that stays away is told that they are lost, and why."""
     monkeypatch.setattr(sqlite_subscription, "GONE_S", 0.1)
     monkeypatch.setattr(sqlite_subscription, "LOOK_S", 0.05)
-    subscription = store.subscribe()
+    subscription = Subscriber(store.subscribe())
     store.put([job("a")], reply_to=subscription.reply_to)
     subscription.expect(["a"])
     shutil.rmtree(path.parent)
@@ -168,7 +169,7 @@ def test_waiting_when_the_file_goes(path: Path, store: SQLiteStore, monkeypatch:
 def test_deleted_fifos(path: Path, store: SQLiteStore, open_store: Callable[[], SQLiteStore]) -> None:
     """After -wake was deleted two workers keep places of their own and what they run; clients are rung again."""
     first = store.join(worker("first"))
-    subscription = store.subscribe()
+    subscription = Subscriber(store.subscribe())
     store.put([job("a")], reply_to=subscription.reply_to)
     subscription.expect(["a"])
     (claim,) = take(first)
@@ -181,7 +182,7 @@ def test_deleted_fifos(path: Path, store: SQLiteStore, open_store: Callable[[], 
     assert first._slot != second._slot
     assert tell(first, said(claim)) == []
     assert hear(subscription, 1)["a"].state is State.SUCCEEDED
-    assert subscription._fifo.is_there()
+    assert subscription.subscription._fifo.is_there()
     first.leave()
     second.leave()
 

@@ -13,6 +13,7 @@ from taskq.executors.sqlite import jobs as sqlite_jobs
 from taskq.executors.sqlite.schema import INLINE
 from taskq.states import Reason, State
 from tests.sqlite.workshop import hear, job, said, see, state_of, take, tell
+from tests.subscriber import Subscriber
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -321,7 +322,7 @@ def test_result_ttl(store: SQLiteStore, member: WorkerSession, no_grace: None) -
 
 def test_result_ttl_of_nothing(store: SQLiteStore, member: WorkerSession) -> None:
     """With `result_ttl=0` nobody finds the ended job, but the client that waits for it hears its result."""
-    subscription = store.subscribe()
+    subscription = Subscriber(store.subscribe())
     store.put([job("a", result_ttl=0)], reply_to=subscription.reply_to)
     store.put([job("b", result_ttl=0)])
     tell(member, *map(said, take(member)))

@@ -12,6 +12,7 @@ from taskq.errors import BackendUnavailable
 from taskq.failure import Failure
 from taskq.states import Reason, State
 from tests.sqlite.workshop import hear, job, said, take, tell
+from tests.subscriber import Subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def subscription(store: SQLiteStore) -> Iterator[Any]:
-    """Give a subscription."""
-    made = store.subscribe()
+    """Give a subscription and its book."""
+    made = Subscriber(store.subscribe())
     yield made
     made.close()
 
@@ -63,7 +64,7 @@ def test_ended_before_the_subscription(store: SQLiteStore, member: WorkerSession
     """A subscription that is made after the end hears of it too."""
     store.put([job("a")])
     end_all(member)
-    subscription = store.subscribe()
+    subscription = Subscriber(store.subscribe())
     subscription.expect(["a"])
     assert hear(subscription, 1)["a"].result == b"a"
     subscription.close()
@@ -82,7 +83,7 @@ def test_not_expected(store: SQLiteStore, member: WorkerSession, subscription: A
 @pytest.mark.parametrize("own", [True, False])
 def test_woken(store: SQLiteStore, member: WorkerSession, subscription: Any, open_store: Any, own: bool) -> None:
     """A sleeping subscription wakes when its jobs end, in less than the second of its own look; foreign jobs too."""
-    store.put([job("a")], reply_to=subscription.reply_to if own else "")
+    store.put([job("a")], reply_to=subscription.announce(["a"]) if own else "")
     subscription.expect(["a"])
     hours = []
     for _ in range(5):
@@ -93,7 +94,7 @@ def test_woken(store: SQLiteStore, member: WorkerSession, subscription: Any, ope
         hours.append(time.monotonic() - begin)
         timer.join()
         store.remove(["a"])
-        store.put([job("a")], reply_to=subscription.reply_to if own else "")
+        store.put([job("a")], reply_to=subscription.announce(["a"]) if own else "")
         subscription.expect(["a"])
     assert min(hours) < 0.9
 
@@ -123,21 +124,22 @@ def test_expect_wakes(store: SQLiteStore, member: WorkerSession, subscription: A
 
 def test_wake_and_close(store: SQLiteStore, subscription: Any) -> None:
     """`wake` and `close` end a wait; a closed subscription hears nothing."""
-    for end in (subscription.wake, subscription.close):
+    alone = subscription.subscription
+    for end in (alone.wake, alone.close):
         timer = threading.Timer(0.1, end)
         timer.start()
         begin = time.monotonic()
-        assert subscription.wait(20) == []
+        assert not alone.wait(20)
         assert time.monotonic() - begin < 10
         timer.join()
-    subscription.close()
-    assert subscription.wait(20) == []
+    alone.close()
+    assert not alone.wait(20)
 
 
 def test_timeout(subscription: Any) -> None:
     """A wait ends after its time."""
     begin = time.monotonic()
-    assert subscription.wait(0.2) == []
+    assert not subscription.subscription.wait(0.2)
     assert 0.15 < time.monotonic() - begin < 10
 
 
@@ -156,7 +158,7 @@ def test_job_of_another_subscription(
 ) -> None:
     """Two clients that submit one id both hear of it, soon."""
     other_store = open_store()
-    other = other_store.subscribe()
+    other = Subscriber(other_store.subscribe())
     store.put([job("a", job_id="a")], reply_to=subscription.reply_to)
     other_store.put([job("a", job_id="a")], reply_to=other.reply_to)
     for one in (subscription, other):
@@ -189,7 +191,7 @@ def test_many_jobs(store: SQLiteStore, join: Callable[..., WorkerSession], subsc
 def test_large_results(store: SQLiteStore, member: WorkerSession, subscription: Any) -> None:
     """Results of many MiB are told in several pieces."""
     names = [f"j{number}" for number in range(12)]
-    store.put([job(name) for name in names], reply_to=subscription.reply_to)
+    store.put([job(name) for name in names], reply_to=subscription.announce(names))
     subscription.expect(names)
     tell(member, *(said(one, result=b"r" * 1_000_000) for one in take(member, 12)))
     first = subscription.wait(10)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskq.executors.bounded_dict import drop_oldest
+from taskq.bounded_dict import drop_oldest
 
 
 def test_newest_stay() -> None:

@@ -16,6 +16,7 @@ from taskq.executors.rq.record import read_news
 from taskq.states import State
 from tests.fuzz.amounts import counts
 from tests.rq.hands import Hands, again, failed, given_back, new_job, succeeded
+from tests.subscriber import Subscriber
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def test_messages(store: RQStore, join: Callable[..., Hands], client: Any, garba
 @counts(2_000, 100_000)
 def test_replies(store: RQStore, join: Callable[..., Hands], client: Any, garbage: Garbage, total: int) -> None:
     """Garbage among the news for a client costs no news of others."""
-    hands, subscription = join(), store.subscribe()
+    hands, subscription = join(), Subscriber(store.subscribe())
     try:
         while garbage.count < total:
             (good,) = store.put([new_job()], reply_to=subscription.reply_to)

@@ -14,6 +14,7 @@ from taskq.states import State
 from tests.fuzz.amounts import counts
 from tests.fuzz.sqlite.rows import Rows, filled
 from tests.sqlite.workshop import job, said, state_of, take, tell, worker
+from tests.subscriber import Subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +83,7 @@ def test_columns(
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         rows = Rows(connection, garbage, but={"inbox"})
         while garbage.count < total:
-            subscription = store.subscribe()
+            subscription = Subscriber(store.subscribe())
             ids, held = filled(store, *members, garbage.count)
             subscription.expect(ids)
             for _ in range(BATCH):

@@ -70,10 +70,10 @@ class Destination(Protocol):
         """Send what was kept back."""
 
     def end_input(self, error: BaseException | None = None) -> None:
-        """Take note that no more items come."""
+        """Note that no more items come."""
 
     def fail(self, error: BaseException) -> None:
-        """Take note that items could not be handed on."""
+        """Note that items could not be handed on."""
 
     def look_again(self) -> None:
         """Wake a consumer that waits."""
@@ -142,7 +142,7 @@ class InputReader:
     def _run(self, source: Iterator[Any]) -> None:
         while (wanted := self._next_chunk()) is not None:
             if not wanted:
-                self._gate.get()  # whoever ends the map says so as well
+                self._gate.get()  # the end of the map opens the gate, too
                 continue
             over, error = self._read_chunk(source, wanted)
             stream = self._stream()
@@ -236,7 +236,7 @@ class InputReader:
     def _take_stock(self) -> list[Any]:
         stock = self._stock
         with self._lock:
-            if current_thread() is self._thread:  # nobody else appends to it
+            if current_thread() is self._thread:  # only this thread appends to it
                 items = list(stock)
                 stock.clear()
             else:

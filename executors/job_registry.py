@@ -1,4 +1,4 @@
-"""Which jobs of the local executor are known by their ids, and which `key` or `job_id` is taken.
+"""The registry of local jobs: which are known by their ids, and which `key` or `job_id` is taken.
 
 by id      as long as somebody holds the job; one with a `job_id` of its own, until its time is over
 by key     until the job has ended
@@ -35,7 +35,7 @@ class JobRegistry:
         self._leaving: list[tuple[float, str]] = []
 
     def remember(self, job: LocalJob) -> None:
-        """Keep a job findable, as long as somebody holds it."""
+        """Keep a job findable, as long as a handle to it exists."""
         self._known[job.id] = job
 
     def find(self, job_id: str) -> LocalJob | None:

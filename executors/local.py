@@ -8,9 +8,8 @@ import weakref
 from datetime import UTC, datetime
 from itertools import count
 from multiprocessing import get_all_start_methods
-from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from taskq.errors import ConfigError, EncodeError, JobNotFound, PoolBroken, QueueClosed
 from taskq.executor import LEAVING_GRACE, Executor
@@ -19,8 +18,8 @@ from taskq.executors.dependencies import failed_among, jobs_in, resolved, when_d
 from taskq.executors.job_registry import JobRegistry
 from taskq.executors.pool import payloads
 from taskq.executors.pool.child import ChildSettings
-from taskq.executors.pool.functions import definition, unwrap_callable
-from taskq.executors.pool.jobs import DEFAULTS, Function, LocalJob
+from taskq.executors.pool.functions import Function, definition, unwrap_callable
+from taskq.executors.pool.jobs import DEFAULTS, LocalJob
 from taskq.executors.pool.pool import ProcessPool
 from taskq.executors.pool.processes import default_start_method
 from taskq.options import JobOptions
@@ -31,13 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from taskq.executor import StreamPlan
-    from taskq.executors.pool.local_map import Stream
+    from taskq.executors.pool.local_map import LocalMap
     from taskq.job import Job
 
 __all__ = ["LocalExecutor"]
-
-#: Seconds between two looks at whether the pool that should answer still exists.
-_LOOK: Final = 1.0
 
 #: A job, its options, and what begins it: None where it goes straight to the dispatcher.
 _Prepared: TypeAlias = "tuple[LocalJob, JobOptions, Callable[[], None] | None]"
@@ -70,7 +66,7 @@ class LocalExecutor(Executor):
         self._job_numbers = count(1)
         self._stream_numbers = count(1)
         self._registry = JobRegistry()
-        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
+        self._streams: weakref.WeakSet[LocalMap] = weakref.WeakSet()
         self._finishes = False
         settings = ChildSettings(
             session=self.session,
@@ -79,10 +75,12 @@ class LocalExecutor(Executor):
             initializer=initializer,
             initargs=tuple(initargs),
         )
-        self._pool = ProcessPool(self.processes, self._start_method, settings)
-        self._dispatcher = self._pool.dispatcher
-        self._books = self._dispatcher.books
-        self._books.backlog.prefer(preferred)
+        self._pool = ProcessPool(self.processes, self._start_method, settings, queues=preferred)
+        # Bound here: each asks the pool alone.
+        self.delivers_here = self._pool.delivers_here
+        self.state_of = self._pool.state_of
+        self.progress_of = self._pool.progress_of
+        self.remember = self._registry.remember
         # A queue that is dropped without shutdown lets its processes go once its jobs, which hold it, are done.
         weakref.finalize(self, self._pool.finish_in_background).atexit = False
 
@@ -123,7 +121,7 @@ class LocalExecutor(Executor):
             job.load(payload)
         if options is DEFAULTS:
             if ready is None:
-                self._dispatcher.submit(job)
+                self._pool.submit(job)
             else:
                 ready.append((job, options, None))
             return job
@@ -155,7 +153,7 @@ class LocalExecutor(Executor):
         except BaseException:
             # A job that stood there already is none of these, though it was the answer.
             begun = [job for job, *_ in ready[: len(jobs) + 1]]
-            self._dispatcher.ask(lambda: self._withdraw(begun), None)
+            self._pool.cancel_now(begun)
             raise
         return jobs
 
@@ -163,7 +161,7 @@ class LocalExecutor(Executor):
         """Begin a job that was prepared; return it, or the one that has its key or id already."""
         if begin is not None:
             return self._admit(job, options, begin)
-        self._dispatcher.submit(job)
+        self._pool.submit(job)
         return job
 
     def stream(
@@ -178,10 +176,10 @@ class LocalExecutor(Executor):
         for name in ("delay", "at", "expires", "key", "job_id"):
             if getattr(options, name) is not None:
                 raise ConfigError(f"{name} is for single jobs: a map over items cannot have it; use submit")
-        from taskq.executors.pool.local_map import Stream  # noqa: PLC0415  # 1 ms of every start, which jobs alone do not need
+        from taskq.executors.pool.local_map import LocalMap  # noqa: PLC0415  # 1 ms of every start, which jobs alone do not need
 
-        stream = Stream(
-            self._dispatcher,
+        stream = LocalMap(
+            self._pool,
             function,
             items,
             plan,
@@ -190,7 +188,7 @@ class LocalExecutor(Executor):
             session=self.session,
             strict=self._strict,
             processes=self.processes,
-            on_end=self._end_stream,
+            on_end=self._streams.discard,
         )
         self._streams.add(stream)
         return stream.iterate()
@@ -206,7 +204,7 @@ class LocalExecutor(Executor):
         if self._pool.is_foreign():
             return
         self._take_no_more(cancel=cancel)
-        if wait and not self._dispatcher.is_this_thread():
+        if wait and not self._pool.delivers_here():
             self._pool.finish(grace)
         elif not self._finishes:
             self._pool.finish_in_background()
@@ -216,8 +214,8 @@ class LocalExecutor(Executor):
         """Close the queue for further work, and drop what waits if told to. Interrupted, it may be done again."""
         self._pool.accepting = False
         if cancel:
-            self._dispatcher.post(self._books.drop_waiting)
-        self._dispatcher.post(lambda: self._dispatcher.resume(None))  # what is paused would never end
+            self._pool.drop_waiting()
+        self._pool.resume_all()  # what is paused would never end
         for stream in list(self._streams):
             stream.close(cancel=cancel)
 
@@ -225,47 +223,24 @@ class LocalExecutor(Executor):
         if isinstance(error, KeyboardInterrupt) and not self._pool.is_foreign():
             self._take_no_more(cancel=True)
             self._pool.finish_at_once(LEAVING_GRACE)
-        elif error is not None and not (self._pool.is_foreign() or self._dispatcher.is_this_thread()):
+        elif error is not None and not (self._pool.is_foreign() or self._pool.delivers_here()):
             self._take_no_more(cancel=True)
             self._pool.finish_after(error, LEAVING_GRACE)
         else:
             super().leave(error)
 
     def pause(self, queue: str) -> None:
-        self._dispatcher.ask(lambda: self._dispatcher.pause(queue), None)
+        self._pool.pause(queue)
 
     def resume(self, queue: str) -> None:
-        self._dispatcher.ask(lambda: self._dispatcher.resume(queue), None)
+        self._pool.resume(queue)
 
-    # -- Home of its jobs
-
-    def remember(self, job: LocalJob) -> None:
-        self._registry.remember(job)
-
-    def state_of(self, job: LocalJob) -> State:
-        return self._dispatcher.ask(lambda: self._books.state_of(job), State.QUEUED)
-
-    def progress_of(self, job: LocalJob) -> tuple[int, int | None] | None:
-        return self._dispatcher.ask(lambda: self._books.progress_of(job), job.last_progress)
-
-    def delivers_here(self) -> bool:
-        return self._dispatcher.is_this_thread()
+    # -- owner of its jobs
 
     def cancel(self, job: LocalJob, *, kill: bool) -> bool:
         if job.done():
             return job.cancelled()
-        if self._dispatcher.is_this_thread():  # from a callback: the loop cannot wait for itself
-            answers: list[bool] = []
-            self._dispatcher.cancel(job, answers.append, kill=kill)
-            return any(answers)
-        answer: SimpleQueue[bool] = SimpleQueue()
-        self._dispatcher.post(lambda: self._dispatcher.cancel(job, answer.put, kill=kill))
-        while not self._pool.ended.is_set():
-            try:
-                return answer.get(timeout=_LOOK)
-            except Empty:
-                continue
-        return job.cancelled()
+        return self._pool.cancel(job, kill=kill)
 
     # -- submitting
 
@@ -304,7 +279,7 @@ class LocalExecutor(Executor):
         try:
             return self._begin(job, options, begin)
         except BaseException:
-            self._dispatcher.post(lambda: self._take_back(job, options))
+            self._pool.post(lambda: self._take_back(job, options))
             raise
 
     def _begin(self, job: LocalJob, options: JobOptions, begin: Callable[[], None]) -> LocalJob:
@@ -314,7 +289,7 @@ class LocalExecutor(Executor):
                 return known
         if options.expires is not None:
             expires_at = monotonic() + options.expires
-            self._dispatcher.post(lambda: self._books.expiries.add(expires_at, job))
+            self._pool.expire_at(expires_at, job)
         begin()
         return job
 
@@ -322,12 +297,7 @@ class LocalExecutor(Executor):
         """End a job whose submit was interrupted, or refused; nobody has its handle."""
         self._registry.dismiss(job, options)
         if job.waiting is not State.BLOCKED:  # else those that it waits for release it
-            self._dispatcher.cancel(job, _nobody, kill=False)
-
-    def _withdraw(self, jobs: list[LocalJob]) -> None:
-        """Cancel jobs of which nobody has a handle; in the dispatcher's thread."""
-        for job in jobs:
-            self._dispatcher.cancel(job, _nobody, kill=False)
+            self._pool.cancel_now([job])
 
     def _enqueue(self, job: LocalJob) -> None:
         """Queue a job now or at its time."""
@@ -336,30 +306,30 @@ class LocalExecutor(Executor):
         if options.at is not None:
             delay = (options.at - datetime.now(UTC)).total_seconds()
         if delay <= 0:
-            self._dispatcher.post(job)
+            self._pool.post(job)
             return
         job.waiting = State.SCHEDULED
         due = monotonic() + delay
-        self._dispatcher.post(lambda: self._books.timers.add(due, job))
+        self._pool.submit_at(due, job)
 
     def _wait_for(self, job: LocalJob, needed: list[Job[Any]], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Queue a job when the jobs among its arguments have ended."""
         job.waiting = State.BLOCKED
-        dispatcher = self._dispatcher
+        pool = self._pool
         counted: list[int] = []
 
         def block() -> None:
-            self._books.block(1)
+            pool.count_blocked(1)
             counted.append(1)
 
         def release() -> None:
             if counted:
                 self._release(job, needed, args, kwargs)
-                dispatcher.post(unblock)
+                pool.post(unblock)
 
         def unblock() -> None:
             if counted:
-                self._books.block(-counted.pop())
+                pool.count_blocked(-counted.pop())
 
         def drop() -> None:
             if counted and not job.done():
@@ -367,10 +337,10 @@ class LocalExecutor(Executor):
             unblock()
 
         try:
-            dispatcher.post(block)
-            when_done(needed, lambda: dispatcher.post(release))
+            pool.post(block)
+            when_done(needed, lambda: pool.post(release))
         except BaseException:  # not all of them will tell
-            dispatcher.post(drop)
+            pool.post(drop)
             raise
 
     def _release(self, job: LocalJob, needed: list[Job[Any]], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -388,10 +358,6 @@ class LocalExecutor(Executor):
             job.attempt = 0
             job.settle(None, error)
 
-    def _end_stream(self, stream: Stream) -> None:
-        self._streams.discard(stream)
-        self._dispatcher.post(lambda: self._dispatcher.end_stream(stream))
-
     # -- the end
 
     def _refusal(self) -> Exception:
@@ -400,10 +366,6 @@ class LocalExecutor(Executor):
         if self._pool.broken is not None:
             return PoolBroken(self._pool.broken)
         return QueueClosed("the queue was shut down: make a new TaskQueue to run more")
-
-
-def _nobody(_cancelled: bool) -> None:
-    """Take the answer to a cancel that nobody waits for."""
 
 
 def _check(processes: object, start_method: object, initializer: object, max_tasks: object) -> None:

@@ -66,7 +66,7 @@ class Arrival:
 
 
 class MapResults(Iterator[Any]):
-    """The results of a map. Any number of threads may read it: each gets the next that nobody has."""
+    """The results of a map. Any number of threads may read it: each gets the next that is left."""
 
     def __init__(self, stream: MapStream) -> None:
         self._stream = stream
@@ -89,7 +89,7 @@ class MapResults(Iterator[Any]):
                 raise StopIteration
 
     def close(self) -> None:
-        """Want no more results: what has not started will not, and whoever waits for a result hears the end."""
+        """Want no more results: what has not started will not, and a reader that waits for a result gets the end."""
         self._stream.leave()
 
     def __del__(self) -> None:
@@ -167,7 +167,7 @@ class MapStream(ABC):
         self._exhausted = False
         #: Why no more items can be handed on; raised as soon as no result is there.
         self._failure: BaseException | None = None
-        #: Whether nobody wants results any more; it is empty when somebody has let go.
+        #: Whether the map was given up; the list of tickets is empty then.
         self._left = False
         self._tickets = [None]
         #: The arrival whose results `next_group` has returned, and the one of which it is known that they are yielded.
@@ -211,7 +211,7 @@ class MapStream(ABC):
             self._reader.finish()
 
     def leave(self) -> None:
-        """Let go: nobody wants the results any more. Often called by a finalizer."""
+        """Give the map up: no more results are wanted. Often called by a finalizer."""
         try:
             self._tickets.pop()  # by one thread only
         except IndexError:
@@ -268,7 +268,7 @@ class MapStream(ABC):
     def _let_go(self) -> None:
         """Let go of what is in flight. Often called by a finalizer."""
 
-    # -- for whoever has news
+    # -- for who brings news
 
     def tell(self, news: Any) -> None:
         """Take a piece of news; in any thread."""
@@ -279,7 +279,7 @@ class MapStream(ABC):
     # -- for the input's reader
 
     def end_input(self, error: BaseException | None = None) -> None:
-        """Take note that no more items come, and of the error that ended them."""
+        """Note that no more items come, and of the error that ended them."""
         if not self._exhausted:
             self._input_error = error
             self._exhausted = True
@@ -288,7 +288,7 @@ class MapStream(ABC):
             self._reader.end()
 
     def fail(self, error: BaseException) -> None:
-        """Take note that items could not be handed on."""
+        """Note that items could not be handed on."""
         self._failure = error
         self._exhausted = True
         self._wake.put(None)

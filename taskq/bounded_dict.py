@@ -1,6 +1,6 @@
-"""Keep a dict bounded by dropping its oldest entries, many at a time.
+"""A bound on the size of a dict: its oldest entries are dropped, many at a time.
 
-To drop one for each that comes would cost a look past all the places at its front that were emptied before.
+Dropping one for each new entry would cost a walk past all the slots at its front that were emptied before.
 """
 
 from __future__ import annotations

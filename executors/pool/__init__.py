@@ -3,16 +3,19 @@
     user threads                     parent                              child N
     ────────────                     ──────                              ───────
     submit ─────┐                ┌─────────────┐   socket: orders      ┌────────────┐
-    stream ─────┼──▶ inbox ────▶ │ dispatcher  │ ────────────────────▶ │ child.work │──▶ taskq.runner
-    cancel ─────┘                │  backlog    │   socket: reports     │            │
-                                 │  children      │ ◀──────────────────── │ journal    │
-    Job, Stream ◀── outcomes ─── │  supervisor   │   page: words,        └────────────┘
+    map ────────┼──▶ inbox ────▶ │ dispatcher  │ ────────────────────▶ │ child.work │──▶ taskq.runner
+    cancel ─────┘                │  scheduler  │   socket: reports     │            │
+                                 │  supervisor │ ◀──────────────────── │ journal    │
+    Job, map ◀── outcomes ────── │  watchdog   │   page: words,        └────────────┘
                                  └─────────────┘   journal, arguments
                                         ▲  exit codes
                                  multiprocessing.Pool: starts, reaps and replaces the children
 
-Files, from the ground up: `page` (shared memory), `frames` (messages), `values` (how values travel), `channel` (a line
-to a child), `processes` and `children` (Pool), `journal`, `execution` and `child` (what runs in a child), `pace`,
-`jobs`, `work`, `backlog`, `child`, `outcomes` and `books` (what the parent keeps), `offer` (the short way to a free
-child), `supervisor` and `dispatcher` (the parent's thread), `stream` (maps), `crew` (all of it, from start to end).
+The front door is `pool.ProcessPool`. Behind it, from the ground up:
+
+    both sides   protocol (messages, shared page), payloads (how values travel), connection, functions
+    parent       jobs, batches (what goes to a child at once), child_handle (one child), scheduler (what waits),
+                 direct (the short way to a free child), supervisor (all children), watchdog (slow and stuck ones),
+                 dispatcher (the thread), process_group and processes (multiprocessing), local_map (maps)
+    child        child (its loop), execution (one batch), journal (proof of what was done), reporter, output
 """

@@ -1,4 +1,4 @@
-"""Batches: what goes to a child as one frame.
+"""Batches: what goes to a child at once.
 
     CallBatch   jobs made by submit, one function
     MapChunk   consecutive items of a map
@@ -16,7 +16,7 @@ from taskq.executors.pool.jobs import DEFAULTS, LocalJob, Outcome
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskq.executors.pool.jobs import Function
+    from taskq.executors.pool.functions import Function
     from taskq.options import JobOptions
 
 
@@ -43,7 +43,7 @@ class CallBatch:
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Whether no one waits for it any more."""
         return all(job.done() for job in self.jobs)
 
     def order(self) -> tuple[protocol.Order, bytes]:
@@ -80,7 +80,7 @@ class CallBatch:
     def record(self, at: int, jobs: int, encoding: int, data: bytes) -> None:
         """Record the outcomes of `jobs` jobs from the one at `at`."""
         if encoding == payloads.MSGPACK:
-            for job, value in zip(self.jobs[at : at + jobs], payloads.unpack(encoding, data), strict=True):
+            for job, value in zip(self.jobs[at : at + jobs], payloads.unpack_scalars(data), strict=True):
                 if not job.done():
                     job.settle(value)
         elif not self.jobs[at].done():
@@ -106,17 +106,17 @@ class CallBatch:
         return job
 
     def count_crash(self, at: int) -> int:
-        """Take note of one more crash; return how many there are."""
+        """Count one more crash; return how many there are."""
         self.jobs[at].crashes += 1
         return self.jobs[at].crashes
 
     def ask_to_stop(self) -> None:
-        """Take note that all of them are to end."""
+        """Note that all of them are to end."""
         for job in self.jobs:
             job.stop_requested = True
 
     def is_asked_to_stop(self, at: int) -> bool:
-        """Tell whether somebody cancelled the job while it ran."""
+        """Tell whether the job was cancelled while it ran."""
         return self.jobs[at].stop_requested
 
     def drop(self, at: int) -> None:
@@ -135,7 +135,7 @@ class Sink(Protocol):
         """Take the outcomes of items `first` and on."""
 
     def cancel(self) -> None:
-        """Take note that what was not started will never be."""
+        """Note that what was not started will never be."""
 
 
 class MapChunk:
@@ -177,7 +177,7 @@ class MapChunk:
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Whether no one waits for it any more."""
         return self.sink.dropped
 
     @property
@@ -223,7 +223,7 @@ class MapChunk:
         return self._cut(at, at + 1, self.attempt + 1, self.crashes + crashed)
 
     def count_crash(self, at: int) -> int:  # noqa: ARG002
-        """Take note of one more crash; return how many there are."""
+        """Count one more crash; return how many there are."""
         self.crashes += 1
         return self.crashes
 
@@ -234,7 +234,7 @@ class MapChunk:
         """Tell whether the map was given up."""
         return self.sink.dropped
 
-    def drop(self, at: int) -> None:  # only a map that nobody reads any more is dropped
+    def drop(self, at: int) -> None:  # only a map that was given up is dropped
         """Do nothing: nobody waits for it."""
 
     def _cut(self, start: int, stop: int, attempt: int, crashes: int) -> MapChunk:
@@ -250,7 +250,19 @@ class MapChunk:
         )  # fmt: skip
 
 
-#: What goes to a child as one frame.
+#: What goes to a child at once.
 Batch: TypeAlias = CallBatch | MapChunk
 #: What waits in the backlog: jobs are joined into CallBatch when a child has room.
 WorkItem: TypeAlias = LocalJob | MapChunk
+
+
+class InFlight:
+    """A batch in a child's hands."""
+
+    __slots__ = ("batch", "cut", "first", "settled")
+
+    def __init__(self, batch: Batch, first: int) -> None:
+        self.batch = batch
+        self.first = first
+        self.settled = 0
+        self.cut = len(batch)

@@ -1,4 +1,4 @@
-"""What a child process does all its life: read orders, run jobs, record outcomes.
+"""A child process: it reads orders, runs jobs and records outcomes.
 
     serve()  is the initializer of a `multiprocessing.Pool` and never returns, so the process never touches Pool's
              queues, whose locks a killed process would take with it.
@@ -21,13 +21,13 @@ from time import monotonic, monotonic_ns, perf_counter_ns, sleep
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from taskq import context, runner
-from taskq.errors import DecodeError, UnknownTask
-from taskq.executors.pool import payloads, protocol, shared_page
+from taskq.executors.pool import payloads, protocol
 from taskq.executors.pool.connection import RELEASE, connect_to_parent
-from taskq.executors.pool.execution import Execution
+from taskq.executors.pool.execution import ChildState, Execution
 from taskq.executors.pool.functions import find_function
 from taskq.executors.pool.journal import Journal
-from taskq.executors.pool.output import OUTPUT_LIMIT, OutputCapture
+from taskq.executors.pool.output import OutputCapture
+from taskq.executors.pool.reporter import ParentReporter
 from taskq.failure import Failure
 from taskq.frozen import Frozen
 from taskq.states import Reason
@@ -40,11 +40,6 @@ if TYPE_CHECKING:
 
     from taskq.executors.pool.connection import ParentConnection
 
-#: Why a job failed that could not be begun.
-_OWN_REASONS: Final[dict[type[BaseException], Reason]] = {
-    UnknownTask: Reason.UNKNOWN_TASK,
-    DecodeError: Reason.UNDECODABLE,
-}
 #: Bytes of a payload that are read into memory that is kept, to spare the system the trouble of finding new one.
 _SHORT_PAYLOAD: Final = 64 * 1024
 _KEPT_BUFFER: Final = 32 * 1024 * 1024
@@ -52,8 +47,6 @@ _KEPT_BUFFER: Final = 32 * 1024 * 1024
 STOPS: Final = (signal.SIGTERM, signal.SIGHUP)
 #: Seconds within which the program says that it was told to stop, too, and seconds between two looks at that.
 _STOP_WITHIN, _LOOK = 1.0, 0.01
-#: Bytes that the meta of a job may take, encoded.
-META_LIMIT: Final = 64 * 1024
 
 
 class ChildSettings(Frozen):
@@ -77,10 +70,10 @@ def serve(handshake: socket.socket, settings: ChildSettings) -> NoReturn:
     _leave_parents_signals()
     runner.begin_process()
     context.provide(None)
-    spool = OutputCapture() if settings.capture else None
-    end = connect_to_parent(handshake, None if spool is None else spool.fd)
+    capture = OutputCapture() if settings.capture else None
+    end = connect_to_parent(handshake, None if capture is None else capture.fd)
     handshake.close()
-    _serving = child = Child(end, settings, spool)
+    _serving = child = Child(end, settings, capture)
     child.start(settings)
     with suppress(KeyboardInterrupt):  # meant for a job that had just ended
         child.work()
@@ -150,44 +143,36 @@ class _Clock:
     def stop(self) -> None:
         """Count no longer."""
         words = self._words
-        now = words[shared_page.IMPORTING] = monotonic_ns()
-        if words[shared_page.START]:
-            self._ran = now - words[shared_page.START]
-            words[shared_page.START] = 0
+        now = words[protocol.IMPORTING] = monotonic_ns()
+        if words[protocol.START]:
+            self._ran = now - words[protocol.START]
+            words[protocol.START] = 0
         else:
             self._ran = -1
 
     def go_on(self) -> None:
         """Count on from where it was stopped, if a job with a time limit ran."""
-        self._words[shared_page.IMPORTING] = 0
+        self._words[protocol.IMPORTING] = 0
         if self._ran >= 0:
-            self._words[shared_page.START] = monotonic_ns() - self._ran
+            self._words[protocol.START] = monotonic_ns() - self._ran
 
 
 class Child:
-    """The state of one child process. Also the Reporter of the job that runs."""
+    """One child process: reads orders, and has their jobs executed."""
 
-    def __init__(self, end: ParentConnection, settings: ChildSettings, spool: OutputCapture | None = None) -> None:
-        self._end = end
-        self._input = end.input
+    def __init__(self, parent: ParentConnection, settings: ChildSettings, capture: OutputCapture | None = None) -> None:
+        self._parent = parent
+        self._input = parent.input
         self._send_lock = threading.Lock()
-        self.words = end.page.words
-        self._arguments = end.page.arguments
-        self.journal = Journal(end.page, self._send)
-        self.strict = settings.strict
-        self.session = settings.session
-        self.max_tasks = settings.max_tasks
-        self.functions: dict[int, Callable[..., Any] | Exception] = {}
-        self.run_lengths: dict[int, int] = {}
-        self.next_seq = 0  # number of the next frame's first job
-        self.tasks = 0
-        self.queue = "default"
-        self.spool = spool
-        self._told: tuple[int, int, int | None] | None = None
-        self._meta: tuple[int, dict[str, Any] | bytes] = (-1, {})
+        self._words = words = parent.page.words
+        self._arguments = parent.page.arguments
+        self._journal = Journal(parent.page, self._send)
+        self._strict = settings.strict
+        self._reporter = ParentReporter(words, self._send, capture)
+        self._state = ChildState(words, self._journal, self._reporter, settings)
         self._execution: Execution | None = None
         self._buffer = bytearray()
-        self.clock = _Clock(self.words)
+        self._clock = _Clock(words)
 
     # -- life
 
@@ -201,24 +186,24 @@ class Child:
                 signal.signal(number, act)
         if settings.initializer is not None:
             try:
-                with context.clock_running(self.clock), context.clocks_paused():
+                with context.clock_running(self._clock), context.clocks_paused():
                     settings.initializer(*settings.initargs)
             except BaseException as error:  # noqa: BLE001  # even SystemExit: the parent must hear why
                 self._report_failed_start(error)
-        if self.spool is not None:
-            self.spool.take_over()
+        if self._reporter.capture is not None:
+            self._reporter.capture.take_over()
         self._send(protocol.REPORT.pack(0, protocol.READY, 0, protocol.ON_SOCKET, 0, 0))
 
     def _report_failed_start(self, error: BaseException) -> NoReturn:
-        body = payloads.pack_failure(Failure.from_exception(error), error, strict=self.strict)
+        body = payloads.pack_failure(Failure.from_exception(error), error, strict=self._strict)
         self._send(protocol.REPORT.pack(len(body), protocol.INIT_FAILED, 0, protocol.ON_SOCKET, 0, 0) + body)
         raise SystemExit(1)
 
     def _release(self, _signal: int, _frame: FrameType | None) -> None:
         if self._execution is None or self._send_lock.locked():  # locked: perhaps by what was interrupted
             return
-        if self.words[shared_page.INTERRUPT] == shared_page.ASKED:
-            self.words[shared_page.INTERRUPT] = shared_page.RAISED
+        if self._words[protocol.INTERRUPT] == protocol.ASKED:
+            self._words[protocol.INTERRUPT] = protocol.RAISED
             raise KeyboardInterrupt
         self._execution.release()
 
@@ -228,7 +213,7 @@ class Child:
         A handler, not SIG_IGN: programs that a job starts would inherit that.
         """
         deadline = monotonic() + _STOP_WITHIN
-        while not self.words[shared_page.LEAVING]:
+        while not self._words[protocol.LEAVING]:
             if monotonic() > deadline:
                 _die_of(number)
                 return
@@ -241,21 +226,25 @@ class Child:
 
     def work(self) -> None:
         """Serve orders until the parent closes the connection, or the share of tasks is done."""
+        with context.clock_running(self._clock):
+            self._serve_all()
+
+    def _serve_all(self) -> None:
         while True:
             header = self._input.read(protocol.ORDER.size)
             if len(header) < protocol.ORDER.size:
                 return
             order = protocol.Order._make(protocol.ORDER.unpack(header))
             if order.kind == protocol.DEFINE:
-                self.words[shared_page.PHASE] = shared_page.DEFINING
-                self.functions[order.function] = self._define(order)
+                self._words[protocol.PHASE] = protocol.DEFINING
+                self._state.functions[order.function] = self._define(order)
             elif order.kind == protocol.FORGET:
-                self.functions.pop(order.function, None)
-                self.run_lengths.pop(order.function, None)
+                self._state.functions.pop(order.function, None)
+                self._state.run_lengths.pop(order.function, None)
             elif order.kind == protocol.QUEUE:
-                self.queue = self._input.read(order.bytes).decode()
+                self._state.queue = self._input.read(order.bytes).decode()
             elif order.kind == protocol.RECALL:
-                self._meta = self.next_seq, self._input.read(order.bytes)
+                self._reporter.recall(self._state.next_seq, self._input.read(order.bytes))
             elif not self._serve(order):
                 return
 
@@ -263,43 +252,45 @@ class Child:
         """Return the function of a definition ready to run, or the reason why there is none."""
         definition = self._input.read(order.bytes)
         try:
-            with context.clock_running(self.clock):
-                return runner.prepare(find_function(definition))
+            return runner.prepare(find_function(definition))
         except Exception as error:  # noqa: BLE001  # importing a user's module may raise anything
             return error
 
     def _serve(self, order: protocol.Order) -> bool:
-        """Run one frame and report its end; return whether there is life after it."""
-        self.words[shared_page.PHASE] = shared_page.DECODING
+        """Run one batch and report its end; return whether there is life after it."""
+        self._words[protocol.PHASE] = protocol.DECODING
         started = perf_counter_ns()
-        last = self.next_seq + order.jobs
+        last = self._state.next_seq + order.jobs
         items = self._decode(order)
         flags = protocol.END
         if items is None:
             flags |= protocol.UNDECODABLE
         else:
-            self.words[shared_page.PHASE] = shared_page.RUNNING
-            self._execution = Execution(self, order, items)
+            self._words[protocol.PHASE] = protocol.RUNNING
+            self._execution = Execution(self._state, order, items)
             self._execution.go()
             self._execution = None
             context.provide(None)
-            if self.journal.done < last:
+            if self._journal.done < last:
                 flags |= protocol.STOPPED
-        self.words[shared_page.PHASE] = shared_page.IDLE
+        self._words[protocol.PHASE] = protocol.IDLE
         _flush_prints()
-        self._send_progress()
-        retiring = self.max_tasks is not None and self.tasks >= self.max_tasks
-        self.journal.flush(flags | (protocol.RETIRING if retiring else 0), perf_counter_ns() - started)
-        self.journal.done = self.next_seq = last
+        self._reporter.send_progress()
+        state = self._state
+        retiring = state.max_tasks is not None and state.tasks >= state.max_tasks
+        self._journal.flush(flags | (protocol.RETIRING if retiring else 0), perf_counter_ns() - started)
+        self._journal.done = self._state.next_seq = last
         return not retiring
 
     def _decode(self, order: protocol.Order) -> list[Any] | None:
-        """Return the items of a frame, or None when their bytes cannot be read."""
+        """Return the items of a batch, or None when their bytes cannot be read."""
         try:
             items = list(self._read_items(order))
         except Exception as error:  # noqa: BLE001  # arguments of any class may fail to be rebuilt in any way
             if order.jobs == 1:
-                self.journal.commit(1, payloads.FAILURE, self.failure(error, Reason.UNDECODABLE))
+                self._journal.commit(
+                    1, payloads.FAILURE, payloads.pack_error(error, Reason.UNDECODABLE, strict=self._strict)
+                )
             return None
         if order.kind == protocol.CALLS and order.encoding in {payloads.BARE_BYTES, payloads.LARGE_CALL}:
             return [(order.first, *items)]
@@ -311,7 +302,7 @@ class Child:
         try:
             return self._unpack(order, self._arguments[order.place - 1][: order.bytes])
         finally:
-            self.words[shared_page.TAKEN] += 1
+            self._words[protocol.TAKEN] += 1
 
     def _receive(self, order: protocol.Order) -> bytes | memoryview:
         """Read a payload: into memory of its size, or that of an earlier one where nothing will refer to it."""
@@ -326,87 +317,19 @@ class Child:
 
     def _unpack(self, order: protocol.Order, data: bytes | memoryview) -> Any:
         if order.encoding == payloads.LARGE_CALL:
-            return payloads.unpack_call(data, strict=self.strict)
+            return payloads.unpack_call(data, strict=self._strict)
         items = payloads.unpack(order.encoding, data)
         return (items, None) if order.kind == protocol.CALLS and order.encoding == payloads.BARE_BYTES else items
 
     def _send(self, data: bytes) -> None:
         with self._send_lock:
             try:
-                self._end.sock.sendall(data)
+                self._parent.sock.sendall(data)
             except OSError:  # the parent is gone
                 os._exit(0)
 
     def close_in_fork(self) -> None:
         """Be no child any more, in a process that a job has forked."""
         self._execution = None
-        self._end.close_in_fork()
-        self._input = self._end.input
-
-    # -- Reporter
-
-    def progress(self, number: int, done: int, total: int | None) -> None:
-        if self._told is not None and self._told[0] != number:
-            self._send_progress()
-        self._told = number, done, total
-        self.words[shared_page.TOLD] = 0
-        self.words[shared_page.DONE] = done
-        self.words[shared_page.TOTAL] = 0 if total is None else total + 1
-        self.words[shared_page.TOLD] = number + 1
-
-    def _send_progress(self) -> None:
-        """Send a job's last word, which the shared page is going to lose."""
-        if self._told is not None:
-            number, done, total = self._told
-            self._told = None
-            self._say(protocol.PROGRESS, protocol.PROGRESS_BODY.pack(number, done, -1 if total is None else total))
-
-    def is_cancelled(self, number: int) -> bool:
-        return bool(self.words[shared_page.CANCEL] == number + 1)
-
-    def log(self, number: int, text: str) -> None:
-        data = text.encode(errors="backslashreplace")
-        if self.spool is not None:
-            self.spool.write(data)
-        else:
-            self._say(protocol.NOTE, protocol.NOTE_BODY.pack(number, protocol.LOGGED, 0) + data[:OUTPUT_LIMIT])
-
-    def meta(self, number: int) -> dict[str, Any]:
-        known = self._meta[1] if self._meta[0] == number else {}
-        if isinstance(known, bytes):  # decoded in the job that wants it: what cannot be read is its error, not our end
-            known = _decoded(known)
-        self._meta = number, known
-        return known
-
-    def tell_meta(self, number: int, changed: dict[str, Any]) -> None:
-        from taskq import codec  # noqa: PLC0415  # 10 ms that only jobs with a meta pay
-
-        data = codec.encode(changed, limit=META_LIMIT, root="meta")
-        self._meta = number, changed
-        self._say(protocol.NOTE, protocol.NOTE_BODY.pack(number, protocol.META, 0) + data)
-
-    def tell_printed(self, seq: int) -> None:
-        """Send what the job printed that has just ended, if it did."""
-        spool = self.spool
-        if spool is not None and (size := spool.size()):
-            self._say(protocol.NOTE, protocol.NOTE_BODY.pack(seq, protocol.PRINTED, size) + spool.take())
-
-    def _say(self, kind: int, body: bytes) -> None:
-        """Send what a job says, and count it: the parent must read it before the job's outcome."""
-        self._send(protocol.REPORT.pack(len(body), kind, 0, protocol.ON_SOCKET, 0, 0) + body)
-        self.words[shared_page.NOTES] += 1
-
-    def failure(self, error: BaseException, reason: Reason = Reason.ERROR) -> bytes:
-        """Encode what a job raised."""
-        if reason is Reason.ERROR and getattr(error, "__before_start__", False) is True:
-            reason = _OWN_REASONS.get(type(error), reason)
-        return payloads.pack_failure(Failure.from_exception(error, reason), error, strict=self.strict)
-
-
-def _decoded(meta: bytes) -> dict[str, Any]:
-    from taskq import codec  # noqa: PLC0415  # see Child.tell_meta
-
-    found = codec.decode(meta)
-    if type(found) is not dict:
-        raise DecodeError(f"the meta of this job is no dict but a {type(found).__name__}")
-    return found
+        self._parent.close_in_fork()
+        self._input = self._parent.input

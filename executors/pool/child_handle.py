@@ -1,9 +1,9 @@
-"""The parent's view of one child: its connection, the frames it has, and what of them is settled.
+"""The parent's view of one child: its connection, the batches in flight, and what of them is settled.
 
-    frames   [ head: settled | running | untouched ] [ next: untouched ]
-              `settled` jobs have their outcome; from `cut` on, jobs were taken back and belong to nobody here
+    in flight   [ head: settled | running | untouched ] [ next: untouched ]
+                `settled` jobs have their outcome; from `cut` on, jobs were reclaimed and are in another place
 
-Every job sent to one child has a sequence number, counted on both sides; a frame's jobs have consecutive ones.
+Every job sent to one child has a sequence number, counted on both sides; a batch's jobs have consecutive ones.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ from collections import deque
 from io import BytesIO
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-from taskq.executors.pool import payloads, protocol, shared_page
-from taskq.executors.pool.batches import CallBatch
+from taskq.executors.pool import payloads, protocol
+from taskq.executors.pool.batches import CallBatch, InFlight
+from taskq.executors.pool.output import JobOutput
 from taskq.executors.pool.protocol import ON_SOCKET, ORDER, RECORD, REPORT, SIZE_MAX, Order, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from socket import socket
 
     from taskq.executors.pool.batches import Batch, WorkItem
     from taskq.executors.pool.connection import ChildConnection
-    from taskq.executors.pool.direct import DirectSlot
-    from taskq.executors.pool.jobs import Function, LocalJob
+    from taskq.executors.pool.functions import Function
+    from taskq.executors.pool.jobs import LocalJob
 
+#: Batches that a child may have: the one it runs, and one behind it so that it never waits for the parent.
+DEPTH: Final = 2
 #: Jobs, encoding and payload of one record.
 Record: TypeAlias = tuple[int, int, bytes]
 
@@ -41,7 +44,7 @@ _COPIED_MAX = 1 << 16
 #: Payload bytes from which shared memory beats the socket.
 _SHARE_FROM = 32 * 1024
 #: Bytes that are sent to one child, or read from it, before others have their turn.
-_TURN = 8 * 1024 * 1024
+TURN = 8 * 1024 * 1024
 #: Buffers of one system call.
 _BUFFERS_MAX = 64
 
@@ -77,19 +80,58 @@ class _LargeResult:
     def take(self) -> Record:
         """Return the record."""
         self._view.release()
-        return *self.record, self._buffer.getvalue()  # no copy: nobody else has the buffer
+        return *self.record, self._buffer.getvalue()  # no copy: nothing else has the buffer
 
 
-class InFlight:
-    """A batch in a child's hands."""
+class KillRequest:
+    """A running job that must be ended, and why: it is past its timeout, it was cancelled, or it has expired.
 
-    __slots__ = ("batch", "cut", "first", "settled")
+    `by_force`: its process is killed; else it is asked to stop.
+    """
 
-    def __init__(self, batch: Batch, first: int) -> None:
-        self.batch = batch
-        self.first = first
-        self.settled = 0
-        self.cut = len(batch)
+    #: Ticks that a child gets to release the jobs of a run that it has not started.
+    RELEASE_TICKS: Final = 2
+
+    def __init__(
+        self,
+        seq: int,
+        *,
+        timed_out: bool = False,
+        job: LocalJob | None = None,
+        answer: Callable[[bool], None] = lambda _: None,
+        by_force: bool = True,
+        expired: bool = False,
+    ) -> None:
+        self.seq = seq
+        self.timed_out = timed_out
+        self.job = job
+        self.answer = answer
+        self.by_force = by_force
+        #: Whether the job fails as expired if it had not started; else it goes on.
+        self.expired = expired
+        self.patience = self.RELEASE_TICKS
+
+    def conclude(self) -> None:
+        """Answer: a job that was reclaimed can be dropped; one that has ended stays as it ended."""
+        job = self.job
+        if job is not None:
+            if not job.done() and self.expired:
+                job.expire()
+            elif not job.done():
+                job.withdraw()
+            self.answer(job.cancelled())
+
+
+class Sending(Protocol):
+    """What submitters send to a child themselves; see `direct.py`."""
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether all of it has been sent for certain."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a submitter may be about to send some of it."""
 
 
 class ChildHandle:
@@ -106,7 +148,9 @@ class ChildHandle:
         #: Whether the child has closed its end, and whether all it left was taken care of.
         self.ended = False
         self.dead = False
-        self.frames: deque[InFlight] = deque()
+        self.in_flight: deque[InFlight] = deque()
+        #: Running jobs that are to be ended.
+        self.kill_requests: list[KillRequest] = []
         #: When, by the monotonic clock, a child that was asked to stop has certainly heard it; None: it was not asked.
         self.stopping: float | None = None
         #: Whether there was no sign of progress for a tick, and what was seen at the last one; -1: it had no work then.
@@ -120,12 +164,15 @@ class ChildHandle:
         self._counting_from = 0.0
         #: The number that its next job will have.
         self.next_seq = 0
-        #: The last offer by which submitters sent to it.
-        self._direct: DirectSlot | None = None
+        #: What submitters have sent to it last.
+        self._direct: Sending | None = None
         #: What did not fit into the socket, in order.
         self._unsent: deque[memoryview] = deque()
         self._input = bytearray()
         self._large: _LargeResult | None = None
+        #: Whether there may be more to read, and how many bytes were read in all.
+        self.has_more = False
+        self.received = 0
         self._flushes = 0
         self._half = 0
         self._early = 0
@@ -136,12 +183,25 @@ class ChildHandle:
     @property
     def busy_jobs(self) -> int:
         """How many jobs it has that are not settled."""
-        return sum(frame.cut - frame.settled for frame in self.frames)
+        return sum(flight.cut - flight.settled for flight in self.in_flight)
 
     @property
     def is_free(self) -> bool:
         """Whether it has nothing to do and could do something."""
-        return self.ready and not self.frames and not self.retiring
+        return self.ready and not self.in_flight and not self.retiring
+
+    def has_room(self) -> bool:
+        """Tell whether it can be given another batch now."""
+        if not self.ready or self.retiring or self.stopping is not None or self._unsent:
+            return False
+        if not self.in_flight:
+            return True
+        head = self.in_flight[0]
+        return (
+            len(self.in_flight) < DEPTH
+            and not self.is_unsure
+            and head.batch.function.sizer.fits_behind(head.cut - head.settled)
+        )
 
     def send(self, batch: Batch) -> None:
         """Hand over a batch; never blocks."""
@@ -154,17 +214,17 @@ class ChildHandle:
             self._tell(protocol.QUEUE, self.queue.encode())
         if isinstance(batch, CallBatch) and batch.jobs[0].output is not None and batch.jobs[0].output.meta_bytes:
             self._tell(protocol.RECALL, batch.jobs[0].output.meta_bytes)
-        if not self.frames:
+        if not self.in_flight:
             self._begin()
         order, payload = batch.order()
         self._append(batch)
         words = self.connection.page.words
         size = len(payload)
         if (
-            _SHARE_FROM <= size <= shared_page.REGION_BYTES
-            and self._shared_sent - words[shared_page.TAKEN] < shared_page.ARGUMENT_REGIONS
+            _SHARE_FROM <= size <= protocol.REGION_BYTES
+            and self._shared_sent - words[protocol.TAKEN] < protocol.ARGUMENT_REGIONS
         ):
-            number = self._shared_sent % shared_page.ARGUMENT_REGIONS
+            number = self._shared_sent % protocol.ARGUMENT_REGIONS
             self.connection.page.arguments[number][:size] = payload
             self._shared_sent += 1
             self._write(ORDER.pack(*order._replace(place=1 + number)))
@@ -178,17 +238,17 @@ class ChildHandle:
         self._write(ORDER.pack(*Order(bytes=len(text), kind=kind)) + text)
 
     def _begin(self) -> None:
-        """Take note that a child gets work that had nothing to do."""
+        """Note that a child gets work that had nothing to do."""
         self._counting_from = monotonic()
         self.seen_commit = -1
 
     def _append(self, batch: Batch) -> None:
-        self.frames.append(InFlight(batch, self.next_seq))
+        self.in_flight.append(InFlight(batch, self.next_seq))
         self.next_seq += len(batch)
 
-    def adopt(self, slot: DirectSlot, batches: Sequence[Batch]) -> None:
-        """Take note of what submitters have sent to it, or are just sending."""
-        self._direct = slot
+    def adopt(self, sending: Sending, batches: Sequence[Batch]) -> None:
+        """Note what submitters have sent to it, or are just sending."""
+        self._direct = sending
         self._begin()
         for batch in batches:
             self._append(batch)
@@ -201,7 +261,7 @@ class ChildHandle:
     @property
     def is_unsure(self) -> bool:
         """Whether it may not have been sent all that it should have: then nobody else may send anything."""
-        return bool(self.frames) and self._direct is not None and not self._direct.is_sent
+        return bool(self.in_flight) and self._direct is not None and not self._direct.is_sent
 
     def _define(self, function: Function) -> None:
         order = Order(bytes=len(function.definition), kind=protocol.DEFINE, function=function.number)
@@ -233,7 +293,7 @@ class ChildHandle:
 
     def write_on(self) -> None:
         """Send more of what did not fit."""
-        unsent, left = self._unsent, _TURN
+        unsent, left = self._unsent, TURN
         try:
             while unsent and left > 0:
                 sent = self.connection.sock.sendmsg(islice(unsent, _BUFFERS_MAX))
@@ -249,37 +309,43 @@ class ChildHandle:
 
     # -- receiving
 
-    def reports(self) -> Iterator[tuple[Report, bytes, list[Record]]]:
-        """Read what the child has sent; yield whole reports with their bodies, results without what was read early."""
-        left = _TURN
-        while left > 0 or self.dead:
-            try:
-                if self._large is None:
-                    data = self.connection.sock.recv(_READ)
-                    count = len(data)
-                    self._input += data
-                else:
-                    count = self._large.receive(self.connection.sock)
-            except BlockingIOError:
-                return
-            except OSError:  # the child died with our bytes unread
-                count = 0
-            if not count:
-                self.ended = True
-                return
-            left -= count
-            large = self._large
-            if large is None:
-                yield from self._whole_reports()
-            elif large.complete:
-                self._large, record = None, large.take()
-                yield large.report, b"", [] if self._count_flush() else [record]
-            if large is None and self._large is None and count < _READ:
-                return
+    def receive(self) -> list[tuple[Report, bytes, list[Record]]]:
+        """Read what the child has sent; return whole reports with their bodies, results without what was read early.
 
-    def _whole_reports(self) -> Iterator[tuple[Report, bytes, list[Record]]]:
-        """Yield and forget the reports that have been read to their end."""
+        `has_more` tells whether there may be more to read.
+        """
+        try:
+            if self._large is None:
+                data = self.connection.sock.recv(_READ)
+                count = len(data)
+                self._input += data
+            else:
+                count = self._large.receive(self.connection.sock)
+        except BlockingIOError:
+            self.has_more = False
+            return []
+        except OSError:  # the child died with our bytes unread
+            count = 0
+        if not count:
+            self.ended = True
+            self.has_more = False
+            return []
+        self.received += count
+        large = self._large
+        if large is None:
+            found = self._whole_reports()
+            self.has_more = count == _READ or self._large is not None
+            return found
+        self.has_more = True
+        if not large.complete:
+            return []
+        self._large, record = None, large.take()
+        return [(large.report, b"", [] if self._count_flush() else [record])]
+
+    def _whole_reports(self) -> list[tuple[Report, bytes, list[Record]]]:
+        """Return and forget the reports that have been read to their end."""
         buffer, at = self._input, 0
+        reports: list[tuple[Report, bytes, list[Record]]] = []
         while len(buffer) - at >= REPORT.size:
             report = Report._make(REPORT.unpack_from(buffer, at))
             end = at + REPORT.size + (report.bytes if report.place == ON_SOCKET else 0)
@@ -290,15 +356,15 @@ class ChildHandle:
                 break
             with memoryview(buffer)[at + REPORT.size : end] as body:
                 if report.kind == protocol.RESULTS:
-                    found = report, b"", self._results(report, body)
+                    reports.append((report, b"", self._results(report, body)))
                 else:
-                    found = report, bytes(body), []
+                    reports.append((report, bytes(body), []))
             at = end
-            yield found
         del buffer[:at]
+        return reports
 
     def _count_flush(self) -> int:
-        """Take note of a flush; return how many of its bytes were read early."""
+        """Count a flush; return how many of its bytes were read early."""
         early, self._early = self._early, 0
         self._flushes += 1
         return early
@@ -310,7 +376,7 @@ class ChildHandle:
             return _records(body, early, len(body))
         found = _records(self.connection.page.journal[self._half], early, report.bytes)
         self._half ^= 1
-        self.connection.page.words[shared_page.CONSUMED] += 1
+        self.connection.page.words[protocol.CONSUMED] += 1
         return found
 
     def journal(self) -> list[Record] | None:
@@ -319,80 +385,127 @@ class ChildHandle:
         None: the child is just flushing, or has sent words of a job that must be read before its outcome.
         """
         words = self.connection.page.words
-        commit = words[shared_page.COMMIT]
-        if commit >> shared_page.COMMIT_SHIFT != self._flushes or words[shared_page.NOTES] > self.notes:
+        commit = words[protocol.COMMIT]
+        if commit >> protocol.COMMIT_SHIFT != self._flushes or words[protocol.NOTES] > self.notes:
             return None
-        end = commit & shared_page.COMMIT_MASK
+        end = commit & protocol.COMMIT_MASK
         found = _records(self.connection.page.journal[self._half], self._early, end)
-        if words[shared_page.COMMIT] >> shared_page.COMMIT_SHIFT != self._flushes:
+        if words[protocol.COMMIT] >> protocol.COMMIT_SHIFT != self._flushes:
             return None
         self._early = end
         return found
 
-    def note_time(self, records: list[Record]) -> None:
-        """Take note of how long the jobs took whose outcomes are there."""
-        if records and self.frames:
+    def prepare_to_settle(self, records: list[Record]) -> None:
+        """Keep what is on the page of a job that has ended, and how long the jobs took."""
+        told = self.connection.page.words[protocol.TOLD]
+        if told:
+            job = self._job_at(told - 1)
+            if job is not None:  # nobody looks there for it once its outcome is recorded
+                job.last_progress = self.progress_at(told - 1) or job.last_progress
+        if records and self.in_flight:
             now = monotonic()
             jobs = sum(record[0] for record in records)
-            self.frames[0].batch.function.sizer.last_ns = (now - self._counting_from) * 1e9 / max(jobs, 1)
+            self.in_flight[0].batch.function.sizer.last_ns = (now - self._counting_from) * 1e9 / max(jobs, 1)
             self._counting_from = now
+
+    def keep_note(self, kind: int, body: bytes) -> None:
+        """Keep what a job says of itself: its progress, or a note."""
+        self.notes += 1
+        if kind == protocol.PROGRESS:
+            seq, done, total = protocol.PROGRESS_BODY.unpack(body)
+            if (job := self._job_at(seq)) is not None:
+                job.last_progress = done, None if total < 0 else total
+        else:
+            seq, what, size = protocol.NOTE_BODY.unpack_from(body)
+            if (job := self._job_at(seq)) is not None:
+                job.make_output().take(what, body[protocol.NOTE_BODY.size :], size)
 
     # -- where it stands
 
     @property
     def done(self) -> int:
         """The sequence number of the first job without an outcome."""
-        return self.frames[0].first + self.frames[0].settled if self.frames else self.next_seq
+        return self.in_flight[0].first + self.in_flight[0].settled if self.in_flight else self.next_seq
 
     @property
     def claim(self) -> int:
         """The sequence number from which on nothing was started."""
-        return int(self.connection.page.words[shared_page.CLAIM])
+        return int(self.connection.page.words[protocol.CLAIM])
 
     @property
     def end_seq(self) -> int:
         """The sequence number after the last job that is still in the child's hands."""
-        return max((frame.first + frame.cut for frame in self.frames), default=self.next_seq)
+        return max((flight.first + flight.cut for flight in self.in_flight), default=self.next_seq)
 
     def find_job(self, job: LocalJob) -> int | None:
         """Return the sequence number of a job in the child's hands."""
-        for frame in self.frames:
-            if isinstance(frame.batch, CallBatch) and frame.batch.function is job.function:
-                for at in range(frame.settled, frame.cut):
-                    if frame.batch.jobs[at] is job:
-                        return frame.first + at
+        for flight in self.in_flight:
+            if isinstance(flight.batch, CallBatch) and flight.batch.function is job.function:
+                for at in range(flight.settled, flight.cut):
+                    if flight.batch.jobs[at] is job:
+                        return flight.first + at
         return None
 
     def find(self, seq: int) -> tuple[InFlight, int] | None:
-        """Return the frame and the place in it of the job with this sequence number."""
-        for frame in self.frames:
-            if frame.first <= seq < frame.first + len(frame.batch):
-                return frame, seq - frame.first
+        """Return the batch in flight and the place in it of the job with this sequence number."""
+        for flight in self.in_flight:
+            if flight.first <= seq < flight.first + len(flight.batch):
+                return flight, seq - flight.first
         return None
+
+    def _job_at(self, seq: int) -> LocalJob | None:
+        """Return the job with this sequence number; None: it is an item of a map, or is not here."""
+        found = self.find(seq)
+        if found is None or not isinstance(found[0].batch, CallBatch):
+            return None
+        return found[0].batch.jobs[found[1]]
+
+    def running_job(self, wanted: Callable[[LocalJob], bool]) -> LocalJob | None:
+        """Return the job that it is running, if that is beyond doubt and it is wanted; with its words as of now."""
+        if not self.in_flight or self.claim - self.done != 1:
+            return None
+        job = self._job_at(self.done)
+        if job is None or not wanted(job):
+            return None
+        job.last_progress = self.progress_at(self.done) or job.last_progress
+        output = self.connection.output
+        if output is not None:
+            printed = (job.output or JobOutput()).peek(output)
+            if printed and self.claim - self.done == 1:  # else the next one has begun at this very moment
+                job.make_output().live += printed
+        return job
 
     def progress_at(self, seq: int) -> tuple[int, int | None] | None:
         """Return the progress that the job with this sequence number told, if it was the last to tell one."""
         words = self.connection.page.words
         for _ in range(_PROGRESS_TRIES):
-            if words[shared_page.TOLD] not in {0, seq + 1}:
+            if words[protocol.TOLD] not in {0, seq + 1}:
                 return None
-            done, total = words[shared_page.DONE], words[shared_page.TOTAL]
-            if words[shared_page.TOLD] == seq + 1 and (words[shared_page.DONE], words[shared_page.TOTAL]) == (
+            done, total = words[protocol.DONE], words[protocol.TOTAL]
+            if words[protocol.TOLD] == seq + 1 and (words[protocol.DONE], words[protocol.TOTAL]) == (
                 done,
                 total,
             ):
                 return done, total - 1 if total else None
         return None
 
+    def take_unfinished(self) -> list[WorkItem]:
+        """Take all that has no outcome out of its hands; only when it will report nothing more."""
+        items: list[WorkItem] = []
+        while self.in_flight:
+            flight = self.in_flight.popleft()
+            items += flight.batch.part(flight.settled, flight.cut)
+        return items
+
     def reclaim(self, boundary: int) -> list[WorkItem]:
         """Take every job from number `boundary` on out of the child's hands; only after it has obeyed STOP."""
-        entries: list[WorkItem] = []
-        for frame in self.frames:
-            start = max(boundary - frame.first, frame.settled)
-            if start < frame.cut:
-                entries += frame.batch.part(start, frame.cut)
-                frame.cut = start
-        return entries
+        items: list[WorkItem] = []
+        for flight in self.in_flight:
+            start = max(boundary - flight.first, flight.settled)
+            if start < flight.cut:
+                items += flight.batch.part(start, flight.cut)
+                flight.cut = start
+        return items
 
 
 def _is_large(report: Report, buffer: bytearray, body: int) -> bool:
@@ -426,5 +539,5 @@ def _records(data: memoryview, at: int, end: int) -> list[Record]:
             plain = []
         found.append((jobs, encoding, payload))
     if plain:
-        found.append((len(plain), payloads.MSGPACK, payloads.join(plain)))
+        found.append((len(plain), payloads.MSGPACK, plain[0] if len(plain) == 1 else payloads.join(plain)))
     return found

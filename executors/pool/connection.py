@@ -1,4 +1,4 @@
-"""How a fresh child opens its private connection to the parent.
+"""The private connection between a child and its parent, and how a fresh child makes it.
 
     child                                             parent
     makes socket pair, page, pidfd, parent-death pipe
@@ -21,11 +21,10 @@ import signal
 import socket
 import threading
 
-from taskq.executors.pool.protocol import HELLO, VERSION
-from taskq.executors.pool.shared_page import SharedPage, create_memory
+from taskq.executors.pool.protocol import HELLO, VERSION, SharedPage, create_memory
 from taskq.locks import pass_on
 
-#: Bytes that either direction of the socket may hold, so that a frame is one system call.
+#: Bytes that either direction of the socket may hold, so that a batch is one system call.
 _SOCKET_BUFFER = 512 * 1024
 #: Descriptors of a hello at the most: socket, page, parent-death pipe, and where there are such, pidfd and output.
 _DESCRIPTORS = 5
@@ -107,7 +106,7 @@ class ChildConnection:
     def kill(self) -> None:
         """End the child at once, whatever it runs, with the processes it started."""
         if not self.is_alive():
-            return  # its number may be somebody else's by now
+            return  # its pid may be another process's by now
         for end in (os.killpg, os.kill):
             try:
                 end(self.pid, signal.SIGKILL)

@@ -1,30 +1,31 @@
-"""A free child on offer: who submits a job while the dispatcher sleeps sends it himself, and looks for its outcome.
+"""The direct way to a free child: while the dispatcher sleeps, a submitter sends its job itself and polls for its end.
 
-    dispatcher, about to sleep      submitter                                 dispatcher, awake again
-    makes the offer ──────────────▶ take(job): books a frame, sends it
-    (does not watch this child)     look(job): sees the outcome, or ──wake──▶ end(): the frames that were booked
-                                    take(next job) ...                        reads the reports, settles the jobs
+    dispatcher, about to sleep      submitter                                dispatcher, awake again
+    open(): a slot ───────────────▶ try_send(job): books a batch, sends it
+    (does not watch this child)     poll(job): sees the value, or ──wake──▶  withdraw(): the batches that were booked
+                                    try_send(next job) ...                   reads the reports, settles the jobs
 
 It saves both ways through the dispatcher's thread: two thirds of the time that one job takes on an idle pool.
 
-The child and its books stay the dispatcher's. Booking is one atomic step, and whichever side takes it first has the
-child: never do both send to it, and no job is ever in nobody's books. If a submitter is interrupted between booking and
-sending (KeyboardInterrupt), the dispatcher finds a child that does not begin: it takes the job back as from any such
-child, and replaces the child. Looking consumes nothing: the dispatcher reads the same reports afterwards. It is woken
-by the first who wants to know of such a job and does not see its outcome there; if nobody does, it wakes by itself.
+The child stays the dispatcher's. Booking is one atomic step, and the side that takes it first has the child: never do
+both send to it, and no job is lost between them. If a submitter is interrupted between booking and sending
+(KeyboardInterrupt), the dispatcher finds a child that does not begin: it reclaims the job as from any such child, and
+replaces the child. Polling consumes nothing: the dispatcher reads the same reports afterwards. It is woken by the first
+who wants to know of such a job and does not see its outcome there; if nobody does, it wakes by itself.
 """
 
 from __future__ import annotations
 
 import os
 import select
+from concurrent.futures._base import FINISHED
 from socket import MSG_DONTWAIT, MSG_PEEK
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from taskq.executors.pool import payloads
 from taskq.executors.pool.batches import CallBatch
-from taskq.executors.pool.jobs import DEFAULTS, SETTLED
+from taskq.executors.pool.jobs import DEFAULTS, LocalJob
 from taskq.executors.pool.protocol import END, ON_SOCKET, ORDER, RECORD, REPORT, RESULTS
 from taskq.locks import pass_on
 
@@ -33,30 +34,41 @@ if TYPE_CHECKING:
 
     from taskq.executors.pool.child_handle import ChildHandle
     from taskq.executors.pool.connection import ChildConnection
-    from taskq.executors.pool.jobs import LocalJob
 
-#: Seconds that an offer stands at the most: so late at the latest is settled what nobody asks about.
-STANDS: Final = 1.0
+#: Seconds for which a slot stays open: the outcome of a job that is not asked for is settled so late at most.
+OPEN_FOR: Final = 1.0
 #: Bytes of arguments that the socket of an idle child takes at once.
 _PAYLOAD_MAX: Final = 16 * 1024
-#: Frames that can be booked one after the other, each when the one before has been seen to end: their reports pile up.
-_FRAMES_MAX: Final = 16
+#: Batches that can be booked one after the other, each when the one before has been seen to end: their reports pile up.
+_BATCHES_MAX: Final = 16
 #: Bytes that a look asks for behind what was seen: a small result with its report.
 _LOOK: Final = 4096
-#: What was booked, of an offer that has ended: no place is left.
-_NOTHING_LEFT: Final[dict[int, CallBatch | None]] = dict.fromkeys(range(_FRAMES_MAX))
+#: What was booked, in a slot that was closed: no place is left.
+_NOTHING_LEFT: Final[dict[int, CallBatch | None]] = dict.fromkeys(range(_BATCHES_MAX))
+
+
+class _Settled(LocalJob):
+    """Stands in a batch for jobs that got their outcome early."""
+
+    _state = FINISHED
+
+    def __init__(self) -> None:  # it is never run
+        pass
+
+
+_SETTLED: Final = _Settled()
 
 
 class DirectPath:
-    """The offers of one dispatcher, one at a time. `current` is for any thread, all else for the dispatcher's."""
+    """The slots of one dispatcher, one at a time. `current` is for any thread, all else for the dispatcher's."""
 
     def __init__(self, poll: select.poll, wake: Callable[[], None]) -> None:
-        """Take children on offer out of what `poll` watches; `wake` wakes the dispatcher, in any thread."""
+        """Take children with an open slot out of what `poll` watches; `wake` wakes the dispatcher, in any thread."""
         self.current: DirectSlot | None = None
         self._child: ChildHandle | None = None
         self._poll = poll
         self._wake = wake
-        #: Written to when an offer has ended, for those who wait for a report that the dispatcher reads now.
+        #: Written to when a slot was closed, for those who wait for a report that the dispatcher reads now.
         self._ended = os.eventfd(0) if hasattr(os, "eventfd") else None
 
     def introduce(self, connection: ChildConnection) -> None:
@@ -66,7 +78,7 @@ class DirectPath:
 
     def open(self, child: ChildHandle) -> None:
         """Offer a child to the next submitter, if it is idle and its death would be noticed all the same."""
-        if not child.frames and child.connection.waker is not None and child.queue == DEFAULTS.queue:
+        if not child.in_flight and child.connection.waker is not None and child.queue == DEFAULTS.queue:
             self._poll.unregister(child.connection.sock)
             self._child = child
             self.current = DirectSlot(child.connection, child.known, child.next_seq, self._wake)
@@ -78,10 +90,10 @@ class DirectPath:
             return None
         self.current = self._child = None
         self._poll.register(child.connection.sock, select.POLLIN)
-        frames = slot.close()
-        if not frames:
+        batches = slot.close()
+        if not batches:
             return None
-        child.adopt(slot, frames)
+        child.adopt(slot, batches)
         if self._ended is not None:
             os.eventfd_write(self._ended, 1)
         return child
@@ -94,12 +106,12 @@ class DirectPath:
 
 
 class DirectSlot:
-    """One child that has nothing to do, for whoever takes it first. All but `end` is for any thread."""
+    """One child that has nothing to do, for the submitter that takes it first. All but `close` is for any thread."""
 
     __slots__ = (
         "_booked",
         "_connection",
-        "_frames",
+        "_count",
         "_functions",
         "_interrupted",
         "_place",
@@ -111,17 +123,17 @@ class DirectSlot:
 
     def __init__(self, connection: ChildConnection, functions: set[int], start: int, wake: Callable[[], None]) -> None:
         """Offer the child behind `connection`: it knows these functions, and its next job has the number `start`."""
-        #: Makes the dispatcher end the offer.
+        #: Makes the dispatcher close the slot.
         self.wake = wake
         self._connection = connection
         self._functions = functions
         self._start = start
-        #: Frames by their place. None stands where the offer ended.
+        #: Batches by their place. None stands where the slot was closed.
         self._booked: dict[int, CallBatch | None] = {}
-        #: The place to be booked next, how many frames were sent for certain, and how many were booked when it ended.
+        #: The place to be booked next, how many batches were sent for certain, and how many were booked at the end.
         self._place = 0
         self._sent = 0
-        self._frames = 0
+        self._count = 0
         #: Whether a submitter was interrupted, and sends nothing more.
         self._interrupted = False
         #: Bytes of the reports that were seen.
@@ -130,15 +142,15 @@ class DirectSlot:
     def try_send(self, job: LocalJob) -> bool:
         """Send a job that has no options to the child; False: it must go the usual way."""
         place = self._place
-        if place in self._booked or place == _FRAMES_MAX or not self._fits(job):
+        if place in self._booked or place == _BATCHES_MAX or not self._fits(job):
             return False
-        frame = CallBatch(job.function, [job])
-        order, payload = frame.order()
+        batch = CallBatch(job.function, [job])
+        order, payload = batch.order()
         data = ORDER.pack(*order) + payload
         job.seq = self._start + place
         job.direct = self
         try:
-            if self._booked.setdefault(place, frame) is not frame:
+            if self._booked.setdefault(place, batch) is not batch:
                 job.direct = None
                 return False
             if self._connection.sock.send(data) == len(data):
@@ -163,7 +175,7 @@ class DirectSlot:
         """
         now = monotonic()
         deadline, until = now + patience, now + awake
-        bell = self._connection.waker
+        waker = self._connection.waker
         while True:
             records = self._records_of(job)
             if records is not None:
@@ -171,15 +183,15 @@ class DirectSlot:
                 value = records[RECORD.size :]
                 return None if encoding == payloads.FAILURE or len(value) < size else (encoding, value)
             now = monotonic()
-            if now >= deadline or bell is None or self._booked is _NOTHING_LEFT:
+            if now >= deadline or waker is None or self._booked is _NOTHING_LEFT:
                 return None
             if now < until:
                 os.sched_yield()
             else:
-                bell.wait(deadline - now)
+                waker.wait(deadline - now)
 
     def _records_of(self, job: LocalJob) -> bytes | None:
-        """Return what the report says that ends a job's frame, if it is there."""
+        """Return what the report says that ends a job's batch, if it is there."""
         try:
             data = self._connection.sock.recv(self._read + _LOOK, MSG_PEEK | MSG_DONTWAIT)
         except OSError as error:  # nothing is there, or the child is gone
@@ -199,33 +211,33 @@ class DirectSlot:
                 return data[start:at]
         return None
 
-    def _seen_to_end(self, frames: int, read: int) -> None:
-        """Let the next frame be booked."""
-        self._place, self._read = frames, read
-        if frames == _FRAMES_MAX:
+    def _seen_to_end(self, batches: int, read: int) -> None:
+        """Let the next batch be booked."""
+        self._place, self._read = batches, read
+        if batches == _BATCHES_MAX:
             self.wake()
 
     def release(self, job: LocalJob) -> None:
         """Hold no job that has its outcome: it may be the last thing that keeps the queue from being dropped."""
-        frame = self._booked.get(job.seq - self._start)
-        if frame is not None:
-            frame.jobs[0] = SETTLED
+        batch = self._booked.get(job.seq - self._start)
+        if batch is not None:
+            batch.jobs[0] = _SETTLED
 
     def close(self) -> list[CallBatch]:
-        """Let nobody take the child any more; return the frames that were sent or are just being sent."""
-        frames: list[CallBatch] = []
-        while (frame := self._booked.setdefault(len(frames), None)) is not None:
-            frames.append(frame)
-            for job in frame.jobs:
+        """Let no submitter take the child any more; return the batches that were sent or are just being sent."""
+        batches: list[CallBatch] = []
+        while (batch := self._booked.setdefault(len(batches), None)) is not None:
+            batches.append(batch)
+            for job in batch.jobs:
                 job.direct = None  # the dispatcher watches
         self._booked = _NOTHING_LEFT
-        self._frames = len(frames)
-        return frames
+        self._count = len(batches)
+        return batches
 
     @property
     def is_sent(self) -> bool:
-        """Whether all frames that were booked when it ended have been sent for certain."""
-        return self._sent >= self._frames
+        """Whether all batches that were booked when it ended have been sent for certain."""
+        return self._sent >= self._count
 
     @property
     def is_held(self) -> bool:

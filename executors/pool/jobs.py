@@ -1,20 +1,20 @@
-"""Functions and jobs as the parent keeps them."""
+"""Jobs of the pool as the parent keeps them, and what they need to know of others."""
 
 from __future__ import annotations
 
-from concurrent.futures._base import FINISHED
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from taskq.executors.pool import payloads
-from taskq.executors.pool.batch_sizer import BatchSizer
+from taskq.executors.pool.output import JobOutput
 from taskq.failure import Failure
 from taskq.job import ENDED, Job, Undecoded
 from taskq.locks import pass_on
 from taskq.options import JobOptions
 
 if TYPE_CHECKING:
-    from taskq.executors.pool.direct import DirectSlot
-    from taskq.executors.pool.output import JobOutput
+    from collections.abc import Callable
+
+    from taskq.executors.pool.functions import Function
     from taskq.states import Reason, State
 
 #: Seconds for which a waiting thread watches the child itself; longer jobs do not hang on microseconds.
@@ -24,40 +24,38 @@ _PATIENCE: Final = 0.001
 DEFAULTS = JobOptions()
 
 
-class Function:
-    """A function as the children know it: by a number and a definition that each gets once."""
-
-    __slots__ = ("bound", "definition", "name", "number", "options", "sizer")
-
-    def __init__(self, number: int, name: str, definition: bytes, options: JobOptions, *, bound: bool) -> None:
-        self.number = number
-        #: Whether arguments are bound to it: then it serves one map and is forgotten.
-        self.bound = bound
-        self.name = name
-        self.definition = definition
-        self.options = options
-        self.sizer = BatchSizer()
-
-
 class JobOwner(Protocol):
     """Where a job belongs: it answers what the job itself cannot know."""
 
     session: str
 
     def remember(self, job: LocalJob) -> None:
-        """Keep the job findable by its id, as long as somebody holds it."""
+        """Keep the job findable by its id, as long as a handle to it exists."""
 
     def state_of(self, job: LocalJob) -> State:
         """Return where a job that has not ended stands."""
 
     def progress_of(self, job: LocalJob) -> tuple[int, int | None] | None:
-        """Return what a running job output last of its progress, if it did."""
+        """Return the last progress that a running job has told, if it did."""
 
     def cancel(self, job: LocalJob, *, kill: bool) -> bool:
         """Do what `Job.cancel` says."""
 
     def delivers_here(self) -> bool:
         """Return whether this is the thread that settles jobs: what waits in it, waits for ever."""
+
+
+class DirectSend(Protocol):
+    """The free child to which a job's submitter has sent it; see `direct.py`."""
+
+    #: Makes the dispatcher take over.
+    wake: Callable[[], None]
+
+    def poll(self, job: LocalJob, patience: float = 0.0, awake: float = 0.0) -> tuple[int, bytes] | None:
+        """Return encoding and bytes of the job's value, if the child reports it within `patience` seconds."""
+
+    def release(self, job: LocalJob) -> None:
+        """Hold no job that has its outcome."""
 
 
 class Outcome(Undecoded):
@@ -89,22 +87,22 @@ class LocalJob(Job[Any]):
 
     options: JobOptions | None = None
     attempt = 1
-    _crashes = 0
+    crashes = 0
     last_progress: tuple[int, int | None] | None = None
     #: What it logged, printed and noted; None: nothing.
     output: JobOutput | None = None
-    _reason: Reason | None = None
+    reason: Reason | None = None
     #: Whether the job waits for a time or for other jobs.
     waiting: State | None = None
-    #: When, by the monotonic clock, it is no longer to be found; None: as long as somebody holds it.
+    #: When, by the monotonic clock, it is no longer to be found; None: as long as a handle to it exists.
     over_at: float | None = None
     stop_requested = False
     #: The encoding of a payload that goes to a child by itself, without the job's number; None: it has one.
     bare_encoding: int | None = None
-    #: Whether it must have a frame of its own: it may have killed a process.
+    #: Whether it must have a batch of its own: it may have killed a process.
     isolated = False
-    #: By which its submitter has sent it, as long as the dispatcher does not watch; and its number in that child.
-    direct: DirectSlot | None = None
+    #: Set while the submitter itself watches for the outcome; `seq` is the job's sequence number in that child.
+    direct: DirectSend | None = None
     seq = 0
 
     def __init__(self, home: JobOwner, function: Function, number: int, payload: bytes) -> None:
@@ -128,7 +126,7 @@ class LocalJob(Job[Any]):
         return self._id
 
     def take_id(self, job_id: str) -> None:
-        """Have this id, which the user chose, before anybody has asked."""
+        """Have this id, which the user chose, before it is asked for."""
         self._id = job_id
 
     @property
@@ -136,6 +134,12 @@ class LocalJob(Job[Any]):
         """Whether it ended with an error; known without decoding it."""
         outcome = self._result
         return self._exception is not None or (isinstance(outcome, Outcome) and outcome.failed)
+
+    def make_output(self) -> JobOutput:
+        """Return what keeps the job's output."""
+        if self.output is None:
+            self.output = JobOutput()
+        return self.output
 
     def withdraw(self) -> None:
         """Record that the job was cancelled before its present attempt began."""
@@ -151,18 +155,6 @@ class LocalJob(Job[Any]):
     @property
     def attempts(self) -> int:
         return self.attempt if self.done() or self.running() else self.attempt - 1
-
-    @property
-    def crashes(self) -> int:
-        return self._crashes
-
-    @crashes.setter
-    def crashes(self, count: int) -> None:
-        self._crashes = count
-
-    @property
-    def reason(self) -> Reason | None:
-        return self._reason
 
     @property
     def progress(self) -> tuple[int, int | None] | None:
@@ -208,27 +200,16 @@ class LocalJob(Job[Any]):
 
     def _decode(self) -> None:
         outcome = self._result
-        if isinstance(outcome, Outcome) and outcome.failed:
-            self._reason = outcome.failure().reason
-        super()._decode()
+        if isinstance(outcome, Outcome):
+            if outcome.failed:
+                self.reason = outcome.failure().reason
+            super()._decode()
 
     def __reduce_ex__(self, protocol: object) -> Any:
         """Tell the pickler's caller that a job stands among the arguments."""
         raise payloads.JobInside
 
 
-class _Settled(LocalJob):
-    """Stands in the books for jobs that got their outcome early."""
-
-    _state = FINISHED
-
-    def __init__(self) -> None:  # it is nobody's, and is never run
-        pass
-
-
-SETTLED: Final = _Settled()
-
-
 def _value_of(encoding: int, data: bytes) -> Any:
     """Return a plain value, or the outcome that is decoded by the first who asks."""
-    return payloads.unpack(encoding, data)[0] if encoding == payloads.MSGPACK else Outcome(encoding, data)
+    return payloads.unpack_scalars(data)[0] if encoding == payloads.MSGPACK else Outcome(encoding, data)

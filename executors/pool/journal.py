@@ -1,6 +1,6 @@
 """The child's output: a journal in shared memory that is the proof of what has been done.
 
-    run job → write its record → store COMMIT → next job ...   frame over or journal full → flush to the parent
+    run job → write its record → store COMMIT → next job ...   batch over or journal full → flush to the parent
 
 A result is safe before the next job starts: if the process dies, the parent reads the rest of the journal. A flush
 leaves the bytes where they are and names the half when the parent has emptied the other one, and sends them through
@@ -14,13 +14,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from taskq.executors.pool.protocol import ON_SOCKET, RECORD, REPORT, RESULTS, SIZE_MAX
-from taskq.executors.pool.shared_page import COMMIT, COMMIT_SHIFT, CONSUMED, REGION_BYTES
+from taskq.executors.pool.protocol import (
+    COMMIT,
+    COMMIT_SHIFT,
+    CONSUMED,
+    ON_SOCKET,
+    RECORD,
+    REGION_BYTES,
+    REPORT,
+    RESULTS,
+    SIZE_MAX,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskq.executors.pool.shared_page import SharedPage
+    from taskq.executors.pool.protocol import SharedPage
 
 #: Bytes from which leaving a flush in shared memory beats copying it through the socket.
 _SHARE_FROM: Final = 16 * 1024
@@ -70,7 +79,7 @@ class Journal:
         else:
             header = REPORT.pack(used, RESULTS, flags, ON_SOCKET, self.done, elapsed_ns)
             self._send(header + bytes(self._half[:used]))
-        self._start_anew()
+        self._begin_next()
 
     def _send_alone(self, jobs: int, encoding: int, payload: bytes) -> None:
         """Send a record that no journal half can hold. Until it has arrived, its job counts as running."""
@@ -78,9 +87,9 @@ class Journal:
         record = RECORD.pack(jobs, encoding, min(len(payload), SIZE_MAX))
         self._send(REPORT.pack(len(record) + len(payload), RESULTS, 0, ON_SOCKET, self.done, 0) + record)
         self._send(payload)
-        self._start_anew()
+        self._begin_next()
 
-    def _start_anew(self) -> None:
+    def _begin_next(self) -> None:
         self._used = 0
         self._flushes += 1
         self._words[COMMIT] = self._flushes << COMMIT_SHIFT

@@ -18,7 +18,7 @@ from taskq.errors import EncodeError
 from taskq.executors.map_stream import CANCELLED, Arrival, MapStream, raisable, released
 from taskq.executors.pool import payloads
 from taskq.executors.pool.batches import MapChunk
-from taskq.executors.pool.dispatcher import DEPTH
+from taskq.executors.pool.child_handle import DEPTH
 from taskq.failure import Failure
 from taskq.locks import pass_on
 
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from taskq.executor import StreamPlan
-    from taskq.executors.pool.dispatcher import Dispatcher
-    from taskq.executors.pool.jobs import Function
+    from taskq.executors.pool.functions import Function
+    from taskq.executors.pool.pool import ProcessPool
     from taskq.options import JobOptions
 
-__all__ = ["LET_GO", "Stream"]
+__all__ = ["LET_GO", "LocalMap"]
 
 #: Encodings of results that may be large objects; plain scalars are left in their list.
 LET_GO: Final = frozenset({payloads.PICKLE, payloads.CODEC, payloads.BARE_BYTES})
 
 
-class Stream(MapStream):
+class LocalMap(MapStream):
     """Run one function over many items on the pool; `put` and `cancel` are the dispatcher's."""
 
     def __init__(  # what one map is made of
         self,
-        dispatcher: Dispatcher,
+        pool: ProcessPool,
         function: Function,
         items: Iterable[Any],
         plan: StreamPlan,
@@ -51,13 +51,13 @@ class Stream(MapStream):
         session: str,
         strict: bool,
         processes: int,
-        on_end: Callable[[Stream], None],
+        on_end: Callable[[LocalMap], None],
     ) -> None:
         super().__init__(items, plan, function.name)
         self.dropped = False
         self.number = number
         self.function = function
-        self._dispatcher = dispatcher
+        self._pool = pool
         self._options = options
         self._session = session
         self._strict = strict
@@ -71,7 +71,7 @@ class Stream(MapStream):
         self.tell((first, jobs, encoding, data))
 
     def cancel(self) -> None:
-        """Take note that the rest of the items will never run."""
+        """Note that the rest of the items will never run."""
         self.end_input()
         self.tell(CANCELLED)
 
@@ -103,11 +103,12 @@ class Stream(MapStream):
         return released(results) if encoding in LET_GO and isinstance(results, list) else results
 
     def _delivers_here(self) -> bool:
-        return self._dispatcher.is_this_thread()
+        return self._pool.delivers_here()
 
     def _let_go(self) -> None:
         self.dropped = True
         self._on_end(self)
+        self._pool.end_map(self)
 
     # -- the input
 
@@ -122,7 +123,7 @@ class Stream(MapStream):
 
     def wanted(self) -> int:
         ahead = (DEPTH + 1) * self._processes
-        return self._shortened(self._room(self.plan.chunksize or self.function.sizer.frame(), ahead))
+        return self._shortened(self._room(self.plan.chunksize or self.function.sizer.next_size(), ahead))
 
     def hand_on(self, items: Sequence[Any], *, soon: bool) -> None:  # noqa: ARG002  # a chunk is sent at once
         self._queue(items)
@@ -159,7 +160,7 @@ class Stream(MapStream):
                 self._post(index, [item], encoding, payload)
 
     def _post(self, first: int, items: Sequence[Any], encoding: int, payload: bytes) -> None:
-        self._dispatcher.post(
+        self._pool.post(
             MapChunk(
                 self.function,
                 self,

@@ -1,10 +1,10 @@
-"""What jobs say besides their results: what they print, log, and note of themselves.
+"""The output of jobs besides their results: what they print, log, and note of themselves.
 
     child    OutputCapture: one file for file descriptors 1 and 2, so that text written by C code and by other programs
              that the job starts is in it. When a job ends, its text is sent to the parent and the file is emptied.
     parent   JobOutput: all that one job has said. Reads the file of a running job live, and of a dead child.
 
-The file is anonymous memory, opened to append, so whoever empties it cannot make a hole in it. It is only as large as
+The file is anonymous memory, opened to append, so emptying it cannot make a hole in it. It is only as large as
 what one job prints; beyond the limit the parent gives its memory back while the job runs.
 """
 
@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from taskq.executors.pool import protocol
 
-if TYPE_CHECKING:
-    from taskq.executors.pool.jobs import LocalJob
-
-__all__ = ["OUTPUT_LIMIT", "JobOutput", "OutputCapture", "last_words", "output_of", "peek", "trim"]
+__all__ = ["OUTPUT_LIMIT", "JobOutput", "OutputCapture", "last_words", "trim"]
 
 #: Bytes kept of what a job says; with the line that tells what was left out, a mebibyte.
 OUTPUT_LIMIT: Final = 1024 * 1024 - 256
@@ -143,25 +140,17 @@ class JobOutput:
         """Return all its text, as of now."""
         return self.text + self.live
 
+    def peek(self, output: int) -> bytes:
+        """Return what the running job has printed since it was looked at last."""
+        seen = len(self.live)
+        room = OUTPUT_LIMIT - len(self.text) - seen
+        return os.pread(output, room, seen) if room > 0 else b""
+
     def meta(self) -> dict[str, Any]:
         """Return its notes, as of now."""
         from taskq import codec  # noqa: PLC0415  # 10 ms that only who asks pays
 
         return {} if self.meta_bytes is None else codec.decode(self.meta_bytes)
-
-
-def output_of(job: LocalJob) -> JobOutput:
-    """Return where to keep what a job says."""
-    if job.output is None:
-        job.output = JobOutput()
-    return job.output
-
-
-def peek(output: int, job: LocalJob) -> bytes:
-    """Return what a running job has printed since it was looked at last."""
-    seen = 0 if job.output is None else len(job.output.live)
-    room = OUTPUT_LIMIT - (0 if job.output is None else len(job.output.text)) - seen
-    return os.pread(output, room, seen) if room > 0 else b""
 
 
 def last_words(output: int | None) -> tuple[bytes, int] | None:

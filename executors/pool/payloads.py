@@ -1,4 +1,4 @@
-"""How arguments and results travel between a program and its own children. The only file that pickles.
+"""The encodings of arguments and results between a program and its own children. The only file that pickles.
 
 Plain scalars go as msgpack. Everything else goes as one pickle, because both ends are the same trusted program and
 users of a process pool expect any picklable object to work; under `strict=True` it goes through taskq's codec instead,
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from taskq.errors import DecodeError, EncodeError, SoftTimeout
+from taskq.errors import DecodeError, EncodeError, SoftTimeout, UnknownTask
 from taskq.failure import Failure
 from taskq.locks import pass_on
 from taskq.rebuild import find_class, obstacle, parts_of
+from taskq.states import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,8 +35,10 @@ are_scalars = SCALARS.issuperset
 #: Those of which none is large, and those of which msgpack carries every value besides.
 are_short = frozenset({int, float, bool, type(None)}).issuperset
 _SHORT: Final = frozenset({float, bool, type(None)})
-#: One packer for all threads: packing lists and tuples of exact scalars runs no Python, so nobody enters it twice.
+#: One packer for all threads: packing lists and tuples of exact scalars runs no Python, so it is never entered twice.
 pack_scalars: Callable[[Any], bytes] = msgpack.Packer().pack
+#: Decodes what `pack` has encoded as MSGPACK, and nothing else.
+unpack_scalars: Callable[[bytes], list[Any]] = msgpack.unpackb
 #: Bytes of a value from which it is pickled: msgpack copies it more often, and the packer keeps the memory for ever.
 LARGE: Final = 256 * 1024
 #: Values up to which each is looked at for its size: a batch of more is a batch of small ones.
@@ -45,6 +48,11 @@ _FEW_BYTES: Final = 1024
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
 
 _PROTOCOL = 5
+#: Why a job failed that could not be begun.
+_OWN_REASONS: Final[dict[type[BaseException], Reason]] = {
+    UnknownTask: Reason.UNKNOWN_TASK,
+    DecodeError: Reason.UNDECODABLE,
+}
 
 
 class JobInside(Exception):  # a signal from the pickler to submit, not an error
@@ -63,7 +71,7 @@ def pack(values: Sequence[Any], *, strict: bool, root: str) -> tuple[int, bytes]
     if are_scalars(map(type, values)) and (len(values) > _FEW or not has_large(values)):
         try:
             return MSGPACK, pack_scalars(values)
-        except (OverflowError, ValueError):  # beyond 64 bits, bare_encoding surrogates
+        except (OverflowError, ValueError):  # beyond 64 bits, lone surrogates
             pass
     if strict:
         return CODEC, _codec().encode(list(values), max_depth=_codec().MAX_DEPTH + 1, root=root)
@@ -84,12 +92,12 @@ def join(ones: list[bytes]) -> bytes:
 
 
 def pack_one(value: Any, *, strict: bool, root: str) -> tuple[int, bytes]:
-    """Encode one value as a list of one, functions the path below the value itself when it cannot travel."""
+    """Encode one value as a list of one, naming the path below the value itself when it cannot travel."""
     kind = type(value)
     if kind in _SHORT or (kind is int and _INT_MIN <= value <= _INT_MAX) or (kind is str and len(value) < _FEW_BYTES):
         try:
             return MSGPACK, pack_scalars((value,))
-        except ValueError:  # bare_encoding surrogates
+        except ValueError:  # lone surrogates
             pass
     try:
         return pack([value], strict=strict, root=root)
@@ -117,10 +125,10 @@ def pack_call(number: int | str, args: Sequence[Any], kwargs: Mapping[str, Any],
             pass
     elif _are_small_scalars(args, kwargs):
         try:
-            if kwargs:  # to walk a dict may run the garbage collector, and in it anybody's finalizer
+            if kwargs:  # to walk a dict may run the garbage collector, and in it any finalizer
                 return bytes(msgpack.packb((number, args, kwargs)))
             return pack_scalars((number, args, None))
-        except (OverflowError, ValueError):  # beyond 64 bits, bare_encoding surrogates
+        except (OverflowError, ValueError):  # beyond 64 bits, lone surrogates
             pass
     blob = _pack_both(args, kwargs, strict=strict)
     if len(blob) < LARGE:
@@ -211,6 +219,13 @@ def pack_failure(failure: Failure, error: BaseException | None = None, *, strict
     """Encode a failure, with what it cannot say of the exception pickled (never under `strict`)."""
     pickled = None if error is None or strict else _pickled(failure, error)
     return bytes(msgpack.packb([failure.to_data(), pickled], unicode_errors="surrogatepass"))
+
+
+def pack_error(error: BaseException, reason: Reason = Reason.ERROR, *, strict: bool) -> bytes:
+    """Encode what a job raised, as a failure."""
+    if reason is Reason.ERROR and getattr(error, "__before_start__", False) is True:
+        reason = _OWN_REASONS.get(type(error), reason)
+    return pack_failure(Failure.from_exception(error, reason), error, strict=strict)
 
 
 def _pickled(failure: Failure, error: BaseException) -> bytes | None:

@@ -1,6 +1,8 @@
-"""A pool as a whole: its dispatcher and its children, from the first process to the last descriptor.
+"""The pool's front door, and its life from the first process to the last descriptor.
 
-    finish:  every job has its outcome → children hang up and exit → dispatcher ends → descriptors are closed
+    callers ──▶ ProcessPool ──▶ Dispatcher: scheduler, supervisor, watchdog ──▶ children
+
+    finish:  every job has its outcome → children disconnect and exit → dispatcher ends → descriptors are closed
 
 While it waits for the jobs, dead children are still replaced. At the interpreter's end every open pool is finished, so
 that what was submitted is run, as `concurrent.futures` promises.
@@ -15,6 +17,8 @@ import sys
 import threading
 import weakref
 from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from taskq.executors.pool.connection import HandshakeListener
@@ -22,21 +26,31 @@ from taskq.executors.pool.dispatcher import Dispatcher
 from taskq.executors.pool.process_group import ProcessGroup
 from taskq.executors.pool.processes import refuse_while_importing
 from taskq.locks import CallLock, SafeCondition, aside
+from taskq.states import State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from taskq.executors.pool.batches import Sink
     from taskq.executors.pool.child import ChildSettings
+    from taskq.executors.pool.jobs import LocalJob
 
 
 #: Seconds that interrupted jobs get before a word is said of them.
 _MOMENT: Final = 0.3
 #: Seconds after which it is said that an error waits for what runs.
 _WORD_AFTER: Final = 1.0
+#: Seconds between two looks at whether the pool that should answer still exists.
+_LOOK: Final = 1.0
 
 
 class ProcessPool:
     """Start on construction, end by `finish`. Safe to use from several threads."""
 
-    def __init__(self, processes: int, start_method: str, settings: ChildSettings) -> None:
+    def __init__(
+        self, processes: int, start_method: str, settings: ChildSettings, *, queues: Iterable[str] = ()
+    ) -> None:
+        """Start `processes` children. Jobs of `queues` are taken first, in this order."""
         refuse_while_importing()
         self._pid = os.getpid()
         #: Whether new work is taken.
@@ -44,7 +58,13 @@ class ProcessPool:
         #: Why no child can be started; None as long as they can.
         self.broken: str | None = None
         self._listener = HandshakeListener()
-        self.dispatcher = Dispatcher(self._listener, processes, self._break_down)
+        self._dispatcher = dispatcher = Dispatcher(self._listener, processes, self._break_down)
+        dispatcher.scheduler.backlog.prefer(queues)
+        #: `submit` starts a job without options; `post` queues work, or a function to call in the dispatcher's thread.
+        self.submit = dispatcher.submit
+        self.post = dispatcher.post
+        #: Tells whether this is the thread that settles jobs: what waits in it for one, waits for ever.
+        self.delivers_here = dispatcher.is_this_thread
         #: Set when nothing is left of it.
         self.ended = threading.Event()
         self._finishing = CallLock()
@@ -53,23 +73,132 @@ class ProcessPool:
         self._changed = SafeCondition()
         _open.add(self)
         try:
-            self._process_group = ProcessGroup(processes, start_method, settings, self.dispatcher, self._listener)
+            self._process_group = ProcessGroup(processes, start_method, settings, dispatcher, self._listener)
         except BaseException:
             self._free()
             raise
-        self.dispatcher.start()
+        dispatcher.start()
 
     def _break_down(self, message: str) -> None:
         """Fail all work there is and end: the children cannot start. In the dispatcher's thread."""
         if self.broken is None:
             self.broken = message
             self.accepting = False
-            self.dispatcher.books.break_down(message)
+            self._dispatcher.break_down(message)
             self.finish_in_background()
 
     def is_foreign(self) -> bool:
         """Tell whether this is a forked copy of the process that made it."""
         return os.getpid() != self._pid
+
+    # -- work in
+
+    def post_all(self, jobs: list[LocalJob]) -> None:
+        """Queue these jobs in their order, by one message."""
+        self.post(partial(self._add_all, jobs))
+
+    def _add_all(self, jobs: list[LocalJob]) -> None:
+        for job in jobs:
+            self._dispatcher.scheduler.add(job)
+
+    def submit_at(self, due: float, job: LocalJob) -> None:
+        """Queue a job at a time of the monotonic clock."""
+        self.post(partial(self._dispatcher.scheduler.timers.add, due, job))
+
+    def expire_at(self, when: float, job: LocalJob) -> None:
+        """Fail a job that has not started by a time of the monotonic clock."""
+        self.post(partial(self._dispatcher.scheduler.expiries.add, when, job))
+
+    def count_blocked(self, jobs: int) -> None:
+        """Count jobs that wait for others, so that the pool does not end before them; in the dispatcher's thread."""
+        self._dispatcher.scheduler.blocked += jobs
+
+    def end_map(self, sink: Sink) -> None:
+        """Stop what still runs of a map that was given up."""
+        self.post(partial(self._dispatcher.end_map, sink))
+
+    # -- work back
+
+    def cancel(self, job: LocalJob, *, kill: bool) -> bool:
+        """Do as `Job.cancel`, and return its answer."""
+        if self.delivers_here():  # from a callback: the loop cannot wait for itself
+            answers: list[bool] = []
+            self._dispatcher.cancel(job, answers.append, kill=kill)
+            return any(answers)
+        answer: SimpleQueue[bool] = SimpleQueue()
+        self.post(partial(self._dispatcher.cancel, job, answer.put, kill=kill))
+        while not self.ended.is_set():
+            try:
+                return answer.get(timeout=_LOOK)
+            except Empty:
+                continue
+        return job.cancelled()
+
+    def cancel_soon(self, jobs: Iterable[LocalJob], *, kill: bool = False) -> None:
+        """Cancel jobs whose ends tell the answer."""
+        for job in jobs:
+            self.post(partial(self._dispatcher.cancel, job, _no_answer, kill=kill))
+
+    def cancel_now(self, jobs: Iterable[LocalJob]) -> None:
+        """Cancel jobs, and return when the dispatcher has done so, or has had to ask their children."""
+        self._dispatcher.ask(partial(self._cancel_all, jobs), None)
+
+    def _cancel_all(self, jobs: Iterable[LocalJob]) -> None:
+        for job in jobs:
+            self._dispatcher.cancel(job, _no_answer, kill=False)
+
+    def drop_waiting(self) -> None:
+        """Cancel all that has not been handed to a child."""
+        self.post(self._dispatcher.scheduler.drop_waiting)
+
+    def drop_jobs(self, which: Callable[[LocalJob], bool]) -> None:
+        """Cancel those jobs for which `which` is true and which have not been handed to a child."""
+        self.post(partial(self._dispatcher.scheduler.drop_jobs, which))
+
+    def drain(self, *, interrupt: bool = False) -> None:
+        """Start nothing more; what children have in store comes back, what runs goes on.
+
+        `interrupt`: drop what waits, and raise KeyboardInterrupt in what runs.
+        """
+        self.post(self._dispatcher.interrupt if interrupt else self._dispatcher.drain)
+
+    def kill_busy(self) -> None:
+        """Kill the processes that run something: for what they run that is a crash."""
+        self.post(self._dispatcher.supervisor.kill_busy)
+
+    def pause(self, queue: str) -> None:
+        """Start nothing more of this queue."""
+        self._dispatcher.ask(lambda: self._dispatcher.pause(queue), None)
+
+    def resume(self, queue: str) -> None:
+        """Take back a pause."""
+        self._dispatcher.ask(lambda: self._dispatcher.resume(queue), None)
+
+    def resume_all(self) -> None:
+        """Take back every pause; waits for nothing."""
+        self.post(lambda: self._dispatcher.resume(None))
+
+    # -- questions
+
+    def state_of(self, job: LocalJob) -> State:
+        """Return where a job that has not ended stands."""
+        return self._dispatcher.ask(lambda: self._dispatcher.supervisor.state_of(job), State.QUEUED)
+
+    def progress_of(self, job: LocalJob) -> tuple[int, int | None] | None:
+        """Return what a job said last of its progress."""
+        return self._dispatcher.ask(lambda: self._dispatcher.supervisor.progress_of(job), job.last_progress)
+
+    def running(self, wanted: Callable[[LocalJob], bool]) -> list[LocalJob]:
+        """Return the wanted jobs that run for certain, with their progress and output as of now."""
+        none: list[LocalJob] = []
+        return self._dispatcher.ask(lambda: self._dispatcher.supervisor.running(wanted), none)
+
+    def is_ready(self) -> bool:
+        """Return whether a child is ready for work."""
+        children = self._dispatcher.supervisor.children
+        return self._dispatcher.ask(lambda: any(child.ready for child in children.values()), otherwise=False)
+
+    # -- the end
 
     def finish(self, grace: float | None = None) -> None:
         """Wait until every job has its outcome, then end everything.
@@ -91,14 +220,14 @@ class ProcessPool:
             if self.ended.is_set():
                 return
             if not self._wait_until_idle(grace):
-                self.dispatcher.post(self.dispatcher.abort)
+                self._dispatcher.post(self._dispatcher.abort)
             self._end()
 
     def finish_at_once(self, grace: float) -> None:
         """Raise KeyboardInterrupt in what runs, kill what has not ended after `grace` seconds, and end everything."""
         if self.is_foreign() or self.ended.is_set():
             return
-        dispatcher = self.dispatcher
+        dispatcher = self._dispatcher
         try:
             dispatcher.post(dispatcher.interrupt)
             if not self._wait_until_idle(_MOMENT):
@@ -116,10 +245,10 @@ class ProcessPool:
         first = min(_WORD_AFTER, grace)
         try:
             if not self._wait_until_idle(first):
-                running = self.dispatcher.ask(self.dispatcher.busy_children, 0)
+                running = self._dispatcher.ask(self._dispatcher.busy_children, 0)
                 _say(f"left by {type(error).__name__}; {_jobs(running)} may take {grace:g} s, then killed")
                 if not self._wait_until_idle(grace - first):
-                    _say(f"killed {_jobs(self.dispatcher.ask(self.dispatcher.busy_children, 0))}")
+                    _say(f"killed {_jobs(self._dispatcher.ask(self._dispatcher.busy_children, 0))}")
         finally:
             self.finish(0)
 
@@ -135,21 +264,21 @@ class ProcessPool:
             idle.append(True)
             self._changed.notify_all()
 
-        self.dispatcher.post(lambda: self.dispatcher.on_idle.append(tell))
+        self._dispatcher.post(lambda: self._dispatcher.on_idle.append(tell))
         self._changed.wait_for(lambda: idle or self._hurried, timeout)
         return bool(idle)
 
     def _end(self) -> None:
-        dispatcher = self.dispatcher
+        dispatcher = self._dispatcher
         self._process_group.end(
-            disconnect=lambda: dispatcher.post(dispatcher.disconnect),
-            kill=lambda: dispatcher.post(dispatcher.kill_children),
+            disconnect=lambda: dispatcher.post(dispatcher.supervisor.disconnect),
+            kill=lambda: dispatcher.post(dispatcher.supervisor.kill_all),
         )
         dispatcher.post(dispatcher.cancel_all)
         self._free()
 
     def _free(self) -> None:
-        self.dispatcher.stop()
+        self._dispatcher.stop()
         self._listener.close()
         self.ended.set()
         _open.discard(self)
@@ -157,7 +286,11 @@ class ProcessPool:
     def close_in_fork(self) -> None:
         """Take no work in a forked copy of the process, and close its copies of the descriptors."""
         self.accepting = False
-        self.dispatcher.close_in_fork()
+        self._dispatcher.close_in_fork()
+
+
+def _no_answer(_cancelled: bool) -> None:
+    """Take the answer to a cancel that nobody waits for."""
 
 
 def _jobs(count: int) -> str:

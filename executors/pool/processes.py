@@ -43,7 +43,7 @@ def refuse_while_importing() -> None:
     """Start no pool in a process that is still importing the program that started it.
 
     Raises:
-        ConfigError: the process was started by somebody else's pool; one of ours ends, and its parent says why.
+        ConfigError: the process was started by another library's pool; one of ours ends, and its parent says why.
     """
     process = multiprocessing.current_process()
     if not getattr(process, "_inheriting", False):
@@ -60,7 +60,7 @@ class Watcher(Protocol):
     """Hear of processes, in Pool's thread."""
 
     def exited(self, pid: int | None, exitcode: int | None) -> None:
-        """Take note that a process has ended and was reaped. `pid` None: it could not be started."""
+        """Note that a process has ended and was reaped. `pid` None: it could not be started."""
 
 
 class StartPolicy:

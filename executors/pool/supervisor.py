@@ -1,18 +1,10 @@
-"""What a pool does about children that are slow, stuck, unwanted or dead.
+"""The children of a pool, by descriptor: they come, report, and go.
 
-Every tick, for each busy child:
-    early results   nothing reported for a tick: read its journal, so that no finished job waits behind a slow one
-    taking back     its running job is long and others wait behind it: stop it from starting more, take the rest back;
-                    of a run of short jobs, the ones behind the long one are released by the child at a signal
-    sharing         another child has nothing to do: take back what this one has in store, for both to go on with
-    requests        a job past its timeout, or cancelled with kill: take back the rest, then kill
-
-    STOP is set ──▶ [milliseconds later] read journal, then CLAIM ──▶ everything from CLAIM on is ours again
-                                                       │
-                                                       └──▶ the condemned job still runs: kill the child
-Nothing innocent can be hit, because nothing may start behind the job that is condemned. The child writes its CLAIM
-before it looks at STOP; the parent sets STOP, waits milliseconds, and then reads CLAIM: one of the two always sees the
-other.
+    hello ──▶ accept_children ──▶ READY ──▶ batches in flight ──▶ results: settle ──▶ idle
+                   │                                  │
+                   ▼                                  ▼
+           dies before READY:               dies: charge_crash
+           a start failure                  to the job that ran
 
 A death, whatever caused it: read what is still in the socket and in the journal; then PHASE and CLAIM tell which job
 was running. That one counts a crash; all others go back to the front of the backlog, and their callers notice nothing.
@@ -20,66 +12,37 @@ was running. That one counts a crash; all others go back to the front of the bac
 
 from __future__ import annotations
 
-from time import monotonic, monotonic_ns
+import os
+import select
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from taskq.executors.pool import payloads, protocol, shared_page
+from taskq.executors.pool import payloads, protocol
 from taskq.executors.pool.batches import CallBatch, MapChunk
-from taskq.executors.pool.output import last_words, output_of, trim
+from taskq.executors.pool.child_handle import TURN, ChildHandle
+from taskq.executors.pool.output import last_words
 from taskq.executors.pool.processes import NO_GUARD
 from taskq.failure import describe_exit
 from taskq.log import get_logger
+from taskq.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskq.executors.pool.batches import Batch, WorkItem
-    from taskq.executors.pool.child_handle import ChildHandle, InFlight
-    from taskq.executors.pool.dispatcher import Dispatcher
+    from taskq.executors.pool.batches import Batch, InFlight, Sink, WorkItem
+    from taskq.executors.pool.child_handle import KillRequest, Record
+    from taskq.executors.pool.connection import ChildConnection, HandshakeListener
     from taskq.executors.pool.jobs import LocalJob
+    from taskq.executors.pool.scheduler import Scheduler
 
 log = get_logger(__name__)
 
-#: Seconds between two looks at busy children: they bound how late a timeout is noticed, and how long a job may run
-#: before the journal is read, and before what waits behind it is taken back.
-TICK: Final = 0.02
-#: Seconds from the order to stop until a child's CLAIM tells for certain what it has started.
-_OBEYED: Final = 0.002
-#: Nanoseconds of work that a child must have in store before an idle one takes half of it.
-_WORTH_TAKING: Final = 4_000_000
-#: Ticks that a child gets to release the jobs of a run that it has not started.
-_RELEASE_TICKS: Final = 2
-#: Seconds to wait for Pool to tell a dead child's exit code before its job is failed without.
-_MOURN: Final = 0.5
-#: Nanoseconds for which a child imports, or runs its initializer, until that is worth a warning.
-_IMPORTS_LONG_NS: Final = 10 * 10**9
+#: Seconds to wait for the exit code of a dead child before its job is failed without.
+_EXIT_CODE_WITHIN: Final = 0.5
 #: Children in a row that may die before they are ready; deaths by an outside SIGKILL or SIGTERM weigh less.
 _START_FAILURES: Final = 3.0
 _WEIGHT_OF_OUTSIDE_KILL: Final = 0.1
 _OUTSIDE_KILLS: Final = (-9, -15)
-
-
-class KillRequest:
-    """A running job that must be ended, and why: at its timeout, or because it was cancelled."""
-
-    def __init__(
-        self,
-        seq: int,
-        *,
-        timed_out: bool,
-        job: LocalJob | None = None,
-        answer: Callable[[bool], None] = lambda _: None,
-        kill: bool = True,
-        expired: bool = False,
-    ) -> None:
-        self.seq = seq
-        self.timed_out = timed_out
-        self.job = job
-        self.answer = answer
-        self.kill = kill
-        #: Whether the job fails as expired if it had not started; else it goes on.
-        self.expired = expired
-        self.patience = _RELEASE_TICKS
 
 
 class AwaitingExit:
@@ -92,50 +55,256 @@ class AwaitingExit:
 
 
 class Supervisor:
-    """Watch over the children of one dispatcher; in its thread only."""
+    """Keep the children of one dispatcher, and what they have in their hands; in its thread only."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-        self._books = dispatcher.books
-        self._kill_requests: dict[ChildHandle, list[KillRequest]] = {}
-        self._awaiting_exit: dict[int, AwaitingExit] = {}
+    def __init__(
+        self, scheduler: Scheduler, listener: HandshakeListener, poll: select.poll, on_broken: Callable[[str], None]
+    ) -> None:
+        self.children: dict[int, ChildHandle] = {}  # by the socket's descriptor
+        self.deaths: dict[int, ChildHandle] = {}  # by pidfd
+        #: Called with the connection of each new child.
+        self.on_connect: Callable[[ChildConnection], None] = lambda _: None
+        #: Jobs that wait for their process's exit code, by its pid.
+        self.awaiting_exit: dict[int, AwaitingExit] = {}
+        #: Whether the pool is ending: then children that go before they were ready are nothing strange.
+        self.ending = False
+        self._scheduler = scheduler
+        self._listener = listener
+        self._poll = poll
+        self._on_broken = on_broken
+        #: Connections of dead children to which a submitter may still send: their descriptors must stay what they are.
+        self._closing: list[ChildConnection] = []
         self._exit_codes: dict[int, int | None] = {}
         self._start_failures = 0.0
         #: Children that were ready, or whose failing start was counted, until they are reaped.
         self._met: set[int] = set()
-        #: Whether the pool is ending: then children that go before they were ready are nothing strange.
-        self.ending = False
+
+    # -- what they have
 
     @property
-    def awaits_exit(self) -> bool:
-        """Whether a job still waits for its process's exit code."""
-        return bool(self._awaiting_exit)
+    def busy(self) -> bool:
+        """Whether a child has work."""
+        return any(child.in_flight for child in self.children.values())
 
-    # -- starts
+    def find_child(self, job: LocalJob) -> tuple[ChildHandle, int] | None:
+        """Return the child that has a job in its hands, and the job's sequence number there."""
+        for child in self.children.values():
+            if (seq := child.find_job(job)) is not None:
+                return child, seq
+        return None
 
-    def became_ready(self, child: ChildHandle) -> None:
-        """Take note that a child is ready."""
-        self._met.add(child.connection.pid)
-        self._start_failures = 0.0
+    def state_of(self, job: LocalJob) -> State:
+        """Return where a job that has not ended stands. One that its child may start any moment counts as running."""
+        if job.waiting is not None:
+            return job.waiting
+        found = self.find_child(job)
+        if found is None:
+            return State.QUEUED
+        child, seq = found
+        return State.RUNNING if seq < max(child.claim, child.done + 1) else State.QUEUED
 
-    def expect_exit(self, pid: int) -> None:
-        """Take note that a child had to go because of us: its end counts as no failure."""
+    def progress_of(self, job: LocalJob) -> tuple[int, int | None] | None:
+        """Return what a job said last of its progress, and remember it."""
+        found = self.find_child(job)
+        if found is not None:
+            job.last_progress = found[0].progress_at(found[1]) or job.last_progress
+        return job.last_progress
+
+    def running(self, wanted: Callable[[LocalJob], bool]) -> list[LocalJob]:
+        """Return the wanted jobs that children are running for certain, with their progress and output as of now."""
+        return [job for child in self.children.values() if (job := child.running_job(wanted)) is not None]
+
+    def having(self, sink: Sink) -> list[ChildHandle]:
+        """Return the children that have items of a map in their hands."""
+        return [
+            child
+            for child in self.children.values()
+            if any(isinstance(flight.batch, MapChunk) and flight.batch.sink is sink for flight in child.in_flight)
+        ]
+
+    def take_all_unfinished(self) -> list[WorkItem]:
+        """Take all that has no outcome out of the hands of children that will report nothing more."""
+        return [item for child in self.children.values() for item in child.take_unfinished()]
+
+    # -- they come
+
+    def accept_children(self) -> None:
+        """Take in the children that have said hello."""
+        while (connection := self._listener.accept()) is not None:
+            if isinstance(connection, int):
+                self._met.add(connection)  # it had to go because of us: its end counts as no failure
+                continue
+            child = ChildHandle(connection)
+            self.on_connect(connection)
+            fd = connection.sock.fileno()
+            self.children[fd] = child
+            self._poll.register(fd, select.POLLIN)
+            if connection.pidfd is not None:
+                self.deaths[connection.pidfd] = child
+                self._poll.register(connection.pidfd, select.POLLIN)
+
+    def _start_failed(self, child: ChildHandle, body: bytes) -> None:
+        """Note that the initializer raised in a child."""
+        pid = child.connection.pid
         self._met.add(pid)
-
-    def start_failed(self, child: ChildHandle, body: bytes) -> None:
-        """Take note that the initializer raised in a child."""
-        self._met.add(child.connection.pid)
         failure, _ = payloads.unpack_failure(body)
         what = f"{failure.type}: {failure.message}\n{failure.traceback}"
-        self._count_start_failure(1.0, f"the initializer failed in child {child.connection.pid}: {what}")
+        self._count_start_failure(1.0, f"the initializer failed in child {pid}: {what}")
 
     def _count_start_failure(self, weight: float, message: str) -> None:
         self._start_failures += 0.0 if self.ending else weight
         if self._start_failures >= _START_FAILURES:
-            self._dispatcher.on_broken(message)
+            self._on_broken(message)
+
+    # -- they report
+
+    def read(self, child: ChildHandle) -> None:
+        """Take what a child has sent."""
+        if child.has_unsent:
+            self.send_on(child)
+        limit = child.received + TURN
+        while True:
+            for report, body, records in child.receive():
+                child.stalled = False
+                if report.kind == protocol.RESULTS:
+                    self.settle(child, records)
+                    if report.flags & protocol.END and child.in_flight:
+                        self._batch_over(child, report)
+                elif report.kind == protocol.READY:
+                    child.ready = True
+                    self._met.add(child.connection.pid)
+                    self._start_failures = 0.0
+                elif report.kind == protocol.INIT_FAILED:
+                    self._start_failed(child, body)
+                else:
+                    child.keep_note(report.kind, body)
+            if not child.has_more or (child.received >= limit and not child.dead):
+                break
+        if child.ended and child.connection.pidfd is None and not child.dead:
+            self.handle_death(child)
+
+    def settle(self, child: ChildHandle, records: list[Record]) -> None:
+        """Record outcomes of the jobs at the head of the child's first batch."""
+        child.prepare_to_settle(records)
+        record = self._scheduler.outcomes.record
+        for jobs, encoding, payload in records:
+            if not child.in_flight:  # all was taken from the child meanwhile: the pool is breaking down
+                return
+            head = child.in_flight[0]
+            record(head.batch, head.settled, jobs, encoding, payload)
+            head.settled += jobs
+
+    def read_early(self, child: ChildHandle) -> bool:
+        """Settle what the child has committed but not yet sent; return whether that could be read."""
+        records = child.journal()
+        if records:
+            self.settle(child, records)
+        return records is not None
+
+    def _batch_over(self, child: ChildHandle, report: protocol.Report) -> None:
+        head = child.in_flight.popleft()
+        backlog = self._scheduler.backlog
+        if head.settled:
+            head.batch.function.sizer.observe(head.settled, report.elapsed_ns)
+        if report.flags & protocol.UNDECODABLE:
+            backlog.put_back(head.batch.singles(0, head.cut))
+        elif head.settled < head.cut:
+            backlog.put_back(head.batch.part(head.settled, head.cut))
+        if report.flags & protocol.RETIRING:
+            child.retiring = True
+        if not child.in_flight:
+            self._went_idle(child)
+            if child.retiring and child.orphan:
+                self.forget(child)
+
+    @staticmethod
+    def _went_idle(child: ChildHandle) -> None:
+        """Let a child that has finished all it had start again."""
+        requests, child.kill_requests = child.kill_requests, []
+        for request in requests:  # the jobs ended by themselves, or were reclaimed
+            request.conclude()
+        if child.stopping is not None:
+            child.stopping = None
+            child.connection.page.words[protocol.STOP] = 0
+
+    def send(self, child: ChildHandle, batch: Batch) -> None:
+        """Hand over a batch; never blocks."""
+        child.send(batch)
+        if child.has_unsent:
+            self._poll.modify(child.connection.sock, select.POLLIN | select.POLLOUT)
+
+    def send_on(self, child: ChildHandle) -> None:
+        """Send more of what did not fit into the socket."""
+        child.write_on()
+        if not child.has_unsent:
+            self._poll.modify(child.connection.sock, select.POLLIN)
+
+    # -- they go
+
+    def handle_death(self, child: ChildHandle) -> None:
+        """Settle everything that a dead child had in its hands."""
+        child.dead = True
+        self.read(child)
+        self.read_early(child)
+        phase, claim, done = child.connection.page.words[protocol.PHASE], child.claim, child.done
+        requests, child.kill_requests = child.kill_requests, []
+        printed = last_words(child.connection.output)
+        self.forget(child)
+        if child.ready and not child.retiring and not self.ending:
+            log.info("child_died", pid=child.connection.pid, jobs=child.busy_jobs)
+        if child.in_flight:
+            head = child.in_flight[0]
+            running = {
+                protocol.RUNNING: claim - done,
+                protocol.DECODING: len(head.batch),
+                protocol.DEFINING: 1,  # its first job is charged with what kills the process during the import
+            }.get(phase, 0)
+            if printed is not None and running == 1 and isinstance(head.batch, CallBatch):
+                head.batch.jobs[head.settled].make_output().take(protocol.PRINTED, *printed)
+            self._requeue(child, running, requests)
+        for request in requests:
+            request.conclude()
+        self._exit_codes.pop(child.connection.pid, None)
+
+    def _requeue(self, child: ChildHandle, running: int, requests: list[KillRequest]) -> None:
+        """Charge the one job that ran; run several that may have run one by one; put the rest back."""
+        head = child.in_flight[0]
+        start = head.settled
+        suspects = min(max(running, 0), head.cut - start)
+        items = [*head.batch.part(start + suspects, head.cut)]
+        for flight in list(child.in_flight)[1:]:
+            items += flight.batch.part(flight.settled, flight.cut)
+        self._scheduler.backlog.put_back(items)
+        if suspects == 1:
+            self._charge_crash(child, head, start, requests)
+        elif suspects:
+            self._scheduler.outcomes.suspect(head.batch, start, start + suspects)
+
+    def _charge_crash(self, child: ChildHandle, flight: InFlight, at: int, requests: list[KillRequest]) -> None:
+        request = next((request for request in requests if request.seq == flight.first + at), None)
+        outcomes, pid = self._scheduler.outcomes, child.connection.pid
+        if request is not None and request.timed_out:
+            outcomes.timed_out(flight.batch, at)
+        elif request is not None and request.by_force:
+            flight.batch.drop(at)
+        elif not outcomes.is_last_crash(flight.batch, at):
+            outcomes.crashed(flight.batch, at, None)
+        else:
+            self.awaiting_exit[pid] = AwaitingExit(flight.batch, at, monotonic() + _EXIT_CODE_WITHIN)
+            if pid in self._exit_codes:
+                self._fail_crashed(pid, self._exit_codes[pid])
+
+    def fail_late(self, now: float) -> None:
+        """Fail the jobs of dead processes whose exit codes do not come."""
+        for pid in [pid for pid, awaiting in self.awaiting_exit.items() if awaiting.until <= now]:
+            self._fail_crashed(pid, None)
+
+    def _fail_crashed(self, pid: int, exitcode: int | None) -> None:
+        awaiting = self.awaiting_exit.pop(pid)
+        self._scheduler.outcomes.crashed(awaiting.batch, awaiting.at, exitcode)
 
     def reaped(self, pid: int | None, exitcode: int | None) -> None:
-        """Hear from Pool that a child was reaped; `pid` None: it could not even be started, and Pool tries again."""
+        """Note that a child was reaped; `pid` None: it could not be started, and multiprocessing tries again."""
         if pid is None:
             return
         child = self._last_words_of(pid)
@@ -146,15 +315,15 @@ class Supervisor:
             self._orphaned(child)
         elif child is not None:
             self._exit_codes[pid] = exitcode
-        elif pid in self._awaiting_exit:
+        elif pid in self.awaiting_exit:
             self._fail_crashed(pid, exitcode)
 
     def _last_words_of(self, pid: int) -> ChildHandle | None:
-        """Hear all that a child has said, so that it is judged by that; return its child."""
-        self._dispatcher.accept_children()
-        child = next((child for child in self._books.children.values() if child.connection.pid == pid), None)
+        """Read all that a child has said, so that it is judged by that; return its handle."""
+        self.accept_children()
+        child = next((child for child in self.children.values() if child.connection.pid == pid), None)
         if child is not None:
-            self._dispatcher.read(child)
+            self.read(child)
         return None if child is None or child.dead else child
 
     def _died_early(self, pid: int, exitcode: int | None) -> None:
@@ -174,219 +343,54 @@ class Supervisor:
         )
 
     def _orphaned(self, child: ChildHandle) -> None:
-        """Let a child end its work that Pool has lost sight of (its fork server died) and has replaced by a new one."""
+        """Let a child end its work which multiprocessing has replaced, because its fork server has died."""
         child.retiring = child.orphan = True
-        if not child.frames:
-            self._dispatcher.forget(child)
+        if not child.in_flight:
+            self.forget(child)
 
-    # -- the tick
-
-    def tick(self) -> None:
-        """Look at every busy child."""
-        now = monotonic()
-        for child in list(self._books.children.values()):
-            self._warn_of_import(child)
-            if child.connection.page.words[shared_page.INTERRUPT] == shared_page.ASKED:
-                child.connection.ask_to_release()
-            if child.frames:
-                self._look_at(child, now)
-                trim(child.connection.output)
-        for pid in [pid for pid, mourning in self._awaiting_exit.items() if mourning.until <= now]:
-            self._fail_crashed(pid, None)
-
-    def _warn_of_import(self, child: ChildHandle) -> None:
-        """Say that a child does not come to work, since no time limit counts what it imports."""
-        began = child.connection.page.words[shared_page.IMPORTING]
-        warned, child.warned = child.warned, began > 0 and monotonic_ns() - began > _IMPORTS_LONG_NS
-        if child.warned and not warned:
-            task = child.frames[0].batch.function.name if child.frames else None
-            log.warning("import_hangs", pid=child.connection.pid, task=task, seconds=_IMPORTS_LONG_NS // 10**9)
-
-    def _look_at(self, child: ChildHandle, now: float) -> None:
-        commit = child.connection.page.words[shared_page.COMMIT]
-        child.stalled = commit == child.seen_commit
-        child.seen_commit = commit
-        if child.stalled:
-            self._read_early(child)
-        self._check_deadline(child)
-        if child.stopping is None:
-            if child in self._kill_requests or self._blocks_others(child) or self._can_share(child):
-                self.stop(child)
-        elif child.stopping <= now:
-            self._reclaim(child)
-            if not child.dead and child.claim - child.done > 1:
-                child.connection.ask_to_release()
-
-    def _read_early(self, child: ChildHandle) -> bool:
-        """Settle what the child has committed but not yet sent; return whether that could be read."""
-        records = child.journal()
-        if records:
-            self._dispatcher.settle(child, records)
-        return records is not None
-
-    def _check_deadline(self, child: ChildHandle) -> None:
-        """Condemn the running job if it is past its timeout."""
-        timeout = child.frames[0].batch.options.timeout
-        started = child.connection.page.words[shared_page.START]
-        if timeout is None or not started or monotonic_ns() - started < timeout * 1e9:
-            return
-        requests = self._kill_requests.setdefault(child, [])
-        if not any(request.timed_out and request.seq == child.done for request in requests):
-            requests.append(KillRequest(seq=child.done, timed_out=True))
-
-    def _blocks_others(self, child: ChildHandle) -> bool:
-        """Tell whether jobs wait behind one that has been running for long, or at a child that does not begin."""
-        if not child.stalled or child.has_unsent:
-            return False
-        words = child.connection.page.words
-        running = words[shared_page.PHASE] in (shared_page.DECODING, shared_page.DEFINING) or child.claim > child.done
-        return child.end_seq > child.done + running
-
-    def _can_share(self, child: ChildHandle) -> bool:
-        """Tell whether an idle child could do part of what this one has in store."""
-        if self._books.backlog or child.end_seq <= child.done + 1:
-            return False
-        store = (child.end_seq - child.done - 1) * (child.frames[-1].batch.function.sizer.ns or 0.0)
-        return store > _WORTH_TAKING and any(other.is_free for other in self._books.children.values())
-
-    # -- taking back
-
-    def stop(self, child: ChildHandle) -> None:
-        """Have a child start nothing more of what it has."""
-        if child.stopping is None and child.frames:
-            child.connection.page.words[shared_page.STOP] = 1
-            child.stopping = monotonic() + _OBEYED
-            self._dispatcher.tick_at(child.stopping)
-
-    def went_idle(self, child: ChildHandle) -> None:
-        """Let a child that has finished all it had start again."""
-        for request in self._kill_requests.pop(child, ()):  # the jobs ended by themselves, or were taken back
-            self._answer(request)
-        child.stopping = None
-        child.connection.page.words[shared_page.STOP] = 0
-
-    def _reclaim(self, child: ChildHandle) -> None:
-        """Read what is done, take back what was not started, and carry out the requests on what runs."""
-        self._dispatcher.read(child)
-        if child.dead or not child.frames or child.stopping is None or not self._read_early(child):
-            return
-        being_written = child.has_unsent and child not in self._kill_requests
-        if being_written or child.connection.page.words[shared_page.PHASE] == shared_page.DECODING:
-            boundary = child.frames[0].first + len(child.frames[0].batch)
-        else:
-            boundary = max(
-                child.claim, child.done + (child.connection.page.words[shared_page.PHASE] == shared_page.DEFINING)
-            )
-        self._books.backlog.put_back(_in_halves(child.reclaim(boundary)))
-        if child.is_unsure and child.end_seq == child.done:
-            child.connection.kill()  # it was never sent anything, and nobody can tell whether it still will be
-        self._carry_out(child, boundary)
-
-    def _carry_out(self, child: ChildHandle, boundary: int) -> None:
-        requests = self._kill_requests.get(child, [])
-        for request in list(requests):
-            if not child.done <= request.seq < boundary:
-                requests.remove(request)
-                self._answer(request)
-            elif boundary - child.done > 1 and request.patience:
-                request.patience -= 1  # of a run of short jobs the child is asked to release the others first
-            elif request.kill:
-                child.connection.kill()
-            else:
-                if not request.expired:
-                    child.connection.page.words[shared_page.CANCEL] = request.seq + 1
-                requests.remove(request)
-                request.answer(False)
-
-    @staticmethod
-    def _answer(request: KillRequest) -> None:
-        """Tell who asked: a job that was taken back can be dropped; one that has ended stays as it ended."""
-        if request.job is not None:
-            if not request.job.done() and request.expired:
-                request.job.expire()
-            elif not request.job.done():
-                request.job.withdraw()
-            request.answer(request.job.cancelled())
-
-    def cancel(
-        self, child: ChildHandle, seq: int, job: LocalJob, answer: Callable[[bool], None], *, kill: bool
-    ) -> None:
-        """Cancel a job that is in a child's hands."""
-        job.stop_requested = True
-        request = KillRequest(seq=seq, timed_out=False, job=job, answer=answer, kill=kill)
-        self._kill_requests.setdefault(child, []).append(request)
-        self.stop(child)
-
-    def expire(self, child: ChildHandle, seq: int, job: LocalJob) -> None:
-        """Fail a job that is in a child's hands, unless it has started."""
-        if seq >= max(child.claim, child.done):
-            request = KillRequest(seq=seq, timed_out=False, job=job, kill=False, expired=True)
-            self._kill_requests.setdefault(child, []).append(request)
-            self.stop(child)
-
-    # -- deaths
-
-    def handle_death(self, child: ChildHandle) -> None:
-        """Settle everything that a dead child had in its hands."""
-        dispatcher = self._dispatcher
+    def forget(self, child: ChildHandle) -> None:
+        """Let go of a child that is dead."""
         child.dead = True
-        dispatcher.read(child)
-        self._read_early(child)
-        phase, claim, done = child.connection.page.words[shared_page.PHASE], child.claim, child.done
-        requests = self._kill_requests.pop(child, [])
-        printed = last_words(child.connection.output)
-        dispatcher.forget(child)
-        if child.ready and not child.retiring and not self.ending:
-            log.info("child_died", pid=child.connection.pid, jobs=child.busy_jobs)
-        if child.frames:
-            running = {
-                shared_page.RUNNING: claim - done,
-                shared_page.DECODING: len(child.frames[0].batch),
-                shared_page.DEFINING: 1,  # its first job is charged with what kills the process during the import
-            }.get(phase, 0)
-            if printed is not None and running == 1 and isinstance(child.frames[0].batch, CallBatch):
-                output_of(child.frames[0].batch.jobs[child.frames[0].settled]).take(protocol.PRINTED, *printed)
-            self._requeue(child, running, requests)
-        for request in requests:
-            self._answer(request)
-        self._exit_codes.pop(child.connection.pid, None)
-
-    def _requeue(self, child: ChildHandle, running: int, requests: list[KillRequest]) -> None:
-        """Blame the one job that ran; run several that may have run one by one; put the rest back."""
-        head = child.frames[0]
-        start = head.settled
-        suspects = min(max(running, 0), head.cut - start)
-        entries = [*head.batch.part(start + suspects, head.cut)]
-        for frame in list(child.frames)[1:]:
-            entries += frame.batch.part(frame.settled, frame.cut)
-        self._books.backlog.put_back(entries)
-        if suspects == 1:
-            self._charge_crash(child, head, start, requests)
-        elif suspects:
-            self._books.outcomes.suspect(head.batch, start, start + suspects)
-
-    def _charge_crash(self, child: ChildHandle, frame: InFlight, at: int, requests: list[KillRequest]) -> None:
-        request = next((request for request in requests if request.seq == frame.first + at), None)
-        outcomes, pid = self._books.outcomes, child.connection.pid
-        if request is not None and request.timed_out:
-            outcomes.timed_out(frame.batch, at)
-        elif request is not None and request.kill:
-            frame.batch.drop(at)
-        elif not outcomes.is_last_crash(frame.batch, at):
-            outcomes.crashed(frame.batch, at, None)
+        connection = child.connection
+        fd = connection.sock.fileno()
+        if self.children.pop(fd, None) is None:
+            return
+        self._poll.unregister(fd)
+        if connection.pidfd is not None:
+            del self.deaths[connection.pidfd]
+            self._poll.unregister(connection.pidfd)
+        if child.is_held:
+            self._closing.append(connection)
         else:
-            self._awaiting_exit[pid] = AwaitingExit(frame.batch, at, monotonic() + _MOURN)
-            if pid in self._exit_codes:
-                self._fail_crashed(pid, self._exit_codes[pid])
+            connection.close()
 
-    def _fail_crashed(self, pid: int, exitcode: int | None) -> None:
-        mourning = self._awaiting_exit.pop(pid)
-        self._books.outcomes.crashed(mourning.batch, mourning.at, exitcode)
+    def disconnect(self) -> None:
+        """Close the connection of every child: an idle one exits by itself."""
+        self.ending = True
+        self.accept_children()
+        for child in self.children.values():
+            child.connection.disconnect()
 
+    def kill_all(self) -> None:
+        """Kill every child that there still is."""
+        for child in self.children.values():
+            child.connection.kill()
 
-def _in_halves(entries: list[WorkItem]) -> list[WorkItem]:
-    """Cut a single chunk in two, so that two children can go on with it."""
-    if len(entries) == 1 and isinstance(entries[0], MapChunk):
-        chunk, half = entries[0], len(entries[0]) // 2
-        return [*chunk.part(0, half), *chunk.part(half, len(chunk))]
-    return entries
+    def kill_busy(self) -> None:
+        """Kill the children that have work: for what they run that is a crash."""
+        for child in self.children.values():
+            if child.in_flight:
+                child.connection.kill()
+
+    def close(self) -> None:
+        """Free what is left."""
+        for connection in self._closing:
+            connection.close()
+
+    def close_in_fork(self) -> None:
+        """Close the descriptors that a forked copy of this process holds."""
+        for connection in (*(child.connection for child in self.children.values()), *self._closing):
+            connection.close_in_fork()
+        os_fd = self._listener.parent_end.detach()
+        if os_fd >= 0:
+            os.close(os_fd)

@@ -13,14 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from taskq.context import awaited_in
-from taskq.executors.pool.batches import CallBatch
-from taskq.executors.pool.output import output_of, peek
-from taskq.executors.worker.runs import Run
 from taskq.log import get_logger
 
 if TYPE_CHECKING:
-    from taskq.executors.pool.child_handle import ChildHandle
-    from taskq.executors.worker.runs import PoolRunner
+    from taskq.executors.worker.runs import PoolRunner, Run
     from taskq.store import ProgressUpdate
 
 __all__ = ["ProgressReporter", "echo", "printable"]
@@ -54,8 +50,7 @@ class ProgressReporter:
         if now < self.next_at:
             return []
         self.next_at = now + _EVERY
-        nobody: list[Run] = []
-        running = self._runner.dispatcher.ask(self._look, nobody)
+        running = self._runner.running()
         for run in running:
             echo(run, ended=False)
         self._judge(running)
@@ -78,35 +73,6 @@ class ProgressReporter:
             cure="every process is taken by a job that waits for another one: give that one as an argument instead, "
             "or a queue with workers of its own",
         )
-
-    def _look(self) -> list[Run]:
-        """Bring what is known of running jobs up to date; in the dispatcher's thread."""
-        found = []
-        for child in self._runner.dispatcher.books.children.values():
-            run = _running(child)
-            if run is not None:
-                run.last_progress = child.progress_at(child.done) or run.last_progress
-                _peek(child, run)
-                found.append(run)
-        return found
-
-
-def _running(child: ChildHandle) -> Run | None:
-    """Return the job that a child is running, if that is beyond doubt."""
-    if not child.frames or child.claim - child.done != 1:
-        return None
-    head = child.frames[0]
-    job = head.batch.jobs[head.settled] if isinstance(head.batch, CallBatch) else None
-    return job if isinstance(job, Run) and job.chunk is None else None  # a chunk is no job of a user's
-
-
-def _peek(child: ChildHandle, run: Run) -> None:
-    """Read what a running job has printed, unless the next one has begun at this very moment."""
-    if child.connection.output is None:
-        return
-    printed = peek(child.connection.output, run)
-    if printed and child.claim - child.done == 1:
-        output_of(run).live += printed
 
 
 def echo(run: Run, *, ended: bool) -> None:

@@ -2,7 +2,7 @@
 
     worker's loop                              dispatcher's thread             children
     ─────────────                              ───────────────────             ────────
-    start(runs) ──── one message for all ────▶ backlog ──▶ frames ──────────▶  taskq.perform.perform_*
+    start(runs) ──── one message for all ────▶ backlog ──▶ batches ─────────▶  taskq.perform.perform_*
     take() ◀── ended, a list; wake pipe ────── Run.settle, Run.drop ◀────────  bytes, or a failure
 
 Each task has a function of its own in the pool, all with the same definition. So the pool measures each task by itself,
@@ -11,12 +11,9 @@ and that says how much work may be claimed ahead.
 
 from __future__ import annotations
 
-import os
 import select
 from collections import deque
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED
-from contextlib import suppress
-from functools import partial
 from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -24,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from taskq.executors.cpus import usable_cpus
 from taskq.executors.pool import payloads
 from taskq.executors.pool.child import ChildSettings
-from taskq.executors.pool.functions import definition
-from taskq.executors.pool.jobs import DEFAULTS, Function, LocalJob, Outcome
-from taskq.executors.pool.output import output_of
+from taskq.executors.pool.functions import Function, definition
+from taskq.executors.pool.jobs import DEFAULTS, LocalJob, Outcome
 from taskq.executors.pool.pool import ProcessPool
 from taskq.executors.pool.processes import default_start_method
+from taskq.executors.pool.wakepipe import WakePipe
 from taskq.job import ENDED
 from taskq.store import ProgressUpdate
 from taskq.tasks import name_of
@@ -47,8 +44,6 @@ __all__ = ["UNKNOWN_NS", "PoolRunner", "Run"]
 UNKNOWN_NS: Final = 60_000_000.0
 #: Functions known to the children at the most: names come with the jobs, from anybody.
 _FUNCTIONS_MAX: Final = 2_000
-#: Bytes that a pipe holds at the most: one read empties it.
-_PIPE_BYTES: Final = 1 << 16
 #: Seconds between two looks at whether a child is ready.
 _LOOK: Final = 0.005
 #: Seconds for which the worker itself watches a job that it has sent straight to a child; of these, for how many it
@@ -171,7 +166,7 @@ class Run(LocalJob):
 
     def remember(self, meta: bytes) -> None:
         """Begin with what an earlier attempt has noted."""
-        output_of(self).meta_bytes = self._meta_told = meta
+        self.make_output().meta_bytes = self._meta_told = meta
         self.isolated = True
 
     def news(self) -> ProgressUpdate | None:
@@ -228,9 +223,7 @@ class PoolRunner:
         #: Whether the worker's thread sleeps until something ends.
         self.sleeping = False
         self._woken = False
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
+        self._wake_pipe = WakePipe()
         self._functions: dict[tuple[Callable[..., Any], str], Function] = {}
         self._numbers = count(1)
         self._start_method = start_method or default_start_method()
@@ -243,9 +236,7 @@ class PoolRunner:
             capture=capture,
             outlasts_stop=True,
         )
-        self._pool = ProcessPool(self.processes, self._start_method, settings)
-        self.dispatcher = self._pool.dispatcher
-        self.dispatcher.books.backlog.prefer(queues)
+        self._pool = ProcessPool(self.processes, self._start_method, settings, queues=queues)
 
     # -- work in
 
@@ -276,20 +267,16 @@ class PoolRunner:
         self.ahead_ns += sum(run.cost for run in runs)
         first = runs[0]
         if len(runs) > 1 or first.options is not DEFAULTS or first.isolated:
-            self.dispatcher.post(partial(self._add, runs))
+            self._pool.post_all([*runs])
         else:
             first.sent_at = monotonic()
-            self.dispatcher.submit(first)
+            self._pool.submit(first)
             first.watch()
-
-    def _add(self, runs: list[Run]) -> None:
-        for run in runs:
-            self.dispatcher.books.add(run)
 
     def start_in(self, delay: float, run: Run) -> None:
         """Have this run after `delay` seconds."""
         self.ahead_ns += run.cost
-        self.dispatcher.post(partial(self.dispatcher.books.timers.add, monotonic() + delay, run))
+        self._pool.submit_at(monotonic() + delay, run)
 
     # -- work out
 
@@ -303,29 +290,27 @@ class PoolRunner:
         """End the worker's sleep; from any thread, and from signal handlers."""
         self.sleeping = False
         self._woken = True
-        with suppress(OSError):  # full: it will wake
-            os.write(self._wake_write, b"\0")
+        self._wake_pipe.wake()
         self._woken = True  # again, as the worker may have looked before it was written: the pipe is never left full
 
     @property
     def wake_fd(self) -> int:
         """Readable when something has ended."""
-        return self._wake_read
+        return self._wake_pipe.fd
 
     def awake(self) -> None:
         """Take note that the sleep is over; empty the wake pipe if it was written to."""
         self.sleeping = False
         if self._woken:
             self._woken = False
-            with suppress(BlockingIOError):
-                os.read(self._wake_read, _PIPE_BYTES)
+            self._wake_pipe.drain()
 
     def sleep(self, seconds: float) -> None:
         """Wait until something ends, `wake` is called, or so many seconds have passed."""
         self.sleeping = True
         if not self.ended:
             poll = select.poll()
-            poll.register(self._wake_read, select.POLLIN)
+            poll.register(self._wake_pipe.fd, select.POLLIN)
             poll.poll(max(0.0, seconds) * 1000)
         self.awake()
 
@@ -333,41 +318,37 @@ class PoolRunner:
 
     def requeue(self, *, everything: bool) -> None:
         """Drop what no child has in its hands: it comes out as dropped. Not `everything`: only what never began."""
-        self.dispatcher.post(self.dispatcher.books.drop_waiting if everything else self._drop_untouched)
-
-    def _drop_untouched(self) -> None:
-        for entry in list(self.dispatcher.books.backlog):
-            if isinstance(entry, Run) and entry.is_untouched and not entry.done():
-                entry.withdraw()
+        if everything:
+            self._pool.drop_waiting()
+        else:
+            self._pool.drop_jobs(lambda job: isinstance(job, Run) and job.is_untouched)
 
     def drain(self, *, interrupt: bool = False) -> None:
         """Start nothing more; what children hold in store comes back, for `requeue`.
 
         `interrupt`: raise KeyboardInterrupt in what runs, so that it tidies up; it comes out as dropped, too.
         """
-        self.dispatcher.post(self.dispatcher.interrupt if interrupt else self.dispatcher.drain)
+        self._pool.drain(interrupt=interrupt)
 
     def cancel(self, runs: Iterable[Run], *, kill: bool) -> None:
         """Drop those that have not begun; ask those that run to stop, or kill their processes."""
-        dispatcher = self.dispatcher
-        for run in runs:
-            dispatcher.post(partial(dispatcher.cancel, run, _ignore, kill=kill))
+        self._pool.cancel_soon(runs, kill=kill)
 
     def crash(self) -> None:
         """Kill the processes that run something: for what they run that is a crash."""
-        self.dispatcher.post(self._kill_busy)
+        self._pool.kill_busy()
 
-    def _kill_busy(self) -> None:
-        for child in self.dispatcher.books.children.values():
-            if child.frames:
-                child.connection.kill()
+    # -- what runs
+
+    def running(self) -> list[Run]:
+        """Return the jobs of users that run for certain, with their progress and output as of now."""
+        return [job for job in self._pool.running(_is_whole_job) if isinstance(job, Run)]
 
     # -- life
 
     def is_ready(self) -> bool:
         """Return whether a child is ready for work, after a moment's wait if none is."""
-        children = self.dispatcher.books.children
-        if self.dispatcher.ask(lambda: any(child.ready for child in children.values()), otherwise=False):
+        if self._pool.is_ready():
             return True
         self.sleep(_LOOK)
         return False
@@ -381,9 +362,9 @@ class PoolRunner:
         """Kill what still runs, and free everything."""
         self._pool.accepting = False
         self._pool.finish(0)
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._wake_pipe.close()
 
 
-def _ignore(_cancelled: bool) -> None:
-    """Take the answer to a cancel; the run's end tells the same."""
+def _is_whole_job(job: LocalJob) -> bool:
+    """Tell whether it is a user's job, and no chunk or item of one."""
+    return isinstance(job, Run) and job.chunk is None

@@ -12,7 +12,7 @@ import pytest
 from taskq import State
 from taskq.errors import QueueClosed
 from taskq.executors import local
-from taskq.executors.pool import crew
+from taskq.executors.pool import pool
 from tests.sample_tasks import Thing, hold, make_thing, nap, nothing, square
 from tests.waiting import PATIENCE, eventually
 
@@ -165,7 +165,7 @@ def test_with_and_an_error_while_jobs_run(
 ) -> None:
     """An exception leaves the block though a job in it never ends; in a store the job goes on, else it is killed."""
     monkeypatch.setattr(local, "LEAVING_GRACE", 0.2)
-    monkeypatch.setattr(crew, "_WORD_AFTER", 0.1)
+    monkeypatch.setattr(pool, "_WORD_AFTER", 0.1)
     with pytest.raises(LookupError, match="in the block"), make_queue(processes=1) as queue:
         jobs = [queue.submit(hold, gate.path, ledger.path) for _ in range(3)]
         eventually(ledger.texts, "the first job to start")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taskq import Job, State, future
+from taskq import Job, State
+from taskq import job as job_module
 from taskq.errors import Deadlock, EncodeError, JobExists, JobNotFound
 from tests.sample_errors import Unpicklable
 from tests.sample_tasks import (
@@ -373,7 +374,7 @@ def test_callback_that_waits_by_the_library(
     queue: TaskQueue, gate: Gate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A callback that waits for another job by `concurrent.futures.wait` is named in the log; one that looks is not."""
-    monkeypatch.setattr(future, "_WORD_AFTER", 0.05)
+    monkeypatch.setattr(job_module, "NAMED_AFTER", 0.05)
     other = queue.submit(hold, gate.path)
     looked, waited = threading.Event(), threading.Event()
     first = queue.submit(nap, 0.2)

@@ -8,9 +8,10 @@ import pytest
 
 from taskq.errors import JobExists
 from taskq.executors.job_registry import JobRegistry
-from taskq.executors.pool.backlog import Backlog
 from taskq.executors.pool.batches import CallBatch
-from taskq.executors.pool.jobs import DEFAULTS, Function, LocalJob
+from taskq.executors.pool.functions import Function
+from taskq.executors.pool.jobs import DEFAULTS, LocalJob
+from taskq.executors.pool.scheduler import Backlog
 from taskq.options import JobOptions
 from taskq.states import State
 

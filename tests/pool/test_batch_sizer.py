@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskq.executors.pool import payloads
-from taskq.executors.pool.batch_sizer import SHORT_NS, TARGET_NS, BatchSizer
 from taskq.executors.pool.child_handle import _records
+from taskq.executors.pool.functions import SHORT_NS, TARGET_NS, BatchSizer
 from taskq.executors.pool.protocol import RECORD
 from tests.sample_values import same
 
@@ -18,20 +18,20 @@ ENDS = st.lists(st.lists(PLAIN | st.binary(max_size=300), min_size=1, max_size=3
 
 
 def measured(each_ns: float, jobs: int) -> BatchSizer:
-    """Return the pace of a function of which frames of so many jobs have come back."""
-    pace = BatchSizer()
+    """Return the sizer of a function of which batches of so many jobs have come back."""
+    sizer = BatchSizer()
     for _ in range(20):
-        pace.observe(jobs, int(each_ns * jobs))
-    return pace
+        sizer.observe(jobs, int(each_ns * jobs))
+    return sizer
 
 
-@given(each_ns=st.floats(10, 1e10), jobs=st.integers(1, 8192), left=st.integers(0, 100_000), frames=st.integers(1, 64))
-def test_share(each_ns: float, jobs: int, left: int, frames: int) -> None:
+@given(each_ns=st.floats(10, 1e10), jobs=st.integers(1, 8192), left=st.integers(0, 100_000), batches=st.integers(1, 64))
+def test_share(each_ns: float, jobs: int, left: int, batches: int) -> None:
     """A frame holds at least one job, no more work than is aimed at, and near the end no more than a share of it."""
-    pace = measured(each_ns, jobs)
-    share = pace.share(left, frames)
-    assert 1 <= share <= pace.frame() <= max(1.0, 1.01 * TARGET_NS / each_ns)
-    assert share <= max(1, left // frames, int(1.01 * SHORT_NS / each_ns) + 1)
+    sizer = measured(each_ns, jobs)
+    share = sizer.share(left, batches)
+    assert 1 <= share <= sizer.next_size() <= max(1.0, 1.01 * TARGET_NS / each_ns)
+    assert share <= max(1, left // batches, int(1.01 * SHORT_NS / each_ns) + 1)
 
 
 @given(ENDS)

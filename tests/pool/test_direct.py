@@ -45,7 +45,7 @@ def queue() -> Iterator[TaskQueue]:
 
 def offer_for(queue: TaskQueue, fn: Callable[..., Any], *args: Any) -> Any:
     """Return the offer that stands, of a child that knows the function."""
-    offers = queue._executor._dispatcher._direct  # type: ignore[attr-defined]  # what no user can see
+    offers = queue._executor._pool._dispatcher._direct  # type: ignore[attr-defined]  # what no user can see
 
     def standing() -> Any:
         queue.submit(fn, *args).result(PATIENCE)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq import TaskQueue
-from taskq.executors.pool import shared_page
-from taskq.executors.pool.backlog import Backlog
-from taskq.executors.pool.batch_sizer import FRAME_BYTES
+from taskq.executors.pool import protocol
 from taskq.executors.pool.batches import CallBatch
 from taskq.executors.pool.child_handle import ChildHandle
-from taskq.executors.pool.jobs import DEFAULTS, Function, LocalJob
+from taskq.executors.pool.functions import BATCH_BYTES, Function
+from taskq.executors.pool.jobs import DEFAULTS, LocalJob
 from taskq.executors.pool.payloads import LARGE
+from taskq.executors.pool.scheduler import Backlog
 from tests.sample_tasks import capture, identity, pid, size_of
 from tests.waiting import PATIENCE, eventually
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MEGABYTE = 1 << 20
 #: Where the way changes: what is large, what a shared region holds, what one turn sends; and beyond.
-SIZES = (LARGE - 9, LARGE + 1, shared_page.REGION_BYTES - 64, shared_page.REGION_BYTES + 1, 33 * MEGABYTE, 5 * MEGABYTE)
+SIZES = (LARGE - 9, LARGE + 1, protocol.REGION_BYTES - 64, protocol.REGION_BYTES + 1, 33 * MEGABYTE, 5 * MEGABYTE)
 KINDS = {
     "bytes": lambda size: b"x" * size,
     "text": lambda size: "ä" + "x" * size,
@@ -90,9 +90,9 @@ class HalfDeafSocket:
         return self.sendmsg([memoryview(data)])
 
 
-def slot_with(sock: HalfDeafSocket) -> ChildHandle:
-    """Return a child on this socket, of a child that knows every function."""
-    words = [0] * (shared_page.NOTES + 1)
+def child_on(sock: HalfDeafSocket) -> ChildHandle:
+    """Return the handle of a child on this socket that knows every function."""
+    words = [0] * (protocol.NOTES + 1)
     child = ChildHandle(SimpleNamespace(sock=sock, page=SimpleNamespace(words=words, arguments=[])))  # type: ignore[arg-type]
     child.known = {0}
     return child
@@ -106,9 +106,9 @@ def job_of(payload: bytes, function: Function) -> LocalJob:
 def test_what_the_socket_does_not_take_is_sent_on_without_a_copy() -> None:
     """However small the pieces that the socket takes, each comes out of the argument's own bytes."""
     sock, function = HalfDeafSocket(), Function(0, "f", b"", DEFAULTS, bound=False)
-    job = job_of(os.urandom(shared_page.REGION_BYTES + 5), function)
-    job.bare_encoding = 3  # RAW
-    child = slot_with(sock)
+    job = job_of(os.urandom(protocol.REGION_BYTES + 5), function)
+    job.bare_encoding = 3  # BARE_BYTES
+    child = child_on(sock)
     child.send(CallBatch(function, [job]))
     while child.has_unsent:
         child.write_on()
@@ -117,12 +117,12 @@ def test_what_the_socket_does_not_take_is_sent_on_without_a_copy() -> None:
     assert len(sock.sources) <= len({"header", "payload"})
 
 
-def test_a_frame_of_calls_is_bounded_by_the_bytes_of_their_arguments() -> None:
+def test_a_batch_of_calls_is_bounded_by_the_bytes_of_their_arguments() -> None:
     """Jobs that were measured as short do not share a frame of many megabytes: others could do some of them."""
     function, backlog = Function(0, "f", b"", DEFAULTS, bound=False), Backlog()
     function.sizer.observe(10_000, 1_000_000)
     for _ in range(40):
-        backlog.add(job_of(bytes(FRAME_BYTES // 4), function))
+        backlog.add(job_of(bytes(BATCH_BYTES // 4), function))
     batch = backlog.take(1)
     assert isinstance(batch, CallBatch)
     assert len(batch) == len(("first", "second", "third", "fourth"))
@@ -145,6 +145,13 @@ def test_large_jobs_go_to_a_child_once(queue: TaskQueue, monkeypatch: pytest.Mon
     assert set(sent.values()) == {1}
 
 
+def children_of(queue: TaskQueue) -> dict[int, ChildHandle]:
+    """Return what the pool knows of its children."""
+    executor: Any = queue._executor  # what no user can see
+    found: dict[int, ChildHandle] = executor._pool._dispatcher.supervisor.children
+    return found
+
+
 def wait_until_fast(queue: TaskQueue) -> None:
     """Have the pool know that the function takes no time."""
     assert set(queue.map(size_of, [b"x"] * 2000)) == {1}
@@ -157,8 +164,8 @@ def test_a_job_that_is_being_written_can_be_cancelled() -> None:
         os.kill(child, signal.SIGSTOP)
         try:
             job = queue.submit(size_of, bytes(16 * MEGABYTE))
-            books = queue._executor._books  # type: ignore[attr-defined]  # what no user can see
-            eventually(lambda: any(child.has_unsent for child in books.children.values()), "the socket is full")
+            children = children_of(queue)
+            eventually(lambda: any(child.has_unsent for child in children.values()), "the socket is full")
             assert job.cancel()
         finally:
             os.kill(child, signal.SIGCONT)
@@ -171,7 +178,7 @@ def test_a_job_whose_child_dies_while_it_is_written_runs_in_another() -> None:
         child = queue.submit(pid).result(PATIENCE)
         os.kill(child, signal.SIGSTOP)
         job = queue.options(max_crashes=3).submit(size_of, bytes(16 * MEGABYTE))
-        books = queue._executor._books  # type: ignore[attr-defined]  # what no user can see
-        eventually(lambda: any(child.has_unsent for child in books.children.values()), "the socket is full")
+        children = children_of(queue)
+        eventually(lambda: any(child.has_unsent for child in children.values()), "the socket is full")
         os.kill(child, signal.SIGKILL)
         assert job.result(PATIENCE) == 16 * MEGABYTE

@@ -43,7 +43,7 @@ def test_no_job_starts_twice_when_children_are_stopped_at_random(queue: TaskQueu
     """Hundreds of forced stops at random moments: every item gives its result, and every start is counted once."""
     path = tmp_path / "starts"
     path.write_bytes(bytes(JOBS))
-    dispatcher = queue._executor._dispatcher  # type: ignore[attr-defined]  # the stop is forced where users cannot
+    dispatcher = queue._executor._pool._dispatcher  # type: ignore[attr-defined]  # the stop is forced where users cannot
     stops = 0
     seen = 0
     for _ in queue.imap_unordered(partial(count_start, str(path)), range(JOBS)):
@@ -51,7 +51,7 @@ def test_no_job_starts_twice_when_children_are_stopped_at_random(queue: TaskQueu
         if random.random() < 0.01:
             stops += 1
             dispatcher.post(
-                lambda: [dispatcher._supervisor.stop(child) for child in dispatcher.books.children.values()]
+                lambda: [dispatcher.watchdog.stop(child) for child in dispatcher.supervisor.children.values()]
             )
     assert seen == JOBS
     assert stops > JOBS // 1000

@@ -8,7 +8,7 @@ import pytest
 
 from taskq import TaskQueue, context
 from taskq.errors import JobCrashed
-from taskq.executors.pool import supervisor
+from taskq.executors.pool import watchdog
 from taskq.tasks import resolve
 from tests import sample_deadly
 from tests.conftest import close
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def warnings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Give what is said, soon."""
     found: list[dict[str, Any]] = []
-    monkeypatch.setattr(supervisor, "_IMPORTS_LONG_NS", 50_000_000)
+    monkeypatch.setattr(watchdog, "_IMPORTS_LONG_NS", 50_000_000)
 
     class Listener:
         info = error = staticmethod(lambda *_, **__: None)
@@ -34,7 +34,7 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         def warning(event: str, **fields: object) -> None:
             found.append({"event": event, **fields})
 
-    monkeypatch.setattr(supervisor, "log", Listener)
+    monkeypatch.setattr(watchdog, "log", Listener)
     return found
 
 

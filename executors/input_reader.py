@@ -7,13 +7,15 @@
 It reads a chunk ahead only while the window has room, and rests otherwise. While it is inside the input it holds
 nothing of the map, so that one that is dropped ends, whatever the input does; and it never keeps the program from
 ending.
+
+Items are read in a C loop that takes a ticket before each. Another thread ends the loop behind the item that is just
+being read: it takes the tickets away.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from contextvars import copy_context
-from itertools import islice
+from itertools import chain
 from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
 from time import perf_counter_ns
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import ref
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from taskq.executor import StreamPlan
@@ -36,6 +38,10 @@ _STEP: Final = 4
 _LIMIT_MAX: Final = 1 << 20
 #: Chunks in a row that must be quick, after one that was not, before they grow again.
 _PROBATION: Final = 16
+#: Stands behind the last item of an input.
+_END: Final = object()
+#: Returns the second of two arguments, in C: the item that was read for a ticket.
+_item: Final[Callable[[None, Any], Any]] = {}.get  # type: ignore[assignment]
 #: What to do about an input that belongs to another thread.
 _CURE: Final = (
     "taskq reads the input of a map in a thread of its own, so that results never wait for it. What may be used only "
@@ -86,8 +92,12 @@ class InputReader:
         self._stream = ref(stream)
         self._chunksize = stream.plan.chunksize
         #: Whether a consumer wants to know when something is read.
-        self.awaited = False
-        self._stock: deque[Any] = deque()
+        self._awaited = False
+        #: As many as items may be read without a look at that.
+        self._tickets: list[None] = []
+        self._stock: list[Any] = []
+        #: Whether the input's end was seen in the stock.
+        self._ended = False
         #: How many items were taken out of the stock.
         self._taken = 0
         self._lock = Lock()
@@ -102,6 +112,11 @@ class InputReader:
         self._thread = Thread(target=copy_context().run, args=(self._run, source), name="taskq-input", daemon=True)
         self._thread.start()
 
+    def await_item(self) -> None:
+        """Have it wake the consumer when the next item is read."""
+        self._awaited = True
+        self._tickets.clear()
+
     def go_on(self) -> None:
         """Have it look again whether there is something to read; never waits."""
         if self._resting:
@@ -109,7 +124,7 @@ class InputReader:
 
     def end(self) -> None:
         """Have it read no more: the map is over."""
-        self.awaited = True
+        self.await_item()
         self.go_on()
 
     def finish(self) -> None:
@@ -140,6 +155,7 @@ class InputReader:
     # -- the thread
 
     def _run(self, source: Iterator[Any]) -> None:
+        source = chain(source, (_END,))
         while (wanted := self._next_chunk()) is not None:
             if not wanted:
                 self._gate.get()  # the end of the map opens the gate, too
@@ -156,8 +172,8 @@ class InputReader:
             if over:
                 stream.end_input(error)
                 return
-            if self.awaited:  # by a consumer that looked between taking the stock and handing it on, and saw nothing
-                self.awaited = False
+            if self._awaited:  # by a consumer that looked between taking the stock and handing it on, and saw nothing
+                self._awaited = False
                 stream.look_again()
             del stream
 
@@ -181,26 +197,39 @@ class InputReader:
     def _read_chunk(self, source: Iterator[Any], wanted: int) -> tuple[bool, BaseException | None]:
         """Read so many items, fewer of a slow input; return whether it has ended, and the error that ended it."""
         started, left, step = perf_counter_ns(), wanted, wanted if self._chunksize else 1
-        append = self._stock.append
         while left:
-            part = min(step, left)
-            before = self._count()
             try:
-                for item in islice(source, part):
-                    append(item)
-                    if self.awaited and self._is_wanted_no_more():
-                        return True, None
+                read = self._read_some(source, min(step, left))
             except BaseException as error:  # noqa: BLE001  # raised behind the results before it
                 return True, _explained(error)
-            if self._count() - before < part:
+            if self._is_at_end() or (read and self._awaited and self._is_wanted_no_more()):
                 return True, None
-            left -= part
+            left -= read
             elapsed = perf_counter_ns() - started
             if elapsed > _SLOW_NS and not self._chunksize:
                 break
             step *= _STEP
         self._adapt(perf_counter_ns() - started)
         return False, None
+
+    def _read_some(self, source: Iterator[Any], most: int) -> int:
+        """Read so many items, one where a consumer waits for it, or as many as there are tickets; return how many."""
+        before = self._count()
+        tickets = self._tickets = [None] * most
+        if self._awaited:  # looked at behind the assignment: a consumer that comes later takes these tickets away
+            del tickets[1:]
+        self._stock.extend(map(_item, tickets, source))
+        return self._count() - before
+
+    def _is_at_end(self) -> bool:
+        with self._lock:
+            self._drop_end(self._stock)
+            return self._ended
+
+    def _drop_end(self, items: list[Any]) -> None:
+        if items and items[-1] is _END:
+            items.pop()
+            self._ended = True
 
     def _count(self) -> int:
         with self._lock:
@@ -209,8 +238,8 @@ class InputReader:
     def _is_wanted_no_more(self) -> bool:
         """Tell a consumer that waits that something was read; return whether there is nobody any more."""
         stream = self._stream()
-        if stream is not None and self.awaited:
-            self.awaited = False
+        if stream is not None and self._awaited:
+            self._awaited = False
             stream.look_again()
         return stream is None or stream.is_over
 
@@ -234,13 +263,14 @@ class InputReader:
                 stream.send_on()
 
     def _take_stock(self) -> list[Any]:
-        stock = self._stock
         with self._lock:
-            if current_thread() is self._thread:  # only this thread appends to it
-                items = list(stock)
-                stock.clear()
+            items = self._stock
+            if current_thread() is self._thread:  # which is the only one that adds to it
+                self._stock = []
             else:
-                items = [stock.popleft() for _ in range(len(stock))]
+                items = items[:]
+                del self._stock[: len(items)]
+            self._drop_end(items)
             self._taken += len(items)
         return items
 

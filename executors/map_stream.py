@@ -362,7 +362,7 @@ class MapStream(ABC):
             )
         reader = self._reader
         if reader is not None:
-            reader.awaited = True
+            reader.await_item()
         seen = None if reader is None else reader.stock()
         left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
         if self._news:

@@ -37,8 +37,9 @@ Record: TypeAlias = tuple[int, int, bytes]
 _PROGRESS_TRIES = 5
 #: Bytes asked of the socket at once. More would be taken from the system and given back with every read.
 _READ = 1 << 16
-#: Bytes of a value up to which it is joined with others.
+#: Bytes of a value up to which it is joined with others, and records that are joined at the most.
 _JOINED_MAX = 256
+_JOINED_RECORDS = 256
 #: Bytes of records up to which they are copied at once.
 _COPIED_MAX = 1 << 16
 #: Payload bytes from which shared memory beats the socket.
@@ -519,10 +520,11 @@ def _is_large(report: Report, buffer: bytearray, body: int) -> bool:
 def _records(data: memoryview, at: int, end: int) -> list[Record]:
     """Copy the records between two places out of shared memory or a buffer that will be reused.
 
-    Small plain values that follow each other become one record: to settle them together costs a third.
+    Small plain values that follow each other become one record: what is done for each record costs more than to join.
     """
     found: list[Record] = []
     plain: list[bytes] = []
+    joined = 0
     source: memoryview | bytes = data
     if end - at <= _COPIED_MAX:  # to cut bytes is quicker than to cut a memoryview and copy
         source, at, end = bytes(data[at:end]), 0, end - at
@@ -531,13 +533,14 @@ def _records(data: memoryview, at: int, end: int) -> list[Record]:
         start = at + RECORD.size
         at = start + size
         payload = bytes(source[start:at])
-        if encoding == payloads.MSGPACK and jobs == 1 and size <= _JOINED_MAX:
+        if encoding == payloads.MSGPACK and size <= _JOINED_MAX * jobs and len(plain) < _JOINED_RECORDS:
             plain.append(payload)
+            joined += jobs
             continue
         if plain:
-            found.append((len(plain), payloads.MSGPACK, payloads.join(plain)))
-            plain = []
+            found.append((joined, payloads.MSGPACK, payloads.join(plain, joined)))
+            plain, joined = [], 0
         found.append((jobs, encoding, payload))
     if plain:
-        found.append((len(plain), payloads.MSGPACK, plain[0] if len(plain) == 1 else payloads.join(plain)))
+        found.append((joined, payloads.MSGPACK, plain[0] if len(plain) == 1 else payloads.join(plain, joined)))
     return found

@@ -86,9 +86,16 @@ def pack(values: Sequence[Any], *, strict: bool, root: str) -> tuple[int, bytes]
         raise _refusal(values, root, error) from error
 
 
-def join(ones: list[bytes]) -> bytes:
-    """Return MSGPACK bytes of several values, of the bytes of each alone."""
-    return ones[0] if len(ones) == 1 else b"".join((b"\xdd", len(ones).to_bytes(4, "big"), *[one[1:] for one in ones]))
+#: Bytes of the header of a msgpack array by its first byte; those of less than sixteen values have one byte.
+_HEADER_BYTES: Final = {0xDC: 3, 0xDD: 5}
+
+
+def join(parts: list[bytes], values: int) -> bytes:
+    """Return MSGPACK bytes of so many values, of the bytes of some of them each, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    header = _HEADER_BYTES.get
+    return b"".join((b"\xdd", values.to_bytes(4, "big"), *[part[header(part[0], 1) :] for part in parts]))
 
 
 def pack_one(value: Any, *, strict: bool, root: str) -> tuple[int, bytes]:

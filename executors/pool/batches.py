@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from taskq.executors.pool import payloads, protocol
 from taskq.executors.pool.jobs import DEFAULTS, LocalJob, Outcome
+from taskq.job import ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,18 +29,16 @@ def _is_exact(options: JobOptions) -> bool:
 class CallBatch:
     """Jobs of one function, in order."""
 
-    __slots__ = ("function", "jobs")
+    __slots__ = ("count", "function", "jobs", "options")
 
     def __init__(self, function: Function, jobs: list[LocalJob]) -> None:
         self.function = function
         self.jobs = jobs
+        self.count = len(jobs)
+        self.options = jobs[0].options or DEFAULTS
 
     def __len__(self) -> int:
         return len(self.jobs)
-
-    @property
-    def options(self) -> JobOptions:
-        return self.jobs[0].options or DEFAULTS
 
     @property
     def abandoned(self) -> bool:
@@ -81,9 +80,9 @@ class CallBatch:
         """Record the outcomes of `jobs` jobs from the one at `at`."""
         if encoding == payloads.MSGPACK:
             for job, value in zip(self.jobs[at : at + jobs], payloads.unpack_scalars(data), strict=True):
-                if not job.done():
+                if job.future_state not in ENDED:
                     job.settle(value)
-        elif not self.jobs[at].done():
+        elif self.jobs[at].future_state not in ENDED:
             self.jobs[at].settle(Outcome(encoding, data))
         if self.jobs[at].bare_encoding is not None:
             self.jobs[at].payload = b""  # its handle may be held for long
@@ -142,7 +141,8 @@ class MapChunk:
     """Consecutive items of a map. Keeps the items until they are done, to encode them again if a child dies."""
 
     __slots__ = (
-        "attempt", "crashes", "encoding", "first", "function", "items", "options", "payload", "sink", "star", "stream"
+        "attempt", "count", "crashes", "encoding", "first", "function", "items", "options", "payload", "sink", "star",
+        "stream",
     )  # fmt: skip
 
     def __init__(  # a record
@@ -165,6 +165,7 @@ class MapChunk:
         self.stream = stream
         self.first = first
         self.items = items
+        self.count = len(items)
         self.star = star
         self.options = options
         self.encoding = encoding
@@ -254,15 +255,3 @@ class MapChunk:
 Batch: TypeAlias = CallBatch | MapChunk
 #: What waits in the backlog: jobs are joined into CallBatch when a child has room.
 WorkItem: TypeAlias = LocalJob | MapChunk
-
-
-class InFlight:
-    """A batch in a child's hands."""
-
-    __slots__ = ("batch", "cut", "first", "settled")
-
-    def __init__(self, batch: Batch, first: int) -> None:
-        self.batch = batch
-        self.first = first
-        self.settled = 0
-        self.cut = len(batch)

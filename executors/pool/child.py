@@ -275,7 +275,8 @@ class Child:
                 flags |= protocol.STOPPED
         self._words[protocol.PHASE] = protocol.IDLE
         _flush_prints()
-        self._reporter.send_progress()
+        if self._reporter.last_progress is not None:
+            self._reporter.send_progress()
         state = self._state
         retiring = state.max_tasks is not None and state.tasks >= state.max_tasks
         self._journal.flush(flags | (protocol.RETIRING if retiring else 0), perf_counter_ns() - started)

@@ -15,7 +15,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from taskq.executors.pool import payloads, protocol
-from taskq.executors.pool.batches import CallBatch, InFlight
+from taskq.executors.pool.batches import CallBatch
+from taskq.executors.pool.functions import BEHIND_NS
 from taskq.executors.pool.output import JobOutput
 from taskq.executors.pool.protocol import ON_SOCKET, ORDER, RECORD, REPORT, SIZE_MAX, Order, Report
 
@@ -82,6 +83,18 @@ class _LargeResult:
         """Return the record."""
         self._view.release()
         return *self.record, self._buffer.getvalue()  # no copy: nothing else has the buffer
+
+
+class InFlight:
+    """A batch in a child's hands."""
+
+    __slots__ = ("batch", "cut", "first", "settled")
+
+    def __init__(self, batch: Batch, first: int) -> None:
+        self.batch = batch
+        self.first = first
+        self.settled = 0
+        self.cut = batch.count
 
 
 class KillRequest:
@@ -168,7 +181,7 @@ class ChildHandle:
         #: What submitters have sent to it last.
         self._direct: Sending | None = None
         #: What did not fit into the socket, in order.
-        self._unsent: deque[memoryview] = deque()
+        self.unsent: deque[memoryview] = deque()
         self._input = bytearray()
         self._large: _LargeResult | None = None
         #: Whether there may be more to read, and how many bytes were read in all.
@@ -193,7 +206,7 @@ class ChildHandle:
 
     def has_room(self) -> bool:
         """Tell whether it can be given another batch now."""
-        if not self.ready or self.retiring or self.stopping is not None or self._unsent:
+        if not self.ready or self.retiring or self.stopping is not None or self.unsent:
             return False
         if not self.in_flight:
             return True
@@ -201,11 +214,13 @@ class ChildHandle:
         return (
             len(self.in_flight) < DEPTH
             and not self.is_unsure
-            and head.batch.function.sizer.fits_behind(head.cut - head.settled)
+            and (ns := head.batch.function.sizer.ns) is not None
+            and (head.cut - head.settled) * ns < BEHIND_NS
         )
 
     def send(self, batch: Batch) -> None:
         """Hand over a batch; never blocks."""
+        order, payload = batch.order()
         function = batch.function
         if function.number not in self.known:
             self.known.add(function.number)
@@ -217,7 +232,6 @@ class ChildHandle:
             self._tell(protocol.RECALL, batch.jobs[0].output.meta_bytes)
         if not self.in_flight:
             self._begin()
-        order, payload = batch.order()
         self._append(batch)
         words = self.connection.page.words
         size = len(payload)
@@ -232,7 +246,7 @@ class ChildHandle:
         elif size <= _SHARE_FROM:
             self._write(ORDER.pack(*order) + payload)
         else:
-            self._unsent += memoryview(ORDER.pack(*order)), memoryview(payload)
+            self.unsent += memoryview(ORDER.pack(*order)), memoryview(payload)
             self.write_on()
 
     def _tell(self, kind: int, text: bytes) -> None:
@@ -245,7 +259,7 @@ class ChildHandle:
 
     def _append(self, batch: Batch) -> None:
         self.in_flight.append(InFlight(batch, self.next_seq))
-        self.next_seq += len(batch)
+        self.next_seq += batch.count
 
     def adopt(self, sending: Sending, batches: Sequence[Batch]) -> None:
         """Note what submitters have sent to it, or are just sending."""
@@ -274,14 +288,9 @@ class ChildHandle:
             self.known.discard(function.number)
             self._write(ORDER.pack(*Order(bytes=0, kind=protocol.FORGET, function=function.number)))
 
-    @property
-    def has_unsent(self) -> bool:
-        """Whether the socket was full."""
-        return bool(self._unsent)
-
     def _write(self, data: bytes) -> None:
-        if self._unsent:
-            self._unsent.append(memoryview(data))
+        if self.unsent:
+            self.unsent.append(memoryview(data))
             return
         try:
             sent = self.connection.sock.send(data)
@@ -290,11 +299,11 @@ class ChildHandle:
         except OSError:  # the child is dead; its pidfd tells
             return
         if sent < len(data):
-            self._unsent.append(memoryview(data)[sent:])
+            self.unsent.append(memoryview(data)[sent:])
 
     def write_on(self) -> None:
         """Send more of what did not fit."""
-        unsent, left = self._unsent, TURN
+        unsent, left = self.unsent, TURN
         try:
             while unsent and left > 0:
                 sent = self.connection.sock.sendmsg(islice(unsent, _BUFFERS_MAX))
@@ -396,18 +405,24 @@ class ChildHandle:
         self._early = end
         return found
 
-    def prepare_to_settle(self, records: list[Record]) -> None:
-        """Keep what is on the page of a job that has ended, and how long the jobs took."""
+    def settle(self, records: list[Record], record: Callable[[Batch, int, int, int, bytes], None]) -> None:
+        """Have outcomes of the jobs at the head of the first batch recorded."""
         told = self.connection.page.words[protocol.TOLD]
         if told:
             job = self._job_at(told - 1)
-            if job is not None:  # nobody looks there for it once its outcome is recorded
+            if job is not None:  # the page is not looked at any more once the outcome is recorded
                 job.last_progress = self.progress_at(told - 1) or job.last_progress
         if records and self.in_flight:
             now = monotonic()
-            jobs = sum(record[0] for record in records)
-            self.in_flight[0].batch.function.sizer.last_ns = (now - self._counting_from) * 1e9 / max(jobs, 1)
+            ended = sum([jobs for jobs, _, _ in records])
+            self.in_flight[0].batch.function.sizer.last_ns = (now - self._counting_from) * 1e9 / max(ended, 1)
             self._counting_from = now
+        for jobs, encoding, payload in records:
+            if not self.in_flight:  # all was taken from the child meanwhile: the pool is breaking down
+                return
+            head = self.in_flight[0]
+            record(head.batch, head.settled, jobs, encoding, payload)
+            head.settled += jobs
 
     def keep_note(self, kind: int, body: bytes) -> None:
         """Keep what a job says of itself: its progress, or a note."""
@@ -450,7 +465,7 @@ class ChildHandle:
     def find(self, seq: int) -> tuple[InFlight, int] | None:
         """Return the batch in flight and the place in it of the job with this sequence number."""
         for flight in self.in_flight:
-            if flight.first <= seq < flight.first + len(flight.batch):
+            if flight.first <= seq < flight.first + flight.batch.count:
                 return flight, seq - flight.first
         return None
 

@@ -125,8 +125,11 @@ class Dispatcher:
     def wake(self) -> None:
         """End the loop's sleep."""
         asleep = self._asleep
-        if self._wake_pipe.wake():
-            asleep.clear()  # behind it, as an interrupt may come between the two
+        try:
+            self._wake_pipe.wake()
+        except OSError:  # full: it will wake; closed: nothing is to be woken
+            return
+        asleep.clear()  # behind it, as an interrupt may come between the two
 
     def ask(self, question: Callable[[], T], otherwise: T) -> T:
         """Return what `question()` gives in the dispatcher's thread; `otherwise` when that has ended."""
@@ -196,7 +199,7 @@ class Dispatcher:
         if self._waits_for_time:
             now = monotonic()
             self._come_due(now)
-            if now >= self.watchdog.next_tick and self.watchdog.needs_ticks():
+            if now >= self.watchdog.next_tick and self._needs_ticks():
                 self.watchdog.tick(now)
         if self._interrupted:
             self.scheduler.drop_waiting()
@@ -222,8 +225,9 @@ class Dispatcher:
 
     def _timeout_ms(self) -> float | None:
         """Return how long to sleep. Says `asleep` first and looks at the inbox after: no message is slept over."""
-        due = self.scheduler.next_due()
-        if self.watchdog.needs_ticks():
+        scheduler = self.scheduler
+        due = scheduler.timers.due if scheduler.expiries.due is None else scheduler.next_due()
+        if self._needs_ticks():
             due = self.watchdog.next_tick if due is None else min(due, self.watchdog.next_tick)
         self._waits_for_time = due is not None
         self._asleep = [True]
@@ -232,6 +236,15 @@ class Dispatcher:
         if due is None:
             return None if self._direct.current is None else OPEN_FOR * 1000
         return max(0.0, due - monotonic()) * 1000 + 0.5
+
+    def _needs_ticks(self) -> bool:
+        """Tell whether there is something to watch."""
+        starting = False
+        for child in self.supervisor.children.values():
+            if child.in_flight:
+                return True
+            starting = starting or not child.ready
+        return bool(self.supervisor.awaiting_exit) or (starting and bool(self.scheduler.backlog))
 
     def _is_idle(self) -> bool:
         supervisor = self.supervisor
@@ -260,7 +273,7 @@ class Dispatcher:
             if child is None:
                 return
             if not backlog:
-                if self._running and not backlog.paused:
+                if self._running and not (child.in_flight or backlog.paused):
                     self._direct.open(child)
                 return
             batch = backlog.take(DEPTH * self._processes)
@@ -270,7 +283,9 @@ class Dispatcher:
                 backlog.put_back(batch.part(0, len(batch)))
                 self._wants_work = False
                 return
-            self.supervisor.send(child, batch)
+            child.send(batch)
+            if child.unsent:
+                self._poll.modify(child.connection.sock, select.POLLIN | select.POLLOUT)
 
     def _least_loaded(self) -> ChildHandle | None:
         """Return the child that has the least to do of those that have room."""
@@ -283,7 +298,8 @@ class Dispatcher:
     def _come_due(self, now: float) -> None:
         """Queue the work whose time has come, and fail the jobs that have not started in theirs."""
         scheduler = self.scheduler
-        scheduler.add_due(now)
+        if scheduler.timers.due is not None:
+            scheduler.add_due(now)
         if scheduler.expiries.due is None:
             return
         for job in scheduler.expiries.take(now):

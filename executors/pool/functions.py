@@ -39,6 +39,8 @@ _MAIN: Final = "__main__:"
 
 #: Nanoseconds of work in one batch.
 TARGET_NS: Final = 50_000_000
+#: Nanoseconds of work behind which another batch may wait at a child.
+BEHIND_NS: Final = 1.5 * TARGET_NS
 #: Nanoseconds of work below which the last batches are not shortened: less is not worth a message.
 SHORT_NS: Final = 1_000_000
 #: Most jobs in one batch: it bounds the memory of a window of no-ops.
@@ -94,10 +96,6 @@ class BatchSizer:
         """
         shortest = SHORT_NS / max(self.ns or 1.0, 1.0)
         return min(self.next_size(), max(left // batches, int(shortest), 1))
-
-    def fits_behind(self, jobs: int) -> bool:
-        """Tell whether so many jobs are short enough that another batch may wait behind them."""
-        return self.ns is not None and jobs * self.ns < 1.5 * TARGET_NS
 
 
 class Function:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from taskq.executors.pool import payloads
@@ -134,6 +135,9 @@ class LocalJob(Job[Any]):
         """Whether it ended with an error; known without decoding it."""
         outcome = self._result
         return self._exception is not None or (isinstance(outcome, Outcome) and outcome.failed)
+
+    #: The state that `concurrent.futures` knows, without a look at the child as `done` takes; read in C.
+    future_state = property(attrgetter("_state"))
 
     def make_output(self) -> JobOutput:
         """Return what keeps the job's output."""

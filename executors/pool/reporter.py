@@ -31,7 +31,7 @@ class ParentReporter:
         self._send = send
         self.capture = capture
         #: The progress that stands on the page, and whose it is.
-        self._progress: tuple[int, int, int | None] | None = None
+        self.last_progress: tuple[int, int, int | None] | None = None
         #: Whose meta is known, and that meta; bytes were not decoded yet.
         self._meta: tuple[int, dict[str, Any] | bytes] = (-1, {})
 
@@ -40,9 +40,9 @@ class ParentReporter:
         self._meta = number, meta
 
     def progress(self, number: int, done: int, total: int | None) -> None:
-        if self._progress is not None and self._progress[0] != number:
+        if self.last_progress is not None and self.last_progress[0] != number:
             self.send_progress()
-        self._progress = number, done, total
+        self.last_progress = number, done, total
         words = self._words
         words[protocol.TOLD] = 0
         words[protocol.DONE] = done
@@ -51,9 +51,9 @@ class ParentReporter:
 
     def send_progress(self) -> None:
         """Send a job's last progress, which the shared page is going to lose."""
-        if self._progress is not None:
-            number, done, total = self._progress
-            self._progress = None
+        if self.last_progress is not None:
+            number, done, total = self.last_progress
+            self.last_progress = None
             self._say(protocol.PROGRESS, protocol.PROGRESS_BODY.pack(number, done, -1 if total is None else total))
 
     def is_cancelled(self, number: int) -> bool:

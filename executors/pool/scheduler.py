@@ -21,6 +21,7 @@ from taskq.executors.pool.batches import CallBatch, MapChunk
 from taskq.executors.pool.functions import BATCH_BYTES
 from taskq.executors.pool.jobs import DEFAULTS, LocalJob
 from taskq.failure import Failure
+from taskq.job import ENDED
 from taskq.retry import after_crash, after_error
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ class Scheduler:
 
     def add_due(self, now: float) -> None:
         """Queue the work whose time has come."""
-        if self.timers.due is None:
-            return
         for item in self.timers.take(now):
             if not isinstance(item, MapChunk):
                 item.waiting = None
@@ -172,7 +171,7 @@ class Backlog:
                 if isinstance(item, MapChunk):
                     if not item.abandoned:
                         return item
-                elif not item.done():
+                elif item.future_state not in ENDED:
                     return self._calls(item, bucket, batches)
         return None
 
@@ -191,7 +190,7 @@ class Backlog:
             if following.options is not first.options or size > BATCH_BYTES:  # a batch has one policy for all its jobs
                 break
             bucket.popleft()
-            if not following.done():
+            if following.future_state not in ENDED:
                 jobs.append(following)
         return CallBatch(function, jobs)
 

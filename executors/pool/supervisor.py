@@ -29,8 +29,8 @@ from taskq.states import State
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskq.executors.pool.batches import Batch, InFlight, Sink, WorkItem
-    from taskq.executors.pool.child_handle import KillRequest, Record
+    from taskq.executors.pool.batches import Batch, Sink, WorkItem
+    from taskq.executors.pool.child_handle import InFlight, KillRequest
     from taskq.executors.pool.connection import ChildConnection, HandshakeListener
     from taskq.executors.pool.jobs import LocalJob
     from taskq.executors.pool.scheduler import Scheduler
@@ -69,6 +69,7 @@ class Supervisor:
         #: Whether the pool is ending: then children that go before they were ready are nothing strange.
         self.ending = False
         self._scheduler = scheduler
+        self._record = scheduler.outcomes.record
         self._listener = listener
         self._poll = poll
         self._on_broken = on_broken
@@ -160,14 +161,14 @@ class Supervisor:
 
     def read(self, child: ChildHandle) -> None:
         """Take what a child has sent."""
-        if child.has_unsent:
+        if child.unsent:
             self.send_on(child)
         limit = child.received + TURN
         while True:
             for report, body, records in child.receive():
                 child.stalled = False
                 if report.kind == protocol.RESULTS:
-                    self.settle(child, records)
+                    child.settle(records, self._record)
                     if report.flags & protocol.END and child.in_flight:
                         self._batch_over(child, report)
                 elif report.kind == protocol.READY:
@@ -183,22 +184,11 @@ class Supervisor:
         if child.ended and child.connection.pidfd is None and not child.dead:
             self.handle_death(child)
 
-    def settle(self, child: ChildHandle, records: list[Record]) -> None:
-        """Record outcomes of the jobs at the head of the child's first batch."""
-        child.prepare_to_settle(records)
-        record = self._scheduler.outcomes.record
-        for jobs, encoding, payload in records:
-            if not child.in_flight:  # all was taken from the child meanwhile: the pool is breaking down
-                return
-            head = child.in_flight[0]
-            record(head.batch, head.settled, jobs, encoding, payload)
-            head.settled += jobs
-
     def read_early(self, child: ChildHandle) -> bool:
         """Settle what the child has committed but not yet sent; return whether that could be read."""
         records = child.journal()
         if records:
-            self.settle(child, records)
+            child.settle(records, self._record)
         return records is not None
 
     def _batch_over(self, child: ChildHandle, report: protocol.Report) -> None:
@@ -212,31 +202,21 @@ class Supervisor:
             backlog.put_back(head.batch.part(head.settled, head.cut))
         if report.flags & protocol.RETIRING:
             child.retiring = True
-        if not child.in_flight:
-            self._went_idle(child)
-            if child.retiring and child.orphan:
-                self.forget(child)
-
-    @staticmethod
-    def _went_idle(child: ChildHandle) -> None:
-        """Let a child that has finished all it had start again."""
+        if child.in_flight:
+            return
         requests, child.kill_requests = child.kill_requests, []
         for request in requests:  # the jobs ended by themselves, or were reclaimed
             request.conclude()
-        if child.stopping is not None:
+        if child.stopping is not None:  # it may start again
             child.stopping = None
             child.connection.page.words[protocol.STOP] = 0
-
-    def send(self, child: ChildHandle, batch: Batch) -> None:
-        """Hand over a batch; never blocks."""
-        child.send(batch)
-        if child.has_unsent:
-            self._poll.modify(child.connection.sock, select.POLLIN | select.POLLOUT)
+        if child.retiring and child.orphan:
+            self.forget(child)
 
     def send_on(self, child: ChildHandle) -> None:
         """Send more of what did not fit into the socket."""
         child.write_on()
-        if not child.has_unsent:
+        if not child.unsent:
             self._poll.modify(child.connection.sock, select.POLLIN)
 
     # -- they go

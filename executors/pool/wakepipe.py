@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["WakePipe"]
 
@@ -15,26 +18,17 @@ _PIPE_BYTES: Final = 1 << 16
 class WakePipe:
     """`wake` is for any thread, `drain` for the one that polls `fd`."""
 
-    __slots__ = ("_write_end", "fd")
+    __slots__ = ("_write_end", "drain", "fd", "wake")
 
     def __init__(self) -> None:
         #: Readable when it was woken.
         self.fd, self._write_end = os.pipe()
         os.set_blocking(self.fd, False)
         os.set_blocking(self._write_end, False)
-
-    def wake(self) -> bool:
-        """End the sleep; return False if that is not needed: the pipe is full, or closed."""
-        try:
-            os.write(self._write_end, b"\0")
-        except OSError:
-            return False
-        return True
-
-    def drain(self) -> None:
-        """Empty it."""
-        with suppress(BlockingIOError):
-            os.read(self.fd, _PIPE_BYTES)
+        #: Ends the sleep. Raises OSError where that is not needed: the pipe is full, or closed.
+        self.wake: Callable[[], int] = partial(os.write, self._write_end, b"\0")
+        #: Empties it. Raises BlockingIOError when it was not woken.
+        self.drain: Callable[[], bytes] = partial(os.read, self.fd, _PIPE_BYTES)
 
     def close(self) -> None:
         """Free it."""

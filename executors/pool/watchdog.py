@@ -56,16 +56,6 @@ class Watchdog:
         #: When the next tick is due, by the monotonic clock, while one is needed.
         self.next_tick = 0.0
 
-    def needs_ticks(self) -> bool:
-        """Tell whether there is something to watch."""
-        supervisor = self._supervisor
-        starting = False
-        for child in supervisor.children.values():
-            if child.in_flight:
-                return True
-            starting = starting or not child.ready
-        return bool(supervisor.awaiting_exit) or (starting and bool(self._scheduler.backlog))
-
     def tick(self, now: float) -> None:
         """Look at every busy child."""
         self.next_tick = now + TICK
@@ -124,7 +114,7 @@ class Watchdog:
         if child.dead or not child.in_flight or child.stopping is None or not self._supervisor.read_early(child):
             return
         words = child.connection.page.words
-        being_written = child.has_unsent and not child.kill_requests
+        being_written = child.unsent and not child.kill_requests
         if being_written or words[protocol.PHASE] == protocol.DECODING:
             boundary = child.in_flight[0].first + len(child.in_flight[0].batch)
         else:
@@ -171,7 +161,7 @@ def _check_deadline(child: ChildHandle) -> None:
 
 def _blocks_others(child: ChildHandle) -> bool:
     """Tell whether jobs wait behind one that has been running for long, or at a child that does not begin."""
-    if not child.stalled or child.has_unsent:
+    if not child.stalled or child.unsent:
         return False
     phase = child.connection.page.words[protocol.PHASE]
     running = phase in (protocol.DECODING, protocol.DEFINING) or child.claim > child.done

@@ -14,6 +14,7 @@ from __future__ import annotations
 import select
 from collections import deque
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED
+from contextlib import suppress
 from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -290,7 +291,8 @@ class PoolRunner:
         """End the worker's sleep; from any thread, and from signal handlers."""
         self.sleeping = False
         self._woken = True
-        self._wake_pipe.wake()
+        with suppress(OSError):  # full: it will wake
+            self._wake_pipe.wake()
         self._woken = True  # again, as the worker may have looked before it was written: the pipe is never left full
 
     @property
@@ -303,7 +305,8 @@ class PoolRunner:
         self.sleeping = False
         if self._woken:
             self._woken = False
-            self._wake_pipe.drain()
+            with suppress(BlockingIOError):
+                self._wake_pipe.drain()
 
     def sleep(self, seconds: float) -> None:
         """Wait until something ends, `wake` is called, or so many seconds have passed."""

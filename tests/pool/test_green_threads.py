@@ -33,8 +33,8 @@ if __name__ == "__main__":
         job = queue.submit(nap, 0.3)
         others = gevent.spawn(lambda: [gevent.sleep(0) for _ in range(100)])
         assert job.result(30) == 0.3 and others.successful()
-        print(type(queue.options(timeout=0.3).submit(nap, 60).exception(30)).__name__)
-        print(type(queue.options(soft_timeout=0.3, timeout=20).submit(nap, 60).exception(30)).__name__)
+        print(type(queue.options(timeout=0.3).submit(nap, 60).exception(30)).__name__, flush=True)
+        print(type(queue.options(soft_timeout=0.3, timeout=20).submit(nap, 60).exception(30)).__name__, flush=True)
 """
 
 

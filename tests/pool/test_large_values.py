@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +111,7 @@ def test_what_the_socket_does_not_take_is_sent_on_without_a_copy() -> None:
     job.bare_encoding = 3  # BARE_BYTES
     child = child_on(sock)
     child.send(CallBatch(function, [job]))
-    while child.has_unsent:
+    while child.unsent:
         child.write_on()
     assert bytes(sock.received[-len(job.payload) :]) == job.payload
     assert id(job.payload) in sock.sources
@@ -152,6 +153,13 @@ def children_of(queue: TaskQueue) -> dict[int, ChildHandle]:
     return found
 
 
+def stop(pid: int) -> None:
+    """Stop a child that waits for its next order, and has told all of the one before."""
+    status = Path(f"/proc/{pid}/stat")
+    eventually(lambda: status.read_text(encoding="ascii").rpartition(")")[2].split()[0] == "S", "the child to wait")
+    os.kill(pid, signal.SIGSTOP)
+
+
 def wait_until_fast(queue: TaskQueue) -> None:
     """Have the pool know that the function takes no time."""
     assert set(queue.map(size_of, [b"x"] * 2000)) == {1}
@@ -161,11 +169,11 @@ def test_a_job_that_is_being_written_can_be_cancelled() -> None:
     """A child that reads nothing does not keep the cancel of a large job waiting, and serves the next one after."""
     with TaskQueue("local://", processes=1, start_method="fork") as queue:
         child = queue.submit(pid).result(PATIENCE)
-        os.kill(child, signal.SIGSTOP)
+        stop(child)
         try:
             job = queue.submit(size_of, bytes(16 * MEGABYTE))
             children = children_of(queue)
-            eventually(lambda: any(child.has_unsent for child in children.values()), "the socket is full")
+            eventually(lambda: any(child.unsent for child in children.values()), "the socket is full")
             assert job.cancel()
         finally:
             os.kill(child, signal.SIGCONT)
@@ -176,9 +184,9 @@ def test_a_job_whose_child_dies_while_it_is_written_runs_in_another() -> None:
     """A death in the midst of a large frame loses nothing: the job goes to the next child."""
     with TaskQueue("local://", processes=1, start_method="fork") as queue:
         child = queue.submit(pid).result(PATIENCE)
-        os.kill(child, signal.SIGSTOP)
+        stop(child)
         job = queue.options(max_crashes=3).submit(size_of, bytes(16 * MEGABYTE))
         children = children_of(queue)
-        eventually(lambda: any(child.has_unsent for child in children.values()), "the socket is full")
+        eventually(lambda: any(child.unsent for child in children.values()), "the socket is full")
         os.kill(child, signal.SIGKILL)
         assert job.result(PATIENCE) == 16 * MEGABYTE

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sized
 from concurrent.futures import Executor as FuturesExecutor
 from itertools import count, repeat
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast, overload
 
 from taskq.connect import open_executor
@@ -318,8 +319,9 @@ class BoundQueue(Submitter):
     def __init__(self, executor: Executor, options: JobOptionFields) -> None:
         self._executor = executor
         self._changes = options
-        self._base = NO_OPTIONS
-        self._options = self._base.merged(**options)  # bad options are refused here, where they are written
+        self._options = NO_OPTIONS.merged(**options)  # bad options are refused here, where they are written
+        #: The last function and the options of its jobs; one object, as threads share it.
+        self._last: tuple[object, JobOptions] = (None, self._options)
 
     def options(self, **options: Unpack[JobOptionFields]) -> BoundQueue:
         """Return a view with further options on top of these."""
@@ -330,10 +332,13 @@ class BoundQueue(Submitter):
         raise ConfigError("this is a view made by options(...): call shutdown() on the TaskQueue itself")
 
     def _options_for(self, fn: Callable[..., Any]) -> JobOptions:
-        base = options_of(fn)
-        if base is not self._base:  # mostly one function at a time: remember the last
-            self._base, self._options = base, base.merged(**self._changes)
-        return self._options
+        last, options = self._last
+        if fn is not last:  # mostly one function at a time: remember the last
+            base = options_of(fn)
+            options = self._options if base is NO_OPTIONS else base.merged(**self._changes)
+            if type(fn) is FunctionType:  # others may hold large objects
+                self._last = fn, options
+        return options
 
 
 def _configured_url() -> str:

@@ -18,7 +18,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sized
 from concurrent.futures import CancelledError
-from contextlib import suppress
 from itertools import chain, islice, repeat
 from operator import length_hint
 from queue import Empty, SimpleQueue
@@ -308,10 +307,14 @@ class MapStream(ABC):
         """Return the next results; None at the end. Waits; one thread at a time."""
         if self._bar is None and self.plan.progress:
             self._bar = Progress(total=self._input_size, label=self._label, enabled=None).__enter__()
+        waiting, ordered = self._waiting, self.plan.ordered
         while not self._left:
-            self._count_taken()
-            self._refill()
-            self.offered = self._first_ready()
+            if self.taken is not None:
+                self._count_taken(self.taken)
+            if not self._exhausted and self.has_room():
+                self._refill()
+            # The arrival to be yielded next, if it is there.
+            self.offered = waiting.get(self._yielded) if ordered else next(iter(waiting.values()), None)
             if self.offered is not None:
                 return iter(self._group(self.offered))
             if self._failure is not None or (self._exhausted and self._yielded >= self._read):
@@ -331,29 +334,21 @@ class MapStream(ABC):
         if error is not None:
             raise error
 
-    def _first_ready(self) -> Arrival | None:
-        """Return the arrival to be yielded next, if it is there."""
-        if self.plan.ordered:
-            return self._waiting.get(self._yielded)
-        return next(iter(self._waiting.values()), None)
-
-    def _count_taken(self) -> None:
+    def _count_taken(self, taken: Arrival) -> None:
         """Forget the arrival that was taken: each step can be interrupted, and the next call goes on behind it."""
-        taken = self.taken
-        if taken is not None:
-            self._yielded, self._waiting_bytes, taken.count, taken.size = (
-                self._yielded + taken.count,
-                self._waiting_bytes - taken.size,
-                0,
-                0,
-            )
-            self._waiting.pop(taken.first, None)
-            self.taken = None
+        self._yielded, self._waiting_bytes, taken.count, taken.size = (
+            self._yielded + taken.count,
+            self._waiting_bytes - taken.size,
+            0,
+            0,
+        )
+        self._waiting.pop(taken.first, None)
+        self.taken = None
 
     def _wait(self) -> bool:
         """Return whether there is news, after waiting for something to change."""
         if self._news:
-            with suppress(Empty):
+            if not self._wake.empty():
                 self._wake.get_nowait()
             return True
         if self._delivers_here():
@@ -408,9 +403,7 @@ class MapStream(ABC):
     # -- the input
 
     def _refill(self) -> None:
-        """Have the input read on if the window has room."""
-        if self._exhausted or not self.has_room():
-            return
+        """Have the input read on, since the window has room."""
         if self._reader is not None:
             self._reader.go_on()
             return
@@ -422,7 +415,8 @@ class MapStream(ABC):
 
     def has_room(self) -> bool:
         """Tell whether more items may be read."""
-        return self._unbounded or self._read - self._yielded - self._spare() <= self._refill_at
+        ahead = self._read - self._yielded - (self._spare() if self._waiting else 0)
+        return ahead <= self._refill_at or self._unbounded
 
     def _room(self, items: int, ahead: int) -> int:
         """Return how many items to read now, at most `items`, when `ahead` chunks of so many may be on their way.
@@ -444,7 +438,7 @@ class MapStream(ABC):
         Without it the processes would idle while an ordered map waits for one long job. What the user bounded by
         `buffersize` stays so.
         """
-        if not self._waiting or self.plan.buffersize is not None or self._waiting_bytes > _WAITING_BYTES:
+        if self.plan.buffersize is not None or self._waiting_bytes > _WAITING_BYTES:
             return 0
         return min(self._received - self._yielded, _WAITING_MAX)
 
@@ -469,10 +463,21 @@ class MapStream(ABC):
         return items
 
 
+class _Released(map):  # type: ignore[type-arg]  # it takes its parameter in annotations only
+    """Results that are not held once they were yielded; what is left of them stands in a list."""
+
+    left: list[Any]
+
+    def __length_hint__(self) -> int:
+        return len(self.left)
+
+
 def released(results: list[Any]) -> Iterator[Any]:
     """Yield these results without holding any that was yielded."""
     results.reverse()
-    return map(results.pop, repeat(-1, len(results)))
+    yielding = _Released(results.pop, repeat(-1, len(results)))
+    yielding.left = results
+    return yielding
 
 
 def raisable(error: BaseException) -> BaseException:

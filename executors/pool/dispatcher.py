@@ -29,6 +29,7 @@ from taskq.executors.pool.scheduler import Scheduler
 from taskq.executors.pool.supervisor import Supervisor
 from taskq.executors.pool.wakepipe import WakePipe
 from taskq.executors.pool.watchdog import TICK, Watchdog
+from taskq.locks import pass_on
 from taskq.log import get_logger
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ class Dispatcher:
         asleep = self._asleep
         try:
             self._wake_pipe.wake()
-        except OSError:  # full: it will wake; closed: nothing is to be woken
+        except OSError as error:  # full: it will wake; closed: nothing is to be woken
+            pass_on(error)
             return
         asleep.clear()  # behind it, as an interrupt may come between the two
 

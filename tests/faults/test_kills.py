@@ -18,7 +18,6 @@ from tests.sample_tasks import (
     die_at_once,
     hold,
     identity,
-    nap,
     note_and_die,
     note_and_nap,
     pid,
@@ -209,12 +208,12 @@ def test_frozen_child(make_queue: Callable[..., TaskQueue], ledger: Ledger, gate
     assert ledger.texts() == ["frozen"]
 
 
-def test_frozen_child_and_a_timeout(make_queue: Callable[..., TaskQueue]) -> None:
+def test_frozen_child_and_a_timeout(make_queue: Callable[..., TaskQueue], ledger: Ledger) -> None:
     """A frozen child is killed at its job's timeout like any other."""
     queue = make_queue(processes=1)
     victim = queue.submit(pid).result(timeout=PATIENCE)
-    job = queue.options(timeout=1.5).submit(nap, 60)
-    assert eventually(job.running, "the job to run")
+    job = queue.options(timeout=1.5).submit(note_and_nap, ledger.path, "job", 60)
+    assert eventually(ledger.texts, "the job to have begun, as its clock has")
     assert kill(victim, signal.SIGSTOP)
     assert isinstance(job.exception(timeout=PATIENCE), TimeoutError)
     assert queue.submit(square, 3).result(timeout=PATIENCE) == 9

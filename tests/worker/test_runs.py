@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 from typing import TYPE_CHECKING
 
@@ -32,19 +31,19 @@ def would_wake(runner: PoolRunner) -> bool:
 @pytest.mark.parametrize("when", ["before it is written", "as soon as it is written"])
 def test_woken_in_the_midst_of_a_wake(runner: PoolRunner, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     """A worker that wakes while somebody is about to wake it sleeps at the latest after one more turn."""
-    write = os.write
+    write = runner._wake_pipe.wake
 
-    def interleaved(fd: int, data: bytes) -> int:
+    def interleaved() -> int:
         if when == "before it is written":
             runner.awake()
-            return write(fd, data)
-        written = write(fd, data)
+            return write()
+        written = write()
         runner.awake()
         return written
 
     runner.sleeping = True
     with monkeypatch.context() as patched:
-        patched.setattr(os, "write", interleaved)
+        patched.setattr(runner._wake_pipe, "wake", interleaved)
         runner.wake()
     assert not runner.sleeping
     if when == "as soon as it is written":

@@ -7,6 +7,8 @@
     "sqlite:///q.db", "redis://host"  ──▶  STORES ──open_store──▶  a Store, called with the URL
                                                                      └──▶  DurableExecutor over it
 
+Other distributions bring stores by entry points "taskq.stores": a scheme, and what is called with the URL for a Store.
+
 The tables hold strings so that nothing is imported before a URL names it. A class that an entry point brings
 is called as `cls(url, **settings)`: its URL says where; ours for `local://` needs no place.
 """
@@ -59,8 +61,8 @@ EXTRAS = dict.fromkeys(("redis", "rq"), "pip install 'redis[hiredis]>=6' 'rq>=3.
 #: Settings of a pool, which on a durable queue each worker has for itself.
 WORKER_SETTINGS = ("processes", "start_method", "initializer", "initargs", "max_tasks_per_child", "queues")
 
-#: The entry point group by which other distributions bring executors.
-GROUP = "taskq.executors"
+#: The entry point groups by which other distributions bring executors, and stores: a URL's scheme names a class.
+GROUP, STORE_GROUP = "taskq.executors", "taskq.stores"
 
 
 def open_executor(url: str, settings: Mapping[str, object]) -> Executor:
@@ -76,6 +78,9 @@ def open_executor(url: str, settings: Mapping[str, object]) -> Executor:
         _pass_over_pool_settings(given, url)
         return cast("Executor", _load(DURABLE)(open_store(url)))
     if scheme not in BUILT_IN:
+        if _entry_point(STORE_GROUP, scheme) is not None:
+            _pass_over_pool_settings(given, url)
+            return cast("Executor", _load(DURABLE)(open_store(url)))
         cls = _from_entry_point(scheme, url)
         return cast("Executor", cls(url, **given))
     if place:
@@ -87,7 +92,8 @@ def open_executor(url: str, settings: Mapping[str, object]) -> Executor:
 
 def is_durable(url: str) -> bool:
     """Return whether the jobs of this URL live in a store, and run in workers."""
-    return url.partition("://")[0].lower() in STORES
+    scheme = url.partition("://")[0].lower()
+    return scheme in STORES or (scheme not in BUILT_IN and _entry_point(STORE_GROUP, scheme) is not None)
 
 
 def open_store(url: str) -> Store:
@@ -103,14 +109,17 @@ def open_store(url: str) -> Store:
         BackendUnavailable, StoreDamaged: from the store itself.
     """
     scheme, _, query = _split(url)
-    if scheme not in STORES:
+    opens = _load(STORES[scheme]) if scheme in STORES else None
+    if opens is None and scheme not in BUILT_IN:
+        opens = _entry_point(STORE_GROUP, scheme)
+    if opens is None:
         known = ", ".join(f"{name}://" for name in STORES)
         hint = did_you_mean(scheme, (*STORES, *BUILT_IN))
         if hint and scheme not in BUILT_IN:
             raise ConfigError(f"{safe_url(url)}: there is no {scheme}://{hint}")
         raise ConfigError(f"{safe_url(url)}: {scheme}:// keeps no jobs that workers could take: give one of {known}")
     place, common = _take_common(url, query)
-    store = cast("Store", _load(STORES[scheme])(place))
+    store = cast("Store", opens(place))
     for name, value in common.items():
         setattr(store, name, value)
     store.source = _source(store, url, query)
@@ -203,14 +212,23 @@ def _load(name: str) -> Callable[..., Any]:
             gc.enable()
 
 
-def _from_entry_point(scheme: str, url: str) -> Callable[..., Any]:
+def _entry_points(group: str) -> Mapping[str, Any]:
     from importlib.metadata import entry_points  # noqa: PLC0415 - reads the disk; local:// never needs it
 
-    found = entry_points(group=GROUP)
-    for entry in found:
-        if entry.name == scheme:
-            return cast("Callable[..., Any]", entry.load())
-    raise _unknown_scheme(scheme, url, {*BUILT_IN, *STORES, *(entry.name for entry in found)})
+    return {entry.name: entry for entry in entry_points(group=group) if entry.group == group}
+
+
+def _entry_point(group: str, scheme: str) -> Callable[..., Any] | None:
+    """Return the class that another distribution brings for a scheme; None: none does."""
+    found = _entry_points(group).get(scheme)
+    return None if found is None else cast("Callable[..., Any]", found.load())
+
+
+def _from_entry_point(scheme: str, url: str) -> Callable[..., Any]:
+    found = _entry_point(GROUP, scheme)
+    if found is not None:
+        return found
+    raise _unknown_scheme(scheme, url, {*BUILT_IN, *STORES, *_entry_points(GROUP), *_entry_points(STORE_GROUP)})
 
 
 def _unknown_scheme(scheme: str, url: str, known: set[str]) -> ConfigError:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.codec.wire import SEALED
-from taskq.errors import ConfigError, DecodeError, EncodeError, SoftTimeout, UnknownTask
+from taskq.errors import DecodeError, EncodeError, SoftTimeout, UnknownTask
 from taskq.locks import pass_on
 from taskq.names import portable_name
 from taskq.options import JobOptions
@@ -189,7 +189,8 @@ def _read_options(packed: bytes) -> JobOptions:
         if "retry" in carried:
             carried["retry"] = _retry_from_data(carried["retry"])
         return JobOptions(**carried)
-    except (ConfigError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:
+        pass_on(error)
         raise DecodeError(f"an envelope's options cannot be read: {error}") from error
 
 

@@ -24,6 +24,9 @@ __all__ = ["STATE_STYLES", "Column", "cut", "fit", "table"]
 #: Spaces between two columns.
 GAP = 2
 
+#: Characters of a text that are looked at for each cell that it may take: accents take none of their own.
+LONGEST = 4
+
 #: The colours of states and levels, wherever they are shown.
 STATE_STYLES: Mapping[str, str] = {
     "queued": "",
@@ -72,6 +75,7 @@ def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | N
     kept = list(range(len(columns)))
     if width is None:
         return [(at, natural[at]) for at in kept]
+    natural = [min(size, width) for size in natural]
     least = [min(size, columns[at].least or size) for at, size in enumerate(natural)]
     while _total([least[at] for at in kept]) > width and any(columns[at].rank for at in kept):
         kept.remove(max(kept, key=lambda at: columns[at].rank))
@@ -99,6 +103,7 @@ def cut(text: str, width: int, mark: str, *, tail: bool = False) -> str:
         return text
     if not tail:
         return set_cell_size(text, max(0, width - 1)).rstrip() + mark
+    text = text[-LONGEST * max(1, width) :]  # a text from a job may be long, and each step reads all of it
     while text and cell_len(text) > width - 1:
         text = text[1:]
     return mark + text

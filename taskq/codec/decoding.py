@@ -105,12 +105,12 @@ def decode(
         raise DecodeError(f"a message of {len(data):,} bytes is above the limit of {limit:,}")
     try:
         return _read(data, resolve) if max_depth is None else _read_foreign(data, max_depth, resolve)
-    except MemoryError:
-        raise
     except SoftTimeout:
         raise
-    except Exception as exc:  # noqa: BLE001 - msgpack, the types and users' functions may raise anything
+    except Exception as exc:
         pass_on(exc)
+        if max_depth is None and isinstance(exc, MemoryError):
+            raise  # the bytes are this program's own: it is the machine that has too little
         reason = PLAIN_WORDS.get(type(exc)) or f"{exc}" or type(exc).__name__
         if bytes(data[:2]) in PICKLES:
             reason = "it is a pickle, which taskq never reads"

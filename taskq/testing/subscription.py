@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskq.failure import Failure
-from taskq.states import TERMINAL, State
-from taskq.store import Ended, Subscription
+from taskq.states import TERMINAL
+from taskq.store import Ended, News, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,60 +22,59 @@ class MemorySubscription(Subscription):
     def __init__(self, jobs: Jobs, reply_to: str) -> None:
         self.reply_to = reply_to
         self._jobs = jobs
-        self._changed = jobs.changed
-        self._expected: set[str] = set()
+        self._asked: set[str] = set()
+        self._awaited: set[str] = set()
         self._news: dict[str, Ended] = {}
-        self._early: dict[str, Ended] = {}
         self._woken = self._closed = False
 
     def hear(self, record: JobRecord, *, ours: bool) -> None:
-        """Take note of an end; `ours`: of a job that was put with this address, and may be expected later."""
-        if record.id in self._expected:
+        """Take note of an end; `ours`: of a job that was put with this address."""
+        if ours or record.id in self._awaited:
+            self._awaited.discard(record.id)
             self._news[record.id] = _ended(record)
-        elif ours:
-            self._early[record.id] = _ended(record)
+            self._jobs.changed.notify_all()
 
-    def expect(self, ids: Collection[str]) -> None:
-        with self._changed:
-            for job_id in ids:
-                self._expected.add(job_id)
-                if job_id in self._early:
-                    self._news[job_id] = self._early.pop(job_id)
-            self._changed.notify_all()
+    def ask(self, ids: Collection[str]) -> None:
+        with self._jobs.changed:
+            self._asked.update(ids)
+            self._jobs.changed.notify_all()
 
     def forget(self, ids: Collection[str]) -> None:
-        with self._changed:
-            for job_id in ids:
-                self._expected.discard(job_id)
-                self._news.pop(job_id, None)
+        with self._jobs.changed:
+            self._awaited.difference_update(ids)
+            self._asked.difference_update(ids)
 
-    def wait(self, timeout: float | None) -> list[Ended]:
-        with self._changed:
-            self._changed.wait_for(lambda: self._woken or self._closed or bool(self._look()), timeout)
+    def wait(self, timeout: float | None) -> News:
+        with self._jobs.changed:
+            self._jobs.changed.wait_for(lambda: self._woken or self._closed or self._news or self._asked, timeout)
             self._woken = False
-            news = list(self._look().values())
-            self.forget([ended.id for ended in news])
+            news = News()
+            for job_id in self._asked:
+                self._answer(job_id, news)
+            self._asked.clear()
+            news.ended, self._news = list(self._news.values()), {}
             return news
 
-    def _look(self) -> dict[str, Ended]:
-        for job_id in self._expected - self._news.keys():
-            row = self._jobs.rows.get(job_id)
-            if row is None:
-                self._news[job_id] = Ended(id=job_id, state=State.FAILED, failure=Failure.lost())
-            elif row.state in TERMINAL:
-                self._news[job_id] = _ended(row.record)
-        return self._news
+    def _answer(self, job_id: str, news: News) -> None:
+        row = self._jobs.rows.get(job_id)
+        if row is None:
+            news.missing += [] if job_id in self._news else [job_id]
+        elif row.state in TERMINAL:
+            self._news[job_id] = _ended(row.record)
+        else:
+            self._awaited.add(job_id)
+            news.waiting.append(job_id)
 
     def wake(self) -> None:
-        with self._changed:
+        with self._jobs.changed:
             self._woken = True
-            self._changed.notify_all()
+            self._jobs.changed.notify_all()
 
     def close(self) -> None:
-        with self._changed:
+        with self._jobs.changed:
             self._closed = True
             self._jobs.subscriptions.pop(self.reply_to, None)
-            self._changed.notify_all()
+            self._jobs.changed.notify_all()
 
 
 def _ended(record: JobRecord) -> Ended:

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.cli.jsontext import Unwritable, to_json
 from taskq.cli.tables import STATE_STYLES, Column
-from taskq.codec import decode
-from taskq.config import parse_duration
 from taskq.errors import DecodeError
 from taskq.states import TERMINAL, State
 
@@ -36,7 +34,6 @@ __all__ = [
     "job_document",
     "job_row",
     "meta_of",
-    "parse_older",
     "progress_text",
     "queue_document",
     "queue_row",
@@ -127,6 +124,8 @@ def meta_of(record: JobRecord) -> Any:
     """Return what a job has noted about itself; values that JSON has not come as their text."""
     if not record.meta:
         return {}
+    from taskq.codec import decode  # noqa: PLC0415 - 15 ms, only where there is something to decode
+
     try:
         meta = decode(record.meta)
     except DecodeError:
@@ -330,8 +329,3 @@ def clock(instant: float | None, now: float) -> str:
 def seconds(length: float | None) -> float | None:
     """Return a length of time as programs get it."""
     return None if length is None else round(max(0.0, length), 6)
-
-
-def parse_older(text: str | None) -> float | None:
-    """Return the seconds of an --older flag."""
-    return None if text is None else parse_duration(text)

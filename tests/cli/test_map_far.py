@@ -46,7 +46,7 @@ def test_map_by_workers_runs_what_they_trust(file_queue: Queue, worker: Callable
     (file_queue.project / "in.jsonl").write_text('"stolen"\n')
     words = ("map", "--url", file_queue.url, "--jsonl", "in.jsonl", "--", "touch", "{}")
     with Command(file_queue.project, *words, name="m-") as command:
-        eventually(lambda: "run_command_line" in file_queue.run("status").out, "the command to wait for others")
+        eventually(lambda: "map_command" in file_queue.run("status").out, "the command to wait for others")
         command.interrupt()
         assert command.wait() == 130
     assert not (file_queue.project / "stolen").exists()

@@ -89,8 +89,8 @@ def test_families_move_whole(project: Path, monkeypatch: pytest.MonkeyPatch) -> 
                 ids = [one.id for one in (*parts, *sides, tip)]
             if killed_at is not None:
                 with pytest.raises(_Killed):
-                    transfer.Mover(old, cast("Store", _Dying(new, killed_at)), lambda _, __: None).run()
-            moved = transfer.Mover(old, new, lambda _, __: None).run()
+                    transfer.Transfer(old, cast("Store", _Dying(new, killed_at)), lambda _, __: None).run()
+            moved = transfer.Transfer(old, new, lambda _, __: None).run()
             assert old.get(ids) == [None] * 8
             states = [record and record.state for record in new.get(ids)]
             assert states == [State.QUEUED] * 5 + [State.BLOCKED] * 3

@@ -113,6 +113,13 @@ NOTHING: Mapping[str, bytes] = MappingProxyType({})
 #: Whether the next crash of a job is its last.
 LAST_CRASH = "crashes >= max_crashes - 1"
 
+#: Whether a claim has to look at what there mostly is none of: scheduled jobs that are due, crashed ones, pauses.
+WHAT_IS_RARE = (
+    "SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_due WHERE state = 1 AND due <= ?), "
+    f"EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_crashed WHERE crashes > 0 AND state = {QUEUED} AND {LAST_CRASH}), "
+    "EXISTS (SELECT 1 FROM paused)"
+)
+
 TAKE = (
     f"UPDATE jobs SET state = {RUNNING}, fence = fence + 1, attempts = attempts + 1, started = ?, worker = ? "
     "WHERE n IN "
@@ -145,9 +152,11 @@ def claim(tx: Tx, worker: str, queues: Sequence[str], want: int, *, refuser: str
 
     `refuser`: the worker's name once it has refused a job, see `not_refused`.
     """
-    promote(tx)
-    suspects = _suspects(tx)
-    paused = {row[0] for row in tx.execute("SELECT queue FROM paused").fetchall()}
+    is_due, has_crashed, has_paused = tx.execute(WHAT_IS_RARE, (tx.now,)).fetchone()
+    if is_due:
+        promote(tx)
+    suspects = _suspects(tx) if has_crashed or is_due else set()
+    paused = {row[0] for row in tx.execute("SELECT queue FROM paused").fetchall()} if has_paused else set()
     found: list[tuple[Any, ...]] = []
     for queue in queues or _all_queues(tx.execute):
         if queue not in paused:

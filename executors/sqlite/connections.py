@@ -92,7 +92,7 @@ class Connections:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._opening = CallLock()
-        self._opened: Opened | None = None
+        self.opened: Opened | None = None
         self._readers: list[sqlite3.Connection] = []
         #: Readers that are being used: by which thread, and how often it was inside the fork guard then.
         self._taken: dict[sqlite3.Connection, tuple[int, int]] = {}
@@ -105,15 +105,15 @@ class Connections:
         Raises:
             ConfigError, StoreDamaged, BackendUnavailable, StoreFull: see `create`.
         """
-        return self._opened or aside(self._open)
+        return self.opened or aside(self._open)
 
     def _open(self) -> Opened:
         with self._opening, fork_guard:
             if self._closed:
                 raise BackendUnavailable(f"{self.path}: this store was closed; open a new one")
-            if self._opened is None:
-                self._opened = self._open_anew()
-            return self._opened
+            if self.opened is None:
+                self.opened = self._open_anew()
+            return self.opened
 
     def mend(self, opened: Opened) -> bool:
         """Open the files that are in place now, after some were moved; return whether the queue file is another one.
@@ -129,7 +129,7 @@ class Connections:
     def _mend(self, opened: Opened) -> bool:
         with self._opening:
             changed = opened.identities.changed()
-            if self._opened is not opened or not changed:
+            if self.opened is not opened or not changed:
                 return False
             if opened.identities.is_missing(FILE):
                 raise gone(self.path)
@@ -137,7 +137,7 @@ class Connections:
             fork_guard.shut()
             try:
                 self._retire(opened, changed)
-                self._opened = self._open_anew()
+                self.opened = self._open_anew()
                 self.generation += 1
             finally:
                 fork_guard.open()
@@ -145,7 +145,7 @@ class Connections:
 
     def is_gone(self) -> bool:
         """Return whether the queue file was there and is no longer."""
-        opened = self._opened
+        opened = self.opened
         return opened is not None and opened.identities.is_missing(FILE)
 
     def _retire(self, opened: Opened, changed: Sequence[str]) -> None:
@@ -160,7 +160,7 @@ class Connections:
         for thing in (opened.wal, opened.append_log, opened.lock):
             thing.retire()
         opened.identities.close()
-        self._opened = None
+        self.opened = None
 
     def _open_anew(self) -> Opened:
         try:
@@ -245,7 +245,7 @@ class Connections:
 
     def release_reader(self, connection: sqlite3.Connection) -> None:
         """Keep a connection for the next one who reads."""
-        if self._opened is None or len(self._readers) > IDLE_READERS:
+        if self.opened is None or len(self._readers) > IDLE_READERS:
             self._throw_away(connection)
         else:
             self._taken.pop(connection, None)
@@ -260,7 +260,7 @@ class Connections:
     def _throw_away(self, connection: sqlite3.Connection) -> None:
         with contextlib.suppress(ValueError):
             self._readers.remove(connection)
-        opened = self._opened
+        opened = self.opened
         shared = self._place.shared
         lock = StoreLock(beside(self.path, "-lock"), shared=shared) if opened is None else opened.lock
         _close_all([connection], lock, CLOSE_PATIENCE)
@@ -274,7 +274,7 @@ class Connections:
         """Close all, under the lock: the last connection to be closed checkpoints. Safe to call twice."""
         with self._opening, fork_guard:
             self._closed = True
-            opened, self._opened = self._opened, None
+            opened, self.opened = self.opened, None
             if opened is not None:
                 mark = get_ident(), fork_guard.depth()
                 idle = [one for one in self._readers.copy() if self._taken.setdefault(one, mark) is mark]
@@ -286,18 +286,18 @@ class Connections:
 
     def after_fork_in_child(self) -> None:
         """Leave to the parent, in a forked copy, what is the parent's; see `fork`."""
-        if self._opened is not None:
-            for connection in (*self._readers, self._opened.writer):
+        if self.opened is not None:
+            for connection in (*self._readers, self.opened.writer):
                 leak(connection)
                 self._inherited.append(connection)
-            self._opened.wal.close()
-            self._opened.append_log.close()
-            self._opened.lock.close()
-            self._opened.identities.close()
+            self.opened.wal.close()
+            self.opened.append_log.close()
+            self.opened.lock.close()
+            self.opened.identities.close()
         self._reset()
 
     def __del__(self) -> None:
-        if getattr(self, "_opened", None) is not None:
+        if getattr(self, "opened", None) is not None:
             self.close(CLOSE_PATIENCE)
 
 

@@ -118,6 +118,8 @@ class Database:
         self.path = place.path
         self.disk_space = DiskSpace(place.path, self._unused, self._unfinished)
         self._connections = Connections(place)
+        #: The page that all processes share.
+        self.page = self._connections.page
         self._connections.get()
         self.after_fork_in_child()
         watch(self)
@@ -171,7 +173,7 @@ class Database:
     def sync(self, number: int) -> None:
         """Return when commit `number` is on the disk."""
         try:
-            self._connections.get().wal.up_to(number)
+            (self._connections.opened or self._connections.get()).wal.up_to(number)
         except OSError as exc:
             raise from_os(self.path, exc, "syncing its log") from exc
 
@@ -183,9 +185,9 @@ class Database:
             StoreFull: the disk is full.
         """
         while True:
-            opened = self._connections.get()
+            opened = self._connections.opened or self._connections.get()
             try:  # no fork guard: there is nothing of SQLite's that a fork could find half done
-                number = opened.lock.hold(partial(_append, opened, row))
+                number = opened.lock.hold(partial(opened.append_log.append, row))
             except LockClosed:
                 if self._connections.get() is opened:
                     raise
@@ -209,7 +211,7 @@ class Database:
         """
         if self.place.full:
             try:
-                self._connections.get().append_log.sync(number)
+                (self._connections.opened or self._connections.get()).append_log.sync(number)
             except OSError as exc:
                 raise from_os(self.path, exc, "syncing its inbox") from exc
 
@@ -267,10 +269,11 @@ class Database:
     def _make_under_lock(self, writes: list[_PendingWrite[Any]]) -> None:
         """Make the transaction in the file that stands at the path, however often that is replaced."""
         for _ in range(REPLACED):
-            opened = self.opened()
+            opened = self._connections.opened or self._connections.get()
             try:
                 if _under_lock(opened, partial(self._make_in, opened, writes)):
                     return
+                self.opened()
             except LockClosed:
                 if self._connections.get() is opened:
                     raise
@@ -348,7 +351,8 @@ class Database:
             raise from_sqlite(self.path, exc) from exc
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        if self.opened().lock.page.append_log.is_waiting:
+        self.opened()
+        if self.page.append_log.is_waiting:
             self._ingest()
         depth = fork_guard.depth()
         try:
@@ -418,11 +422,6 @@ class Database:
     # -- the rest
 
     @property
-    def page(self) -> Page:
-        """The page that all processes share."""
-        return self._connections.get().lock.page
-
-    @property
     def syncs(self) -> int:
         """How often this process has synced the log or the append log."""
         opened = self._connections.get()
@@ -449,11 +448,6 @@ class Database:
 
 def _nothing(_: Tx) -> None:
     """Change nothing."""
-
-
-def _append(opened: Opened, row: Sequence[Any]) -> int:
-    """Append a row; return its number, 0 where there is to be an ingest first, or -1 where others read other files."""
-    return opened.append_log.append(row) if opened.lock.in_place else -1
 
 
 def _under_lock(opened: Opened, work: Callable[[], T]) -> T:

@@ -203,9 +203,12 @@ def _settle(tx: Tx, completions: list[Completion]) -> list[Completion]:
     """Do what follows from ends; return the jobs that end because of them."""
     tx.ended += len(completions)
     tx.subscriptions.update(one.reply_to for one in completions if type(one.reply_to) is int)
-    if tx.execute("SELECT EXISTS (SELECT 1 FROM wishes)").fetchone()[0]:
+    has_requests, has_needs = tx.execute(
+        "SELECT EXISTS (SELECT 1 FROM wishes), EXISTS (SELECT 1 FROM needs)"
+    ).fetchone()
+    if has_requests:
         tx.executemany("DELETE FROM wishes WHERE n = ?", [(one.n,) for one in completions])
-    if not tx.execute("SELECT EXISTS (SELECT 1 FROM needs)").fetchone()[0]:
+    if not has_needs:
         return []
     tx.executemany("DELETE FROM needs WHERE n = ?", [(one.n,) for one in completions if one.needs])
     return [hit for one in completions for hit in _tell_dependents(tx, one)]

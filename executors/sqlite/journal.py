@@ -321,6 +321,7 @@ class AppendLog:
         self._descriptor = open_own(name, os.O_RDWR | os.O_CREAT, shared=shared)
         if is_new:
             keep_name(name)
+        self._lock = lock
         self._state = lock.page.append_log
         self._syncs = FileSync(self._descriptor, lock, self._state, ROTATE_AT)
         self._pack = msgpack.Packer(autoreset=True).pack
@@ -353,7 +354,9 @@ class AppendLog:
     # -- appending
 
     def append(self, row: Sequence[Any]) -> int:
-        """Append a job's row; return the number to be synced, or 0: there is to be an ingest first."""
+        """Append a job's row; return its number to be synced, 0: ingest first, or -1: others read other files."""
+        if not self._lock.in_place:
+            return -1
         state = self._state
         last = state.known()
         end, chain = last >> CHECK_BITS, last & CHECK_MASK

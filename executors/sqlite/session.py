@@ -85,6 +85,7 @@ class SQLiteSession(WorkerSession):
 
     def __init__(self, database: Database, wakeups: Wakeups, record: WorkerRecord) -> None:
         self._database = database
+        self._page = database.page
         self._wakeups = wakeups
         self._name = record.name
         self._queues = record.queues
@@ -162,7 +163,7 @@ class SQLiteSession(WorkerSession):
     # -- outcomes and claims
 
     def poll(self, outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate], want: int) -> PollResult:
-        if not (outcomes or updates or want or self._unclear) and self._has_seen(self._database.page.changes):
+        if not (outcomes or updates or want or self._unclear) and self._has_seen(self._page.changes):
             return PollResult()
         fresh = [update for update in updates if not any(update is known for known in self._written_updates)]
         unclear, self._unclear = self._unclear, True
@@ -352,11 +353,11 @@ class SQLiteSession(WorkerSession):
         self._database.opened()
         if self._is_displaced():
             self._write(self._write_row, lasting=False)
-        return self._database.page.changes
+        return self._page.changes
 
     def _sleep(self, nap: float, wake_fd: int) -> bool:
         """Sleep for so long, unless something has changed since the last look; return whether we were woken."""
-        page, fifo = self._database.page, self._fifo
+        page, fifo = self._page, self._fifo
         if fifo is None:
             return True
         page.flag_worker(self._slot, OWN if self._needs_work else AWAKE)
@@ -365,7 +366,7 @@ class SQLiteSession(WorkerSession):
                 fifo.wait(nap, wake_fd)
             return fifo.drain()
         finally:
-            self._database.page.flag_worker(self._slot, AWAKE)
+            self._page.flag_worker(self._slot, AWAKE)
 
     def _has_seen(self, changes: int) -> bool:
         return changes == self._seen and self._database.generation == self._generation
@@ -392,7 +393,7 @@ class SQLiteSession(WorkerSession):
     def leave(self) -> None:
         if self._left:
             return
-        self._database.page.flag_worker(self._slot, AWAKE)
+        self._page.flag_worker(self._slot, AWAKE)
         self._write(self._sign_off)
         self._left = True
         self._close_fifo()

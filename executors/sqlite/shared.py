@@ -546,6 +546,7 @@ class StoreLock:
             if self._take():
                 return
         deadline = time.monotonic() + patience
+        self.mend()
         futex = self.page.lock_futex
         while True:
             seen = futex.listen()

@@ -49,6 +49,7 @@ class Wakeups:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._page = database.page
         self._folder = str(beside(database.path, "-wake"))
         #: Seconds after which a worker that has not renewed is frozen; see `Store.lease`.
         self.lease: float = Store.lease
@@ -102,12 +103,12 @@ class Wakeups:
 
     def after_append(self, queue: str) -> None:
         """Wake a worker for a job that has come into the append log."""
-        if self._database.page.worker_in_need() >= 0:
+        if self._page.worker_in_need() >= 0:
             self._wake_needing_work(queue, 1)
 
     def _wake_needing_work(self, queue: str, count: int) -> None:
         """Wake as many workers of a queue as there are new jobs: each is awake by the time of the next commit."""
-        page = self._database.page
+        page = self._page
         slot = page.worker_in_need()
         while slot >= 0 and count > 0:
             if self._serves(slot, queue):
@@ -130,7 +131,7 @@ class Wakeups:
         """Wake the subscriptions that want to hear of jobs that this transaction has ended."""
         if not tx.ended:
             return
-        page = self._database.page
+        page = self._page
         wanted = {slot for slot in tx.subscriptions if page.subscription_flag(slot)}
         flags = page.subscription_flags()
         slot = flags.find(ANY)
@@ -147,7 +148,7 @@ class Wakeups:
 
     def _current_workers(self) -> dict[int, tuple[str, frozenset[str]]]:
         """Return name and queues of each worker by its slot, read anew when one has come or gone."""
-        number = self._database.page.workers_generation
+        number = self._page.workers_generation
         if self._known_workers[0] != number:
             rows = self._database.read(lambda c: c.execute("SELECT slot, name, queues FROM workers").fetchall())
             found = {

@@ -6,7 +6,7 @@
     consumers ◀──yield── order ◀── arrive ◀────── news
 
 An input that has its items at hand (a list, a range) is read in the consumer's thread. Any other may make its reader
-wait, so it has one of its own (`executors/input.py`): a result that is there is never held back by the input.
+wait, so it has one of its own (`input_reader.py`): a result that is there is never held back by the input.
 
 Results are decoded in the consumer's thread. Those of one chunk leave through a C iterator (`itertools.chain`), at a
 fortieth of a microsecond per item; a Python `__next__` would cost several times that. Any thread may read.

@@ -381,8 +381,8 @@ class _EndOfJobs(SafeEvent):
         return wait_named(self._wait_in_callback if self._delivers_here() else super().wait, timeout, self._name)
 
     def _delivers_here(self) -> bool:
-        home = getattr(self._first(), "home", None)
-        return home is not None and home.delivers_here()
+        owner = getattr(self._first(), "owner", None)
+        return owner is not None and owner.delivers_here()
 
     def _wait_in_callback(self, timeout: float | None) -> bool:
         """Say that a callback still waits: it can hardly be told from one that only looks, so it is not refused."""

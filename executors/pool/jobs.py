@@ -106,8 +106,8 @@ class LocalJob(Job[Any]):
     direct: DirectSend | None = None
     seq = 0
 
-    def __init__(self, home: JobOwner, function: Function, number: int, payload: bytes) -> None:
-        self.home = home
+    def __init__(self, owner: JobOwner, function: Function, number: int, payload: bytes) -> None:
+        self.owner = owner
         self.function = function
         self.number = number
         self.payload = payload
@@ -122,8 +122,8 @@ class LocalJob(Job[Any]):
     @property
     def id(self) -> str:
         if "_id" not in self.__dict__:
-            self._id = f"{self.home.session}-{self.number}"
-            self.home.remember(self)
+            self._id = f"{self.owner.session}-{self.number}"
+            self.owner.remember(self)
         return self._id
 
     def take_id(self, job_id: str) -> None:
@@ -162,7 +162,7 @@ class LocalJob(Job[Any]):
 
     @property
     def progress(self) -> tuple[int, int | None] | None:
-        return self.last_progress if self.done() else self.home.progress_of(self)
+        return self.last_progress if self.done() else self.owner.progress_of(self)
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -172,17 +172,17 @@ class LocalJob(Job[Any]):
         return "" if self.output is None else self.output.all().decode(errors="replace")
 
     def cancel(self, *, kill: bool = False) -> bool:
-        return self.home.cancel(self, kill=kill)
+        return self.owner.cancel(self, kill=kill)
 
     def _ask_state(self) -> State:
-        return self.home.state_of(self)
+        return self.owner.state_of(self)
 
     def done(self) -> bool:
         return self._state in ENDED or (self.direct is not None and self._look())
 
     def _wait(self, timeout: float | None) -> None:
         if self.direct is None or not self._look(_PATIENCE if timeout is None else min(_PATIENCE, timeout)):
-            if timeout != 0 and self.home.delivers_here():
+            if timeout != 0 and self.owner.delivers_here():
                 self._refuse_deadlock()
             super()._wait(timeout)
 

@@ -82,7 +82,7 @@ class Run(LocalJob):
     `attempt` counts its starts in this pool from 1; `crashes` begins at what was before.
     """
 
-    owner: RunOwner
+    owner: RunOwner  # type: ignore[assignment]  # it never asks it what other jobs ask
     options: JobOptions
     #: The durable job that it runs, and that job's policy.
     claim: Claim

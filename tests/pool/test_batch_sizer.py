@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +28,7 @@ def measured(each_ns: float, jobs: int) -> BatchSizer:
 
 @given(each_ns=st.floats(10, 1e10), jobs=st.integers(1, 8192), left=st.integers(0, 100_000), batches=st.integers(1, 64))
 def test_share(each_ns: float, jobs: int, left: int, batches: int) -> None:
-    """A frame holds at least one job, no more work than is aimed at, and near the end no more than a share of it."""
+    """A batch holds at least one job, no more work than is aimed at, and near the end no more than a share of it."""
     sizer = measured(each_ns, jobs)
     share = sizer.share(left, batches)
     assert 1 <= share <= sizer.next_size() <= max(1.0, 1.01 * TARGET_NS / each_ns)
@@ -50,3 +51,11 @@ def test_records_that_are_joined(ends: list[Any]) -> None:
         assert len(one) == jobs
         found += one
     assert same(found, expected)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (15, 16), (16, 1, 15), (65_535, 2), (65_536, 16), (1, 65_536, 65_535)])
+def test_arrays_of_any_size_are_joined(sizes: tuple[int, ...]) -> None:
+    """The records of a map's runs become one, whichever header each array of values has."""
+    runs = [list(range(start, start + size)) for start, size in enumerate(sizes)]
+    parts = [payloads.pack(run, strict=False, root="result")[1] for run in runs]
+    assert payloads.unpack_scalars(payloads.join(parts, sum(sizes))) == [value for run in runs for value in run]

@@ -97,7 +97,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:  # as PEP 562 has it: Pool imports multiprocessing, which not every program needs
     if name == "Pool":
-        from taskq.pool import Pool  # noqa: PLC0415
+        from taskq.pool import Pool  # noqa: PLC0415  # few programs need it
 
         return Pool
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -144,7 +144,7 @@ def _places(flags: Mapping[str, object], environ: Mapping[str, str], directory: 
     start = directory or _working_directory()
     for name in ("taskq.toml", "pyproject.toml"):
         for folder in _upwards(start) if start else ():
-            path = os.path.join(folder, name)  # noqa: PTH118 - see _working_directory
+            path = os.path.join(folder, name)  # noqa: PTH118  # see _working_directory
             data = _read_found(path, mentioning=b"" if name == "taskq.toml" else b"tool.taskq")
             if data is not None:
                 yield f"{path}: ", Found(_parsed(data, path, name != "taskq.toml"))
@@ -154,14 +154,14 @@ def _places(flags: Mapping[str, object], environ: Mapping[str, str], directory: 
 def _working_directory() -> str | None:
     """Return the working directory, or None where it was deleted."""
     try:
-        return os.getcwd()  # noqa: PTH109 - pathlib would be a third of the time that `import taskq` may take
+        return os.getcwd()  # noqa: PTH109  # pathlib would be a third of the time that `import taskq` may take
     except FileNotFoundError:
         return None
 
 
 def _table(path: str, pyproject: bool) -> Mapping[str, object]:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - see _working_directory
+        with open(path, "rb") as file:  # noqa: PTH123  # see _working_directory
             data = file.read()
     except OSError as exc:
         raise ConfigError(f"cannot read the settings in {path}: {exc.strerror}") from exc
@@ -169,7 +169,7 @@ def _table(path: str, pyproject: bool) -> Mapping[str, object]:
 
 
 def _parsed(data: bytes, path: str, pyproject: bool) -> Mapping[str, object]:
-    import tomllib  # noqa: PLC0415 - only when there is a file
+    import tomllib  # noqa: PLC0415  # only when there is a file
 
     try:
         table: object = tomllib.loads(data.decode())
@@ -190,10 +190,10 @@ _warned: set[str] = set()
 
 def _upwards(folder: str) -> Iterator[str]:
     """Yield a folder and those above it, no higher than the home folder or this file system."""
-    home, device = os.path.realpath(os.path.expanduser("~")), _device(folder)  # noqa: PTH111 - see _working_directory
+    home, device = os.path.realpath(os.path.expanduser("~")), _device(folder)  # noqa: PTH111  # see _working_directory
     while True:
         yield folder
-        above = os.path.dirname(folder)  # noqa: PTH120 - see _working_directory
+        above = os.path.dirname(folder)  # noqa: PTH120  # see _working_directory
         if above == folder or os.path.realpath(folder) == home or _device(above) != device:
             return
         folder = above
@@ -201,7 +201,7 @@ def _upwards(folder: str) -> Iterator[str]:
 
 def _device(folder: str) -> int | None:
     try:
-        return os.stat(folder).st_dev  # noqa: PTH116 - see _working_directory
+        return os.stat(folder).st_dev  # noqa: PTH116  # see _working_directory
     except OSError:
         return None
 
@@ -216,14 +216,14 @@ def _read_found(path: str, *, mentioning: bytes) -> bytes | None:
         if not mentioning:
             _tell(path, str(exc.strerror))
         return None
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+    with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return None
         data = file.read()
     if mentioning not in data:  # other people's pyproject.toml need not concern us, valid or not
         return None
-    why = _why_not(status) or _why_not(os.stat(os.path.dirname(path) or "."))  # noqa: PTH116, PTH120 - see _working_directory
+    why = _why_not(status) or _why_not(os.stat(os.path.dirname(path) or "."))  # noqa: PTH116, PTH120  # see _working_directory
     if why is None:
         return data
     _tell(path, why)
@@ -245,8 +245,8 @@ def _why_not(status: os.stat_result) -> str | None:
 
 def _is_private(gid: int) -> bool:
     """Tell whether a group is root's, or this user's own, with no other member."""
-    import grp  # noqa: PLC0415 - only where a group may write
-    import pwd  # noqa: PLC0415 - see above
+    import grp  # noqa: PLC0415  # only where a group may write
+    import pwd  # noqa: PLC0415  # see above
 
     try:
         user, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(gid)
@@ -389,4 +389,4 @@ READERS: dict[str, Callable[[object], object]] = {
     "log_level": _one_of(*LEVELS),
 }
 
-assert READERS.keys() == set(Settings.field_names())  # noqa: S101 - the two lists are one
+assert READERS.keys() == set(Settings.field_names())  # noqa: S101  # the two lists are one

@@ -213,7 +213,7 @@ def _load(name: str) -> Callable[..., Any]:
 
 
 def _entry_points(group: str) -> Mapping[str, Any]:
-    from importlib.metadata import entry_points  # noqa: PLC0415 - reads the disk; local:// never needs it
+    from importlib.metadata import entry_points  # noqa: PLC0415  # reads the disk; local:// never needs it
 
     return {entry.name: entry for entry in entry_points(group=group) if entry.group == group}
 
@@ -243,7 +243,7 @@ def _unknown_scheme(scheme: str, url: str, known: set[str]) -> ConfigError:
 def _read_query(query: str, url: str) -> dict[str, object]:
     if not query:
         return {}
-    from urllib.parse import parse_qsl  # noqa: PLC0415 - most URLs have no query
+    from urllib.parse import parse_qsl  # noqa: PLC0415  # most URLs have no query
 
     pairs = parse_qsl(query, keep_blank_values=True)
     _refuse_unknown([name for name, _ in pairs], QUERY_READERS, url)

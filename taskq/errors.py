@@ -188,7 +188,7 @@ class JobFailed(JobError):
         self,
         message: str = "",
         *,
-        type: str = "",  # noqa: A002 - the attribute's name, as in Failure
+        type: str = "",  # noqa: A002  # the attribute's name, as in Failure
         traceback: str = "",
         job_id: str | None = None,
     ) -> None:

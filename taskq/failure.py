@@ -357,14 +357,14 @@ def _names_of(cls: type) -> tuple[str, ...]:
 def _text_of(exc: BaseException) -> str:
     try:
         return str(exc)
-    except BaseException as broken:  # noqa: BLE001 - the user's __str__ may raise anything, also SystemExit
+    except BaseException as broken:  # noqa: BLE001  # the user's __str__ may raise anything, also SystemExit
         return f"<no text: its __str__ raised {type(broken).__name__}>"
 
 
 def _traceback_of(exc: BaseException) -> str:
     try:
         return "".join(tracebacks.format_exception(exc))
-    except BaseException as broken:  # noqa: BLE001 - formatting calls the user's __str__ and __repr__
+    except BaseException as broken:  # noqa: BLE001  # formatting calls the user's __str__ and __repr__
         return f"<no traceback: formatting it raised {type(broken).__name__}>"
 
 
@@ -386,7 +386,7 @@ def _plain_args(args: Sequence[Any]) -> tuple[Scalar, ...] | None:
 def _travels(arg: Scalar) -> bool:
     if isinstance(arg, str):
         return arg.isascii() or arg == _clean(arg, len(arg))
-    return not isinstance(arg, int) or arg.bit_length() < 64  # noqa: PLR2004 - bits of msgpack's integers
+    return not isinstance(arg, int) or arg.bit_length() < 64  # noqa: PLR2004  # bits of msgpack's integers
 
 
 def _brief(value: object) -> str:

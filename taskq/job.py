@@ -399,7 +399,7 @@ class _EndOfJobs(SafeEvent):
     def _first(self) -> Job[Any] | None:
         """Return the first of the jobs that have not ended."""
         jobs = (found() for found in self.jobs)
-        return next((job for job in jobs if job is not None and job._state not in ENDED), None)  # noqa: SLF001 - ours
+        return next((job for job in jobs if job is not None and job._state not in ENDED), None)  # noqa: SLF001  # ours
 
     def _name(self) -> str:
         job = self._first()

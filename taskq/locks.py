@@ -203,7 +203,7 @@ def is_running(call: FrameType | None, frame: FrameType | None) -> bool:
 
 def _goes_on(hold: _Hold) -> bool:
     """Return whether another thread is still in the call that has a lock; one that is not known here is."""
-    frame = sys._current_frames().get(hold.thread)  # noqa: SLF001
+    frame = sys._current_frames().get(hold.thread)  # noqa: SLF001  # documented
     return frame is None or is_running(hold.call, frame)
 
 
@@ -346,7 +346,7 @@ def hangups_blocked() -> Iterator[None]:
 
     For the helpers of multiprocessing, which must outlive a hangup to tidy up.
     """
-    import signal  # noqa: PLC0415 - `import taskq` does without it
+    import signal  # noqa: PLC0415  # `import taskq` does without it
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:

@@ -86,7 +86,7 @@ def get_logger(name: str) -> Logger:
     return Logger(name)
 
 
-def configure(format: LogFormat = "console", level: str = "warning") -> None:  # noqa: A002 - the flag's name
+def configure(format: LogFormat = "console", level: str = "warning") -> None:  # noqa: A002  # the flag's name
     """Write the log lines of this process to stderr, from `level` upwards, secrets masked.
 
     Raises:
@@ -120,8 +120,8 @@ def _listening(level: int) -> ModuleType | None:
     return structlog if structlog is not None and structlog.is_configured() else None
 
 
-def _configured(format: LogFormat) -> ModuleType:  # noqa: A002 - the flag's name
-    import structlog  # noqa: PLC0415 - takes 0.1 s and more; most runs never write a line
+def _configured(format: LogFormat) -> ModuleType:  # noqa: A002  # the flag's name
+    import structlog  # noqa: PLC0415  # takes 0.1 s and more; most runs never write a line
 
     if _chosen.applied != (format, _chosen.level):
         structlog.configure(
@@ -141,7 +141,7 @@ def _configured(format: LogFormat) -> ModuleType:  # noqa: A002 - the flag's nam
     return structlog
 
 
-def _renderers(structlog: Any, format: LogFormat) -> list[Any]:  # noqa: A002 - the flag's name
+def _renderers(structlog: Any, format: LogFormat) -> list[Any]:  # noqa: A002  # the flag's name
     if format == "json":
         return [structlog.processors.JSONRenderer(default=str)]
     colors = sys.stderr is not None and sys.stderr.isatty()
@@ -154,7 +154,7 @@ def _show(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mut
 
     A traceback has lines of its own, which are indented.
     """
-    import re  # noqa: PLC0415 - structlog has imported it
+    import re  # noqa: PLC0415  # structlog has imported it
 
     shown = {name: re.sub(TURNING, _escaped, value) if type(value) is str else value for name, value in event.items()}
     if isinstance(trace := shown.get("exception"), str):

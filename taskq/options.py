@@ -148,7 +148,7 @@ FIELD_NAMES = JobOptions.field_names()
 
 
 def _is_instant(value: object) -> bool:
-    from datetime import datetime  # noqa: PLC0415 - 2 ms of every start, for few jobs
+    from datetime import datetime  # noqa: PLC0415  # 2 ms of every start, for few jobs
 
     return isinstance(value, datetime) and value.utcoffset() is not None
 

@@ -142,8 +142,8 @@ class Bar:
     """Draw the progress as a bar on a terminal."""
 
     def __init__(self, progress: Progress) -> None:
-        from rich.console import Console  # noqa: PLC0415 - 50 ms that only a terminal pays
-        from rich.live import Live  # noqa: PLC0415
+        from rich.console import Console  # noqa: PLC0415  # 50 ms that only a terminal pays
+        from rich.live import Live  # noqa: PLC0415  # only a bar needs it
 
         self._progress = progress
         self._console = Console(stderr=True)
@@ -163,9 +163,9 @@ class Bar:
         self._live.stop()
 
     def _line(self) -> RenderableType:
-        from rich.progress_bar import ProgressBar  # noqa: PLC0415 - see __init__
-        from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
+        from rich.progress_bar import ProgressBar  # noqa: PLC0415  # see __init__
+        from rich.table import Table  # noqa: PLC0415  # as above
+        from rich.text import Text  # noqa: PLC0415  # as above
 
         progress = self._progress
         bar = ProgressBar(total=progress.total, completed=progress.done, pulse=progress.total is None)
@@ -229,7 +229,7 @@ def _share(done: int, total: int | None) -> str:
 
 def _rounded(rate: float) -> str:
     """Return a speed with as many digits as mean something."""
-    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"  # noqa: PLR2004 - two digits from there on
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"  # noqa: PLR2004  # two digits from there on
 
 
 def _clock(seconds: float) -> str:

@@ -189,7 +189,7 @@ class Submitter(FuturesExecutor):
                 raise ConfigError(message)
         return self._executor.stream(fn, items, plan, self._options_for(fn))
 
-    def _options_for(self, fn: Callable[..., Any]) -> JobOptions | None:  # noqa: ARG002
+    def _options_for(self, fn: Callable[..., Any]) -> JobOptions | None:  # noqa: ARG002  # a view needs it
         """Return the options of a job of `fn`; None: those of the function itself."""
         return None
 
@@ -327,7 +327,7 @@ class BoundQueue(Submitter):
         """Return a view with further options on top of these."""
         return BoundQueue(self._executor, cast("JobOptionFields", {**self._changes, **options}))
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  # Executor's signature
         """Refuse: only the queue itself ends its work."""
         raise ConfigError("this is a view made by options(...): call shutdown() on the TaskQueue itself")
 

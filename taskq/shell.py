@@ -285,7 +285,7 @@ def _check_folder(cwd: str) -> None:
     """Raise _NoFolder where a command could not be run in a folder."""
     code = 0 if os.access(cwd, os.X_OK) else errno.EACCES
     try:
-        code = code if stat.S_ISDIR(os.stat(cwd).st_mode) else errno.ENOTDIR  # noqa: PTH116 - see cwd
+        code = code if stat.S_ISDIR(os.stat(cwd).st_mode) else errno.ENOTDIR  # noqa: PTH116  # see cwd
     except OSError as exc:
         code = exc.errno or errno.ENOENT
     if code:

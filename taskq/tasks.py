@@ -233,7 +233,7 @@ def _no_attribute(name: str, module: ModuleType, attributes: list[str]) -> str:
 
 
 def _no_module(name: str, module: str) -> str:
-    import pkgutil  # noqa: PLC0415 - wanted after a mistake only, not at start-up
+    import pkgutil  # noqa: PLC0415  # wanted after a mistake only, not at start-up
 
     parent, _, last = module.rpartition(".")
     path = getattr(sys.modules.get(parent), "__path__", None) if parent else None

@@ -189,7 +189,7 @@ def leaf(code: int, data: bytes) -> Any:
     return unpack(data)
 
 
-def refuse(code: int, data: bytes) -> Any:  # noqa: ARG001 - the signature that unpackb calls
+def refuse(code: int, data: bytes) -> Any:  # noqa: ARG001  # the signature that unpackb calls
     """Read no extension at all; the hook of the quick pass over foreign bytes."""
     raise NeedsHooks
 

@@ -110,7 +110,7 @@ def encode(
         data: bytes | None = session.pack(value)
     except SoftTimeout:
         raise
-    except Exception as exc:  # noqa: BLE001 - hooks run users' functions; whatever it was, lowering will name it
+    except Exception as exc:  # noqa: BLE001  # hooks run users' functions; whatever it was, lowering will name it
         pass_on(exc)
         data = None
     if data is None or (

@@ -157,7 +157,7 @@ def _unpack_zone(data: bytes) -> tuple[tzinfo | None, int]:
         offset = _unpack_offset(data[1 : 1 + OFFSET.size])
         return timezone(offset, data[1 + OFFSET.size :].decode()), fold
     if kind == ZONE:
-        from zoneinfo import ZoneInfo  # noqa: PLC0415 - few programs need it, and it takes milliseconds
+        from zoneinfo import ZoneInfo  # noqa: PLC0415  # few programs need it, and it takes milliseconds
 
         return ZoneInfo(data[1:].decode()), fold
     raise ValueError(f"there is no zone of kind {kind}")

@@ -233,6 +233,10 @@ class Job(Future[T]):
     def _attend(self) -> None:
         """Prepare for a wait that is going to begin."""
 
+    def _is_told_here(self) -> bool:
+        """Return whether this thread tells the job's end: a wait in it would never end."""
+        return False
+
     def _decode(self) -> None:
         outcome = self._result
         if isinstance(outcome, Undecoded):
@@ -381,8 +385,8 @@ class _EndOfJobs(SafeEvent):
         return wait_named(self._wait_in_callback if self._delivers_here() else super().wait, timeout, self._name)
 
     def _delivers_here(self) -> bool:
-        owner = getattr(self._first(), "owner", None)
-        return owner is not None and owner.delivers_here()
+        first = self._first()
+        return first is not None and first._is_told_here()  # noqa: SLF001 - ours
 
     def _wait_in_callback(self, timeout: float | None) -> bool:
         """Say that a callback still waits: it can hardly be told from one that only looks, so it is not refused."""

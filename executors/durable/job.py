@@ -154,6 +154,9 @@ class DurableJob(Job[Any]):
     def _condition(self, condition: Condition) -> None:
         self.__dict__["_lock"] = condition
 
+    def _is_told_here(self) -> bool:
+        return self.owner.delivers_here()
+
     def _wait(self, timeout: float | None) -> None:
         if timeout != 0 and self.owner.delivers_here():
             self._refresh()  # it may have ended by now

@@ -180,6 +180,9 @@ class LocalJob(Job[Any]):
     def done(self) -> bool:
         return self._state in ENDED or (self.direct is not None and self._look())
 
+    def _is_told_here(self) -> bool:
+        return self.owner.delivers_here()
+
     def _wait(self, timeout: float | None) -> None:
         if self.direct is None or not self._look(_PATIENCE if timeout is None else min(_PATIENCE, timeout)):
             if timeout != 0 and self.owner.delivers_here():

@@ -13,7 +13,7 @@ from taskq.cli.exits import Exit
 from taskq.cli.format import age, finding_document
 from taskq.cli.screen import printable
 from taskq.cli.stores import opened_store, store_flags
-from taskq.cli.tables import STATE_STYLES
+from taskq.cli.tables import STATE_STYLES, wrapped
 from taskq.cli.tell import emit
 from taskq.context import awaited_in
 from taskq.states import Reason, State
@@ -74,22 +74,15 @@ def doctor(**flags: Any) -> int:
 
 def _lines(url: str, findings: Sequence[Finding], screen: Screen) -> Iterator[Line]:
     yield [(url, "bold")]
+    room = None if screen.width is None else max(20, screen.width - LEVEL)
     for finding in findings:
         level = (f"{finding.level:<{LEVEL}}", STATE_STYLES.get(finding.level, ""))
-        first, *rest = _wrapped(f"{finding.topic}: {finding.text}", screen)
+        first, *rest = wrapped(printable(f"{finding.topic}: {finding.text}"), room)
         yield [level, (first, "")]
         for text in rest:
             yield [(" " * LEVEL, ""), (text, "")]
-        for text in _wrapped(f"cure: {finding.cure}", screen) if finding.cure else ():
+        for text in wrapped(printable(f"cure: {finding.cure}"), room) if finding.cure else ():
             yield [(" " * LEVEL, ""), (text, "cyan")]
-
-
-def _wrapped(text: str, screen: Screen) -> list[str]:
-    """Break a text between words."""
-    from textwrap import wrap  # noqa: PLC0415 - 2 ms that only this command pays
-
-    room = None if screen.width is None else max(20, screen.width - LEVEL)
-    return [printable(text)] if room is None else wrap(printable(text), room) or [""]
 
 
 # --- what the store itself cannot know

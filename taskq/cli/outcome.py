@@ -15,9 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from taskq.cli.options import Request
+    from taskq.job import Job
     from taskq.store import JobRecord
 
-__all__ = ["print_command_outcome", "print_outcome", "print_waited_command"]
+__all__ = [
+    "outcome_document",
+    "print_command_outcome",
+    "print_outcome",
+    "print_value",
+    "print_waited_command",
+    "say_traceback",
+]
 
 
 def print_outcome(record: JobRecord, *, raw: bool = False, tracebacks: bool = False, as_json: bool = False) -> int:
@@ -25,13 +33,9 @@ def print_outcome(record: JobRecord, *, raw: bool = False, tracebacks: bool = Fa
     error = _error_of(record)
     if as_json:
         outcome: dict[str, Any] = {"result": _value_of(record)} if record.state is State.SUCCEEDED else {}
-        emit_document(_document(record, outcome if error is None else {"error": describe(error)}))
+        emit_document(outcome_document(record, outcome if error is None else {"error": describe(error)}))
     elif record.state is State.SUCCEEDED:
-        value = _value_of(record)
-        if raw and isinstance(value, str):
-            emit_foreign([value.encode(errors="replace") + b"\n"], raw=True)
-        else:
-            emit_document(value)
+        print_value(_value_of(record), raw=raw)
     _say_why_not(record, error, said=as_json, tracebacks=tracebacks)
     return exit_of(record.state)
 
@@ -42,8 +46,8 @@ def _say_why_not(record: JobRecord, error: BaseException | None, *, said: bool, 
         say(f"{record.id} has not ended, it is {record.state}: taskq wait {record.id} waits for it", error=True)
     elif not said and record.state is not State.SUCCEEDED:
         say(f"{record.task} {_how_it_ended(record, error)}", error=True)
-    if tracebacks and error is not None and (trace := traceback_of(error)):
-        say_foreign(trace.rstrip().encode(errors="replace") + b"\n")
+    if tracebacks and error is not None:
+        say_traceback(error)
 
 
 def _error_of(record: JobRecord) -> BaseException | None:
@@ -56,8 +60,23 @@ def _value_of(record: JobRecord) -> Any:
     return None if record.result is None else decode(record.result)
 
 
-def _document(record: JobRecord, outcome: dict[str, Any]) -> dict[str, Any]:
-    return {"id": record.id, "state": str(record.state), "attempts": record.attempts, **outcome}
+def print_value(value: Any, *, raw: bool) -> None:
+    """Print a task's value as JSON; with `raw` a text as it is."""
+    if raw and isinstance(value, str):
+        emit_foreign([value.encode(errors="replace") + b"\n"], raw=True)
+    else:
+        emit_document(value)
+
+
+def say_traceback(error: BaseException) -> None:
+    """Write to stderr where in the task an error was raised, if it tells."""
+    if trace := traceback_of(error):
+        say_foreign(trace.rstrip().encode(errors="replace") + b"\n")
+
+
+def outcome_document(job: Job[Any] | JobRecord, outcome: dict[str, Any]) -> dict[str, Any]:
+    """Return a job that has ended as a document, with its result or its error."""
+    return {"id": job.id, "state": str(job.state), "attempts": job.attempts, **outcome}
 
 
 def _how_it_ended(record: JobRecord, error: BaseException | None) -> str:
@@ -84,7 +103,7 @@ def print_command_outcome(
     if as_json:
         result = {} if output is None else as_document(output)
         failed = {} if error is None else {"error": {**describe(error), **result}}
-        emit_document(_document(record, {"result": result} if record.state is State.SUCCEEDED else failed))
+        emit_document(outcome_document(record, {"result": result} if record.state is State.SUCCEEDED else failed))
     elif output is not None and raw:
         _pass_on(output, raw=True)
     elif output is not None:

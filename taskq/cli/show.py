@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.cells import cell_len
 
 from taskq.cli.exits import Exit
 from taskq.cli.format import (
@@ -33,7 +32,7 @@ from taskq.cli.format import (
 from taskq.cli.jsontext import Unwritable, to_text
 from taskq.cli.screen import CLEAR, printable, stdout_screen
 from taskq.cli.stores import default_store_url, find_jobs, opened_store, store_flags
-from taskq.cli.tables import STATE_STYLES, Column, table
+from taskq.cli.tables import STATE_STYLES, Column, table, wrapped
 from taskq.cli.tell import emit, emit_document, say
 from taskq.config import Settings, parse_duration, trace
 from taskq.redact import safe_url
@@ -243,7 +242,7 @@ def detail_lines(record: JobRecord, now: float, screen: Screen) -> list[Line]:
     lines: list[Line] = []
     for name, value, style in _details(record, now):
         room = None if screen.width is None else max(NARROW, screen.width) - NAME_WIDTH
-        first, *rest = _wrapped(printable(value), room)
+        first, *rest = wrapped(printable(value), room)
         lines.append([(f"{name:<{NAME_WIDTH}}", "bold"), (first, style)])
         lines += [[(" " * NAME_WIDTH, ""), (piece, style)] for piece in rest]
     return lines
@@ -306,19 +305,6 @@ def _as_text(value: object) -> str:
         return to_text(value)
     except Unwritable:
         return repr(value)
-
-
-def _wrapped(text: str, room: int | None) -> list[str]:
-    """Break a text into pieces that fit, at any character: ids and JSON have few spaces."""
-    if room is None or cell_len(text) <= room:
-        return [text]
-    pieces, piece = [], ""
-    for sign in text:
-        if cell_len(piece + sign) > room:
-            pieces.append(piece)
-            piece = ""
-        piece += sign
-    return [*pieces, piece]
 
 
 CONFIG_HELP = """Show the settings.

@@ -21,7 +21,6 @@ from taskq.cli.exits import Exit
 from taskq.cli.format import job_document
 from taskq.cli.job_builder import job_builder_of
 from taskq.cli.jsonl import Lines, open_input
-from taskq.cli.jsontext import to_json
 from taskq.cli.line_task import BadLine, parse_line, run_attached_command, run_captured_command
 from taskq.cli.options import (
     CommandAfterDashes,
@@ -35,13 +34,13 @@ from taskq.cli.options import (
     read_job_flags,
     read_settings,
 )
-from taskq.cli.outcome import print_outcome, print_waited_command
+from taskq.cli.outcome import outcome_document, print_outcome, print_value, print_waited_command, say_traceback
 from taskq.cli.resume import nothing_done
 from taskq.cli.run_inline import outcome_of
 from taskq.cli.signals import interruptible, opened
 from taskq.cli.stores import opened_store, served, settle_url
-from taskq.cli.streams import CannotWrite, OutputClosed, claimed_stdout, need_stdout, write_all
-from taskq.cli.tell import describe, emit_document, emit_line, in_words, say, say_foreign, traceback_of
+from taskq.cli.streams import CannotWrite, OutputClosed, claimed_stdout, need_stdout
+from taskq.cli.tell import describe, emit_document, emit_line, in_words, say
 from taskq.errors import ConfigError, EncodeError, JobTimeout
 from taskq.shell import BadItem
 
@@ -150,8 +149,7 @@ def _run(request: Request, settings: Settings, url: str) -> int:
     return _submit_remote(request, settings, url)
 
 
-#: stdout by number.
-STDOUT = 1
+# --- local
 
 
 def _submit_local(request: Request, settings: Settings, url: str) -> int:
@@ -162,20 +160,18 @@ def _submit_local(request: Request, settings: Settings, url: str) -> int:
 
 
 def _submit_task(request: Request, target: str, settings: Settings, url: str) -> int:
-    with claimed_stdout() as stdout:
-        need_stdout()
+    need_stdout()
+    with claimed_stdout():
         function = find_task(target)
         arguments = parse_arguments(request.words, request.args_json)
         check_call(target, function, arguments)
         options = job_options(settings, function, request.options)
         job, error = _run_local(settings, url, options, function, *arguments.args, **arguments.kwargs)
-        if request.as_json:
-            _print_local(stdout, _local_document(job, error))
-        elif error is None:
-            value = job.result()
-            text = value.encode(errors="replace") if request.raw and isinstance(value, str) else to_json(value)
-            _print_local(stdout, text)
-        return Exit.OK if error is None else _tell_failure(request, error)
+    if request.as_json:
+        _print_document(job, error)
+    elif error is None:
+        print_value(job.result(), raw=request.raw)
+    return Exit.OK if error is None else _tell_failure(request, error)
 
 
 def _submit_command(request: Request, settings: Settings, url: str) -> int:
@@ -184,7 +180,7 @@ def _submit_command(request: Request, settings: Settings, url: str) -> int:
     retries = settings.retries or 0
     job, error = _run_local(settings, url, options, run, request.command, retries, **request.command_options)
     if request.as_json:
-        _print_local(STDOUT, _local_document(job, error))
+        _print_document(job, error)
     if error is None:
         code: int = job.result()["exit_code"]
         return code
@@ -207,19 +203,17 @@ def _run_local(
 def _tell_failure(request: Request, error: BaseException) -> Exit:
     """Report on stderr how a job failed; return the exit code."""
     say(f"{request.label} failed: {in_words(error)}", error=True)
-    if request.tracebacks and (trace := traceback_of(error)):
-        say_foreign(trace.rstrip().encode(errors="replace") + b"\n")
+    if request.tracebacks:
+        say_traceback(error)
     return Exit.CANCELLED if isinstance(error, CancelledError) else Exit.FAILED
 
 
-def _local_document(job: Job[Any], error: BaseException | None) -> bytes:
-    """Return all that is known of a finished job, as JSON."""
+def _print_document(job: Job[Any], error: BaseException | None) -> None:
     outcome = {"result": job.result()} if error is None else {"error": describe(error)}
-    return to_json({"id": job.id, "state": str(job.state), "attempts": job.attempts, **outcome})
+    emit_document(outcome_document(job, outcome))
 
 
-def _print_local(descriptor: int, text: bytes) -> None:
-    write_all(descriptor, text + b"\n", "stdout")
+# --- remote
 
 
 #: Jobs kept in one step of --jsonl: one commit, one round trip.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from taskq.cli.screen import Line, Part, Screen
 
-__all__ = ["STATE_STYLES", "Column", "cut", "fit", "table"]
+__all__ = ["STATE_STYLES", "Column", "cut", "fit", "table", "wrapped"]
 
 #: Spaces between two columns.
 GAP = 2
@@ -107,6 +107,21 @@ def cut(text: str, width: int, mark: str, *, tail: bool = False) -> str:
     while text and cell_len(text) > width - 1:
         text = text[1:]
     return mark + text
+
+
+def wrapped(text: str, room: int | None) -> list[str]:
+    """Break a text into lines of at most `room` columns: at a space where there is one, else anywhere."""
+    if room is None or cell_len(text) <= room:
+        return [text]
+    lines, line = [], ""
+    for sign in text:
+        if cell_len(line + sign) <= room:
+            line += sign
+            continue
+        head, space, tail = (line, sign, "") if sign == " " else line.rpartition(" ")
+        lines.append(head if space and head else line)
+        line = "" if sign == " " else tail + sign if space and head else sign
+    return [*lines, line]
 
 
 def _part(column: Column, text: str, width: int, screen: Screen, style: str | None = None) -> Part:

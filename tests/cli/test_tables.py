@@ -7,7 +7,7 @@ from hypothesis import given, strategies
 from rich.cells import cell_len
 
 from taskq.cli.screen import PLAIN, Screen, printable
-from taskq.cli.tables import Column, cut, table
+from taskq.cli.tables import Column, cut, table, wrapped
 
 COLUMNS = (
     Column(name="ID", least=5, tail=True),
@@ -71,3 +71,22 @@ def test_a_cut_leaves_the_end_on_request() -> None:
 def test_control_characters_are_not_shown() -> None:
     """A label from a store cannot move the cursor or change colours."""
     assert printable("a\x1b[31mb\tc\nd\x9b") == "a�[31mb c d�"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("short", ["short"]),
+        ("two words", ["two", "words"]),
+        ("a bb ccc dddd", ["a bb", "ccc", "dddd"]),
+        ("abcdefghijkl", ["abcde", "fghij", "kl"]),
+        ("ab cdefghijk", ["ab", "cdefg", "hijk"]),
+        ("exact fits!", ["exact", "fits!"]),
+        ("漢字漢字", ["漢字", "漢字"]),
+        ("", [""]),
+    ],
+)
+def test_a_text_breaks_at_spaces(text: str, lines: list[str]) -> None:
+    """Between words where there are any, else inside of them; no line is wider than the room."""
+    assert wrapped(text, 5) == lines
+    assert wrapped(text, None) == [text]

@@ -57,7 +57,7 @@ _NOTHING: Final = object()
 
 
 class AllowList:
-    """Know which functions may run in this process, ready to be called.
+    """The functions that may run in this process, ready to be called.
 
     - `imports`: modules, and functions by name as `app.tasks:resize`; imported in this order.
     - `commands`: whether shell commands may run.

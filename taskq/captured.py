@@ -36,7 +36,7 @@ _BEGINS: Final = 0xC0
 
 
 class Kept:
-    """Keep the start and the end of a stream, and count what was between; `tee` is given all of it."""
+    """The start and the end of a stream, with a count of what was between; `tee` is given all of it."""
 
     def __init__(self, limit: int, tee: Callable[[bytes], None] | None = None) -> None:
         self._half = limit // 2
@@ -67,7 +67,7 @@ class Kept:
 
 
 class Stream(NamedTuple):
-    """What is kept of a stream: its start, how many bytes are missing then, its end."""
+    """The kept parts of a stream: its start, the number of bytes missing behind that, its end."""
 
     start: bytes
     dropped: int

@@ -46,7 +46,7 @@ FALSE = frozenset({"0", "false", "no", "off"})
 
 
 class Settings(Frozen):
-    """Hold every setting; None leaves the choice to its user.
+    """All settings; None leaves the choice to its user.
 
     Times are seconds. `retries` and `timeout` are for jobs whose task does not say otherwise by a flag.
     """

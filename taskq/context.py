@@ -41,7 +41,7 @@ __all__ = [
 
 
 class Reporter(Protocol):
-    """Carry a job's words to where its executor lives."""
+    """The line from a running job to its executor."""
 
     def progress(self, number: int, done: int, total: int | None) -> None:
         """Tell that the job with this number has done so much of `total` (None: unknown)."""
@@ -115,7 +115,7 @@ class JobContext:
 
 
 class _Elsewhere:
-    """The reporter of a process that a job has forked: only the job's own process has a line to the outside."""
+    """The reporter of a process that a job has forked: only the job's own process has a connection to the outside."""
 
     def progress(self, *_: object) -> None:
         """Refuse."""
@@ -143,9 +143,9 @@ def _not_here(what: str) -> NotInJob:
 
 
 class JobMeta(MutableMapping[str, Any]):
-    """The notes of the running job: a dict of plain values, each change of which is told. 64 KiB at the most.
+    """The notes of the running job: a dict of plain values, each change of which is reported. 64 KiB at most.
 
-    A value is told when it is set: a list that is changed in place is not sent again.
+    A value is reported when it is set: a list that is changed in place is not sent again.
     """
 
     __slots__ = ("_number", "_reporter")

@@ -25,7 +25,7 @@ _SHOWN: Final = 200
 
 
 class Details:
-    """What `pack` wrote, read."""
+    """The details that `pack` wrote, as they are read."""
 
     __slots__ = ("args", "attributes", "cause", "errors", "fields", "lost", "members", "message", "notes", "why")
 
@@ -134,7 +134,7 @@ _KINDS: Final[dict[str, type]] = {
 
 
 class _Load:
-    """Encode parts as long as there is room."""
+    """The encoder of parts, as long as there is room."""
 
     def __init__(self) -> None:
         self.left = LIMIT

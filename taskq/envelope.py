@@ -72,7 +72,7 @@ _NO_OPTIONS: Final = bytes(msgpack.packb({}))
 
 
 class Head(NamedTuple):
-    """What an envelope says before its arguments. `options` have only what was carried, see `CARRIED`."""
+    """The part of an envelope before its arguments. `options` have only what was carried, see `CARRIED`."""
 
     kind: int
     task: str
@@ -91,7 +91,7 @@ class Parts(NamedTuple):
 
 
 class Template:
-    """Make the envelopes of many jobs of one task with the same options."""
+    """The maker of envelopes for many jobs of one task with the same options."""
 
     __slots__ = ("_start",)
 

@@ -79,23 +79,23 @@ class TaskqError(Exception):
 
 
 class ConfigError(TaskqError, ValueError):
-    """Say that a setting or an option is unknown or has a value that makes no sense."""
+    """A setting or an option is unknown or has a value that makes no sense."""
 
 
 class TaskRefused(TaskqError, TypeError):
-    """Say that a callable cannot be run as a task: no other process could import it by its name."""
+    """A callable cannot be run as a task: no other process could import it by its name."""
 
 
 class UnknownTask(TaskqError, LookupError):
-    """Say that no task is found under a name."""
+    """No task is found under a name."""
 
 
 class NotSigned(TaskqError):
-    """Say that what came from a store is not signed by a key that is known here, though all of it has to be."""
+    """Data of a store is not signed by a key that is known here, though all of it has to be."""
 
 
 class EncodeError(TaskqError, TypeError):
-    """Say that a value cannot be encoded; `path` leads to the part that is to blame, as `args[1]['when']`."""
+    """A value cannot be encoded; `path` leads to the part that is to blame, as `args[1]['when']`."""
 
     def __init__(self, problem: str, path: str = "value") -> None:
         super().__init__(problem, path)
@@ -107,35 +107,35 @@ class EncodeError(TaskqError, TypeError):
 
 
 class DecodeError(TaskqError, ValueError):
-    """Say that bytes are not a message of taskq, or one beyond the limits."""
+    """The bytes are no message of taskq, or one beyond the limits."""
 
 
 class MissingExtra(TaskqError, ImportError):
-    """Say that an optional library is missing, and how to install it."""
+    """An optional library is missing; says how to install it."""
 
 
 class BackendUnavailable(TaskqError, ConnectionError):
-    """Say that the store behind a URL cannot be reached; the URL is shown without its password."""
+    """The store behind a URL cannot be reached; the URL is shown without its password."""
 
 
 class StoreDamaged(TaskqError):
-    """Say that a store holds what taskq never wrote there: a file that was cut, overwritten, or another program's."""
+    """A store holds what taskq never wrote there: a file that was cut, overwritten, or another program's."""
 
 
 class QueueClosed(TaskqError, RuntimeError):
-    """Say that a queue takes no more jobs since it was shut down."""
+    """A queue takes no more jobs since it was shut down."""
 
 
 class QueueFull(TaskqError, RuntimeError):
-    """Say that a store takes no more jobs for now; the refused ones were not kept."""
+    """A store takes no more jobs for now; the refused ones were not kept."""
 
 
 class StoreFull(QueueFull):
-    """Say that the disk or the memory that holds a store is full."""
+    """The disk or the memory that holds a store is full."""
 
 
 class JobExists(TaskqError, ValueError):
-    """Say that a job was refused because one with its `key` or `job_id` is there, `job_id`."""
+    """A job was refused because one with its `key` or `job_id` is there, `job_id`."""
 
     def __init__(self, message: str = "", *, job_id: str | None = None) -> None:
         super().__init__(message)
@@ -143,19 +143,19 @@ class JobExists(TaskqError, ValueError):
 
 
 class PoolBroken(TaskqError, BrokenExecutor):
-    """Say that a pool cannot start its child processes, and why."""
+    """A pool cannot start its child processes; says why."""
 
 
 class Deadlock(TaskqError, RuntimeError):
-    """Say that a wait could never end: the thread that waits is the one that would bring what it waits for."""
+    """A wait could never end: the thread that waits is the one that would bring what it waits for."""
 
 
 class JobNotFound(TaskqError, LookupError):
-    """Say that no job has an id, or that its record is no longer kept."""
+    """No job has an id, or its record is no longer kept."""
 
 
 class NotInJob(TaskqError, LookupError):
-    """Say that `current_job()` was called where no job is running."""
+    """`current_job()` was called where no job is running."""
 
 
 class SoftTimeout(TaskqError):
@@ -179,7 +179,7 @@ class JobError(TaskqError):
 
 
 class JobFailed(JobError):
-    """Say that a job raised an error whose class is not known in this process.
+    """A job raised an error whose class is not known in this process.
 
     `type` is the class as "module.Qualname", `message` its text, `traceback` the text of its traceback.
     """
@@ -202,7 +202,7 @@ class JobFailed(JobError):
 
 
 class JobCrashed(JobError):
-    """Say that a job's process died `crashes` times, lastly with `exitcode` (-9: by signal 9)."""
+    """A job's process died `crashes` times, lastly with `exitcode` (-9: by signal 9)."""
 
     def __init__(
         self,
@@ -218,20 +218,20 @@ class JobCrashed(JobError):
 
 
 class JobTimeout(JobError, TimeoutError):
-    """Say that a job ran past its `timeout` and its process was killed."""
+    """A job ran past its `timeout` and its process was killed."""
 
 
 class JobCancelled(JobError, CancelledError):
-    """Say that a job was cancelled and has no result."""
+    """A job was cancelled and has no result."""
 
 
 class JobLost(JobError):
-    """Say that the store that held a job lost it; whether it ran is not known."""
+    """The store that held a job lost it; whether it ran is not known."""
 
 
 class JobExpired(JobError):
-    """Say that a job was dropped because nothing had started it within its `expires`."""
+    """A job was dropped because nothing had started it within its `expires`."""
 
 
 class DependencyFailed(JobError):
-    """Say that a job was not run because one that it waited for did not succeed."""
+    """A job was not run because one that it waited for did not succeed."""

@@ -28,7 +28,7 @@ LEAVING_GRACE = 5.0
 
 
 class StreamPlan(Frozen):
-    """How `Executor.stream` runs a map.
+    """The way in which `Executor.stream` runs a map.
 
     `star`: each item is a tuple of arguments, else the one argument. `ordered`: results come in the order of the items.
     `chunksize`: items handed to a process at once, None: steered by measured time. `buffersize`: items read and not yet
@@ -59,7 +59,7 @@ class Journaled(ABC):
 
     @abstractmethod
     def sending(self, chunks: Sequence[tuple[str, int, int]]) -> None:
-        """Take note of jobs before they are put, perhaps again: each its id, its first item's index, how many items."""
+        """Record jobs before they are put, perhaps again: each its id, its first item's index, how many items."""
 
     @abstractmethod
     def removable(self, ids: Sequence[str]) -> list[str]:
@@ -67,7 +67,7 @@ class Journaled(ABC):
 
 
 class Executor(ABC):
-    """Take calls, run each in some process, and give a handle to the outcome.
+    """The interface of an executor: it takes calls, runs each in some process, and gives a handle to the outcome.
 
     The promises, which one conformance suite checks on every executor:
 

@@ -78,7 +78,7 @@ CLASS_OF_REASON: dict[Reason, type[Exception]] = {
 
 
 class Failure(Frozen):
-    """Tell why a job failed, in plain data that any process can read.
+    """The reason why a job failed, in plain data that any process can read.
 
     `type` and the names in `mro` read "module.Qualname", builtins without their module. `mro` holds the
     classes that an `except` clause could catch the exception by. `args` are the exception's own where

@@ -16,7 +16,7 @@ _REQUIRED = object()
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Frozen:
-    """Be the base of a class whose annotated names are its fields; `check` may look at them and refuse.
+    """The base of a class whose annotated names are its fields; `check` may refuse their values.
 
     Equal when of one class with equal fields; can be hashed when these can, copied, and pickled.
     """

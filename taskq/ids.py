@@ -52,7 +52,7 @@ class _Moment:
 
 
 class _Source:
-    """Make the ids of one process: without a lock, which an interrupted thread could not give back."""
+    """The ids of one process, made without a lock, which an interrupted thread could not give back."""
 
     def __init__(self) -> None:
         self._now = _Moment(0)

@@ -54,7 +54,7 @@ ENDED: Final = frozenset({FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED})
 
 
 class _Sleeper(SafeCondition):
-    """Waits for one job."""
+    """A thread that waits for one job."""
 
     __slots__ = ()
 
@@ -373,7 +373,7 @@ class _Waiters(list[Any]):
 
 
 class _EndOfJobs(SafeEvent):
-    """The event of one `wait` or `as_completed`: its wait is said when it may never end."""
+    """The event of one `wait` or `as_completed`: it warns of a wait that may never end."""
 
     __slots__ = ("jobs",)
 

@@ -36,7 +36,7 @@ CONTROL = r"[\x00-\x08\x0a-\x1f\x7f-\x9f]"
 
 
 class _Chosen:
-    """Remember what `configure` was asked for, until the first line needs it."""
+    """The choices of `configure`, kept until the first line needs them."""
 
     def __init__(self) -> None:
         self.format: LogFormat | None = None
@@ -48,7 +48,7 @@ _chosen = _Chosen()
 
 
 class Logger:
-    """Write log lines under one name; safe in any thread, and nearly free while no handler listens."""
+    """The writer of log lines under one name; safe in any thread, and nearly free while no handler listens."""
 
     __slots__ = ("_name",)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Self, TypedDict, Unpack
 
     class JobOptionFields(TypedDict, total=False):
-        """Type the keywords of `@task(...)`, `TaskQueue.options(...)` and `JobOptions.merged(...)`.
+        """The types of the keywords of `@task(...)`, `TaskQueue.options(...)` and `JobOptions.merged(...)`.
 
         Only for type checkers: at run time it would take 0.3 ms of every start.
         """
@@ -55,7 +55,7 @@ IF_EXISTS = ("return", "reject")
 
 
 class JobOptions(Frozen):
-    """Hold the options of a job; every one has a default.
+    """The options of a job; every one has a default.
 
     - `queue`: the line it waits in.
     - `timeout`: seconds of running after which its process is killed; `soft_timeout`: seconds after

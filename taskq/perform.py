@@ -227,7 +227,7 @@ def _opened(found: Parts) -> tuple[Callable[..., Any], bool, list[Any]]:
 
 
 class _ChunkRun:
-    """All items of one chunk being run."""
+    """The run of all items of one chunk."""
 
     def __init__(self, envelope: bytes) -> None:
         self._envelope = envelope

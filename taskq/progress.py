@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 class Display(Protocol):
-    """Show a progress until stopped."""
+    """A display of progress."""
 
     def start(self) -> None:
         """Begin to show."""
@@ -52,7 +52,7 @@ class Display(Protocol):
 
 
 class Progress:
-    """Count what is done, and show it on stderr while inside `with`.
+    """The count of what is done, shown on stderr while inside `with`.
 
     `enabled`: None shows a bar on a terminal and nothing elsewhere; True also writes plain lines where there
     is no terminal; False shows nothing. `total` may be set later, or changed. `advance` is for one thread.
@@ -139,7 +139,7 @@ def _display(progress: Progress, enabled: bool | None) -> Display | None:
 
 
 class Bar:
-    """Draw the progress as a bar on a terminal."""
+    """Progress as a bar on a terminal."""
 
     def __init__(self, progress: Progress) -> None:
         from rich.console import Console  # noqa: PLC0415  # 50 ms that only a terminal pays
@@ -184,7 +184,7 @@ class Bar:
 
 
 class PlainLines:
-    """Write a line now and then where stderr is a file or a pipe."""
+    """Progress as a line now and then, where stderr is a file or a pipe."""
 
     def __init__(self, progress: Progress, every: float = PLAIN_EVERY) -> None:
         self._progress = progress

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class Submitter(FuturesExecutor):
-    """What a queue, and a queue with options bound to it, have in common: the ways to hand over work."""
+    """The common part of a queue, and of a queue with options bound to it: the ways to submit work."""
 
     _executor: Executor
 

@@ -48,7 +48,7 @@ _POINTER: Final = tuple.__itemsize__
 
 
 class Parts:
-    """What an exception is made of besides its class; `fields` are the members of Python's own classes."""
+    """The parts of an exception besides its class; `fields` are the members of Python's own classes."""
 
     __slots__ = ("args", "attributes", "fields", "members", "message", "notes")
 

@@ -32,7 +32,7 @@ MAX_RETRIES = 1_000_000
 
 
 class Retry(Frozen):
-    """Run a job again after an error, up to `max_retries` times (so at most `max_retries + 1` attempts).
+    """The policy to run a job again after an error, up to `max_retries` times (so at most `max_retries + 1` attempts).
 
     The wait before the n-th retry is `delay * backoff ** (n - 1)` seconds, at most `max_delay`. With
     `jitter` it is drawn evenly between 0 and that (full jitter), so that jobs which failed together do

@@ -19,7 +19,7 @@ JSON = tuple(bytes((code,)) for code in b'[{"tfn-0123456789')
 
 
 class MsgpackSerializer:
-    """Read and write what RQ keeps in Redis as msgpack; nothing is pickled, and nothing imported by reading.
+    """RQ's data in Redis as msgpack; nothing is pickled, and nothing imported by reading.
 
     It also reads what RQ's JSONSerializer wrote, in a queue with jobs of every kind. Of a pickle it gives a text that
     says so: to read it can run any code. A viewer shows that; a job with such data fails in a worker. Of what is signed

@@ -92,11 +92,11 @@ PATH_PARTS: dict[str, Callable[[str], str]] = {
 
 
 class BadItem(TaskqError, ValueError):
-    """Say that an item has nothing to put in the place of a command's placeholder."""
+    """An item has nothing to put in the place of a command's placeholder."""
 
 
 class CommandFailed(TaskqError):
-    """Say that a command ended with another exit code than 0: `exit_code`.
+    """A command ended with another exit code than 0: `exit_code`.
 
     `output` is what it wrote, as far as that has room, in the form of `captured`.
     """
@@ -236,11 +236,11 @@ def describe_failure(command: str, result: Mapping[str, Any]) -> str:
 
 
 class _NoFolder(OSError):
-    """Say that the folder of a command cannot be entered: Popen's own errors do not tell it from the command."""
+    """The folder of a command cannot be entered: Popen's own errors do not tell it from the command."""
 
 
 class _Unread(Exception):
-    """Say that what the command writes cannot be passed on."""
+    """The output of the command cannot be passed on."""
 
 
 def _passed_on(name: str) -> Callable[[bytes], None]:

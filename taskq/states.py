@@ -24,7 +24,7 @@ __all__ = ["TERMINAL", "TRANSITIONS", "Reason", "State"]
 
 
 class State(StrEnum):
-    """Name where a job stands."""
+    """The states of a job."""
 
     SCHEDULED = "scheduled"
     BLOCKED = "blocked"
@@ -36,7 +36,7 @@ class State(StrEnum):
 
 
 class Reason(StrEnum):
-    """Name why a job failed."""
+    """The reasons for a failure."""
 
     ERROR = "error"
     TIMEOUT = "timeout"

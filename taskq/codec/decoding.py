@@ -178,7 +178,7 @@ def _is_crowded(data: bytes | bytearray | memoryview) -> bool:
 
 
 class NeedsHooks(Exception):
-    """Say that a message holds a head."""
+    """A message holds a head."""
 
 
 def leaf(code: int, data: bytes) -> Any:
@@ -195,7 +195,7 @@ def refuse(code: int, data: bytes) -> Any:  # noqa: ARG001  # the signature that
 
 
 class Reader:
-    """Read one message with heads in it. A new one is made for each message."""
+    """The reader of one message with heads in it. A new one is made for each message."""
 
     __slots__ = ("open", "resolve")
 
@@ -238,7 +238,7 @@ class Reader:
 
 
 class StrictReader(Reader):
-    """Read one message of foreign origin, of `size` bytes, within bounds of work and memory."""
+    """The reader of one message of foreign origin, of `size` bytes, within bounds of work and memory."""
 
     __slots__ = ("steps_left",)
 
@@ -295,7 +295,7 @@ CONTAINERS = frozenset({list, dict, tuple, set, frozenset})
 
 
 class TooDeep(ValueError):
-    """Say that a value holds more containers within containers than allowed."""
+    """A value holds more containers within containers than allowed."""
 
 
 def scan_types(value: Any, max_depth: int | None = None) -> set[type]:

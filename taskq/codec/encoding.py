@@ -44,7 +44,7 @@ KEPT_BUFFER = 4 * 1_048_576
 
 
 class _Session:
-    """Own a packer, and remember what its hook met during one call."""
+    """A packer, and what its hook met during one call."""
 
     __slots__ = ("extended", "pack", "payloads", "refer")
 
@@ -208,7 +208,7 @@ def _lower(value: Any, *, root: str, max_depth: int | None, refer: Callable[[Any
 
 
 class Lowered:
-    """Stand for a dict's key that was lowered to a list, which as such could not be a key."""
+    """A stand-in for a dict's key that was lowered to a list, which as such could not be a key."""
 
     __slots__ = ("form",)
 
@@ -217,7 +217,7 @@ class Lowered:
 
 
 class _Lowering:
-    """Walk one value, keeping the ids of the containers that surround the current part."""
+    """The walk over one value, with the ids of the containers that surround the current part."""
 
     def __init__(self, root: str, max_depth: int | None, refer: Callable[[Any], str | None] | None) -> None:
         self.root = root

@@ -231,7 +231,7 @@ def _read_array(text: str, shape: tuple[int, ...], data: bytes) -> Any:
 
 
 class Head:
-    """Stand at the front of an array that is really a tuple, a set or an object, and build it."""
+    """The front of an array that is really a tuple, a set or an object, and its builder."""
 
     __slots__ = ("build", "hashes")
 

@@ -59,7 +59,7 @@ SEAL_SIZE = 46
 
 
 class Code(IntEnum):
-    """Number the extension types."""
+    """The numbers of the extension types."""
 
     TUPLE = 96
     SET = 97

@@ -78,9 +78,20 @@ def _cancel_all(store: Store) -> list[JobRecord]:
 class Places:
     """The places of one durable variant."""
 
-    def __init__(self, fresh_url: Callable[[], str], folder: Path, imports: Sequence[str] = ()) -> None:
-        """Prepare them; `imports`: modules that their workers are told to trust besides `IMPORTS`."""
+    def __init__(
+        self,
+        fresh_url: Callable[[], str],
+        folder: Path,
+        imports: Sequence[str] = (),
+        to_worker: Callable[[str], str] = str,
+    ) -> None:
+        """Prepare them.
+
+        `imports`: modules that their workers are told to trust besides `IMPORTS`; `to_worker`: gives the URL by which
+        a worker reaches a store.
+        """
         self._fresh_url = fresh_url
+        self._to_worker = to_worker
         self._folder = folder
         self._imports = (*IMPORTS, *imports)
         self._places: dict[tuple[int, tuple[str, ...]], Place] = {}
@@ -90,7 +101,14 @@ class Places:
         key = (processes, tuple(queues))
         if key not in self._places:
             url = self._fresh_url()
-            worker = WorkerProcess(url, self._folder, processes=processes, queues=queues, imports=self._imports)
+            worker = WorkerProcess(
+                self._to_worker(url),
+                self._folder,
+                processes=processes,
+                queues=queues,
+                imports=self._imports,
+                look_at=url,
+            )
             self._places[key] = Place(url, worker)
         self._places[key].check()
         return self._places[key]

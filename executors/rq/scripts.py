@@ -30,6 +30,9 @@ NEEDS: Final = re.compile(r"-- needs: ([a-z ]+)\n")
 #: Bytes of an argument above which its packer is let go: it keeps a buffer for its largest one.
 KEPT_BUFFER: Final = 1_048_576
 
+#: A call in a script's text.
+CALL: Final = re.compile(rb"\bp?call\(\s*'([A-Z]{2,20})'")
+
 WORD: Final = re.compile(r"\b[KFST]_[A-Za-z_]+\b")
 
 
@@ -43,6 +46,11 @@ class Script:
         self.text = text.encode()
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
         self._head = f"*4\r\n$7\r\nEVALSHA\r\n$40\r\n{self.sha}\r\n$1\r\n0\r\n".encode()
+
+    @property
+    def calls(self) -> list[str]:
+        """The commands of Redis that it may call, by their names."""
+        return sorted({found.decode() for found in CALL.findall(self.text)})
 
     def command(self, argument: Any) -> bytes:
         """Return the command that runs it with this argument, as it goes over the wire."""
@@ -74,6 +82,10 @@ class Scripts:
         if made is None:
             made = self._made[name] = Script(name, self._built(name))
         return made
+
+    def calls_of(self, *names: str) -> list[str]:
+        """Return the commands of Redis that these scripts may call."""
+        return sorted({call for name in names for call in getattr(self, name).calls})
 
     def of(self, sha: str) -> Script | None:
         """Return the script with this SHA1."""

@@ -42,6 +42,9 @@ __all__ = ["RQSession"]
 
 log = get_logger("taskq.redis")
 
+#: The scripts of a worker: its user must be allowed all that they call.
+OF_WORKERS: Final = ("join", "leave", "claim", "begin", "finish", "note", "renew", "remains", "sweep")
+
 #: How many times the time between two renewals a worker may be handed jobs after the last one.
 PARKED: Final = 1.5
 
@@ -86,7 +89,10 @@ class RQSession(WorkerSession):
         record, fields = self._record, self._fields(self._record, birth=True)
         answer = self._line.call(
             self._scripts.join,
-            [*(record.name, self._store.lease, fields, list(record.queues), int(take_over)), self._nonce],
+            [
+                *(record.name, self._store.lease, fields, list(record.queues), int(take_over), self._nonce),
+                self._scripts.calls_of(*OF_WORKERS),
+            ],
         )
         self._parking.answered(parked=False)
         if not answer.startswith(b"taken"):

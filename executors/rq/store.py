@@ -86,6 +86,8 @@ class RQStore(Store):
         self.takes_unsigned = self.address.allow_unsigned
         self._scripts = self.address.scripts
         self._constants: dict[JobOptions, tuple[Any, ...]] = {}
+        #: The commands that the first put sees to it that this user may call, so that none stops half way.
+        self._needed: list[str] | None = self._scripts.put.calls
 
     def __repr__(self) -> str:
         return f"<RQStore {self.url}>"
@@ -118,6 +120,7 @@ class RQStore(Store):
             else:
                 kept += map(as_text, stand)
         if refused is None:
+            self._needed = None
             return kept
         if isinstance(refused, JobExists | QueueFull):
             own = {job.id for job in jobs}
@@ -135,7 +138,7 @@ class RQStore(Store):
                 known = constants[id(options)] = self._constants.get(options) or self._remember(options)
             packed.append(_packed(job, known, reply_to))
         rare = any(entry[3] != 0 for entry in packed) or len({job.id for job in jobs}) != len(jobs)
-        return [nonce, int(rare), packed]
+        return [nonce, int(rare), packed, self._needed] if self._needed else [nonce, int(rare), packed]
 
     def _take_back(self, ids: list[str]) -> None:
         """Forget what an earlier step of a refused put has written."""

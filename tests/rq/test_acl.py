@@ -15,9 +15,11 @@ from taskq.errors import BackendUnavailable
 from taskq.executors.rq.layout import Layout
 from taskq.executors.rq.scripts import FOLDER, Scripts
 from taskq.executors.rq.store import RQStore
+from taskq.store import WorkerRecord
 from tests.cli.command import refused, taskq
 from tests.project.commands import ROOT
 from tests.redis_server import RedisServer
+from tests.rq.hands import new_job
 from tests.sample_tasks import add, fail_until, square
 from tests.worker_process import WorkerProcess
 
@@ -126,7 +128,7 @@ def allowed(role: str) -> set[str]:
 
 #: The scripts of each role, by the methods of the store and of a session that call them.
 SCRIPTS = {
-    "producer": ("put", "look", "listen", "cancel", "again", "remove"),
+    "producer": ("put", "look", "listen", "cancel", "again", "remove", "sweep"),
     "worker": ("join", "leave", "claim", "begin", "finish", "note", "renew", "remains", "sweep"),
     "viewer": ("look",),
 }
@@ -178,6 +180,34 @@ def test_a_missing_right_is_told_by_its_name(server: RedisServer, tmp_path: Path
         code=3,
     )
     assert f"may not run {told}:" in said
+
+
+@pytest.mark.parametrize("lacks", sorted(Scripts(Layout("rq")).put.calls))
+def test_no_half_job_is_left(server: RedisServer, lacks: str) -> None:
+    """Whichever command a producer may not call: nothing of a job is there after its submit was refused."""
+    rule = next(line for line in (ROOT / "contrib/acl/producer.conf").read_text("utf-8").splitlines() if line[0] == "u")
+    word = f"-{lacks.lower()}"
+    server.command("ACL", "SETUSER", "half", "reset", ">pw", *rule.split()[2:], ">pw", word)
+    store = RQStore(f"redis://half:pw@127.0.0.1:{server.port}/3")
+    with contextlib.closing(store), server.client(3) as client:
+        client.flushdb()
+        for options in ({}, {"delay": 9.0, "key": "k", "expires": 60.0}, {"priority": 3}):
+            with pytest.raises(BackendUnavailable, match=f"may not run {lacks}"):
+                store.put([new_job(**options)])
+            assert client.keys() == []
+
+
+@pytest.mark.parametrize("lacks", ["xadd", "hset", "zadd", "linsert", "publish"])
+def test_a_worker_that_may_not_do_all_does_not_begin(server: RedisServer, lacks: str) -> None:
+    """It says at its start which right is missing, not in the middle of a job."""
+    rule = next(line for line in (ROOT / "contrib/acl/worker.conf").read_text("utf-8").splitlines() if line[0] == "u")
+    server.command("ACL", "SETUSER", "half", "reset", ">pw", *rule.split()[2:], ">pw", f"-{lacks}")
+    store = RQStore(f"redis://half:pw@127.0.0.1:{server.port}/3")
+    with contextlib.closing(store), server.client(3) as client:
+        client.flushdb()
+        with pytest.raises(BackendUnavailable, match=f"may not run {lacks.upper()}"):
+            store.join(WorkerRecord(name="w", host="h", pid=1, queues=("default",), processes=1))
+        assert client.keys() == []
 
 
 @pytest.mark.parametrize(("rule", "told"), [("resetkeys", "these keys"), ("resetchannels", "these channels")])

@@ -1,7 +1,10 @@
--- needs: moment
--- Sign a worker on. Argument: {worker, lease, flat fields, queues, take over: 1 or 0, nonce of this worker}.
+-- needs: moment rights
+-- Sign a worker on. Argument: {worker, lease, flat fields, queues, take over: 1 or 0, nonce of this worker, commands}.
+--   Commands: all that it will have to call; a user who may not call one of them is refused.
 -- Returns 'taken <host> <pid>' when another of this name is alive, else 'ok'.
-local worker, lease, fields, queues, take_over, nonce = unpack(cmsgpack.unpack(ARGV[1]))
+local worker, lease, fields, queues, take_over, nonce, needed = unpack(cmsgpack.unpack(ARGV[1]))
+local refusal = refuse_unless_allowed(needed)
+if refusal then return refusal end
 local wkey = K_WORKER .. worker
 local score = call('ZSCORE', K_LEASES, worker)
 if take_over == 0 and score and tonumber(score) > now and call('HGET', wkey, F_nonce) ~= nonce then

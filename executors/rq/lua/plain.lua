@@ -1,5 +1,7 @@
 -- Part: the put of jobs of which none is there and nothing rare is said, before anything is made for the other ones.
-local nonce, any_rare, jobs = unpack(cmsgpack.unpack(ARGV[1]))
+local nonce, any_rare, jobs, needed = unpack(cmsgpack.unpack(ARGV[1]))
+local refusal = refuse_unless_allowed(needed)
+if refusal then return refusal end
 
 local function write(id, fields, status, ...)
   local n = #fields

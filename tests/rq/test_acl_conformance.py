@@ -1,0 +1,85 @@
+"""Conformance tests of a queue, the client as `taskq-producer` and the worker as `taskq-worker` of contrib/acl."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conformance import test_cancel, test_durable, test_queues, test_retries
+from tests.places import QUERY, Places
+from tests.project.commands import ROOT
+from tests.redis_server import RedisServer
+from tests.variants import VARIANTS, Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MODULES = (test_cancel, test_durable, test_queues, test_retries)
+
+WORKER_IMPORTS = tuple(dict.fromkeys(name for module in MODULES for name in getattr(module, "WORKER_IMPORTS", ())))
+
+#: Fixtures of theirs.
+FIXTURES = ("busy_queues", "queues")
+
+globals().update(
+    {
+        name: found
+        for module in MODULES
+        for name, found in vars(module).items()
+        if name.startswith("test_") or name in FIXTURES
+    }
+)
+
+PRODUCER, WORKER = "taskq-producer", "taskq-worker"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Give a Redis with both users, and the one without a name switched off."""
+    files = [ROOT / "contrib" / "acl" / f"{role}.conf" for role in ("producer", "worker")]
+    options = [word for path in files for word in ("--include", str(path))]
+    with RedisServer(tmp_path_factory.mktemp("acl"), options=options) as started:
+        for user in (PRODUCER, WORKER):
+            started.command("ACL", "SETUSER", user, ">pw")
+        yield started
+
+
+def as_user(server: RedisServer, user: str, query: str = "") -> str:
+    """Return the URL of a fresh database for a user."""
+    return server.fresh_url(query).replace("redis://", f"redis://{user}:pw@", 1)
+
+
+@pytest.fixture(scope="module")
+def variant(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Variant]:
+    """Give the executor on Redis under these users."""
+    places = Places(
+        lambda: as_user(server, PRODUCER, QUERY),
+        tmp_path_factory.mktemp("workers"),
+        WORKER_IMPORTS,
+        lambda url: url.replace(PRODUCER, WORKER),
+    )
+    (row,) = [row for row in VARIANTS if row.name == "redis"]
+    yield replace(row, places=places)
+    places.close()
+
+
+@pytest.fixture
+def lonely_url(server: RedisServer) -> str:
+    """Give the URL of a store of its own, without a worker."""
+    return as_user(server, PRODUCER)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_was_refused(server: RedisServer) -> Iterator[None]:
+    """See that Redis has refused neither of them anything: not even what was tried in vain."""
+    yield
+    with server.client() as client:
+        refused: object = client.acl_log()
+    assert refused == []
+
+
+def test_it_runs_as_these_users(variant: Variant) -> None:
+    """Otherwise this module would prove nothing."""
+    assert PRODUCER in variant.url

@@ -120,6 +120,9 @@ class Address:
         except ValueError as exc:
             raise ConfigError(f"{self.url}: {safe_text(str(exc))}") from None
         self._class = options.pop("connection_class", Connection)
+        only_tls = [name for name in options if name.startswith("ssl_")]
+        if only_tls and not self.is_encrypted:
+            raise ConfigError(f"{self.url}: {only_tls[0]} is for TLS: write rediss:// in front, or leave it out")
         self._options = options
         self._sentinels = Sentinels(hosts, own["sentinel"], self._to_sentinels(own)) if hosts else None
 

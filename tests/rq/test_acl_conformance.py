@@ -15,10 +15,14 @@ from tests.variants import VARIANTS, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 MODULES = (test_cancel, test_durable, test_queues, test_retries)
 
 WORKER_IMPORTS = tuple(dict.fromkeys(name for module in MODULES for name in getattr(module, "WORKER_IMPORTS", ())))
+
+#: Tests whose jobs submit jobs: their worker's user needs the commands of both files.
+SUBMITTING = ("test_queue_in_a_job", "test_jobs_that_wait_for_their_own_queue")
 
 #: Fixtures of theirs.
 FIXTURES = ("busy_queues", "queues")
@@ -28,11 +32,11 @@ globals().update(
         name: found
         for module in MODULES
         for name, found in vars(module).items()
-        if name.startswith("test_") or name in FIXTURES
+        if (name.startswith("test_") and name not in SUBMITTING) or name in FIXTURES
     }
 )
 
-PRODUCER, WORKER = "taskq-producer", "taskq-worker"
+PRODUCER, WORKER, BOTH = "taskq-producer", "taskq-worker", "taskq-both"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     with RedisServer(tmp_path_factory.mktemp("acl"), options=options) as started:
         for user in (PRODUCER, WORKER):
             started.command("ACL", "SETUSER", user, ">pw")
+        rules = [word for path in files for line in _rules(path) for word in line.split()[2:]]
+        started.command("ACL", "SETUSER", BOTH, *[word for word in rules if word[0] in "+~&" or word == "on"], ">pw")
         yield started
+
+
+def _rules(path: Path) -> list[str]:
+    return [line for line in path.read_text("utf-8").splitlines() if line.startswith("user ")]
 
 
 def as_user(server: RedisServer, user: str, query: str = "") -> str:
@@ -51,8 +61,10 @@ def as_user(server: RedisServer, user: str, query: str = "") -> str:
     return server.fresh_url(query).replace("redis://", f"redis://{user}:pw@", 1)
 
 
-@pytest.fixture(scope="module")
-def variant(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Variant]:
+@pytest.fixture(scope="module", params=[row for row in VARIANTS if row.name == "redis"], ids=["redis-acl"])
+def variant(
+    request: pytest.FixtureRequest, server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Variant]:
     """Give the executor on Redis under these users."""
     places = Places(
         lambda: as_user(server, PRODUCER, QUERY),
@@ -60,15 +72,14 @@ def variant(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> It
         WORKER_IMPORTS,
         lambda url: url.replace(PRODUCER, WORKER),
     )
-    (row,) = [row for row in VARIANTS if row.name == "redis"]
-    yield replace(row, places=places)
+    yield replace(request.param, places=places)
     places.close()
 
 
 @pytest.fixture
 def lonely_url(server: RedisServer) -> str:
-    """Give the URL of a store of its own, without a worker."""
-    return as_user(server, PRODUCER)
+    """Give the URL of a store of its own, without a worker; the test starts one there."""
+    return as_user(server, BOTH)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskq.errors import BackendUnavailable
+from taskq.errors import BackendUnavailable, ConfigError
 from taskq.executors.rq.store import RQStore
 from tests.redis_server import RedisServer, free_port
 from tests.rq.hands import Hands, new_job
@@ -65,3 +65,11 @@ def test_unix_socket(tmp_path: Path) -> None:
         with server.client(3) as client:
             assert client.exists("rq:queues")
         store.close()
+
+
+@pytest.mark.parametrize("word", ["ssl_ca_certs=/x", "ssl_cert_reqs=none", "ssl_check_hostname=false"])
+@pytest.mark.parametrize("start", ["redis://127.0.0.1:1/0", "unix:///tmp/none.sock"])
+def test_words_of_tls_without_it(start: str, word: str) -> None:
+    """Whoever writes them means TLS: he is told that this URL has none."""
+    with pytest.raises(ConfigError, match="rediss://"):
+        RQStore(f"{start}?{word}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import select
 import time
 from dataclasses import replace
@@ -41,6 +42,10 @@ class MemoryWorkerSession(WorkerSession):
     def is_alive(self) -> bool:
         """Whether it has renewed within the lease."""
         return self._jobs.monotonic() - self._beat <= self._jobs.lease
+
+    def die(self) -> None:
+        """Look as a worker does whose process was killed: it is not heard of again, and the next sweep finds it."""
+        self._beat = -math.inf
 
     def serves(self, queue: str) -> bool:
         """Whether it takes jobs of this queue."""

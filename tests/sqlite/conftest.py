@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq.executors.sqlite.store import SQLiteStore
-from tests.sqlite.workshop import worker
+from tests.store_steps import worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

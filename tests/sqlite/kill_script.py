@@ -14,7 +14,7 @@ from taskq.executors.sqlite import journal as sqlite_journal
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import State
 from taskq.store import ProgressUpdate
-from tests.sqlite.workshop import job, said, worker
+from tests.store_steps import job, said, worker
 
 #: Jobs that are put together: all of them or none must be there.
 BATCHES = (("a1", "a2", "a3"), ("b1",), ("big1",), ("c1", "c2"), ("short1",), ("d1",), ("e1",), ("f1",), ("g1",))

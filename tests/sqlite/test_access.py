@@ -10,7 +10,7 @@ import pytest
 
 from taskq.errors import BackendUnavailable, ConfigError
 from taskq.executors.sqlite.store import SQLiteStore
-from tests.sqlite.workshop import job
+from tests.store_steps import job
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taskq.states import Reason, State
-from tests.sqlite.workshop import hear, job, said, see, state_of, take, tell
+from tests.store_steps import hear, job, said, see, state_of, take, tell
 from tests.subscriber import Subscriber
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from taskq.errors import BackendUnavailable, JobExists
 from taskq.executors.sqlite.journal import HEADER, FileSync
 from taskq.executors.sqlite.shared import Futex, Page, StoreLock, SyncState
 from taskq.executors.sqlite.store import SQLiteStore
-from tests.sqlite.workshop import job, said, take
+from tests.store_steps import job, said, take
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ def test_claims_need_no_sync(full: SQLiteStore, join: Callable[..., Any]) -> Non
 
 
 def _record() -> Any:
-    from tests.sqlite.workshop import worker  # noqa: PLC0415 - only here
+    from tests.store_steps import worker  # noqa: PLC0415 - only here
 
     return worker()
 
@@ -269,7 +269,7 @@ SCRIPT = """
 import sys
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.errors import BackendUnavailable
-from tests.sqlite.workshop import job
+from tests.store_steps import job
 store = SQLiteStore(sys.argv[1])
 said = []
 for number in range(6):

@@ -14,7 +14,7 @@ from taskq.errors import BackendUnavailable, StoreFull
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import State
 from tests.cli.command import taskq
-from tests.sqlite.workshop import job, said, see, state_of, take, tell, worker
+from tests.store_steps import job, said, see, state_of, take, tell, worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.sqlite.workshop import job, take
+from tests.store_steps import job, take
 
 if TYPE_CHECKING:
     from collections.abc import Callable

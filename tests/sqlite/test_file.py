@@ -18,7 +18,7 @@ from taskq.executors.sqlite import create as sqlite_create
 from taskq.executors.sqlite import schema as sqlite_schema
 from taskq.executors.sqlite.place import parse
 from taskq.executors.sqlite.store import SQLiteStore
-from tests.sqlite.workshop import job, see, take
+from tests.store_steps import job, see, take
 from tests.waiting import eventually
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import TERMINAL, State
-from tests.sqlite.workshop import hear, job, said, worker
+from tests.store_steps import hear, job, said, worker
 from tests.subscriber import Subscriber
 from tests.waiting import eventually
 

@@ -13,7 +13,7 @@ from taskq.executors.sqlite import subscription as sqlite_subscription
 from taskq.executors.sqlite.disk_space import DiskSpace
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import Reason, State
-from tests.sqlite.workshop import hear, job, said, state_of, take, tell, worker
+from tests.store_steps import hear, job, said, state_of, take, tell, worker
 from tests.subscriber import Subscriber
 from tests.waiting import eventually
 

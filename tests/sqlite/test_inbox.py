@@ -18,7 +18,7 @@ from taskq.executors.sqlite.journal import HEADER, RECORD, AppendLog
 from taskq.executors.sqlite.schema import STEPS
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import State
-from tests.sqlite.workshop import job, said, take, tell
+from tests.store_steps import job, said, take, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable

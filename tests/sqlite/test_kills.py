@@ -18,7 +18,7 @@ from taskq.executors.sqlite import jobs as sqlite_jobs
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import TERMINAL, State
 from tests.sqlite.kill_script import BATCHES
-from tests.sqlite.workshop import said, worker
+from tests.store_steps import said, worker
 
 STRACE = shutil.which("strace")
 

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.failure import Failure
 from taskq.states import TERMINAL, State
-from tests.sqlite.workshop import job, said, take, worker
+from tests.store_steps import job, said, take, worker
 
 if TYPE_CHECKING:
     from taskq.store import Claim, WorkerSession

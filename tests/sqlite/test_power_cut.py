@@ -38,7 +38,7 @@ import os, sys
 from taskq.executors.sqlite import journal
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import State
-from tests.sqlite.workshop import job, said, worker
+from tests.store_steps import job, said, worker
 
 def note(text):
     os.write(1, text.encode())

@@ -1,14 +1,24 @@
 -- needs: moment order rate result ending
 -- Queue jobs that failed or were cancelled again, as if new. Argument: {ids}. Returns 1 or 0 for each.
 local done = {}
+local ENDED = {[S_FINISHED] = true, [S_FAILED] = true, [S_STOPPED] = true, [S_CANCELED] = true}
+-- Tell whether another job that has not ended has this one's key
+local function is_taken(key, id)
+  local holder = key and key ~= '' and redis.pcall('GET', K_KEY .. key)
+  if type(holder) ~= 'string' or holder == id then return false end
+  local status = call('HGET', K_JOB .. holder, F_status)
+  return status and not ENDED[status]
+end
 for i, id in ipairs(unpack(cmsgpack.unpack(ARGV[1]))) do
   local j = call('HMGET', K_JOB .. id, F_status, F_origin, F_task, F_max_retries, F_priority, F_dependency_ids, F_data,
-    F_rate_limit_key, F_rate_limit_concurrency)
+    F_rate_limit_key, F_rate_limit_concurrency, F_key)
   local status, queue = j[1], j[2]
   done[i] = 0
-  if j[7] and queue and (status == S_FAILED or status == S_STOPPED or status == S_CANCELED) then
+  if j[7] and queue and (status == S_FAILED or status == S_STOPPED or status == S_CANCELED)
+    and not is_taken(j[10], id) then
     local job = K_JOB .. id
     done[i] = 1
+    if j[10] and j[10] ~= '' then call('SET', K_KEY .. j[10], id) end
     call('ZREM', K_FAILED .. queue, id)
     call('ZREM', K_CANCELED .. queue, id)
     call('PERSIST', job)

@@ -16,8 +16,8 @@ end
 
 -- Jobs that nothing started in time
 for _, id in ipairs(call('ZRANGEBYSCORE', K_EXPIRIES, '-inf', now, 'LIMIT', 0, 200)) do
-  local j = call('HMGET', K_JOB .. id, F_status, F_origin, F_expires_in)
-  if j[1] == S_QUEUED or j[1] == S_SCHEDULED or j[1] == S_DEFERRED then
+  local j = call('HMGET', K_JOB .. id, F_status, F_origin, F_expires_in, F_attempts)
+  if num(j[4]) == 0 and (j[1] == S_QUEUED or j[1] == S_SCHEDULED or j[1] == S_DEFERRED) then
     withdraw(id, j[2], j[1])
     close(id, 'E' .. (j[3] or ''), T_EXPIRED)
   end

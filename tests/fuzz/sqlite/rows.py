@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from taskq.failure import Failure
 from taskq.states import State
 from taskq.store import ProgressUpdate
-from tests.sqlite.workshop import job, said, take, tell
+from tests.store_steps import job, said, take, tell
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -13,7 +13,7 @@ from taskq.failure import Failure
 from taskq.states import State
 from tests.fuzz.amounts import counts
 from tests.fuzz.sqlite.rows import Rows, filled
-from tests.sqlite.workshop import job, said, state_of, take, tell, worker
+from tests.store_steps import job, said, state_of, take, tell, worker
 from tests.subscriber import Subscriber
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskq.executors.sqlite.store import SQLiteStore
-    from taskq.store import Claim, Ended, JobOutcome, Subscription, WorkerSession
+    from taskq.store import Claim, Ended, JobOutcome, WorkerSession
     from tests.fuzz.garbage import Garbage
 
 #: Values of one batch; then a good job is put behind them, and has to run.
@@ -69,7 +69,7 @@ def look_around(store: SQLiteStore, ids: list[str]) -> None:
     store.remove(ids[24:])
 
 
-def hear_out(subscription: Subscription) -> list[Ended]:
+def hear_out(subscription: Subscriber) -> list[Ended]:
     """Return all that a subscription has to tell within a moment."""
     return [one for _ in range(5) for one in subscription.wait(0.0)]
 

@@ -12,7 +12,7 @@ from taskq.states import State
 from tests.cli.command import taskq
 from tests.fuzz.sqlite.rows import Rows, filled
 from tests.rq.hands import new_job
-from tests.sqlite.workshop import state_of
+from tests.store_steps import state_of
 from tests.waiting import eventually
 from tests.worker_process import WorkerProcess
 

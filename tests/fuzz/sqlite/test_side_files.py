@@ -17,7 +17,8 @@ from taskq.executors.sqlite.journal import HEADER, RECORD
 from taskq.executors.sqlite.schema import row_of
 from taskq.states import State
 from tests.fuzz.amounts import counts
-from tests.sqlite.workshop import job, said, state_of, take, tell, worker
+from tests.store_steps import job, said, state_of, take, tell, worker
+from tests.subscriber import Subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,7 +168,7 @@ def test_wake(open_store: Callable[..., SQLiteStore], path: Path, garbage: Garba
     members = [store.join(worker("first")), store.join(worker("second"))]
     folder = path.with_name("queue.db-wake")
     while garbage.count < total:
-        subscription = insist(store.subscribe)
+        subscription = Subscriber(insist(store.subscribe))
         for _ in range(garbage.random.randrange(1, BATCH)):
             folder.mkdir(mode=0o700, exist_ok=True)
             litter(folder, garbage)

@@ -12,8 +12,7 @@ from taskq.store import JobOutcome, NewJob, WorkerRecord
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskq.executors.sqlite.store import SQLiteStore
-    from taskq.store import Claim, Ended, JobRecord, WorkerSession
+    from taskq.store import Claim, Ended, JobRecord, Store, WorkerSession
 
 #: Seconds for which a subscription is listened to in vain before a test gives up.
 PATIENCE = 20.0
@@ -53,14 +52,14 @@ def tell(member: WorkerSession, *outcomes: JobOutcome) -> list[str]:
     return list(member.poll(outcomes, [], 0).fenced)
 
 
-def see(store: SQLiteStore, job_id: str) -> JobRecord:
+def see(store: Store, job_id: str) -> JobRecord:
     """Return a job that must be there."""
     found = store.get([job_id], payload=True)[0]
     assert found is not None, f"job {job_id} is not there"
     return found
 
 
-def state_of(store: SQLiteStore, job_id: str) -> State:
+def state_of(store: Store, job_id: str) -> State:
     """Return the state of a job that must be there."""
     return see(store, job_id).state
 

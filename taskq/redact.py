@@ -66,10 +66,13 @@ IN_QUERY = frozenset(("code", "key"))
 WORD = r"[A-Z]?[a-z]++|[A-Z]++(?![a-z])|[A-Z]|\d++"
 #: A name, and what stands between it and its value: `password=`, `"password": `, `\"password\": `.
 NAMED = r"(?<![\w-])([\w-][\w.-]{0,63}+)(?:\\{0,4}+[\"']?[ \t]{0,4}+[=:][ \t]{0,4}+)"
+#: The kind of a credential, which stands before it.
+KIND = r"(?i:bearer|basic|digest|token|negotiate|apikey)"
 #: A value: what stands in quotes, or a word, with the kind of credential before it.
 VALUE = (
     r"\\{1,4}+\"(?:[^\"\\]|\\++[^\"\\])*+|\"(?:[^\"\\]|\\.)*+|'(?:[^'\\]|\\.)*+"
-    r"|(?:(?i:bearer|basic|digest|token|negotiate|apikey)[ \t]{1,4}+)?+[^\s,;&\"'\\})\]]++"
+    rf"|(?:{KIND}[ \t]{{1,4}}+)?+"
+    r"[^\s,;&\"'\\})\]]++"
 )
 #: `user:password@` before a host, outside of a URL.
 USER_AT = r"(?<![\w.+%/@:-])(?!mailto:)([\w.+%-]{1,64}+):(?!//)[^\s@/\"']{1,128}+@(?=[\w\[])"
@@ -208,9 +211,19 @@ def safe_words(argv: Sequence[str]) -> list[str]:
             safe.append(f"{word.partition(':')[0]}:{MASK}")
         else:
             safe.append(_safe_argument(word, short))
-        hidden = (word.startswith("-") and "=" not in word and is_secret(word)) or word in short
+        hidden = word in short or _hides_next(word, hidden=hidden)
         user = word in USER_OPTIONS
     return safe
+
+
+def _hides_next(word: str, *, hidden: bool) -> bool:
+    """Tell whether the next word is a secret: behind `--password`, `Authorization:`, `--authorization=Bearer`."""
+    if word.startswith("-") and "=" not in word and is_secret(word):
+        return True
+    name, mark, value = word.partition("=" if "=" in word else ":")
+    if not mark:
+        return hidden and re.fullmatch(KIND, word) is not None
+    return is_secret(name) and ((mark == ":" and not value) or re.fullmatch(KIND, value) is not None)
 
 
 def _safe_argument(word: str, short: Sequence[str]) -> str:

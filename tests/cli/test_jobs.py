@@ -29,6 +29,11 @@ def in_file(queue: Queue) -> bool:
 SECRETS = (
     (("--", "curl", "-u", "ann:s3cret", "https://x/"), "curl -u 'ann:***' https://x/", "curl + 3 words"),
     (("--", "true"), "true", "true"),
+    (
+        ("--", "curl", "--cookie=s3cret", "--authorization=Bearer", "s3cret"),
+        "curl '--cookie=***' '--authorization=***' '***'",
+        "curl + 3 words",
+    ),
     (("--env", "MY_TOKEN=s3cret", "--", "echo", "a-s3cret-b"), "echo 'a-***-b'", "echo + 1 word"),
     (("--label", "mine", "--", "curl", "s3cret"), "mine", "mine"),
     (

@@ -78,6 +78,10 @@ def test_what_a_text_tells_is_masked(text: str, shown: str) -> None:
         ("mysql -ps3cret db", "mysql '-p***' db"),
         ("/usr/bin/redis-cli -a s3cret ping", "/usr/bin/redis-cli -a '***' ping"),
         ("ssh -p 22 host", "ssh -p 22 host"),
+        ("curl --cookie=s3cret --authorization=Bearer s3cret x", "curl '--cookie=***' '--authorization=***' '***' x"),
+        ("curl --header Authorization: Bearer s3cret x", "curl --header Authorization: '***' '***' x"),
+        ("curl --header X-Token: s3cret x", "curl --header X-Token: '***' x"),
+        ("tool --auth Basic s3cret x", "tool --auth '***' '***' x"),
         ("tool ann:s3cret@host:/path postgres://u:s3cret@h/db", "tool 'ann:***@host:/path' 'postgres://u:***@h/db'"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from taskq.errors import ConfigError
 from taskq.failure import Failure
 from taskq.states import Reason, State
-from taskq.store import ProgressUpdate
+from taskq.store import JobOutcome, ProgressUpdate
 from tests.store_steps import job, said, see, state_of, take, tell, worker
 
 if TYPE_CHECKING:
@@ -96,11 +96,11 @@ def test_token_of_another(store: Store, member: WorkerSession, join: Callable[..
     (new,) = take(other)
     late = ProgressUpdate(id="a", token=old.token, log=b"late")
     assert {*other.poll([said(old)], [late], 0).fenced} == {"a"}
+    for token in ("", "x.y", "1", "999.1", f"{new.token}0"):
+        assert list(other.poll([JobOutcome(id="a", token=token, state=State.SUCCEEDED)], [], 0).fenced) == ["a"]
     assert tell(other, said(new, result=b"new")) == []
     assert see(store, "a").result == b"new"
     assert store.log("a") == b""
-    for token in ("", "x.y", "1", "999.1", f"{new.token}0"):
-        assert list(other.poll([], [ProgressUpdate(id="a", token=token, log=b"x")], 0).fenced) == ["a"]
 
 
 def test_updates(store: Store, member: WorkerSession) -> None:

@@ -266,7 +266,7 @@ def _parsed(payload: bytes) -> dict[str, Any]:
         found = json.loads(payload) if len(payload) <= COMMAND_MAX else None
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and isinstance(found.get("command"), str) else {}
 
 
 def _is_own(command: dict[str, Any]) -> bool:

@@ -135,6 +135,21 @@ def test_stop_job_only_where_listed(client: Any, url: str, tmp_path: Path, query
         eventually(lambda: job.state is State.CANCELLED, "it to end")
 
 
+def test_garbage_ends_no_worker(client: Any, url: str, tmp_path: Path) -> None:
+    """Whatever is published to a worker that signs, it runs on."""
+    garbage = (
+        *(b"[", b"{}", b'{"command":[]}', b'{"command":{"a":1}}', b'{"command":null}', b'{"command":1e999}'),
+        *(b'{"command":"stop-job","job_id":{"a":1},"taskq":1}', b'{"command":"stop-job","job_id":[],"taskq":[]}'),
+        *(b'{"command":"stop-job","job_id":"x","taskq":"kill !"}', b"\xff\xfe", b"[" * 4000),
+    )
+    with WorkerProcess(url, tmp_path) as worker, TaskQueue(url) as queue:
+        for entry in garbage:
+            client.publish(f"rq:pubsub:{worker.name}", entry)
+            assert queue.submit(square, 2).result(PATIENCE) == 4
+        assert worker.is_running
+        assert "Traceback" not in worker.log()
+
+
 def test_unknown_commands_are_refused(url: str) -> None:
     """A word that RQ has no command for is told, with the ones that there are."""
     with pytest.raises(ConfigError, match="stop-job"):

@@ -1,12 +1,10 @@
 """Durable jobs in Redis, as ordinary RQ jobs: `redis://`, `rediss://`, `unix://`.
 
-layout              names of keys and fields, RQ's and ours
-url, address        where Redis is; wire, line: how to talk to it
-scripts, lua/       each atomic step
-record, outcome     between Redis' bytes and taskq's records
-foreign             jobs that stock RQ enqueued
-store               what clients ask for
-subscription        how clients learn that their jobs have ended
-session             what a worker asks for, by claim and watch
-inventory, doctor   what people look at
+store                     what clients ask for; subscription: how they learn that their jobs have ended
+session                   what a worker asks for: claims, its outbox, notifications of new work and of commands
+stock_jobs, horse, guest  jobs that stock RQ enqueued, here; jobs of ours in a stock worker
+queries, doctor           what people look at
+client, connection, url   talking to Redis, and where it is
+scripts, lua/, records    each atomic step; between Redis' bytes and taskq's records
+keys                      names of keys and fields, RQ's and ours
 """

@@ -5,22 +5,23 @@ A user that may not run INFO or CONFIG GET, as the viewer of contrib/acl, is tol
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address, ip_address
 from time import time
 from typing import TYPE_CHECKING, Final
 
-from taskq.executors.rq import inventory, safety
-from taskq.executors.rq.rights import is_refusal
-from taskq.executors.rq.wire import RedisError, pack
+from taskq.executors.rq.connection import RedisError, is_refusal, pack
+from taskq.executors.rq.queries import workers
 from taskq.store import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from taskq.executors.rq.home import Home
+    from taskq.executors.rq.client import Backend
+    from taskq.executors.rq.connection import Address
 
-    Look = Callable[[Home, Mapping[str, str]], Finding]
+    Look = Callable[[Backend, Mapping[str, str]], Finding]
 
-__all__ = ["findings"]
+__all__ = ["findings", "is_on_this_machine", "risks", "security_findings"]
 
 #: The oldest Redis that has all commands that the scripts use (LMOVE, COPY, ZMSCORE, SMISMEMBER, LPOP with a count).
 OLDEST: Final = (6, 2)
@@ -32,26 +33,26 @@ FULL, NEARLY_FULL = 0.95, 0.8
 SKEW: Final = 5.0
 
 
-def findings(store: Home) -> list[Finding]:
+def findings(store: Backend) -> list[Finding]:
     """Return one finding for each thing that was looked at."""
     info = _info(store)
     of_server: tuple[Look, ...] = (_version, _role, _durability, _eviction, _memory) if info else ()
     looks: tuple[Look, ...] = (*of_server, _clock, _pickle, _streams, _workers)
     told = [look(store, info) for look in looks]
-    return [*told, *safety.findings(store.address), *_rights(store, info)]
+    return [*told, *security_findings(store.address), *_rights(store, info)]
 
 
-def _info(store: Home) -> dict[str, str]:
+def _info(store: Backend) -> dict[str, str]:
     """Return what INFO says in its sections that are looked at; empty where this user may not run it."""
     sections = ("server", "memory", "persistence", "replication")
     requests = [(None, pack("INFO", section)) for section in sections]
-    texts = store.line.exchange(requests, partial=True)
+    texts = store.client.exchange(requests, partial=True)
     info: dict[str, str] = {}
     for request, text in zip(requests, texts, strict=True):
         if not isinstance(text, RedisError):
             info.update(_parsed(text))
         elif not is_refusal(str(text)):
-            raise store.line.mapped(text, request)
+            raise store.client.mapped(text, request)
     return info
 
 
@@ -60,16 +61,16 @@ def _parsed(text: bytes) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _config(store: Home, name: str) -> str | None:
+def _config(store: Backend, name: str) -> str | None:
     """Return a setting of the server, or None where it is not told (managed servers hide them)."""
-    (pair,) = store.line.exchange([(None, pack("CONFIG", "GET", name))], partial=True)
+    (pair,) = store.client.exchange([(None, pack("CONFIG", "GET", name))], partial=True)
     return pair[1].decode() if not isinstance(pair, RedisError) and len(pair) > 1 else None
 
 
-def _rights(store: Home, info: Mapping[str, str]) -> list[Finding]:
+def _rights(store: Backend, info: Mapping[str, str]) -> list[Finding]:
     """Name what this user may not ask, and what could therefore not be looked at."""
     lacks = [] if info else ["INFO (version, role, durability, eviction, memory)"]
-    (answer,) = store.line.exchange([(None, pack("CONFIG", "GET", "save"))], partial=True)
+    (answer,) = store.client.exchange([(None, pack("CONFIG", "GET", "save"))], partial=True)
     if isinstance(answer, RedisError):
         lacks.append("CONFIG GET (snapshots, appendfsync)")
     if not lacks:
@@ -79,7 +80,7 @@ def _rights(store: Home, info: Mapping[str, str]) -> list[Finding]:
     return [Finding(topic="rights", level="ok", text=text, cure=cure)]
 
 
-def _version(_store: Home, info: Mapping[str, str]) -> Finding:
+def _version(_store: Backend, info: Mapping[str, str]) -> Finding:
     text = info.get("redis_version", "?")
     parts = tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
     if parts >= OLDEST:
@@ -89,7 +90,7 @@ def _version(_store: Home, info: Mapping[str, str]) -> Finding:
     return Finding(topic="version", level="problem", text=f"Redis {text} is too old", cure="use Redis 6.2 or newer")
 
 
-def _role(_store: Home, info: Mapping[str, str]) -> Finding:
+def _role(_store: Backend, info: Mapping[str, str]) -> Finding:
     if info.get("role", "master") == "master":
         return Finding(topic="role", level="ok", text="it takes writes")
     return Finding(
@@ -97,7 +98,7 @@ def _role(_store: Home, info: Mapping[str, str]) -> Finding:
     )
 
 
-def _durability(store: Home, info: Mapping[str, str]) -> Finding:
+def _durability(store: Backend, info: Mapping[str, str]) -> Finding:
     if info.get("aof_enabled") == "1":
         how = _config(store, "appendfsync") or "?"
         if info.get("aof_last_write_status", "ok") != "ok":
@@ -131,7 +132,7 @@ def _durability(store: Home, info: Mapping[str, str]) -> Finding:
     )
 
 
-def _eviction(store: Home, info: Mapping[str, str]) -> Finding:
+def _eviction(store: Backend, info: Mapping[str, str]) -> Finding:
     policy = info.get("maxmemory_policy") or _config(store, "maxmemory-policy") or "?"
     if policy == "noeviction" or info.get("maxmemory", "0") == "0":
         return Finding(topic="eviction", level="ok", text=f"maxmemory-policy {policy}: no job is thrown away for room")
@@ -143,7 +144,7 @@ def _eviction(store: Home, info: Mapping[str, str]) -> Finding:
     )
 
 
-def _memory(_store: Home, info: Mapping[str, str]) -> Finding:
+def _memory(_store: Backend, info: Mapping[str, str]) -> Finding:
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
     if limit == 0:
         total = int(info.get("total_system_memory", 0))
@@ -156,9 +157,9 @@ def _memory(_store: Home, info: Mapping[str, str]) -> Finding:
     return Finding(topic="memory", level=level, text=text, cure=cure)
 
 
-def _clock(store: Home, _info: Mapping[str, str]) -> Finding:
+def _clock(store: Backend, _info: Mapping[str, str]) -> Finding:
     before = time()
-    seconds, micros = store.line.command("TIME")
+    seconds, micros = store.client.command("TIME")
     skew = int(seconds) + int(micros) / 1e6 - (before + time()) / 2
     if abs(skew) < SKEW:
         return Finding(topic="clock", level="ok", text="this machine and Redis agree on the time")
@@ -171,7 +172,7 @@ def _clock(store: Home, _info: Mapping[str, str]) -> Finding:
     )
 
 
-def _pickle(store: Home, _info: Mapping[str, str]) -> Finding:
+def _pickle(store: Backend, _info: Mapping[str, str]) -> Finding:
     if store.address.allow_pickle:
         return Finding(
             topic="pickle",
@@ -182,7 +183,7 @@ def _pickle(store: Home, _info: Mapping[str, str]) -> Finding:
     return Finding(topic="pickle", level="ok", text="pickled jobs are refused")
 
 
-def _streams(store: Home, _info: Mapping[str, str]) -> Finding:
+def _streams(store: Backend, _info: Mapping[str, str]) -> Finding:
     size = _config(store, "stream-node-max-bytes")
     text = "results that stock workers write take 4.7 kB each"
     if size is None or not size.isdecimal() or int(size) > 1024:  # noqa: PLR2004  # below it, streams are small anyway
@@ -195,11 +196,105 @@ def _streams(store: Home, _info: Mapping[str, str]) -> Finding:
     return Finding(topic="result streams", level="ok", text=f"stream-node-max-bytes {size}: small for all workers")
 
 
-def _workers(store: Home, _info: Mapping[str, str]) -> Finding:
-    found = inventory.workers(store)
+def _workers(store: Backend, _info: Mapping[str, str]) -> Finding:
+    found = workers(store)
     if not found:
         return Finding(
             topic="workers", level="warning", text="no worker is there", cure=f"taskq worker --url {store.url}"
         )
     running = sum(worker.running for worker in found)
     return Finding(topic="workers", level="ok", text=f"{len(found)} there, {running} jobs running")
+
+
+def is_on_this_machine(peer: object) -> bool:
+    """Return whether what a socket is connected to can be reached from this machine only: a file, or loopback."""
+    if not isinstance(peer, tuple):
+        return True
+    found = ip_address(str(peer[0]).partition("%")[0])
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return (mapped or found).is_loopback
+
+
+def risks(address: Address) -> list[Finding]:
+    """Return what lets strangers in from other machines: no password, a certificate that is not checked.
+
+    Raises:
+        BackendUnavailable: it cannot be reached.
+    """
+    local = _is_local(address)
+    return [] if local else [found for found in (_certificate(address), _authentication(address)) if _bad(found)]
+
+
+def security_findings(address: Address) -> list[Finding]:
+    """Return what is to be said of transport, certificate and authentication."""
+    local = _is_local(address)
+    told = [_transport(address, local=local)]
+    if address.is_encrypted:
+        told.append(_certificate(address))
+    return [*told, _local_authentication(address) if local else _authentication(address)]
+
+
+def _bad(finding: Finding) -> bool:
+    return finding.level != "ok"
+
+
+def _is_local(address: Address) -> bool:
+    connection = address.connect()
+    try:
+        return is_on_this_machine(connection.socket.getpeername())
+    finally:
+        connection.close()
+
+
+def _transport(address: Address, *, local: bool) -> Finding:
+    if address.is_encrypted:
+        return Finding(topic="transport", level="ok", text="TLS")
+    if local:
+        return Finding(topic="transport", level="ok", text="on this machine only")
+    return Finding(
+        topic="transport",
+        level="warning",
+        text=f"jobs travel to {address.host} unencrypted: whoever is on the way can read and change them",
+        cure="use rediss://, or a network that you trust",
+    )
+
+
+def _certificate(address: Address) -> Finding:
+    unchecked = address.unchecked
+    if not unchecked:
+        return Finding(topic="certificate", level="ok", text="checked" if address.is_encrypted else "no TLS")
+    return Finding(
+        topic="certificate",
+        level="warning",
+        text=f"{unchecked} in the URL: {UNCHECKED[unchecked]}",
+        cure="leave it out; ?ssl_ca_certs=FILE names the authority that signed the certificate",
+    )
+
+
+#: What a word in the URL switches off.
+UNCHECKED = {
+    "ssl_cert_reqs": "its certificate is not checked, so whoever is on the way can take its place",
+    "ssl_check_hostname": "the name in its certificate is not checked, so any machine with one can take its place",
+}
+
+
+def _authentication(address: Address) -> Finding:
+    if not address.is_open():
+        return Finding(topic="authentication", level="ok", text="strangers are refused")
+    return Finding(
+        topic="authentication",
+        level="warning",
+        text="it wants no password: whoever reaches it can read, forge and delete jobs",
+        cure="requirepass or users with passwords (contrib/acl), and TASKQ_URL=redis://USER:PASSWORD@host",
+    )
+
+
+def _local_authentication(address: Address) -> Finding:
+    if not address.is_open():
+        return Finding(topic="authentication", level="ok", text="strangers are refused")
+    return Finding(
+        topic="authentication",
+        level="ok",
+        text="it wants no password: each user of this machine who reaches it can read, forge and delete jobs",
+        cure="requirepass, or users with passwords (contrib/acl), where others use this machine",
+    )

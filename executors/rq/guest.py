@@ -22,9 +22,8 @@ from taskq.codec import decode, encode
 from taskq.context import JobContext
 from taskq.envelope import head, pack_results
 from taskq.errors import SoftTimeout
-from taskq.executors.rq.layout import FIELDS, Layout
-from taskq.executors.rq.outcome import progress_text
-from taskq.executors.rq.record import result_of
+from taskq.executors.rq.keys import FIELDS, Keys
+from taskq.executors.rq.records import progress_text, result_of
 from taskq.perform import perform
 
 if TYPE_CHECKING:
@@ -41,10 +40,10 @@ def run(envelope: bytes) -> Any:
     job: Any = get_current_job()
     if job is None:
         return perform(envelope)
-    layout, client = Layout(RQ_KEY_PREFIX), job.connection
+    keys, client = Keys(RQ_KEY_PREFIX), job.connection
     attempt = int(client.hincrby(job.key, FIELDS["attempts"], 1))
-    needs = {need: _result(client, layout, need) for need in job._dependency_ids}  # noqa: SLF001  # RQ has no public name
-    reporter = _Reporter(client, layout, job)
+    needs = {need: _result(client, keys, need) for need in job._dependency_ids}  # noqa: SLF001  # RQ has no public name
+    reporter = _Reporter(client, keys, job)
     before = context.provide(lambda: JobContext(job.id, 1, 0, reporter, job.origin))
     try:
         with _soft_timeout(head(envelope).options.soft_timeout):
@@ -53,18 +52,18 @@ def run(envelope: bytes) -> Any:
         context.provide(before)
 
 
-def _result(client: Any, layout: Layout, job_id: str) -> bytes:
-    latest = client.xrevrange(layout.RESULTS + job_id, count=1)
+def _result(client: Any, keys: Keys, job_id: str) -> bytes:
+    latest = client.xrevrange(keys.RESULTS + job_id, count=1)
     return result_of([part for pair in latest[0][1].items() for part in pair] if latest else [])
 
 
 class _Reporter:
     """Write what the job says of itself to its hash and its log; what Redis refuses for want of memory is lost."""
 
-    def __init__(self, client: Any, layout: Layout, job: Any) -> None:
+    def __init__(self, client: Any, keys: Keys, job: Any) -> None:
         self._client = client
         self._key = job.key
-        self._log = layout.LOG + job.id
+        self._log = keys.LOG + job.id
 
     def progress(self, number: int, done: int, total: int | None) -> None:  # noqa: ARG002  # the interface's signature
         """Keep how far the job is."""

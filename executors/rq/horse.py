@@ -24,7 +24,7 @@ from rq.timeouts import UnixSignalDeathPenalty
 from rq.utils import now
 from rq.worker import Worker
 
-from taskq.executors.rq.outcome import Returned
+from taskq.executors.rq.records import Returned
 
 if TYPE_CHECKING:
     from collections.abc import Callable

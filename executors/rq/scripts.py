@@ -1,4 +1,4 @@
-"""The Lua scripts, each one atomic step in Redis: loaded from lua/, with the layout's names put in.
+"""The Lua scripts, each one atomic step in Redis: loaded from lua/, with the names of `keys` put in.
 
     lua/finish.lua   ──▶   parts it is built on (its first line) + its own text, K_ F_ S_ T_ words replaced
                         ──▶   Script: the text, its SHA1, and the head of the EVALSHA command that runs it
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Final
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 if TYPE_CHECKING:
-    from taskq.executors.rq.layout import Layout
+    from taskq.executors.rq.keys import Keys
 
 __all__ = ["Script", "Scripts"]
 
 FOLDER: Final = Path(__file__).parent / "lua"
 
 #: The first line of a script: the parts that stand before it, in this order.
-NEEDS: Final = re.compile(r"-- needs: ([a-z ]+)\n")
+NEEDS: Final = re.compile(r"-- needs: ([a-z_ ]+)\n")
 
 #: Bytes of an argument above which its packer is let go: it keeps a buffer for its largest one.
 KEPT_BUFFER: Final = 1_048_576
@@ -69,10 +69,10 @@ _packers: list[Any] = []
 
 
 class Scripts:
-    """All scripts for one layout, read when they are first asked for."""
+    """All scripts for one prefix, read when they are first asked for."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._literals = layout.literals()
+    def __init__(self, keys: Keys) -> None:
+        self._literals = keys.literals()
         self._made: dict[str, Script] = {}
 
     def __getattr__(self, name: str) -> Script:

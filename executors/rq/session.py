@@ -1,7 +1,7 @@
 """A worker's place among RQ's workers: one entry with many executions.
 
     poll ──▶ one round trip:  finish script (what became of jobs) · note script · claim script (new ones)
-                 none, for a job that was handed over (see parking)
+                 none, for a job that was handed over (see registration)
     heartbeat ▶ its lease and its record live on, what it holds stays its own; control requests it missed
     sweep    ──▶ what any worker does for all
     wait     ──▶ watch:    the queues, this worker's channel
@@ -20,21 +20,20 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from taskq.errors import BackendUnavailable, ConfigError, StoreFull
-from taskq.executors.rq.claim import read_claim
-from taskq.executors.rq.layout import FIELDS
-from taskq.executors.rq.outbox import AT_ONCE, UNKNOWN, Outbox, names
-from taskq.executors.rq.parking import Parking
-from taskq.executors.rq.record import whole_number
-from taskq.executors.rq.watch import Watch, seal_of
-from taskq.executors.rq.wire import RedisError, as_text
+from taskq.executors.rq.claims import read_claim
+from taskq.executors.rq.connection import RedisError, as_text
+from taskq.executors.rq.keys import FIELDS
+from taskq.executors.rq.notifications import Notifications, seal_of
+from taskq.executors.rq.outbox import AT_ONCE, UNKNOWN, IdleWorker, Outbox, names
+from taskq.executors.rq.records import whole_number
 from taskq.log import get_logger
 from taskq.store import ControlRequest, PollResult, Remains, WorkerSession
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from taskq.executors.rq.home import Home
-    from taskq.executors.rq.outcome import Held
+    from taskq.executors.rq.claims import HeldJob
+    from taskq.executors.rq.client import Backend
     from taskq.executors.rq.scripts import Script
     from taskq.store import Claim, JobOutcome, ProgressUpdate, WorkerRecord
 
@@ -59,16 +58,16 @@ GRACE: Final = 3.0
 class RQSession(WorkerSession):
     """See the module's text. Not for two threads at once."""
 
-    def __init__(self, store: Home, record: WorkerRecord) -> None:
+    def __init__(self, store: Backend, record: WorkerRecord) -> None:
         self._store = store
         self._scripts = store.address.scripts
-        self._line = store.line
+        self._client = store.client
         self._record = record
-        self._held: dict[str, Held] = {}  # by token
+        self._held: dict[str, HeldJob] = {}  # by token
         self._sequence = count(1)
         self._nonce = os.urandom(8).hex()
-        self._claiming: tuple[str, str, int, Any] | None = None  # sequence, base, want, parking
-        self._parking = Parking(store.heartbeat_every * PARKED)
+        self._claiming: tuple[str, str, int, Any] | None = None  # sequence, base, want, registration
+        self._idle = IdleWorker(store.heartbeat_every * PARKED)
         self._given: list[Claim] = []  # handed over, until the loop has them
         self._control_requests: list[ControlRequest] = []
         self._stopped: set[str] = set()
@@ -80,29 +79,29 @@ class RQSession(WorkerSession):
         self._trusted_at = monotonic() + self._gap
         self._reap_at = 0.0
         self._join(take_over=False)
-        self._watch = Watch(store, record)
-        self._watch.listen()
+        self._notifications = Notifications(store, record)
+        self._notifications.listen()
 
     # -- signing on
 
     def _join(self, *, take_over: bool) -> None:
         record, fields = self._record, self._fields(self._record, birth=True)
-        answer = self._line.call(
+        answer = self._client.call(
             self._scripts.join,
             [
                 *(record.name, self._store.lease, fields, list(record.queues), int(take_over), self._nonce),
                 self._scripts.calls_of(*OF_WORKERS),
             ],
         )
-        self._parking.answered(parked=False)
+        self._idle.answered(registered=False)
         if not answer.startswith(b"taken"):
             if not take_over:
-                self._line.call(self._scripts.leave, [record.name, 1])
+                self._client.call(self._scripts.leave, [record.name, 1])
                 self._join(take_over=True)
             return
         _, host, pid = [*as_text(answer).split(" ", 2), "", ""][:3]
         if host == socket.gethostname() and not _is_alive(whole_number(pid.encode(), 0)):
-            self._line.call(self._scripts.leave, [record.name, 1])
+            self._client.call(self._scripts.leave, [record.name, 1])
             self._join(take_over=True)
             return
         raise ConfigError(
@@ -127,7 +126,7 @@ class RQSession(WorkerSession):
                     FIELDS["hostname"],
                     record.host,
                     FIELDS["ip_address"],
-                    self._line.own_address(),
+                    self._client.own_address(),
                 ),
                 *(FIELDS["version"], f"taskq {record.version}".strip()),
                 *(FIELDS["python_version"], platform.python_version()),
@@ -142,17 +141,17 @@ class RQSession(WorkerSession):
         self._tell_early()
         self._take_handed()
         fresh = outbox.fresh(outcomes)
-        # Who tells something, and knows that the queues are empty, parks by the same script and need not look at them
-        known = self._needs_work and self._watch.is_quiet and self._claiming is None
+        # Who tells something, and knows that the queues are empty, registers by the same script and need not look there
+        known = self._needs_work and self._notifications.is_quiet and self._claiming is None
         idle = bool(fresh) and want > 0 and known and not self._given
         free = self._record.processes - len(self._held) + len(fresh)
-        outbox.add(fresh, self._parking.ask(free) if idle and not self._parking.base else 0)
+        outbox.add(fresh, self._idle.ask(free) if idle and not self._idle.base else 0)
         outbox.add_updates(updates)
         self._tell_early()
-        self._trip(want, asks=not self._given and not (idle and self._parking.base))
+        self._trip(want, asks=not self._given and not (idle and self._idle.base))
         claims, self._given = self._given, []
         control_requests, self._control_requests = self._control_requests, []
-        control_requests += self._watch.control_requests(self._stopped, self._held)
+        control_requests += self._notifications.control_requests(self._stopped, self._held)
         fenced, outbox.fenced = outbox.fenced, []
         return PollResult(claims=claims, control_requests=control_requests, fenced=fenced)
 
@@ -172,24 +171,24 @@ class RQSession(WorkerSession):
             return
         replies = self._reached(requests)
         self._outbox.answered(replies[:told])
-        parked, self._outbox.parked = self._outbox.parked, None
-        if parked is not None and parked != 1:
+        registered, self._outbox.registered = self._outbox.registered, None
+        if registered is not None and registered != 1:
             self._look_again()
-            if parked != UNKNOWN:
-                self._parking.answered(parked=False)
+            if registered != UNKNOWN:
+                self._idle.answered(registered=False)
         if claiming is not None:
             self._given += self._claimed(replies[-1])
 
     def _reached(self, requests: Sequence[tuple[Script, bytes]]) -> list[Any]:
         """Send it all; what Redis refuses of it stays to be sent again."""
         try:
-            replies = self._line.exchange(requests, partial=True)
+            replies = self._client.exchange(requests, partial=True)
         except BackendUnavailable:
             self._reap_at = monotonic() + self._store.lease
             raise
         for (script, command), reply in zip(requests, replies, strict=True):
             if isinstance(reply, RedisError):
-                error = self._line.mapped(reply, (script, command))
+                error = self._client.mapped(reply, (script, command))
                 at_limit = isinstance(error, StoreFull)
                 damaged = "WRONGTYPE" in str(reply)[:200]  # perhaps one job's key alone: its outcome is told by itself
                 if (isinstance(error, BackendUnavailable) and not damaged) or (
@@ -200,7 +199,7 @@ class RQSession(WorkerSession):
 
     def _look_again(self) -> None:
         """Have the next poll ask for work, and soon."""
-        self._watch.stir()
+        self._notifications.stir()
         self._at_once = True
 
     # -- claims
@@ -212,9 +211,9 @@ class RQSession(WorkerSession):
 
     def _take_handed(self) -> None:
         """Take in the jobs that were handed over."""
-        for message in self._watch.handed():
+        for message in self._notifications.handed():
             try:
-                found = self._parking.take(message)
+                found = self._idle.take(message)
                 if found is not None:
                     self._at_once = True  # there may be room for more
                     self._given.append(self._claim(found[1], found[0]))
@@ -224,30 +223,30 @@ class RQSession(WorkerSession):
     def _claim_request(self, want: int) -> bytes | None:
         if self._claiming is None:
             held = len(self._held) - self._outbox.outcomes
-            parking = self._parking.ask(min(want, self._record.processes - held))
-            if want <= 0 and parking == 0:
+            registration = self._idle.ask(min(want, self._record.processes - held))
+            if want <= 0 and registration == 0:
                 return None
-            self._claiming = (str(next(self._sequence)), os.urandom(12).hex(), min(want, AT_ONCE), parking)
-        sequence, base, wanted, parking = self._claiming
+            self._claiming = (str(next(self._sequence)), os.urandom(12).hex(), min(want, AT_ONCE), registration)
+        sequence, base, wanted, registration = self._claiming
         queues = list(self._record.queues)
-        argument = [self._record.name, sequence, base, wanted, queues, "", parking, self._refuser]
+        argument = [self._record.name, sequence, base, wanted, queues, "", registration, self._refuser]
         return self._scripts.claim.command(argument)
 
     def _claimed(self, reply: Any) -> list[Claim]:
         self._needs_work = False
         if isinstance(reply, RedisError):  # at the limit of memory: nothing was taken
             self._claiming = None
-            self._watch.learn(b"0", b"", [1] * len(self._record.queues))
+            self._notifications.learn(b"0", b"", [1] * len(self._record.queues))
             return []
         wanted, self._claiming = self._claiming[2] if self._claiming else 0, None
         if reply[0] == b"gone":
             self._join(take_over=True)
             self._at_once = True
             return []
-        _, stamp, due, jobs, closed, parked = reply
-        self._watch.learn(stamp, due, closed)
+        _, stamp, due, jobs, closed, registered = reply
+        self._notifications.learn(stamp, due, closed)
         self._suspended = SUSPENDED in closed
-        self._parking.answered(parked=parked == 1)
+        self._idle.answered(registered=registered == 1)
         self._needs_work = len(jobs) < wanted
         return [self._claim(entry, stamp.decode()) for entry in jobs]
 
@@ -255,22 +254,22 @@ class RQSession(WorkerSession):
         claim, held = read_claim(self._store.address, self._record.name, entry, since)
         self._held[claim.token] = held
         if claim.foreign is not None:
-            self._watch.among_stock_clients = True
+            self._notifications.among_stock_clients = True
         return claim
 
     def claim_one(self, job_id: str) -> Claim | None:
         sequence, base = str(next(self._sequence)), os.urandom(12).hex()
         argument = [self._record.name, sequence, base, 1, list(self._record.queues), job_id, 0, self._refuser]
-        reply = self._line.call(self._scripts.claim, argument)
+        reply = self._client.call(self._scripts.claim, argument)
         if reply[0] == b"gone":
             self._join(take_over=True)
-            reply = self._line.call(self._scripts.claim, argument)
+            reply = self._client.call(self._scripts.claim, argument)
         jobs = reply[3]
         return self._claim(jobs[0], reply[1].decode()) if jobs else None
 
     def begin(self, claims: Sequence[tuple[str, str]]) -> list[str]:
         known = [(job_id, token, self._held[token].queue) for job_id, token in claims if token in self._held]
-        lost = names(self._line.call(self._scripts.begin, [[part for row in known for part in row]]))
+        lost = names(self._client.call(self._scripts.begin, [[part for row in known for part in row]]))
         return lost + [job_id for job_id, token in claims if token not in self._held]
 
     # -- staying alive
@@ -287,14 +286,14 @@ class RQSession(WorkerSession):
                 by_queue.setdefault(known.queue, []).extend((job_id, token))
         rows: list[Any] = [part for entry in by_queue.items() for part in entry]
         mine = [f"{known.id}:{known.token}" for known in self._held.values()]
-        coming = [base for base in (self._parking.base, self._claiming and self._claiming[1]) if base]
+        coming = [base for base in (self._idle.base, self._claiming and self._claiming[1]) if base]
         head = [record.name, self._store.lease, self._fields(record), rows]
-        argument = [*head, mine, coming, self._parking.ask(0), record.queues]
+        argument = [*head, mine, coming, self._idle.ask(0), record.queues]
         try:
-            reply = self._line.call(self._scripts.renew, argument)
+            reply = self._client.call(self._scripts.renew, argument)
             if reply[0] == b"gone":
                 self._join(take_over=True)
-                reply = self._line.call(self._scripts.renew, argument)
+                reply = self._client.call(self._scripts.renew, argument)
         except BackendUnavailable:
             self._reap_at = monotonic() + self._store.lease
             raise
@@ -304,7 +303,7 @@ class RQSession(WorkerSession):
         self._trusted_at = now + self._gap
         lost = missing + names(reply[1])
         control_requests = reply[2]
-        if self._parking.base and reply[3] == 0:
+        if self._idle.base and reply[3] == 0:
             self._look_again()
         for n in range(0, len(control_requests), 2):
             how, _, seal = control_requests[n + 1].partition(b" ")
@@ -317,18 +316,18 @@ class RQSession(WorkerSession):
 
     def remains(self) -> Remains:
         argument = [list(self._record.queues), self._refuser]
-        busy, scheduled, again, first, last = self._line.call(self._scripts.remains, argument)
+        busy, scheduled, again, first, last = self._client.call(self._scripts.remains, argument)
         return Remains(busy=bool(busy), scheduled=scheduled, again=again, first=float(first), last=float(last))
 
     def run_maintenance(self) -> int:
         """Do it in one script; workers are taken for dead only when Redis and this worker were there for one lease."""
         reap = monotonic() >= self._reap_at and self._redis_is_settled()
-        returned: int = self._line.call(self._scripts.sweep, [int(reap), list(self._record.queues)])
+        returned: int = self._client.call(self._scripts.sweep, [int(reap), list(self._record.queues)])
         return returned
 
     def _redis_is_settled(self) -> bool:
         """Return whether Redis has been up for one lease: before, leases ran out because nobody could renew them."""
-        for line in self._line.command("INFO", "server").splitlines():
+        for line in self._client.command("INFO", "server").splitlines():
             name, _, value = line.partition(b":")
             if name == b"uptime_in_seconds":
                 return int(value) > self._store.lease
@@ -338,12 +337,12 @@ class RQSession(WorkerSession):
         if self._control_requests or self._at_once:
             self._at_once = False
             return
-        self._watch.wait(timeout, wake_fd, needs_work=self._needs_work)
+        self._notifications.wait(timeout, wake_fd, needs_work=self._needs_work)
 
     def leave(self) -> None:
-        self._watch.close()
+        self._notifications.close()
         self._held.clear()
-        self._line.call(self._scripts.leave, [self._record.name, 0])
+        self._client.call(self._scripts.leave, [self._record.name, 0])
 
 
 def _is_alive(pid: int) -> bool:

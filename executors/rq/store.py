@@ -5,7 +5,7 @@
               subscribe() ──▶ subscription        join() ──▶ session
 
 What RQ's classes read is kept as they want it; what they have no place for stands beside it. Which key and field is
-which says `layout`.
+which says `keys`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 from taskq.errors import JobExists, QueueFull
-from taskq.executors.rq import doctor, inventory, safety
-from taskq.executors.rq.address import Address
-from taskq.executors.rq.layout import FIELDS
-from taskq.executors.rq.line import Line
-from taskq.executors.rq.record import LOOKED_UP, STATE_OF, data_of, read_record
+from taskq.executors.rq import doctor, queries
+from taskq.executors.rq.client import Client
+from taskq.executors.rq.connection import Address, as_text
+from taskq.executors.rq.keys import FIELDS
+from taskq.executors.rq.records import LOOKED_UP, STATE_OF, data_of, read_record
 from taskq.executors.rq.session import RQSession
 from taskq.executors.rq.subscription import RQSubscription
-from taskq.executors.rq.wire import as_text
 from taskq.store import NO_SEALS, Store
 
 if TYPE_CHECKING:
@@ -80,8 +79,8 @@ class RQStore(Store):
     def __init__(self, url: str) -> None:
         self.address = Address(url)
         self.url = self.address.url
-        self.line = Line(self.address)
-        self.layout = self.address.layout
+        self.client = Client(self.address)
+        self.redis_keys = self.address.keys
         self.commands = self.address.commands
         self.takes_unsigned = self.address.allow_unsigned
         self._scripts = self.address.scripts
@@ -104,10 +103,10 @@ class RQStore(Store):
         if not jobs:
             return []
         if len(jobs) <= PUT_AT_ONCE:
-            steps, replies = [jobs], [self.line.call(script, self._put_argument(jobs, reply_to, nonce))]
+            steps, replies = [jobs], [self.client.call(script, self._put_argument(jobs, reply_to, nonce))]
         else:
             steps = [jobs[first : first + PUT_AT_ONCE] for first in range(0, len(jobs), PUT_AT_ONCE)]
-            replies = self.line.stream(script, (self._put_argument(step, reply_to, nonce) for step in steps))
+            replies = self.client.stream(script, (self._put_argument(step, reply_to, nonce) for step in steps))
         kept: list[str] = []
         refused: Exception | None = None
         for step, stand in zip(steps, replies, strict=True):
@@ -143,7 +142,7 @@ class RQStore(Store):
     def _take_back(self, ids: list[str]) -> None:
         """Forget what an earlier step of a refused put has written."""
         for first in range(0, len(ids), LOOK_AT_ONCE):
-            self.line.call(self._scripts.remove, [ids[first : first + LOOK_AT_ONCE]])
+            self.client.call(self._scripts.remove, [ids[first : first + LOOK_AT_ONCE]])
 
     def _remember(self, options: JobOptions) -> tuple[Any, ...]:
         """Work out once what all jobs with these options have in common: few programs use many sets of options."""
@@ -160,7 +159,7 @@ class RQStore(Store):
 
     def _get_step(self, ids: list[str], *, payload: bool) -> list[JobRecord | None]:
         fields = [*LOOKED_UP, FIELDS["data"]] if payload else LOOKED_UP
-        found = self.line.call(self._scripts.look, [ids, fields, int(payload)])
+        found = self.client.call(self._scripts.get, [ids, fields, int(payload)])
         records: list[JobRecord | None] = []
         for job_id, entry in zip(ids, found, strict=True):
             if entry == 0:
@@ -178,12 +177,12 @@ class RQStore(Store):
         for first in range(0, len(ids), LOOK_AT_ONCE):
             step = list(ids[first : first + LOOK_AT_ONCE])
             words = [f"{how} {b64encode(seals[job_id]).decode()}" for job_id in step] if seals else 0
-            found = self.line.call(self._scripts.cancel, [step, how, words])
+            found = self.client.call(self._scripts.cancel, [step, how, words])
             states += [STATE_OF.get(status) for status in found]
         return states
 
     def retry(self, ids: Sequence[str]) -> list[bool]:
-        return self._for_each(self._scripts.again, ids)
+        return self._for_each(self._scripts.retry, ids)
 
     def remove(self, ids: Sequence[str]) -> list[bool]:
         return self._for_each(self._scripts.remove, ids)
@@ -192,28 +191,28 @@ class RQStore(Store):
         done: list[bool] = []
         for first in range(0, len(ids), LOOK_AT_ONCE):
             step = list(ids[first : first + LOOK_AT_ONCE])
-            done += map(bool, self.line.call(script, [step]))
+            done += map(bool, self.client.call(script, [step]))
         return done
 
     def log(self, job_id: str, offset: int = 0) -> bytes:
-        return bytes(self.line.command("GETRANGE", self.layout.LOG + job_id, offset, -1))
+        return bytes(self.client.command("GETRANGE", self.redis_keys.LOG + job_id, offset, -1))
 
     # -- queues and workers
 
     def queues(self) -> list[QueueRecord]:
-        return inventory.queues(self)
+        return queries.queues(self)
 
     def some_queues(self, most: int, first: Collection[str] = ()) -> tuple[list[QueueRecord], int]:
-        return inventory.some_queues(self, most, first)
+        return queries.some_queues(self, most, first)
 
     def workers(self) -> list[WorkerRecord]:
-        return inventory.workers(self)
+        return queries.workers(self)
 
     def pause(self, queue: str) -> None:
-        self.line.command("SADD", self.layout.PAUSED, queue)
+        self.client.command("SADD", self.redis_keys.PAUSED, queue)
 
     def resume(self, queue: str) -> None:
-        self.line.commands([("SREM", self.layout.PAUSED, queue), ("PUBLISH", self.layout.WAKE, queue)])
+        self.client.commands([("SREM", self.redis_keys.PAUSED, queue), ("PUBLISH", self.redis_keys.WAKE, queue)])
 
     def doctor(self) -> list[Finding]:
         return doctor.findings(self)
@@ -222,7 +221,7 @@ class RQStore(Store):
         self.commands = self.commands or frozenset()
 
     def risks(self) -> list[Finding]:
-        return safety.risks(self.address)
+        return doctor.risks(self.address)
 
     # -- for clients and workers
 
@@ -238,7 +237,7 @@ class RQStore(Store):
         return RQSession(self, record)
 
     def close(self) -> None:
-        self.line.close()
+        self.client.close()
 
     # Last: below it `list` would mean this method to type checkers.
 
@@ -252,7 +251,7 @@ class RQStore(Store):
         offset: int = 0,
     ) -> list[JobRecord]:
         """Return jobs, newest first as far as RQ's registries tell: ended ones are looked for by when they ended."""
-        return inventory.find_jobs(self, states, queue=queue, task=task, limit=limit, offset=offset)
+        return queries.find_jobs(self, states, queue=queue, task=task, limit=limit, offset=offset)
 
 
 def _packed(job: NewJob, known: tuple[Any, ...], reply_to: str) -> list[Any]:

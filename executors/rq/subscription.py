@@ -21,6 +21,7 @@ import random
 import select
 import socket
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from math import ceil
 from time import monotonic
@@ -28,8 +29,8 @@ from typing import TYPE_CHECKING, Final
 
 from taskq.bounded_dict import drop_oldest
 from taskq.errors import BackendUnavailable, StoreFull
-from taskq.executors.rq.record import read_news
-from taskq.executors.rq.wire import BROKEN, RedisError, Wire, pack, readable
+from taskq.executors.rq.connection import BROKEN, Connection, RedisError, pack, readable
+from taskq.executors.rq.records import read_news
 from taskq.locks import CallLock, pass_on
 from taskq.states import TERMINAL
 from taskq.store import News, Subscription
@@ -38,7 +39,7 @@ from taskq.wait_book import LOOK_EVERY, ended_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from taskq.executors.rq.home import Home
+    from taskq.executors.rq.client import Backend
 
 __all__ = ["RQSubscription"]
 
@@ -69,18 +70,18 @@ class RQSubscription(Subscription):
 
     ask_most = LOOK_AT
 
-    def __init__(self, store: Home) -> None:
+    def __init__(self, store: Backend) -> None:
         self.reply_to = os.urandom(8).hex()
         self.waits_here = _HAS_EPOLL
         self._store = store
         self._scripts = store.address.scripts
-        self._list = store.layout.REPLIES + self.reply_to
+        self._list = store.redis_keys.REPLIES + self.reply_to
         self._question = pack("BLPOP", self._list, BLOCK) + pack("LPOP", self._list, BATCH)
         #: Jobs that were asked for, and no answer was given yet.
         self._asked: deque[str] = deque()
         self._registered: dict[str, None] = {}
         self._unread: dict[str, None] = {}
-        self._wire: Wire | None = None
+        self._connection: Connection | None = None
         self._turn = CallLock()
         #: Whether somebody was interrupted while he used the connection: what came by it is in doubt.
         self._spoiled = False
@@ -150,7 +151,7 @@ class RQSubscription(Subscription):
         if self._spoiled:
             self._away = True
             self._drop()
-        if self._wire is None:
+        if self._connection is None:
             if monotonic() < self._try_at:
                 return News()
             self._connect()
@@ -162,7 +163,7 @@ class RQSubscription(Subscription):
 
     def _sleep(self, deadline: float | None) -> list[int]:
         """Wait for news, for `wake`, or for the deadline; return the descriptors that have something."""
-        until = self._try_at if self._wire is None else self._heard_at + SILENCE
+        until = self._try_at if self._connection is None else self._heard_at + SILENCE
         if deadline is not None:
             until = min(until, deadline)
         seconds = max(0.0, until - monotonic())
@@ -173,28 +174,28 @@ class RQSubscription(Subscription):
         if self._rings.fileno() in ready:
             self._drain()
             self._woken = True
-        wire = self._wire
-        if wire is None:
+        connection = self._connection
+        if connection is None:
             return News()
-        if wire.fileno() in ready and readable([wire], 0):  # else somebody has read it since
+        if connection.fileno() in ready and readable([connection], 0):  # else somebody has read it since
             return self._hear()
         if monotonic() >= self._heard_at + SILENCE:
             raise ConnectionError("no answer")
         return News()
 
     def _connect(self) -> None:
-        wire = self._store.address.connect(timeout=ANSWER)
-        self._wire, self._questions = wire, 0
-        self._sleep_on.register(wire, select.POLLIN)
+        connection = self._store.address.connect(timeout=ANSWER)
+        self._connection, self._questions = connection, 0
+        self._sleep_on.register(connection, select.POLLIN)
         if self._away:
             self._registered.clear()  # Redis may know none of them any more
 
     def _ask_ahead(self) -> None:
-        assert self._wire is not None  # noqa: S101  # callers have connected
+        assert self._connection is not None  # noqa: S101  # callers have connected
         if self._questions == 0:
             self._heard_at = monotonic()
         if self._questions < AHEAD:
-            self._wire.send(self._question * (AHEAD - self._questions))
+            self._connection.send(self._question * (AHEAD - self._questions))
             self._questions = AHEAD
 
     # -- a thread that wants one job
@@ -216,8 +217,8 @@ class RQSubscription(Subscription):
 
     def _wait_alone(self, job_id: str, timeout: float | None) -> News:
         """Wait for the next news here, while nothing else is to be done and the thread need not look after anything."""
-        wire = self._wire
-        if self._closed or self._spoiled or self._asked or wire is None:
+        connection = self._connection
+        if self._closed or self._spoiled or self._asked or connection is None:
             return News()
         self._spoiled = True  # unless it gets through this uninterrupted: then the thread begins again
         self._ask_ahead()
@@ -226,10 +227,10 @@ class RQSubscription(Subscription):
         until = min(now + LOOK_EVERY, self._heard_at + SILENCE)
         if timeout is not None:
             until = min(until, now + timeout)
-        self._sleep_on.unregister(wire)
-        if wire in readable([wire, self._rings], until - now):
+        self._sleep_on.unregister(connection)
+        if connection in readable([connection, self._rings], until - now):
             news = self._hear()
-        self._sleep_on.register(wire, select.POLLIN)
+        self._sleep_on.register(connection, select.POLLIN)
         self._spoiled = False
         if job_id in news.unread:
             with contextlib.suppress(BackendUnavailable):  # the thread asks for it when Redis is back
@@ -240,9 +241,9 @@ class RQSubscription(Subscription):
     # -- what both do
 
     def _hear(self) -> News:
-        assert self._wire is not None  # noqa: S101  # callers have waited on it
-        first = self._wire.read()
-        more = self._wire.read()
+        assert self._connection is not None  # noqa: S101  # callers have waited on it
+        first = self._connection.read()
+        more = self._connection.read()
         self._questions -= 1
         self._heard_at = monotonic()
         for reply in (first, more):
@@ -288,16 +289,16 @@ class RQSubscription(Subscription):
         return ended
 
     def _listen_for(self, ids: list[str], *, register: bool) -> str:
-        line, script = self._store.line, self._scripts.listen
+        client, script = self._store.client, self._scripts.subscribe
         if register:
             try:
-                stands: bytes = line.call(script, [self.reply_to, ids, 1])
+                stands: bytes = client.call(script, [self.reply_to, ids, 1])
             except StoreFull:  # Redis takes no writes: this only reads
                 pass
             else:
                 _remember(self._registered, ids)
                 return stands.decode()
-        stands = line.call(script, [self.reply_to, ids, 0])
+        stands = client.call(script, [self.reply_to, ids, 0])
         return stands.decode()
 
     def _fetch(self, ids: list[str], news: News) -> None:
@@ -315,9 +316,10 @@ class RQSubscription(Subscription):
     def _settle(self) -> None:
         """Where no worker of ours does it: let jobs go on, or fail, that wait for what a stock worker has ended."""
         self._settle_at = monotonic() + SETTLE_EVERY
-        line = self._store.line
-        if not line.command("ZCARD", self._store.layout.LEASES):
-            line.call(self._scripts.sweep, [0])
+        client = self._store.client
+        if not client.command("ZCARD", self._store.redis_keys.LEASES):
+            with suppress(BackendUnavailable):  # who only looks may not; one that is away is found so by the next call
+                client.call(self._scripts.sweep, [0])
 
     # -- when Redis is away
 
@@ -334,12 +336,12 @@ class RQSubscription(Subscription):
             return
 
     def _drop(self) -> None:
-        wire, self._wire = self._wire, None
+        connection, self._connection = self._connection, None
         self._spoiled = False
-        if wire is not None:
+        if connection is not None:
             with contextlib.suppress(OSError, KeyError, ValueError):  # it was taken out by one who was interrupted
-                self._sleep_on.unregister(wire)
-            wire.close()
+                self._sleep_on.unregister(connection)
+            connection.close()
 
 
 def _remember(known: dict[str, None], ids: Iterable[str]) -> None:

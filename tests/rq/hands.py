@@ -87,15 +87,15 @@ class Hands:
 
     def die(self) -> None:
         """Let its lease run out, as if it had been dead for long."""
-        self.store.line.command("ZADD", self.store.layout.LEASES, 1, self.record.name)
+        self.store.client.command("ZADD", self.store.redis_keys.LEASES, 1, self.record.name)
 
     def run_maintenance(self) -> int:
         """Sweep as a worker that trusts what it sees; a server of tests has only just been started."""
-        return int(self.store.line.call(self.store.address.scripts.sweep, [1, list(self.record.queues)]))
+        return int(self.store.client.call(self.store.address.scripts.sweep, [1, list(self.record.queues)]))
 
     def close(self) -> None:
         """Sign off, and close its connections."""
         try:
             self.session.leave()
         except (RuntimeError, ConnectionError):
-            self.session._watch.close()
+            self.session._notifications.close()

@@ -12,7 +12,7 @@ import redis
 
 from taskq import Retry, TaskQueue
 from taskq.errors import BackendUnavailable
-from taskq.executors.rq.layout import Layout
+from taskq.executors.rq.keys import Keys
 from taskq.executors.rq.scripts import FOLDER, Scripts
 from taskq.executors.rq.store import RQStore
 from taskq.store import WorkerRecord
@@ -128,25 +128,24 @@ def allowed(role: str) -> set[str]:
 
 #: The scripts of each role, by the methods of the store and of a session that call them.
 SCRIPTS = {
-    "producer": ("put", "look", "listen", "cancel", "again", "remove", "sweep"),
+    "producer": ("put", "get", "subscribe", "cancel", "retry", "remove", "sweep"),
     "worker": ("join", "leave", "claim", "begin", "finish", "note", "renew", "remains", "sweep"),
-    "viewer": ("look",),
+    "viewer": ("get",),
 }
 
 
 def test_every_script_belongs_to_a_role() -> None:
     """No script of the folder, nor a part of one, is left out of what the next test looks at."""
-    scripts = Scripts(Layout("rq"))
+    scripts = Scripts(Keys("rq"))
     texts = "".join(getattr(scripts, name).text.decode() for names in SCRIPTS.values() for name in names)
-    plain = Scripts(Layout("rq"))
     for path in FOLDER.glob("*.lua"):
-        assert getattr(plain, path.stem).text.decode() in texts or path.stem == "plain", path.name
+        assert getattr(scripts, path.stem).text.decode() in texts or path.stem == "put_fast", path.name
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_commands_of_a_roles_scripts_are_in_its_file(role: str) -> None:
     """Whatever a script of the role can call, in branches that no test takes too."""
-    scripts = Scripts(Layout("rq"))
+    scripts = Scripts(Keys("rq"))
     called = {
         found.lower()
         for name in SCRIPTS[role]
@@ -182,7 +181,7 @@ def test_a_missing_right_is_told_by_its_name(server: RedisServer, tmp_path: Path
     assert f"may not run {told}:" in said
 
 
-@pytest.mark.parametrize("lacks", sorted(Scripts(Layout("rq")).put.calls))
+@pytest.mark.parametrize("lacks", sorted(Scripts(Keys("rq")).put.calls))
 def test_no_half_job_is_left(server: RedisServer, lacks: str) -> None:
     """Whichever command a producer may not call: nothing of a job is there after its submit was refused."""
     rule = next(line for line in (ROOT / "contrib/acl/producer.conf").read_text("utf-8").splitlines() if line[0] == "u")

@@ -10,8 +10,8 @@ import msgpack
 import pytest
 
 from taskq.errors import BackendUnavailable, DecodeError
-from taskq.executors.rq.foreign import _restored, _rq_job
-from taskq.executors.rq.record import envelope_of, read_news
+from taskq.executors.rq.records import envelope_of, read_news
+from taskq.executors.rq.stock_jobs import _restored, _rq_job
 from taskq.states import Reason, State
 from tests.rq.hands import again, new_job, succeeded
 from tests.subscriber import Subscriber
@@ -164,7 +164,7 @@ def test_repeated_ids(
     while not (claims := second.take(1)):
         before, left = left, client.llen("rq:queue:default")
         assert 1_000 <= before - left <= 4_000
-        assert not second.session._watch.is_quiet
+        assert not second.session._notifications.is_quiet
     assert left <= 4_000
     assert [claim.id for claim in claims] == ["good"]
     assert client.zcard("rq:wip:default") == (2 if fields in (None, REPEATED["running"]) else 1)

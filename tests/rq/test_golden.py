@@ -19,7 +19,7 @@ from rq.rate_limit import RateLimit
 from rq.serializers import JSONSerializer
 
 from taskq import perform
-from taskq.executors.rq import foreign as rq_foreign
+from taskq.executors.rq import stock_jobs
 from taskq.executors.rq.store import RQStore
 from taskq.failure import Failure
 from taskq.states import State
@@ -41,8 +41,8 @@ def trusted(url: str) -> Iterator[None]:
     """Let this process run the functions of these tests, and close what jobs have opened in it."""
     perform.allow(["tests.rq.stock"])
     yield
-    rq_foreign._client(url).connection_pool.disconnect()
-    rq_foreign._client.cache_clear()
+    stock_jobs._client(url).connection_pool.disconnect()
+    stock_jobs._client.cache_clear()
 
 
 class Deaf(SimpleWorker):

@@ -17,7 +17,7 @@ from rq.job import Callback
 from rq.serializers import JSONSerializer
 
 from taskq import perform
-from taskq.executors.rq import foreign as rq_foreign
+from taskq.executors.rq import stock_jobs
 from tests.rq import stock
 from tests.rq.golden import state
 from tests.rq.test_golden import ADD, BOOM, KINDER, by_ours, by_stock
@@ -80,8 +80,8 @@ def both(redis_server: RedisServer) -> Iterator[tuple[State, State]]:
     with ExitStack() as stack:
         client: Any = stack.enter_context(redis.Redis.from_url(url))
         yield run(by_stock, client, url), run(by_ours, client, url)
-        rq_foreign._client(url).connection_pool.disconnect()
-        rq_foreign._client.cache_clear()
+        stock_jobs._client(url).connection_pool.disconnect()
+        stock_jobs._client.cache_clear()
         client.connection_pool.disconnect()
 
 

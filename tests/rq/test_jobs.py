@@ -181,7 +181,7 @@ def test_expired_jobs_fail_at_maintenance(store: RQStore, join: Callable[..., Ha
         )
 
     eventually(ended, "the jobs to expire")
-    assert store.line.command("LRANGE", "rq:queue:nobody", 0, -1) == [parent.id.encode()]
+    assert store.client.command("LRANGE", "rq:queue:nobody", 0, -1) == [parent.id.encode()]
 
 
 def test_expiry_does_not_touch_a_started_job(store: RQStore, join: Callable[..., Hands]) -> None:
@@ -213,7 +213,7 @@ def _is_past(store: RQStore, job_id: str) -> bool:
     (record,) = store.get([job_id])
     assert record is not None
     assert record.expires_at is not None
-    return float(store.line.command("TIME")[0]) > record.expires_at
+    return float(store.client.command("TIME")[0]) > record.expires_at
 
 
 def test_priorities(store: RQStore, join: Callable[..., Hands]) -> None:
@@ -373,7 +373,7 @@ def test_retry_begins_anew(store: RQStore, join: Callable[..., Hands]) -> None:
     records = [record for record in store.get([bad.id, gone.id]) if record]
     assert [(record.state, record.attempts, record.failure) for record in records] == [(State.QUEUED, 0, None)] * 2
     assert hands.run() == [bad.id, gone.id]
-    assert store.line.command("TTL", f"rq:job:{bad.id}") > 80_000
+    assert store.client.command("TTL", f"rq:job:{bad.id}") > 80_000
 
 
 def test_retry_checks_needs(store: RQStore, join: Callable[..., Hands]) -> None:
@@ -479,7 +479,7 @@ def test_prefix(url: str) -> None:
         job = new_job()
         one.put([job])
         assert two.get([job.id]) == [None]
-        assert {key.decode().partition(":")[0] for key in one.line.command("KEYS", "*")} == {"one"}
+        assert {key.decode().partition(":")[0] for key in one.client.command("KEYS", "*")} == {"one"}
     finally:
         one.close()
         two.close()

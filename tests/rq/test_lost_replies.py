@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 #: Every script that is called, by its name.
 SCRIPTS = (
-    "again",
+    "retry",
     "begin",
     "cancel",
     "claim",
     "finish",
     "join",
     "leave",
-    "listen",
-    "look",
+    "subscribe",
+    "get",
     "note",
     "put",
     "remains",
@@ -82,7 +82,7 @@ def live(store: RQStore, names: list[str]) -> dict[str, Any]:
         "jobs": found,
         "held": last.id == held,
         "heard": heard,
-        "line": _line(store, names),
+        "line": _client(store, names),
         "log": store.log(first),
     }
 
@@ -103,9 +103,9 @@ def _heard(subscription: Any, wanted: set[str]) -> set[State]:
     return {ended.state for ended in found.values()}
 
 
-def _line(store: RQStore, names: list[str]) -> list[int]:
+def _client(store: RQStore, names: list[str]) -> list[int]:
     """Return which jobs wait in the queue, in their order."""
-    return [names.index(name.decode()) for name in store.line.command("LRANGE", "rq:queue:default", 0, -1)]
+    return [names.index(name.decode()) for name in store.client.command("LRANGE", "rq:queue:default", 0, -1)]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -113,7 +113,7 @@ def test_lost_reply(redis_server: RedisServer, proxy: Proxy, name: str) -> None:
     """Whichever script's reply is lost, all is as if it had come: states, attempts, results, logs, news, the queue."""
     undisturbed = RQStore(redis_server.fresh_url())
     wanted = live(undisturbed, [f"job-{number}" for number in range(5)])
-    keys = int(undisturbed.line.command("DBSIZE"))
+    keys = int(undisturbed.client.command("DBSIZE"))
     undisturbed.close()
     assert wanted["held"]
     assert wanted["log"] == b"once"
@@ -130,7 +130,7 @@ def test_lost_reply(redis_server: RedisServer, proxy: Proxy, name: str) -> None:
     found = live(store, [f"job-{number}" for number in range(5)])
     assert proxy.dropped == 1, f"{name} was never called"
     assert found == wanted
-    assert int(store.line.command("DBSIZE")) == keys
+    assert int(store.client.command("DBSIZE")) == keys
     store.close()
 
 

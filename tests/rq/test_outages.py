@@ -11,7 +11,7 @@ import pytest
 from taskq import TaskQueue
 from taskq.errors import BackendUnavailable, ConfigError, QueueFull
 from taskq.executors.rq.guest import _Reporter
-from taskq.executors.rq.layout import Layout
+from taskq.executors.rq.keys import Keys
 from taskq.executors.rq.store import RQStore
 from taskq.retry import Retry
 from taskq.states import Reason, State
@@ -236,7 +236,7 @@ def test_burst_at_the_memory_limit(server: RedisServer, tmp_path: Path) -> None:
 def test_notes_in_a_stock_worker_at_the_memory_limit(server: RedisServer) -> None:
     """What a job of ours says of itself in a stock worker is lost at maxmemory, and does not fail the job."""
     with server.client() as client:
-        reporter = _Reporter(client, Layout("rq"), SimpleNamespace(key="rq:job:x", id="x"))
+        reporter = _Reporter(client, Keys("rq"), SimpleNamespace(key="rq:job:x", id="x"))
         server.command("CONFIG", "SET", "maxmemory", "1")
         reporter.progress(0, 1, 3)
         reporter.log(0, "text")
@@ -290,7 +290,7 @@ def test_lost_replies_in_a_long_put(server: RedisServer, lost: int) -> None:
             kept = store.put(jobs)  # as its docstring says
         assert proxy.drops_left == 0
         assert kept == [job.id for job in jobs]
-        assert store.line.command("LRANGE", "rq:queue:default", 0, -1) == [job.id.encode() for job in jobs]
+        assert store.client.command("LRANGE", "rq:queue:default", 0, -1) == [job.id.encode() for job in jobs]
         store.close()
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taskq.cli.app import run
-from taskq.executors.rq import safety
-from taskq.executors.rq.address import Address
+from taskq.executors.rq import doctor
+from taskq.executors.rq.connection import Address
 from taskq.executors.rq.store import RQStore
 from tests.redis_server import RedisServer
 
@@ -25,7 +25,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         started.command("ACL", "SETUSER", "default", "resetpass", ">secret")
         yield started
         with closing(RQStore(f"redis://ann:pw@127.0.0.1:{started.port}")) as store:
-            store.line.command("ACL", "SETUSER", "default", "nopass")
+            store.client.command("ACL", "SETUSER", "default", "nopass")
 
 
 class Idle:
@@ -53,7 +53,7 @@ class Idle:
 )
 def test_loopback_and_sockets_are_this_machine(peer: object, *, local: bool) -> None:
     """An address is judged, not a name: `redis` in a container, and `localhost` elsewhere, are what they resolve to."""
-    assert safety.is_on_this_machine(peer) is local
+    assert doctor.is_on_this_machine(peer) is local
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_worker_on_an_open_redis_beyond_this_machine_says_so_once(
     url = redis_server.fresh_url()
     assert run(["worker", "--url", url, "--require-auth"]) == 0
     assert told == []
-    monkeypatch.setattr(safety, "is_on_this_machine", lambda _peer: False)
+    monkeypatch.setattr(doctor, "is_on_this_machine", lambda _peer: False)
     assert run(["worker", "--url", url]) == 0
     assert len(told) == 1
     assert "no password" in told[0]
@@ -105,7 +105,7 @@ def test_a_worker_on_an_open_redis_beyond_this_machine_says_so_once(
 
 def test_a_password_is_enough(locked: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that shows its password starts under --require-auth, without a warning."""
-    monkeypatch.setattr(safety, "is_on_this_machine", lambda _peer: False)
+    monkeypatch.setattr(doctor, "is_on_this_machine", lambda _peer: False)
     with closing(RQStore(f"redis://ann:pw@127.0.0.1:{locked.port}/1")) as store:
         assert store.risks() == []
         topics = {finding.topic: finding for finding in store.doctor()}

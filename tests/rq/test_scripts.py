@@ -20,36 +20,36 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from taskq.executors.rq.line import Line
+    from taskq.executors.rq.client import Client
 
 
 class Doubled:
     """Send every request twice and hand over the second answer, as when the first one was lost on the way."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, line: Client) -> None:
+        self._client = line
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._line, name)
+        return getattr(self._client, name)
 
     def call(self, script: Any, argument: Any) -> Any:
-        self._line.call(script, argument)
-        return self._line.call(script, argument)
+        self._client.call(script, argument)
+        return self._client.call(script, argument)
 
     def run(self, script: Any, command: bytes) -> Any:
-        self._line.run(script, command)
-        return self._line.run(script, command)
+        self._client.run(script, command)
+        return self._client.run(script, command)
 
     def exchange(self, requests: Any, *, partial: bool = False) -> list[Any]:
-        self._line.exchange(requests, partial=partial)
-        return self._line.exchange(requests, partial=partial)
+        self._client.exchange(requests, partial=partial)
+        return self._client.exchange(requests, partial=partial)
 
 
 @pytest.fixture
 def doubled(url: str) -> Iterator[RQStore]:
     """Give a store all of whose requests are sent twice."""
     made = RQStore(url)
-    made.line = Doubled(made.line)  # type: ignore[assignment]
+    made.client = Doubled(made.client)  # type: ignore[assignment]
     yield made
     made.close()
 
@@ -102,7 +102,7 @@ def test_whole_life_sent_twice(store: RQStore, doubled: RQStore, client: Any, jo
         )
         found += [renewed, list(told.fenced)]
         found.append(at.cancel(["job-5", "nobody"]))
-        found.append(at.line.command("LLEN", "rq:tq:replies:ear"))
+        found.append(at.client.command("LLEN", "rq:tq:replies:ear"))
         found.append(
             [record and (record.state, record.attempts, record.retries) for record in at.get([j.id for j in jobs])]
         )
@@ -128,11 +128,11 @@ def test_lost_claim_is_found_again(store: RQStore, join: Callable[..., Hands]) -
     jobs = [new_job() for _ in range(3)]
     store.put(jobs)
     session = hands.session
-    line = session._line
-    session._line = Lossy(line)  # type: ignore[assignment]
+    line = session._client
+    session._client = Lossy(line)  # type: ignore[assignment]
     with pytest.raises(BackendUnavailable):
         session.poll([], [], 2)
-    session._line = line
+    session._client = line
     claims = hands.take(2)
     assert [claim.id for claim in claims] == [job.id for job in jobs[:2]]
     assert [claim.attempt for claim in claims] == [1, 1]
@@ -143,11 +143,11 @@ def test_lost_claim_is_found_again(store: RQStore, join: Callable[..., Hands]) -
 class Lossy:
     """Do what is asked, and lose the answer."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, line: Client) -> None:
+        self._client = line
 
     def exchange(self, requests: Any, *, partial: bool = False) -> list[Any]:
-        self._line.exchange(requests, partial=partial)
+        self._client.exchange(requests, partial=partial)
         raise BackendUnavailable("the answer was lost")
 
 
@@ -157,15 +157,15 @@ def test_lost_finish_is_told_again(store: RQStore, join: Callable[..., Hands]) -
     store.put([new_job(), new_job()])
     claims = hands.take()
     session = hands.session
-    line = session._line
+    line = session._client
     outcomes = [succeeded(claim) for claim in claims]
-    session._line = Lossy(line)  # type: ignore[assignment]
+    session._client = Lossy(line)  # type: ignore[assignment]
     with pytest.raises(BackendUnavailable):
         session.poll(outcomes[:1], [], 0)
-    session._line = line
+    session._client = line
     assert session.poll(outcomes, [], 0).fenced == []
     assert store.workers()[0].succeeded == 2
-    assert store.line.command("XLEN", f"rq:results:{claims[0].id}") == 1
+    assert store.client.command("XLEN", f"rq:results:{claims[0].id}") == 1
 
 
 def test_lost_update_is_not_said_twice(store: RQStore, join: Callable[..., Hands]) -> None:
@@ -174,12 +174,12 @@ def test_lost_update_is_not_said_twice(store: RQStore, join: Callable[..., Hands
     store.put([new_job()])
     (claim,) = hands.take()
     session = hands.session
-    line = session._line
+    line = session._client
     first, second = (ProgressUpdate(id=claim.id, token=claim.token, log=text) for text in (b"one\n", b"two\n"))
-    session._line = Lossy(line)  # type: ignore[assignment]
+    session._client = Lossy(line)  # type: ignore[assignment]
     with pytest.raises(BackendUnavailable):
         session.poll([], [first], 0)
-    session._line = line
+    session._client = line
     session.poll([], [first, second], 0)
     assert store.log(claim.id) == b"one\ntwo\n"
 
@@ -278,7 +278,7 @@ def test_nothing_is_reaped_after_a_restart(store: RQStore, join: Callable[..., H
     store.put([new_job()])
     old.take()
     old.die()
-    uptime = dict(line.split(b":", 1) for line in store.line.command("INFO", "server").splitlines() if b":" in line)[
+    uptime = dict(line.split(b":", 1) for line in store.client.command("INFO", "server").splitlines() if b":" in line)[
         b"uptime_in_seconds"
     ]
     store.lease = int(uptime) + 1000.0
@@ -294,11 +294,11 @@ def test_nothing_is_reaped_after_an_absence(store: RQStore, join: Callable[..., 
     old.take()
     old.die()
     session = new.session
-    line, session._line = session._line, Lossy(session._line)  # type: ignore[assignment]
+    line, session._client = session._client, Lossy(session._client)  # type: ignore[assignment]
     store.lease = 15.0
     with pytest.raises(BackendUnavailable):
         session.poll([], [], 1)
-    session._line = line
+    session._client = line
     store.lease = -1.0
     assert session.run_maintenance() == 0
 
@@ -399,7 +399,7 @@ def test_two_workers_of_one_name(store: RQStore, join: Callable[..., Hands]) -> 
         join("same")
     store.put([new_job()])
     hands.take()
-    store.line.command("HSET", "rq:worker:same", "pid", 2**22 + 1)
+    store.client.command("HSET", "rq:worker:same", "pid", 2**22 + 1)
     other = join("same")
     (claim,) = other.take()
     assert claim.crashes == 1
@@ -437,7 +437,7 @@ def test_updates(store: RQStore, join: Callable[..., Hands]) -> None:
     (claim,) = hands.take()
     assert decode(claim.meta) == {"a": 1}
     hands.tell(succeeded(claim))
-    assert store.line.command("TTL", f"rq:tq:log:{claim.id}") > 0
+    assert store.client.command("TTL", f"rq:tq:log:{claim.id}") > 0
 
 
 def test_last_words(store: RQStore, join: Callable[..., Hands]) -> None:
@@ -451,7 +451,7 @@ def test_last_words(store: RQStore, join: Callable[..., Hands]) -> None:
     assert record is not None
     assert (record.state, record.progress, decode(record.meta)) == (State.SUCCEEDED, (3, 3), {"b": 2})
     assert store.log(claim.id) == b"one\ntwo\n"
-    assert store.line.command("TTL", f"rq:tq:log:{claim.id}") > 0
+    assert store.client.command("TTL", f"rq:tq:log:{claim.id}") > 0
 
 
 def test_log_is_kept_to_a_mebibyte(store: RQStore, join: Callable[..., Hands]) -> None:

@@ -412,17 +412,17 @@ def test_interrupted_in_the_midst_of_an_answer(
     """An interrupt between the two parts of an answer loses no end: the connection is not trusted any more."""
     job = new_job()
     store.put([job], reply_to=alone.reply_to)
-    wire = alone._wire
-    assert wire is not None
-    read, parts = type(wire).read, []
+    connection = alone._connection
+    assert connection is not None
+    read, parts = type(connection).read, []
 
     def interrupted(self: Any) -> Any:
-        if self is wire and threading.current_thread() is threading.main_thread():
+        if self is connection and threading.current_thread() is threading.main_thread():
             parts.append(read(self))
             raise KeyboardInterrupt
         return read(self)
 
-    monkeypatch.setattr(type(wire), "read", interrupted)
+    monkeypatch.setattr(type(connection), "read", interrupted)
     timer = in_a_moment(join().run)
     with pytest.raises(KeyboardInterrupt):
         alone.wait_here(job.id, PATIENCE)
@@ -437,12 +437,12 @@ def test_interrupted_in_the_midst_of_an_answer(
 def test_read_by_another_thread_meanwhile(alone: RQSubscription, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that was woken by news which somebody else has read by then goes on to wait."""
     assert not alone.wait(0.05)
-    wire, heard_at = alone._wire, alone._heard_at
-    assert wire is not None
+    connection, heard_at = alone._connection, alone._heard_at
+    assert connection is not None
     with monkeypatch.context() as patched:
-        patched.setattr(alone, "_sleep", lambda _: [wire.fileno()])
+        patched.setattr(alone, "_sleep", lambda _: [connection.fileno()])
         assert not alone.wait(0.0)
-    assert (alone._wire, alone._heard_at) == (wire, heard_at), "it waited for an answer"
+    assert (alone._connection, alone._heard_at) == (connection, heard_at), "it waited for an answer"
 
 
 def test_without_epoll(store: RQStore, join: Callable[..., Hands], monkeypatch: pytest.MonkeyPatch) -> None:

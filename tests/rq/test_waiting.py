@@ -86,7 +86,7 @@ def taken_when_due(hands: Hands) -> float:
 def test_what_happens_while_it_cannot_hear(store: RQStore, join: Callable[..., Hands]) -> None:
     """A worker whose connection was lost asks once more: for what was put before the new one stood."""
     hands = join()
-    watch = hands.session._watch
+    watch = hands.session._notifications
     watch._drop()
     listen = watch.listen
 
@@ -140,7 +140,7 @@ def test_waiting_jobs_that_it_cannot_take_do_not_keep_it_busy(
         hands.session.poll([], [], 0 if why == "full" else 3)
         hands.session.wait(0.1, -1)
     assert process_time() - used < 0.25
-    assert store.line.command("LLEN", "rq:queue:default") == 5
+    assert store.client.command("LLEN", "rq:queue:default") == 5
 
 
 def test_it_sleeps(store: RQStore, join: Callable[..., Hands], client: Any) -> None:

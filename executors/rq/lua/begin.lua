@@ -1,4 +1,4 @@
--- needs: moment
+-- needs: prelude
 -- Note that jobs begin now, of which it must be known for certain. Argument: {{id, token, queue, ...}}. Returns the ids of
 -- those that are not this worker's any more.
 local jobs = unpack(cmsgpack.unpack(ARGV[1]))

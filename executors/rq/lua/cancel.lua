@@ -1,4 +1,4 @@
--- needs: moment order rate result ending
+-- needs: prelude queue rate_limit result complete
 -- Cancel what waits, and ask the workers of what runs. Argument: {ids, 'ask' or 'kill', words or 0}. Returns the
 --   statuses, '' for none. Words: for each id 'ask' or 'kill', a blank, and the signature that goes with it.
 local ids, how, words = unpack(cmsgpack.unpack(ARGV[1]))

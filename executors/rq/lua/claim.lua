@@ -1,15 +1,15 @@
--- needs: moment order rate result ending due start park left
--- Take jobs and start them. Argument: {worker, sequence number, token base, want, queues, one id or '', parking or 0,
+-- needs: prelude queue rate_limit result complete promote start idle left
+-- Take jobs and start them. Argument: {worker, sequence number, token base, want, queues, one id or '', idle or 0,
 --   the worker's nonce if it has refused jobs, else ''}.
--- Returns {'gone'}: this worker is not registered (any more); or {'ok', stamp, next due or '', jobs, closed, parked}; a
+-- Returns {'gone'}: this worker is not registered (any more); or {'ok', stamp, next due or '', jobs, closed, registered}; a
 --   job is {id, token, queue, fields}; fields of ours: see claim.py; of another's: {'', all fields and values}.
 --   closed: for each queue 1 where nothing is started for now, as it is paused; 2 where all that
 --   waits was refused by this worker, and is left to others; 3 where all are suspended, as by `rq suspend`
---   jobs: those too that were handed over under the base of `parking`; parked: 1 while one may still be
+--   jobs: those too that were handed over under the base of `idle`; registered: 1 while one may still be
 -- A job that must run by itself is taken by a worker that holds nothing, alone; until it holds nothing it takes no other
 --   one that is behind it.
 -- Repeated with the same sequence number it returns the same jobs, those that this worker still holds.
-local worker, sequence, base, want, queues, only, parking, nonce = unpack(cmsgpack.unpack(ARGV[1]))
+local worker, sequence, base, want, queues, only, idle, nonce = unpack(cmsgpack.unpack(ARGV[1]))
 local wkey = K_WORKER .. worker
 local executions = wkey .. ':executions'
 local before, state = unpack(call('HMGET', wkey, F_claim_seq, F_state))
@@ -50,19 +50,19 @@ local function given_under(base)
   end
 end
 
-local parked = parking ~= 0 and is_parked(worker, parking[1])
+local registered = idle ~= 0 and is_idle(worker, idle[1])
 if before == sequence then
   given_under(base)
-  if parking ~= 0 and not parked then given_under(parking[1]) end
-  return {'ok', stamp, '', jobs, {}, parked and 1 or 0}
+  if idle ~= 0 and not registered then given_under(idle[1]) end
+  return {'ok', stamp, '', jobs, {}, registered and 1 or 0}
 end
 
 -- At the limit of memory too: what is kept can be worked off, and only ends give room back
 begin_writing()
 call('HSET', wkey, F_claim_seq, sequence)
 
-local handed = parking ~= 0 and parking[4] == 1 and not parked
-if handed then given_under(parking[1]) end
+local handed = idle ~= 0 and idle[4] == 1 and not registered
+if handed then given_under(idle[1]) end
 
 local next_due = ''
 local members, wip = {}, {}
@@ -247,12 +247,12 @@ elseif state == 'suspended' and paused[1] ~= 3 then
   call('HSET', wkey, F_state, 'idle')
 end
 local emptied = not (alone or waits) and dropped < DROPS
-if parking ~= 0 and not handed and emptied and #jobs < math.min(want, parking[3]) then
-  park(worker, parking[1], parking[2], queues)
-  parked = true
-elseif parked then
-  unpark(worker)
-  parked = false
+if idle ~= 0 and not handed and emptied and #jobs < math.min(want, idle[3]) then
+  register_idle(worker, idle[1], idle[2], queues)
+  registered = true
+elseif registered then
+  unregister_idle(worker)
+  registered = false
 end
 send_news()
-return {'ok', stamp, next_due, jobs, paused, parked and 1 or 0}
+return {'ok', stamp, next_due, jobs, paused, registered and 1 or 0}

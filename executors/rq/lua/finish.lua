@@ -1,23 +1,23 @@
--- needs: moment result park single order rate ending left
--- Tell what became of jobs. Argument: {worker, sequence number, verdicts, state, seconds, parking or 0, queues}; a
+-- needs: prelude result idle finish_fast queue rate_limit complete left
+-- Tell what became of jobs. Argument: {worker, sequence number, outcomes, state, seconds, idle or 0, queues}; a
 --   verdict is
---   {id, token, queue, kind, ttl, ear, counts, payload, exc_string, since, key, more fields or 0, delay, refused,
+--   {id, token, queue, kind, ttl, reply_to, counts, payload, exc_string, since, key, more fields or 0, delay, refused,
 --    foreign or 0, whole, log}
 --   kinds: s succeeded  f failed  x stopped  c cancelled  r again after delay  b back to the front
 --   refused 1: this worker cannot run it; then it stays for others that may, in its place, whatever its kind says
 --   foreign: {retry: 1 or 0, returned Retry: {max, intervals, front} or 0}; whole 1: it has keys that few jobs have
--- Returns {ids of verdicts that came too late, 1 if the worker is parked now}: it is, where its queues are empty.
+-- Returns {ids of outcomes that came too late, 1 if the worker is registered now}: it is, where its queues are empty.
 -- Repeated with the same sequence number: the same answer, no effect; 2 if something may have been handed over since.
 if done and string.match(done, '^%d+') == sequence then
   local late = {}
   for id in string.gmatch(done, ' (%S+)') do late[#late + 1] = id end
-  return {late, parking ~= 0 and is_parked(worker, parking[1]) and 1 or 2}
+  return {late, idle ~= 0 and is_idle(worker, idle[1]) and 1 or 2}
 end
 
 -- The fence: only who is still in the wip registry counts. Removing comes first: it is allowed at the limit of memory,
 -- and what follows a write is too.
 local by_queue, late, mine, ran_on = {}, {}, {}, {}
-for i, v in ipairs(verdicts) do
+for i, v in ipairs(outcomes) do
   local queue = by_queue[v[3]]
   if queue == nil then queue = {{}, {}} by_queue[v[3]] = queue end
   queue[1][#queue[1] + 1] = v[1] .. ':' .. v[2]
@@ -34,15 +34,15 @@ for queue, entries in pairs(by_queue) do
   local held = {}
   for n, score in ipairs(scores) do
     local i, composite = entries[2][n], entries[1][n]
-    if not score then ran_on[i] = runs_on(verdicts[i], composite) end
+    if not score then ran_on[i] = runs_on(outcomes[i], composite) end
     if score or ran_on[i] then
       held[#held + 1] = composite
       mine[i] = true
       members[#members + 1] = composite
       records[#records + 1] = K_EXECUTION .. composite
-      records[#records + 1] = K_EXECUTIONS .. verdicts[i][1]
+      records[#records + 1] = K_EXECUTIONS .. outcomes[i][1]
     else
-      late[#late + 1] = verdicts[i][1]
+      late[#late + 1] = outcomes[i][1]
     end
   end
   call('ZREM', K_WIP .. queue, unpack(#held > 0 and held or {''}))
@@ -171,7 +171,7 @@ local function is_left_to_others(id, queue)
 end
 
 local ended = {}
-for i, v in ipairs(verdicts) do
+for i, v in ipairs(outcomes) do
   if mine[i] then
     local id, queue, kind, ttl, more, foreign = v[1], v[3], v[4], v[5], v[12], v[15]
     local job = K_JOB .. id
@@ -227,7 +227,7 @@ for i, v in ipairs(verdicts) do
       ended[#ended + 1] = v
       v.stays = kind == 's' and ran_on[i]
       names[#names + 1] = job .. ':dependents'
-      names[#names + 1] = K_EARS .. id
+      names[#names + 1] = K_SUBSCRIBERS .. id
       names[#names + 1] = K_LOG .. id
       local letter = (kind == 'x' and 'c') or (kind == 'm' and 'f') or kind
       if foreign ~= 0 then letter, v[8] = string.upper(letter), '' end -- its value is not in our codec: ask for it
@@ -240,7 +240,7 @@ for i, v in ipairs(verdicts) do
 end
 for key, entries in pairs(registries) do call('ZADD', key, unpack(entries)) end
 
--- Few jobs have dependents, later ears or a log: one look at all of them
+-- Few jobs have dependents, later subscribers or a log: one look at all of them
 local extras = #names > 0 and call('EXISTS', unpack(names)) > 0
 for _, v in ipairs(ended) do
   local ttl = v[5]
@@ -266,4 +266,4 @@ if done or call('EXISTS', wkey) == 1 then
 end
 send_news()
 
-return {late, park_if_empty()}
+return {late, register_if_empty()}

@@ -1,4 +1,4 @@
--- needs: moment rights
+-- needs: prelude rights
 -- Sign a worker on. Argument: {worker, lease, flat fields, queues, take over: 1 or 0, nonce of this worker, commands}.
 --   Commands: all that it will have to call; a user who may not call one of them is refused.
 -- Returns 'taken <host> <pid>' when another of this name is alive, else 'ok'.

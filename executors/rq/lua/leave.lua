@@ -1,4 +1,4 @@
--- needs: moment order rate result ending back
+-- needs: prelude queue rate_limit result complete requeue
 -- Sign a worker off; what it holds goes back, its attempt not counted. Argument: {worker, counted: 1 or 0}.
 -- With `counted` it is a worker of the same name that died. Returns how many jobs went back.
 local worker, counted = unpack(cmsgpack.unpack(ARGV[1]))

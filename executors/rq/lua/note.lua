@@ -1,4 +1,4 @@
--- needs: moment
+-- needs: prelude
 -- What running jobs say. Argument: {worker, sequence number, notes}; a note: {id, token, queue, progress, meta, log},
 -- '' for what is not said. Returns the late ids. Repeated with the same sequence number it appends no log twice.
 local worker, sequence, notes = unpack(cmsgpack.unpack(ARGV[1]))

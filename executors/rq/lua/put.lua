@@ -1,4 +1,4 @@
--- needs: moment rights start plain order rate result ending
+-- needs: prelude rights start put_fast queue rate_limit result complete
 -- Keep jobs, all or none. Argument: {nonce, any rare, jobs, commands or none}; a job: {id, queue, fields, rare or 0}.
 --   rare: {delay, at, priority, key, expires, needs, reject}, 0 for what is not said
 -- Returns 0: under their own ids; or the ids under which they stand; or {'taken:', id of the job in the way, which}.

@@ -1,4 +1,4 @@
--- needs: moment left
+-- needs: prelude left
 -- What there is yet for a worker whose claim has brought nothing. Argument: {queues, its nonce if it has
 --   refused jobs, else ''}. Returns {busy: 1 or 0, scheduled, of which were started before, due in so many seconds: the first of these, the last}; see Membership.remains.
 local queues, nonce = unpack(cmsgpack.unpack(ARGV[1]))

@@ -1,4 +1,4 @@
--- needs: moment order rate result ending
+-- needs: prelude queue rate_limit result complete
 -- Forget jobs that are not running, with all that belongs to them. Argument: {ids}. Returns 1 or 0 for each.
 local done = {}
 begin_writing()
@@ -14,7 +14,7 @@ for i, id in ipairs(unpack(cmsgpack.unpack(ARGV[1]))) do
     end
     free_key(j[3], id)
     call('ZREM', K_EXPIRIES, id)
-    call('DEL', K_EXECUTIONS .. id, K_EARS .. id)
+    call('DEL', K_EXECUTIONS .. id, K_SUBSCRIBERS .. id)
     if j[4] then call('SREM', K_GROUP .. j[4], id) end
     if j[5] then release_slot(id, j[5]) end
     local dependents = call('SMEMBERS', K_JOB .. id .. ':dependents')

@@ -1,10 +1,10 @@
--- needs: moment order rate result ending back park
--- Say that a worker lives, and what it holds. Argument: {worker, lease, flat fields, held, mine, coming, parking or 0,
+-- needs: prelude queue rate_limit result complete requeue idle
+-- Say that a worker lives, and what it holds. Argument: {worker, lease, flat fields, held, mine, coming, idle or 0,
 --   queues}; held: {queue, {id, token, ...}, ...}; mine: {id:token, ...}, all that it knows to be in its hands;
 --   coming: what the tokens begin with of jobs that it is about to hear of.
 -- Returns {'gone'} when its record is not there; or {'ok', ids that it holds no longer, {id, 'ask' or 'kill', ...},
---   1 if it is still parked}.
-local worker, lease, fields, held, mine, coming, parking, queues = unpack(cmsgpack.unpack(ARGV[1]))
+--   1 if it is still registered}.
+local worker, lease, fields, held, mine, coming, idle, queues = unpack(cmsgpack.unpack(ARGV[1]))
 local wkey = K_WORKER .. worker
 if call('HEXISTS', wkey, F_birth) == 0 then return {'gone'} end
 begin_writing()
@@ -51,6 +51,6 @@ if call('SCARD', wkey .. ':executions') > #mine then
   send_news()
 end
 
-local parked = parking ~= 0 and is_parked(worker, parking[1])
-if parked then park(worker, parking[1], parking[2], queues) end
-return {'ok', lost, wishes, parked and 1 or 0}
+local registered = idle ~= 0 and is_idle(worker, idle[1])
+if registered then register_idle(worker, idle[1], idle[2], queues) end
+return {'ok', lost, wishes, registered and 1 or 0}

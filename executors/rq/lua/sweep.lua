@@ -1,4 +1,4 @@
--- needs: moment order rate result ending due back
+-- needs: prelude queue rate_limit result complete promote requeue
 -- What any worker does every few seconds for all. Argument: {reap: 1 or 0, queues of the worker, or nothing}. Returns how many
 -- jobs were put back.
 -- One script is one atomic step, so it needs no lock; where there is nothing to do it costs some microseconds a queue.

@@ -1,6 +1,6 @@
 """Garbage in Redis: one bad entry is one bad entry, and the good job behind it runs.
 
-Fields are those of `layout.FIELDS` and keys those of `layout.KEYS`: a new one is attacked by being there.
+Fields are those of `keys.FIELDS` and keys those of `keys.KEYS`: a new one is attacked by being there.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq.errors import BackendUnavailable, TaskqError
-from taskq.executors.rq.layout import FIELDS, KEYS, STATUSES
-from taskq.executors.rq.record import read_news
+from taskq.executors.rq.keys import FIELDS, KEYS, STATUSES
+from taskq.executors.rq.records import read_news
 from taskq.states import State
 from tests.fuzz.amounts import counts
 from tests.rq.hands import Hands, again, failed, given_back, new_job, succeeded

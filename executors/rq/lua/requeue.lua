@@ -37,7 +37,7 @@ local function put_back(worker, counted)
   call('SREM', K_WORKERS, wkey)
   for queue in string.gmatch(call('HGET', wkey, F_queues) or '', '[^,]+') do
     call('SREM', K_WORKERS_OF .. queue, wkey)
-    call('SREM', K_PARKED .. queue, worker)
+    call('SREM', K_IDLE .. queue, worker)
   end
   return returned
 end

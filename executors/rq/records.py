@@ -14,12 +14,15 @@ import re
 import zlib
 from base64 import b64decode
 from binascii import a2b_base64
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgpack  # type: ignore[import-untyped]  # it ships no types
+
 from taskq.codec import decode, encode
 from taskq.errors import DecodeError
-from taskq.executors.rq.layout import FIELDS, STATUSES
+from taskq.executors.rq.keys import FIELDS, STATUSES
 from taskq.failure import Failure
 from taskq.locks import pass_on
 from taskq.rq import NAME
@@ -29,11 +32,14 @@ from taskq.store import Ended, JobRecord
 __all__ = [
     "LOOKED_UP",
     "STATE_OF",
+    "Returned",
     "data_of",
     "envelope_of",
     "failure_of",
+    "horse_text",
     "inflate",
     "pack_failure",
+    "progress_text",
     "read_news",
     "read_record",
     "whole_number",
@@ -413,3 +419,40 @@ def _end_of(name: str, kind: bytes, counts: tuple[int, int], payload: bytes) -> 
     if kind != b"c":
         return None
     return Ended(id=name, state=State.CANCELLED, attempts=attempts, crashes=died)
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What the run of a job of stock RQ has brought: the value as its serializer's bytes, None for None.
+
+    `retry`: the job returned a `rq.Retry`: {max, intervals, front}.
+    """
+
+    value: bytes | None
+    retry: list[Any] | None = None
+
+    def pack(self) -> bytes:
+        """Return it as bytes, as the pool's child hands it over."""
+        return bytes(msgpack.packb([self.value, self.retry]))
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Returned:
+        """Return what `pack` has packed."""
+        return cls(*msgpack.unpackb(packed))
+
+
+def horse_text(failure: Failure) -> str:
+    """Return what RQ says of a job whose process died, or was killed for its time; nothing of others."""
+    if failure.reason not in (Reason.CRASHED, Reason.TIMEOUT):
+        return ""
+    code = failure.exitcode
+    if code is None:
+        return "Work-horse terminated unexpectedly; waitpid returned None; "
+    status, signalled = (-code, f" (signal {-code})") if code < 0 else (code << 8, "")
+    return f"Work-horse terminated unexpectedly; waitpid returned {status}{signalled}; "
+
+
+def progress_text(progress: tuple[int, int | None]) -> str:
+    """Return a progress as the `tq_progress` field says it."""
+    done, total = progress
+    return f"{done}/" if total is None else f"{done}/{total}"

@@ -1,27 +1,27 @@
--- Part: what follows when a job has ended: the ears hear of it, jobs that waited for it go on or fail, its keys go.
+-- Part: what follows when a job has ended: the subscribers hear of it, jobs that waited for it go on or fail, its keys go.
 --   news     kind letter, attempts, crashes, id, then what there is of the outcome: see record.read_news
 --   kinds    s succeeded   f failed   c cancelled; as capitals: the outcome is too large, ask for it
 local told = {}
-local function tell(ear, kind, counts, id, payload)
-  local news = told[ear]
-  if news == nil then news = {} told[ear] = news end
+local function tell(reply_to, kind, counts, id, payload)
+  local news = told[reply_to]
+  if news == nil then news = {} told[reply_to] = news end
   if #payload > T_INLINE_MAX then kind, payload = string.upper(kind), '' end
   news[#news + 1] = kind .. counts .. ' ' .. id .. ' ' .. payload
 end
 
 local function send_news()
-  for ear, news in pairs(told) do
-    local list, size = K_REPLIES .. ear, 0
+  for reply_to, news in pairs(told) do
+    local list, size = K_REPLIES .. reply_to, 0
     for first = 1, #news, 500 do size = call('RPUSH', list, unpack(news, first, math.min(first + 499, #news))) end
     if size > T_REPLIES_MAX then call('LTRIM', list, -T_REPLIES_MAX, -1) end
     call('EXPIRE', list, T_REPLIES_KEPT)
   end
 end
 
--- Tell the ears that came later than the submit.
+-- Tell the subscribers that came later than the submit.
 local function tell_more(id, kind, counts, payload)
-  local key = K_EARS .. id
-  for _, ear in ipairs(call('SMEMBERS', key)) do tell(ear, kind, counts, id, payload) end
+  local key = K_SUBSCRIBERS .. id
+  for _, reply_to in ipairs(call('SMEMBERS', key)) do tell(reply_to, kind, counts, id, payload) end
   call('DEL', key)
 end
 

@@ -21,30 +21,30 @@ local function give(id, queue, fields, worker, base)
   call('ZADD', K_WIP .. queue, alive, composite)
   call('SADD', wkey .. ':executions', composite)
   call('EXPIRE', wkey .. ':executions', T_ALIVE + 60)
-  call('HSET', wkey, F_state, 'busy', F_parked, '')
-  call('PUBLISH', K_HAND .. worker, cmsgpack.pack({base, stamp, entry_of(id, token, queue, told, 0)}))
+  call('HSET', wkey, F_state, 'busy', F_idle, '')
+  call('PUBLISH', K_HANDOFF .. worker, cmsgpack.pack({base, stamp, entry_of(id, token, queue, told, 0)}))
 end
 
--- Hand a job to a worker that is parked at its queue: it starts in this moment, and the worker need not ask for it.
+-- Hand a job to a worker that is registered at its queue: it starts in this moment, and the worker need not ask for it.
 -- Not where others wait before it, nor while something is paused. Returns whether that was done.
-local function hand_over(id, queue, fields)
-  local parked = K_PARKED .. queue
-  local worker = call('SRANDMEMBER', parked)
+local function hand_off(id, queue, fields)
+  local registered = K_IDLE .. queue
+  local worker = call('SRANDMEMBER', registered)
   if not worker then return false end
   if call('EXISTS', K_JOB .. id, K_QUEUE .. queue, K_PRIORITIES .. queue, K_SUSPENDED, K_PAUSED) > 0 then return false end
   call('SADD', K_QUEUES, K_QUEUE .. queue) -- first, see begin_writing
   while worker do
-    local base, till = string.match(call('HGET', K_WORKER .. worker, F_parked) or '', '^(%S+) (%S+)$')
-    if base and tonumber(till) > now and call('PUBSUB', 'NUMSUB', K_HAND .. worker)[2] > 0 then
+    local base, till = string.match(call('HGET', K_WORKER .. worker, F_idle) or '', '^(%S+) (%S+)$')
+    if base and tonumber(till) > now and call('PUBSUB', 'NUMSUB', K_HANDOFF .. worker)[2] > 0 then
       give(id, queue, fields, worker, base)
       return true
     end
-    call('SREM', parked, worker) -- it has got something since, or does not listen, or may be dead
-    worker = call('SRANDMEMBER', parked)
+    call('SREM', registered, worker) -- it has got something since, or does not listen, or may be dead
+    worker = call('SRANDMEMBER', registered)
   end
   return false
 end
-if any_rare == 0 and #jobs == 1 and hand_over(unpack(jobs[1])) then return 0 end
+if any_rare == 0 and #jobs == 1 and hand_off(unpack(jobs[1])) then return 0 end
 
 -- Which ids are there already, and which queues have priorities
 local keys, lists, plain = {}, {}, any_rare == 0

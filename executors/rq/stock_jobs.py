@@ -1,11 +1,11 @@
 """Jobs that stock RQ enqueued, run by our worker.
 
-    worker   claim ──▶ ForeignJob.order() ──▶ (run, plain arguments, options) ──▶ the pool
+    worker   claim ──▶ StockJob.order() ──▶ (run, plain arguments, options) ──▶ the pool
     child    run: RQ's own Job is restored from the fields that the claim brought, and run as its work horse would,
              see `horse`; callbacks and webhooks where they are allowed
     worker   ◀── Returned, or the error ──▶ the finish script, which knows RQ's rules: retries, repeats, rate limits
-             ◀── killed by RQ's stop-job ──▶ ForeignJob.after_stop(): its callback for that, in a child, first
-             ◀── its process died        ──▶ ForeignJob.after_death(): its webhooks, the same way
+             ◀── killed by RQ's stop-job ──▶ StockJob.after_stop(): its callback for that, in a child, first
+             ◀── its process died        ──▶ StockJob.after_death(): its webhooks, the same way
 
 Only functions run that this worker trusts, as with our own jobs: @task functions and those of --import modules. Data
 is read as JSON or msgpack; pickled data, from which any code can come, only under `?allow_pickle=1`.
@@ -26,9 +26,8 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq import perform
 from taskq.errors import DecodeError, UnknownTask
-from taskq.executors.rq.address import Address
-from taskq.executors.rq.outcome import Held, Returned, horse_text
-from taskq.executors.rq.record import inflate_if_packed, whole_number
+from taskq.executors.rq.connection import Address
+from taskq.executors.rq.records import Returned, horse_text, inflate_if_packed, whole_number
 from taskq.options import JobOptions
 from taskq.serializer import MsgpackSerializer
 
@@ -40,11 +39,7 @@ if TYPE_CHECKING:
     from taskq.failure import Failure
     from taskq.store import Order
 
-__all__ = ["ForeignJob", "hold", "run", "run_stopped", "run_webhooks"]
-
-#: Seconds that RQ keeps results and failures where the job does not say.
-RESULT_TTL: Final = 500
-FAILURE_TTL: Final = 31_536_000
+__all__ = ["StockJob", "number_in", "run", "run_stopped", "run_webhooks"]
 
 #: Seconds of running that RQ allows a job and a callback that do not say, and those after which it kills from outside.
 TIMEOUT: Final = 180
@@ -61,29 +56,14 @@ INFLATED: Final = (b"exc_info", b"result")
 CALLBACKS: Final = (b"success_callback_name", b"failure_callback_name", b"stopped_callback_name", b"webhooks")
 
 
-def hold(job_id: str, token: str, queue: str, since: str, raw: dict[bytes, bytes]) -> Held:
-    """Return what the worker remembers of such a job."""
-    return Held(
-        job_id,
-        token,
-        queue,
-        since,
-        attempt=_number(raw, b"tq_attempts", 1),
-        crashes=_number(raw, b"tq_crashes", 0),
-        result_ttl=_number(raw, b"result_ttl", RESULT_TTL),
-        failure_ttl=_number(raw, b"failure_ttl", FAILURE_TTL),
-        whole=1,
-        foreign=True,
-    )
-
-
-def _number(raw: dict[bytes, bytes], name: bytes, default: int) -> int:
+def number_in(raw: dict[bytes, bytes], name: bytes, default: int) -> int:
+    """Return a number that stands in a job's record, or what it is where none does."""
     text = raw.get(name, b"")
     return whole_number(text, default)
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignJob:
+class StockJob:
     """A claimed job of stock RQ, with all its fields as they stand in Redis."""
 
     address: Address
@@ -111,17 +91,17 @@ class ForeignJob:
             )
         if not address.allow_callbacks and any(self.fields.get(name) for name in CALLBACKS):
             raise UnknownTask("the job has callbacks or webhooks: the worker runs them with ?allow_callbacks=1")
-        return self._in_child(run, _number(self.fields, b"timeout", TIMEOUT))
+        return self._in_child(run, number_in(self.fields, b"timeout", TIMEOUT))
 
     def after_stop(self) -> Order | None:
         """Return what runs its callback for a job that was stopped; None: it has none, or `order` refused it."""
         if not self.fields.get(b"stopped_callback_name") or not self.address.allow_callbacks:
             return None
-        return self._in_child(run_stopped, _number(self.fields, b"stopped_callback_timeout", CALLBACK_TIMEOUT))
+        return self._in_child(run_stopped, number_in(self.fields, b"stopped_callback_timeout", CALLBACK_TIMEOUT))
 
     def after_death(self, failure: Failure) -> Order | None:
         """Return what sends its webhooks for a job whose process died; None: it has none, or is tried again."""
-        tried_again = _number(self.fields, b"retries_left", 0) > 0
+        tried_again = number_in(self.fields, b"retries_left", 0) > 0
         if tried_again or not self.fields.get(b"webhooks") or not self.address.allow_callbacks:
             return None
         return self._in_child(run_webhooks, CALLBACK_TIMEOUT, horse_text(failure))
@@ -130,7 +110,7 @@ class ForeignJob:
         address = self.address
         options = JobOptions(timeout=timeout + KILL_AFTER if timeout > 0 else None, max_crashes=1)
         flags = 2 * address.allow_callbacks + address.allow_pickle
-        place = (address.secret_url, address.layout.prefix)
+        place = (address.secret_url, address.keys.prefix)
         return call, (*place, self.id, self.worker, msgpack.packb(self.fields), flags, *more), options
 
     def _is_pickled(self) -> bool:

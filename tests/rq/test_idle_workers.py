@@ -1,4 +1,4 @@
-"""A job that is put alone is handed to a worker that is parked at its queue, and to no other; none is ever lost so."""
+"""A job that is put alone is handed to a worker that is registered at its queue, and to no other; none is lost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LONG = 20.0
 
 
-def parked(hands: Hands) -> Hands:
+def registered(hands: Hands) -> Hands:
     """Have a worker find its queues empty, and listen."""
     assert hands.take() == []
     hands.session.wait(0.01, -1)
@@ -68,10 +68,10 @@ def through(proxy: Proxy, redis_server: RedisServer) -> tuple[RQStore, RQStore]:
 
 def test_it_is_handed_over(store: RQStore, join: Callable[..., Hands]) -> None:
     """The put starts the job in the worker's name; the worker hears of it, and need not ask."""
-    hands = parked(join(queues=("a", "b")))
+    hands = registered(join(queues=("a", "b")))
     (job_id,) = store.put([new_job(queue="b")])
     assert states(store, job_id) == [State.RUNNING]
-    assert store.line.command("LLEN", "rq:queue:b") == 0
+    assert store.client.command("LLEN", "rq:queue:b") == 0
     hands.session.wait(LONG, -1)
     (claim,) = hands.session.poll([], [], 2).claims
     assert (claim.id, claim.queue, claim.attempt) == (job_id, "b", 1)
@@ -83,7 +83,7 @@ def test_it_is_handed_over(store: RQStore, join: Callable[..., Hands]) -> None:
 
 def test_it_parks_with_what_it_tells(store: RQStore, join: Callable[..., Hands]) -> None:
     """A worker that tells how a job ended, and wants more, is handed the next one, again and again."""
-    hands = parked(join())
+    hands = registered(join())
     for _ in range(5):
         (job_id,) = store.put([new_job()])
         assert states(store, job_id) == [State.RUNNING]
@@ -99,7 +99,7 @@ def test_it_parks_with_what_it_tells(store: RQStore, join: Callable[..., Hands])
 )
 def test_others_wait(store: RQStore, join: Callable[..., Hands], options: dict[str, Any]) -> None:
     """A job with options that few jobs have, or of a queue that is not the worker's, goes its usual way."""
-    hands = parked(join())
+    hands = registered(join())
     (job_id,) = store.put([new_job(**options)])
     assert states(store, job_id) in ([State.QUEUED], [State.SCHEDULED])
     assert handed(hands) == []
@@ -107,15 +107,15 @@ def test_others_wait(store: RQStore, join: Callable[..., Hands], options: dict[s
 
 def test_many_wait(store: RQStore, join: Callable[..., Hands]) -> None:
     """Jobs that are put together wait in their queue: one worker must not get what others could run."""
-    hands = parked(join())
+    hands = registered(join())
     ids = store.put([new_job(), new_job()])
     assert states(store, *ids) == [State.QUEUED] * 2
     assert handed(hands) == []
 
 
 def test_one_only(store: RQStore, join: Callable[..., Hands]) -> None:
-    """Until a worker has parked anew it is handed one job; the next waits in the queue, and so does the one behind."""
-    hands = parked(join())
+    """Until a worker has registered anew it is handed one job; the next waits in the queue, as the one behind."""
+    hands = registered(join())
     ids = [store.put([new_job()])[0] for _ in range(3)]
     assert states(store, *ids) == [State.RUNNING, State.QUEUED, State.QUEUED]
     assert handed(hands) == ids[:1]
@@ -124,7 +124,7 @@ def test_one_only(store: RQStore, join: Callable[..., Hands]) -> None:
 
 def test_order(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
     """No job is handed over past one that waits already, whoever has put it there."""
-    hands = parked(join())
+    hands = registered(join())
     client.rpush("rq:queue:default", "somebody-elses")
     (job_id,) = store.put([new_job()])
     assert states(store, job_id) == [State.QUEUED]
@@ -132,8 +132,8 @@ def test_order(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
 
 
 def test_each_gets_one(store: RQStore, join: Callable[..., Hands]) -> None:
-    """Several parked workers get one job each."""
-    fleet = [parked(join(f"w{number}")) for number in range(4)]
+    """Several registered workers get one job each."""
+    fleet = [registered(join(f"w{number}")) for number in range(4)]
     ids = {store.put([new_job()])[0] for _ in range(4)}
     found = [handed(hands) for hands in fleet]
     assert [len(some) for some in found] == [1] * 4
@@ -152,13 +152,13 @@ def test_nothing_free(store: RQStore, join: Callable[..., Hands]) -> None:
 
 
 def test_wants_nothing(store: RQStore, join: Callable[..., Hands]) -> None:
-    """A parked worker that wants no more, as it is about to stop, is handed nothing; what it was handed it gets."""
-    hands = parked(join())
+    """A registered worker that wants no more, as it is about to stop, is handed nothing; what it was handed it gets."""
+    hands = registered(join())
     assert hands.take(0) == []
     (job_id,) = store.put([new_job()])
     assert states(store, job_id) == [State.QUEUED]
     assert [claim.id for claim in hands.take()] == [job_id]
-    parked(hands)
+    registered(hands)
     (late,) = store.put([new_job()])
     assert [claim.id for claim in hands.take(0)] == [late]
 
@@ -166,7 +166,7 @@ def test_wants_nothing(store: RQStore, join: Callable[..., Hands]) -> None:
 @pytest.mark.parametrize("how", ["pause", "suspend"])
 def test_paused(store: RQStore, join: Callable[..., Hands], client: Any, how: str) -> None:
     """While its queue is paused, or RQ's workers are suspended, no job starts."""
-    hands = parked(join())
+    hands = registered(join())
     if how == "pause":
         store.pause("default")
     else:
@@ -180,8 +180,8 @@ def test_paused(store: RQStore, join: Callable[..., Hands], client: Any, how: st
 
 def test_nobody_listens(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
     """A worker that does not listen is handed nothing, even while somebody watches all channels."""
-    hands = parked(join())
-    hands.session._watch.close()
+    hands = registered(join())
+    hands.session._notifications.close()
     with client.pubsub() as monitor:
         monitor.psubscribe("*")
         monitor.get_message(timeout=LONG)
@@ -191,14 +191,14 @@ def test_nobody_listens(store: RQStore, join: Callable[..., Hands], client: Any)
 
 
 def test_too_long_ago(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
-    """A worker that has not renewed its lease in time is handed nothing; a renewal keeps it parked."""
-    hands = parked(join())
+    """A worker that has not renewed its lease in time is handed nothing; a renewal keeps it registered."""
+    hands = registered(join())
     base, _ = client.hget("rq:worker:w1", "tq_parked").split()
     client.hset("rq:worker:w1", "tq_parked", base + b" 1")
     (first,) = store.put([new_job()])
     assert states(store, first) == [State.QUEUED]
     assert hands.run() == [first]
-    parked(hands)
+    registered(hands)
     base, until = client.hget("rq:worker:w1", "tq_parked").split()
     client.hset("rq:worker:w1", "tq_parked", base + b" 1")
     assert hands.session.heartbeat(hands.record, []) == []
@@ -209,7 +209,7 @@ def test_too_long_ago(store: RQStore, join: Callable[..., Hands], client: Any) -
 
 def test_dead(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
     """What a worker was handed that died goes on elsewhere; nothing more is handed to it, nor kept of it."""
-    hands = parked(join())
+    hands = registered(join())
     (job_id,) = store.put([new_job()])
     hands.die()
     other = join("w2")
@@ -220,7 +220,7 @@ def test_dead(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
 
 def test_leaving(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
     """What a worker was handed that leaves without having heard of it is back in its queue, its attempt not counted."""
-    hands = parked(join())
+    hands = registered(join())
     (job_id,) = store.put([new_job()])
     hands.session.leave()
     (record,) = store.get([job_id])
@@ -235,7 +235,7 @@ def test_leaving(store: RQStore, join: Callable[..., Hands], client: Any) -> Non
 def test_lost_word(redis_server: RedisServer, proxy: Proxy) -> None:
     """When the word of a hand-over is lost with the connection, the next claim brings the job, once."""
     way, straight = through(proxy, redis_server)
-    hands = parked(Hands(way, "w1", ("default",)))
+    hands = registered(Hands(way, "w1", ("default",)))
     proxy.freeze(up=False)
     (job_id,) = straight.put([new_job()])
     assert states(straight, job_id) == [State.RUNNING]
@@ -253,7 +253,7 @@ def test_lost_word(redis_server: RedisServer, proxy: Proxy) -> None:
 
 def test_word_after_the_claim(store: RQStore, join: Callable[..., Hands]) -> None:
     """A claim that is sent before the word of a hand-over is read brings the job; the word then brings nothing."""
-    hands = parked(join())
+    hands = registered(join())
     (job_id,) = store.put([new_job()])
     assert [claim.id for claim in hands.take()] == [job_id]
     assert handed(hands) == []
@@ -261,10 +261,10 @@ def test_word_after_the_claim(store: RQStore, join: Callable[..., Hands]) -> Non
 
 def test_word_that_never_comes(store: RQStore, join: Callable[..., Hands]) -> None:
     """When the word of a hand-over is lost and nothing else, the next renewal has the worker look for it."""
-    hands = parked(join())
+    hands = registered(join())
     (job_id,) = store.put([new_job()])
     hands.session.wait(LONG, -1)
-    assert len(hands.session._watch.handed()) == 1
+    assert len(hands.session._notifications.handed()) == 1
     assert hands.session.heartbeat(hands.record, []) == []
     start = monotonic()
     hands.session.wait(LONG, -1)
@@ -283,7 +283,7 @@ def _put_due(store: RQStore) -> None:
 
 @pytest.mark.parametrize("put", [_put_two, _put_due])
 def test_news_beside_what_it_tells(store: RQStore, join: Callable[..., Hands], put: Callable[[RQStore], None]) -> None:
-    """A worker that is parked, and tells how a job ended, gets in the same call what it has been woken for."""
+    """A worker that is registered, and tells how a job ended, gets in the same call what it has been woken for."""
     hands = join()
     store.put([new_job()])
     (claim,) = hands.take(2)
@@ -294,7 +294,7 @@ def test_news_beside_what_it_tells(store: RQStore, join: Callable[..., Hands], p
 
 
 def test_news_of_what_it_tells_itself(store: RQStore, join: Callable[..., Hands]) -> None:
-    """A worker that parks with a job's end, and hears in the same call that this job is due soon, asks when it is."""
+    """A worker that registers with a job's end, and hears that this job is due soon, asks when it is."""
     hands = join()
     store.put([new_job()])
     (claim,) = hands.take(2)
@@ -328,8 +328,8 @@ def test_lost_word_beside_what_it_tells(redis_server: RedisServer, proxy: Proxy)
 
 
 def test_not_where_jobs_wait(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
-    """A worker that tells how a job ended does not park while jobs wait: it has them with the next call."""
-    hands = parked(join())
+    """A worker that tells how a job ended does not register while jobs wait: it has them with the next call."""
+    hands = registered(join())
     ids = store.put([new_job()])
     hands.session.wait(LONG, -1)
     (claim,) = hands.session.poll([], [], 2).claims
@@ -344,8 +344,8 @@ def test_not_where_jobs_wait(store: RQStore, join: Callable[..., Hands], client:
 
 @pytest.mark.parametrize("junk", [b"", b"\xc1", b"junk", b"\x93\x01\x02\x03", b"\x90", b"\xff" * 1000])
 def test_junk_on_the_channel(store: RQStore, join: Callable[..., Hands], client: Any, junk: bytes) -> None:
-    """Bytes on its channel that hand nothing over are passed by; the worker goes on, and stays parked."""
-    hands = parked(join())
+    """Bytes on its channel that hand nothing over are passed by; the worker goes on, and stays registered."""
+    hands = registered(join())
     assert client.publish("rq:tq:hand:w1", junk) == 1
     assert handed(hands) == []
     (job_id,) = store.put([new_job()])
@@ -355,7 +355,7 @@ def test_junk_on_the_channel(store: RQStore, join: Callable[..., Hands], client:
 
 def test_junk_under_the_right_base(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
     """Whoever reads all keys can name the base; then, too, the worker lives, and no job is lost."""
-    hands = parked(join())
+    hands = registered(join())
     base = client.hget("rq:worker:w1", "tq_parked").split()[0]
     for entry in ([], [b"id"], 7, [b"id", b"t", b"q", [b""] * 6], [1, 2, 3, 4]):
         client.publish("rq:tq:hand:w1", msgpack.packb([base, b"1.0", entry], use_bin_type=False))
@@ -367,7 +367,7 @@ def test_junk_under_the_right_base(store: RQStore, join: Callable[..., Hands], c
 
 @pytest.mark.parametrize("script", ["claim", "finish"])
 def test_lost_reply(redis_server: RedisServer, proxy: Proxy, script: str) -> None:
-    """When the reply that would tell a worker that it is parked is lost, what was handed over meanwhile comes once."""
+    """When the reply that tells a worker that it is registered is lost, what was handed over comes once."""
     way, straight = through(proxy, redis_server)
     hands = Hands(way, "w1", ("default",))
     hands.session.wait(0.01, -1)
@@ -393,7 +393,7 @@ def test_lost_reply(redis_server: RedisServer, proxy: Proxy, script: str) -> Non
 
 def test_strays_go_back(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
     """A job that was started in a worker's name, and that it never will hear of, is back with the next renewal."""
-    hands = parked(join())
+    hands = registered(join())
     client.hset("rq:worker:w1", "tq_parked", "an-older-request 9999999999")
     (job_id,) = store.put([new_job()])
     assert states(store, job_id) == [State.RUNNING]
@@ -406,7 +406,7 @@ def test_strays_go_back(store: RQStore, join: Callable[..., Hands], client: Any)
 
 def test_renewal_leaves_what_is_on_its_way(store: RQStore, join: Callable[..., Hands]) -> None:
     """A renewal between the hand-over and the word of it leaves the job where it is."""
-    hands = parked(join())
+    hands = registered(join())
     (job_id,) = store.put([new_job()])
     assert hands.session.heartbeat(hands.record, []) == []
     assert states(store, job_id) == [State.RUNNING]
@@ -473,7 +473,7 @@ def test_storm(redis_server: RedisServer, proxy: Proxy, seed: int) -> None:
     proxy.drop_replies(0)
     assert sorted(ended) == sorted(put)
     assert set(states(straight, *put)) == {State.SUCCEEDED}
-    assert straight.line.command("SCARD", "rq:worker:w1:executions") == 0
+    assert straight.client.command("SCARD", "rq:worker:w1:executions") == 0
     hands.close()
     way.close()
     straight.close()
@@ -487,7 +487,7 @@ def test_same_state(redis_server: RedisServer) -> None:
         client = store.address.client()
         hands = Hands(store, "w1", ("default",))
         if not together:
-            parked(hands)
+            registered(hands)
         ids = [store.put([new_job()], reply_to="ear")[0]]
         claims = hands.take(1)
         if together:

@@ -16,19 +16,19 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from taskq.errors import BackendUnavailable
-from taskq.executors.rq.wire import BROKEN, RedisError, pack, readable
+from taskq.executors.rq.connection import BROKEN, RedisError, pack, readable
 from taskq.log import get_logger
 from taskq.store import ControlRequest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from taskq.executors.rq.home import Home
-    from taskq.executors.rq.outcome import Held
-    from taskq.executors.rq.wire import Wire
+    from taskq.executors.rq.claims import HeldJob
+    from taskq.executors.rq.client import Backend
+    from taskq.executors.rq.connection import Connection
     from taskq.store import WorkerRecord
 
-__all__ = ["Watch", "seal_of"]
+__all__ = ["Notifications", "seal_of"]
 
 log = get_logger("taskq.redis")
 
@@ -55,22 +55,22 @@ class _Peek:
 
     def __init__(self, key: str) -> None:
         self._command = pack("BLMOVE", key, key, "LEFT", "LEFT", BLOCK)
-        self.wire: Wire | None = None
+        self.connection: Connection | None = None
         self.asked_at = 0.0
 
-    def arm(self, store: Home) -> None:
+    def arm(self, store: Backend) -> None:
         """Ask, unless an answer is still awaited."""
         if self.asked_at:
             return
-        if self.wire is None:
-            self.wire = store.address.connect()
-        self.wire.send(self._command)
+        if self.connection is None:
+            self.connection = store.address.connect()
+        self.connection.send(self._command)
         self.asked_at = monotonic()
 
     def answered(self) -> bool:
         """Return whether the list has something, or may have it: at the limit of memory Redis does not say."""
-        assert self.wire is not None  # noqa: S101  # it was waited on
-        reply = self.wire.read()
+        assert self.connection is not None  # noqa: S101  # it was waited on
+        reply = self.connection.read()
         self.asked_at = 0.0
         if isinstance(reply, RedisError):
             if reply.code == "OOM":
@@ -79,22 +79,22 @@ class _Peek:
         return reply is not None
 
     def drop(self) -> None:
-        wire, self.wire, self.asked_at = self.wire, None, 0.0
-        if wire is not None:
-            wire.close()
+        connection, self.connection, self.asked_at = self.connection, None, 0.0
+        if connection is not None:
+            connection.close()
 
 
-class Watch:
+class Notifications:
     """All that an idle worker waits on. Used by the worker's thread."""
 
-    def __init__(self, store: Home, record: WorkerRecord) -> None:
+    def __init__(self, store: Backend, record: WorkerRecord) -> None:
         self._store = store
         self._queues = list(record.queues)
-        self._peeks = [_Peek(store.layout.QUEUE + queue) for queue in record.queues]
-        self._wake = store.layout.WAKE.encode()
-        self._hand = (store.layout.HAND + record.name).encode()
-        self._channels = (store.layout.CHANNEL + record.name, self._wake, self._hand)
-        self._commands: Wire | None = None
+        self._peeks = [_Peek(store.redis_keys.QUEUE + queue) for queue in record.queues]
+        self._wake = store.redis_keys.WAKE.encode()
+        self._hand = (store.redis_keys.HANDOFF + record.name).encode()
+        self._channels = (store.redis_keys.CHANNEL + record.name, self._wake, self._hand)
+        self._commands: Connection | None = None
         self._heard_at = 0.0
         self._heard: list[dict[str, Any]] = []
         self._handed: list[bytes] = []
@@ -152,7 +152,7 @@ class Watch:
         while True:
             for peek in peeks:
                 peek.arm(self._store)
-            waiting = {peek.wire: peek for peek in peeks}
+            waiting = {peek.connection: peek for peek in peeks}
             assert self._commands is not None  # noqa: S101  # wait has subscribed
             sources: list[Any] = [*waiting, self._commands]
             if wake_fd >= 0:
@@ -203,13 +203,13 @@ class Watch:
     def _subscribe(self) -> None:
         if self._commands is not None:
             return
-        wire = self._store.address.connect()
-        wire.send(pack("SUBSCRIBE", *self._channels))
+        connection = self._store.address.connect()
+        connection.send(pack("SUBSCRIBE", *self._channels))
         for _ in self._channels:
-            if isinstance(reply := wire.read(), RedisError):
-                wire.close()
+            if isinstance(reply := connection.read(), RedisError):
+                connection.close()
                 raise self._store.address.unavailable(reply)
-        self._commands = wire
+        self._commands = connection
         self._heard_at, self._pinged = monotonic(), False
 
     def _hear(self) -> bool:
@@ -228,7 +228,7 @@ class Watch:
                     self._heard.append(_parsed(reply[2]))
         return news
 
-    def control_requests(self, stopped: set[str], held: Mapping[str, Held]) -> list[ControlRequest]:
+    def control_requests(self, stopped: set[str], held: Mapping[str, HeldJob]) -> list[ControlRequest]:
         """Return what RQ's commands ask for. Jobs that a stock client had stopped are added to `stopped`."""
         self.listen()
         looked, self._looked = self._looked, False
@@ -251,9 +251,9 @@ class Watch:
         self._stirred = True
         for peek in self._peeks:
             peek.drop()
-        wire, self._commands = self._commands, None
-        if wire is not None:
-            wire.close()
+        connection, self._commands = self._commands, None
+        if connection is not None:
+            connection.close()
 
     def close(self) -> None:
         """Close all connections."""
@@ -274,7 +274,9 @@ def _is_own(command: dict[str, Any]) -> bool:
     return bool(command.get("taskq")) and command.get("command") in ("stop-job", "taskq-cancel")
 
 
-def _control_requests_of(command: dict[str, Any], stopped: set[str], held: Mapping[str, Held]) -> list[ControlRequest]:
+def _control_requests_of(
+    command: dict[str, Any], stopped: set[str], held: Mapping[str, HeldJob]
+) -> list[ControlRequest]:
     """Return what one command asks for. Source: rq 3.0.0 command.py."""
     name, job_id = command.get("command"), command.get("job_id")
     if name == "shutdown":

@@ -23,7 +23,7 @@ from taskq.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FIELDS", "STATUSES", "TEXTS", "Layout", "as_exc_string", "default_prefix"]
+__all__ = ["FIELDS", "STATUSES", "TEXTS", "Keys", "as_exc_string", "default_prefix"]
 
 #: Seconds for which RQ's readers take a job in the wip registry, and its execution record, for alive; renewed every
 #: 5 s. Far above our lease on purpose: RQ's own cleaning, which any `rq info` starts, fails what is past it, and our
@@ -73,11 +73,11 @@ KEYS: Final[Mapping[str, str]] = {
     "KEY": "{p}:tq:key:",  # <key>: the id of the job that has it and has not ended
     "EXPIRIES": "{p}:tq:expiries",  # zset of ids of waiting jobs, by when they expire
     "REPLIES": "{p}:tq:replies:",  # <subscription>: list of outcomes
-    "EARS": "{p}:tq:ears:",  # <id>: set of further subscriptions that wait for this job
+    "SUBSCRIBERS": "{p}:tq:ears:",  # <id>: set of further subscriptions that wait for this job
     "LOG": "{p}:tq:log:",  # <id>: what the job has printed and logged
     "WAKE": "{p}:tq:wake",  # channel: look at the queues again
-    "PARKED": "{p}:tq:parked:",  # <queue>: set of our workers that had something free when they found it empty
-    "HAND": "{p}:tq:hand:",  # <worker>: channel: jobs that are handed to it
+    "IDLE": "{p}:tq:parked:",  # <queue>: set of our workers that had something free when they found it empty
+    "HANDOFF": "{p}:tq:hand:",  # <worker>: channel: jobs that are handed to it
     "SCRATCH": "{p}:tq:scratch",  # a stream, for a moment inside a script
 }
 
@@ -150,7 +150,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "stopping": "tq_stopping",
     "claim_seq": "tq_claim",  # the last claim, so that a repeated one gets the same jobs
     "finish_seq": "tq_finish",  # the last finish and its answer, so that a repeated one gets the same
-    "parked": "tq_parked",  # what the token begins with of a job that may be handed to it, and until when
+    "idle": "tq_parked",  # what the token begins with of a job that may be handed to it, and until when
     "note_seq": "tq_note",  # the last notes, so that repeated ones add nothing
     # RQ's, in execution hashes and result streams
     "id": "id",
@@ -210,8 +210,8 @@ def default_prefix() -> str:
     return os.environ.get("RQ_KEY_PREFIX", "rq")
 
 
-class Layout:
-    """The keys under one prefix: `layout.JOB + job_id`.
+class Keys:
+    """The keys under one prefix: `keys.JOB + job_id`.
 
     Raises:
         ConfigError: the prefix has characters that RQ does not allow in one.
@@ -246,11 +246,11 @@ class Layout:
     KEY: str
     EXPIRIES: str
     REPLIES: str
-    EARS: str
+    SUBSCRIBERS: str
     LOG: str
     WAKE: str
-    PARKED: str
-    HAND: str
+    IDLE: str
+    HANDOFF: str
     SCRATCH: str
 
     def __init__(self, prefix: str) -> None:

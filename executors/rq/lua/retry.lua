@@ -1,4 +1,4 @@
--- needs: moment order rate result ending
+-- needs: prelude queue rate_limit result complete
 -- Queue jobs that failed or were cancelled again, as if new. Argument: {ids}. Returns 1 or 0 for each.
 local done = {}
 local ENDED = {[S_FINISHED] = true, [S_FAILED] = true, [S_STOPPED] = true, [S_CANCELED] = true}

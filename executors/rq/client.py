@@ -1,34 +1,33 @@
 """What is asked of Redis, by any thread, over connections that are kept.
 
-    Line(address): call, exchange, stream ──▶ one wire that all threads share, more only while it is busy
-        reply lost on an old wire ──▶ once more on a fresh one (every script is safe to repeat)
+    Client(address): call, exchange, stream ──▶ one connection that all threads share, more only while it is busy
+        reply lost on an old one ──▶ once more on a fresh one (every script is safe to repeat)
         NOSCRIPT                  ──▶ SCRIPT LOAD, once more
         else                      ──▶ BackendUnavailable, StoreFull
 
-A wire that a fork carried into another process is dropped there, never used.
+A connection that a fork carried into another process is dropped there, never used.
 """
 
 from __future__ import annotations
 
 import os
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import ref
 
 from taskq.errors import BackendUnavailable, StoreFull
-from taskq.executors.rq.address import ANSWER_TIMEOUT, PASSING
-from taskq.executors.rq.rights import is_refusal
-from taskq.executors.rq.wire import BROKEN, RedisError, pack
+from taskq.executors.rq.connection import ANSWER_TIMEOUT, BROKEN, PASSING, RedisError, is_refusal, pack
 from taskq.locks import pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from taskq.executors.rq.address import Address
+    from taskq.executors.rq.connection import Address, Connection
+    from taskq.executors.rq.keys import Keys
     from taskq.executors.rq.scripts import Script
-    from taskq.executors.rq.wire import Wire
+    from taskq.store import JobRecord
 
-__all__ = ["Line"]
+__all__ = ["Backend", "Client"]
 
 #: Seconds that a thread waits for the shared connection before it opens another one for its call.
 PATIENCE: Final = 0.02
@@ -37,14 +36,14 @@ PATIENCE: Final = 0.02
 AHEAD: Final = 2
 
 
-class Line:
+class Client:
     """Call scripts and commands; from any thread."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._idle: SimpleQueue[Wire] = SimpleQueue()
-        #: Weak, as an interrupted call may drop a wire on its way: it closes itself then.
-        self._alive: set[ref[Wire]] = set()
+        self._idle: SimpleQueue[Connection] = SimpleQueue()
+        #: Weak, as an interrupted call may drop a connection on its way: it closes itself then.
+        self._alive: set[ref[Connection]] = set()
         self._closed = False
         self._pid = os.getpid()
 
@@ -107,55 +106,55 @@ class Line:
 
     def _pump(self, source: Iterable[bytes], commands: list[bytes], replies: list[Any]) -> bool:
         """Send commands ahead of their replies; both lists get what went. False: the connection broke on the way."""
-        wire = self._take()
+        connection = self._take()
         try:
             for command in source:
                 commands.append(command)
-                wire.send(command)
+                connection.send(command)
                 if len(commands) - len(replies) > AHEAD:
-                    replies.append(wire.read())
+                    replies.append(connection.read())
             while len(replies) < len(commands):
-                replies.append(wire.read())
+                replies.append(connection.read())
         except TimeoutError as exc:
-            self._end(wire)
+            self._end(connection)
             pass_on(exc)
             raise self._late() from exc
         except BROKEN as exc:
-            self._end(wire)
+            self._end(connection)
             pass_on(exc)
             self._drop_idle()
             return False
         except BaseException:
-            self._end(wire)
+            self._end(connection)
             raise
-        self._give_back(wire)
+        self._give_back(connection)
         return True
 
     def _trip(self, data: bytes, count: int) -> list[Any]:
         """Send and read; when the connection breaks, once more on a fresh one: every script is safe to repeat."""
-        wire = self._take()
+        connection = self._take()
         second = False
         while True:
             try:
-                wire.send(data)
-                replies = [wire.read() for _ in range(count)]
+                connection.send(data)
+                replies = [connection.read() for _ in range(count)]
             except TimeoutError as exc:
-                self._end(wire)
+                self._end(connection)
                 pass_on(exc)
                 raise self._late() from exc
             except BROKEN as exc:
-                self._end(wire)
+                self._end(connection)
                 pass_on(exc)
                 if second:
                     raise self.address.unavailable(exc) from exc
                 second = True
                 self._drop_idle()
-                wire = self._connect()
+                connection = self._connect()
             except BaseException:
-                self._end(wire)
+                self._end(connection)
                 raise
             else:
-                self._give_back(wire)
+                self._give_back(connection)
                 return replies
 
     def _late(self) -> BackendUnavailable:
@@ -194,7 +193,7 @@ class Line:
                 return self.address.unavailable(RedisError(f"{code} {error}"))
         return RuntimeError(f"{self.address.url} answered: {error}")
 
-    def _take(self) -> Wire:
+    def _take(self) -> Connection:
         if self._pid != os.getpid():
             self._drop_idle()
             self._alive.clear()
@@ -205,20 +204,20 @@ class Line:
         except Empty:
             return self._connect()
 
-    def _connect(self) -> Wire:
-        wire = self.address.connect()
-        self._alive.add(ref(wire, self._alive.discard))
-        return wire
+    def _connect(self) -> Connection:
+        connection = self.address.connect()
+        self._alive.add(ref(connection, self._alive.discard))
+        return connection
 
-    def _give_back(self, wire: Wire) -> None:
+    def _give_back(self, connection: Connection) -> None:
         if self._idle.empty() and not self._closed:
-            self._idle.put(wire)
+            self._idle.put(connection)
         else:
-            self._end(wire)
+            self._end(connection)
 
-    def _end(self, wire: Wire) -> None:
-        self._alive.discard(ref(wire))
-        wire.close()
+    def _end(self, connection: Connection) -> None:
+        self._alive.discard(ref(connection))
+        connection.close()
 
     def _drop_idle(self) -> None:
         try:
@@ -231,3 +230,19 @@ class Line:
         """Close what is idle, and the rest when it is given back; a later call uses a connection of its own."""
         self._closed = True
         self._drop_idle()
+
+
+class Backend(Protocol):
+    """The store, as its subscriptions, its workers and its lists see it."""
+
+    address: Address
+    client: Client
+    redis_keys: Keys
+    url: str
+    lease: float
+    heartbeat_every: float
+    #: RQ's commands that workers obey; None: all.
+    commands: frozenset[str] | None
+
+    def get(self, ids: Sequence[str], *, payload: bool = False) -> list[JobRecord | None]:
+        """Return what is known of these jobs, see `Store.get`."""

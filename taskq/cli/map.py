@@ -39,7 +39,7 @@ from taskq.cli.options import (
 from taskq.cli.resume import Either, nothing_done, read_back, rewriting
 from taskq.cli.row_writer import RowWriter, file_output, refuse_own_input, stdout_output
 from taskq.cli.run_inline import take_from_the_dead
-from taskq.cli.signals import end_at_once, interruptible, opened
+from taskq.cli.signals import end_at_once, interruptible, opened_queue
 from taskq.cli.stores import served
 from taskq.cli.streams import OutputClosed, claimed_stdout
 from taskq.cli.tell import in_words, say, say_document
@@ -323,7 +323,7 @@ def _run(
         _stopped_by_output() as stop,
         RowWriter(output, stop) as writer,
         _progress(plan, lines, output, tally) as progress,
-        opened(plan.settings, plan.settings.processes) as queue,
+        opened_queue(plan.settings, plan.settings.processes) as queue,
     ):
         rows = _Rows(plan, writer, tally, progress, kept)
         if journal is not None:

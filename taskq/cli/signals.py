@@ -1,6 +1,6 @@
 """Signals that end a command: the first as an exception, so that it tidies up; a later one at once.
 
-`opened` is the queue that a command runs its jobs on, which a signal ends.
+`opened_queue` is the queue that a command runs its jobs on, which a signal ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from taskq.config import Settings
     from taskq.queue import TaskQueue
 
-__all__ = ["Interrupted", "end_at_once", "interruptible", "opened"]
+__all__ = ["Interrupted", "end_at_once", "interruptible", "opened_queue"]
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -68,7 +68,7 @@ MOMENT = 0.5
 
 
 @contextlib.contextmanager
-def opened(settings: Settings, processes: int | None, url: str | None = None) -> Iterator[TaskQueue]:
+def opened_queue(settings: Settings, processes: int | None, url: str | None = None) -> Iterator[TaskQueue]:
     """Open the queue for the block; leaving it by an error does not wait for what runs: `end_at_once`.
 
     `url`: another than the settings have.

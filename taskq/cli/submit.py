@@ -37,7 +37,7 @@ from taskq.cli.options import (
 from taskq.cli.outcome import outcome_document, print_outcome, print_value, print_waited_command, say_traceback
 from taskq.cli.resume import nothing_done
 from taskq.cli.run_inline import outcome_of
-from taskq.cli.signals import interruptible, opened
+from taskq.cli.signals import interruptible, opened_queue
 from taskq.cli.stores import opened_store, served, settle_url
 from taskq.cli.streams import CannotWrite, OutputClosed, claimed_stdout, need_stdout
 from taskq.cli.tell import describe, emit_document, emit_line, in_words, say
@@ -192,7 +192,7 @@ def _run_local(
     settings: Settings, url: str, options: JobOptionFields, function: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> tuple[Job[Any], BaseException | None]:
     """Run a call on a pool of one process; return its job and its error."""
-    with opened(settings, 1, url) as queue:
+    with opened_queue(settings, 1, url) as queue:
         job = queue.options(**options).submit(function, *args, **kwargs)
         try:
             return job, job.exception()

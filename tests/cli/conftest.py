@@ -9,7 +9,7 @@ import pytest
 
 from taskq.connect import open_store
 from tests.cli.command import Command, new_project, taskq
-from tests.cli.far_queue import Queue
+from tests.cli.store_queue import Queue
 from tests.redis_server import RedisServer
 from tests.waiting import eventually
 

@@ -12,7 +12,7 @@ import pytest
 from tests.cli.command import LIMIT, Command, environment, program, taskq
 
 if TYPE_CHECKING:
-    from tests.cli.far_queue import Queue
+    from tests.cli.store_queue import Queue
 
 FAILING = ("sh", "-c", r"printf 'a\377'; echo err >&2; exit 3")
 

@@ -17,7 +17,7 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.cli.far_queue import Queue
+    from tests.cli.store_queue import Queue
 
 #: Items of a run that takes long enough to be interrupted in the middle.
 ITEMS = 600

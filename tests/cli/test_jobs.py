@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.command import Command, assert_golden, refused, taskq
-from tests.cli.far_queue import Queue
+from tests.cli.store_queue import Queue
 from tests.waiting import eventually
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.cli.far_queue import Queue
+    from tests.cli.store_queue import Queue
 
 #: Lines of the input, of which every third fails at first.
 ITEMS = 60

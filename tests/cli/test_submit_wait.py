@@ -13,7 +13,7 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.cli.far_queue import Queue
+    from tests.cli.store_queue import Queue
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from taskq.cli import transfer
 from taskq.connect import open_store
 from taskq.states import State
 from tests.cli.command import Command, refused, taskq
-from tests.cli.far_queue import Queue
+from tests.cli.store_queue import Queue
 from tests.waiting import eventually
 
 if TYPE_CHECKING:

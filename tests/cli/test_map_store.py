@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.cli.far_queue import Queue
+    from tests.cli.store_queue import Queue
 
 
 def test_map_by_workers(queue: Queue, worker: Callable[..., Command]) -> None:

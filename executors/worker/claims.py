@@ -77,7 +77,7 @@ class ClaimTable:
         #: Jobs that were taken and not given back.
         self.begun = 0
         #: Jobs that begin only when the store knows it, with what runs them.
-        self._announced: deque[tuple[Claim, list[Run]]] = deque()
+        self.announced: deque[tuple[Claim, list[Run]]] = deque()
         self._alone = ""
         self._unknown: set[str] = set()
         #: Until when jobs of a task are refused unseen, and why.
@@ -129,7 +129,7 @@ class ClaimTable:
         return failure
 
     def _put_off(self, claim: Claim, runs: list[Run]) -> None:
-        self._announced.append((claim, runs))
+        self.announced.append((claim, runs))
         self._runner.ahead_ns += sum(run.cost for run in runs)
         if claim.crashes:
             self._alone = claim.id
@@ -141,14 +141,14 @@ class ClaimTable:
 
     def ready(self) -> list[tuple[str, str]]:
         """Return the id and token of those that could begin now, if the store knew it."""
-        if not self._announced:
+        if not self.announced:
             return []
-        free = self._runner.processes - (len(self.held) - len(self._announced))
-        return [(claim.id, claim.token) for claim, _ in islice(self._announced, max(0, free))]
+        free = self._runner.processes - (len(self.held) - len(self.announced))
+        return [(claim.id, claim.token) for claim, _ in islice(self.announced, max(0, free))]
 
     def begin(self, ready: Sequence[tuple[str, str]], lost: Sequence[str]) -> None:
         """Have those run that are `ready`, as the store knows it now, but for those that it has `lost`."""
-        begun = [self._announced.popleft() for _ in ready]
+        begun = [self.announced.popleft() for _ in ready]
         self.forget(lost)
         for _, runs in begun:
             self._runner.ahead_ns -= sum(run.cost for run in runs)
@@ -156,8 +156,8 @@ class ClaimTable:
 
     def requeue(self, *, everything: bool) -> None:
         """Give back what has not begun. Not `everything`: only what never began."""
-        while self._announced:
-            _drop(self._announced.popleft()[1])
+        while self.announced:
+            _drop(self.announced.popleft()[1])
         self._runner.requeue(everything=everything)
 
     def _accept(self, claim: Claim, runs: list[Run]) -> int:
@@ -291,9 +291,9 @@ class ClaimTable:
 
     def _take_out(self, job_id: str) -> None:
         """Drop a job that has not begun because the store does not know it yet."""
-        for entry in self._announced:
+        for entry in self.announced:
             if entry[0].id == job_id:
-                self._announced.remove(entry)
+                self.announced.remove(entry)
                 _drop(entry[1])
                 return
 
@@ -317,7 +317,7 @@ class ClaimTable:
         """Return the outcomes of everything that is still held: it goes back, unless its end was only to be told."""
         outcomes = [_outcome_of(found) or requeued(found.claim) for found in self.held.values()]
         self.held.clear()
-        self._announced.clear()
+        self.announced.clear()
         return outcomes
 
     def tokens(self) -> list[tuple[str, str]]:

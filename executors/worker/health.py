@@ -201,7 +201,8 @@ class SystemdNotifier:
         address = os.environ.get("NOTIFY_SOCKET", "")
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._every = _watchdog_seconds() / _BEATS
-        self._next = 0.0
+        #: When the next sign of life is due, by the monotonic clock.
+        self.next_beat = 0.0 if self._every else float("inf")
 
     def ready(self, text: str) -> None:
         """Tell that the service has begun."""
@@ -213,14 +214,9 @@ class SystemdNotifier:
 
     def beat(self) -> None:
         """Give a sign of life when one is due."""
-        if self._every and monotonic() >= self._next:
-            self._next = monotonic() + self._every
+        if monotonic() >= self.next_beat:
+            self.next_beat = monotonic() + self._every
             self._tell("WATCHDOG=1")
-
-    @property
-    def next_beat(self) -> float:
-        """When the next sign of life is due, by the monotonic clock."""
-        return self._next if self._every else float("inf")
 
     def _tell(self, text: str) -> None:
         if not self._address:

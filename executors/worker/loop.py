@@ -144,8 +144,10 @@ class Loop:
 
     def _turn(self) -> None:
         now = self.turned_at = monotonic()
-        self._systemd.beat()
-        if self.claims.collect(self.session.pending):
+        session = self.session
+        if now >= self._systemd.next_beat:
+            self._systemd.beat()
+        if self.runner.ended and self.claims.collect(session.pending):
             self._worked_at, self._stalled = now, False
         if self.session.pending:
             self._batch_outcomes(now)
@@ -157,11 +159,11 @@ class Loop:
         elif self._may_stall and now - self._worked_at > _STALL:
             self._stalled = True
             self.claims.requeue(everything=False)
-        if self.session.may_try():
-            self.claims.forget(self.session.maintain_lease(self.record, self.claims.tokens))
-        if self.session.may_try():
+        if now >= session.due_at and now >= session.retry_at:
+            self.claims.forget(session.maintain_lease(self.record, self.claims.tokens))
+        if session.retry_at <= now:
             self._poll(monotonic())
-        while not self._stops and self.session.may_try() and (ready := self.claims.ready()):
+        while self.claims.announced and not self._stops and session.may_try() and (ready := self.claims.ready()):
             self._begin(ready)
 
     def _begin(self, ready: list[tuple[str, str]]) -> None:
@@ -201,7 +203,7 @@ class Loop:
             self._take_only(self.options.only, now)
         else:
             want = self._want()
-        progress = self.progress.gather(now) if self.claims.held else []
+        progress = self.progress.gather(now) if self.claims.held and now >= self.progress.next_at else []
         self._needs_work = want > 0
         if not (want or progress or self.session.pending or now >= self._control_at):
             return
@@ -258,7 +260,7 @@ class Loop:
             self.runner.sleep(timeout)
 
     def _wake_at(self) -> float:
-        times = [self.session.next_due(), self._systemd.next_beat]
+        times = [self.session.due_at, self._systemd.next_beat]
         if self.claims.held:
             times += [self._control_at, self.progress.next_at]
         if self._kill_at is not None:

@@ -48,14 +48,14 @@ class StoreSession:
         now = monotonic()
         self._heartbeat_at = now + self._every
         self._maintenance_at = now + random.random() * self._every
+        #: Whether the store could not be reached lately, and since when.
+        self.away = False
         self._away_since: float | None = None
         self._tries = 0
-        self._next_try = 0.0
-
-    @property
-    def away(self) -> bool:
-        """Whether the store could not be reached lately."""
-        return self._away_since is not None
+        #: When it may be called again, by the monotonic clock.
+        self.retry_at = 0.0
+        #: When `maintain_lease`, or a new try, is due.
+        self.due_at = min(self._heartbeat_at, self._maintenance_at)
 
     @property
     def away_for(self) -> float:
@@ -64,11 +64,10 @@ class StoreSession:
 
     def may_try(self) -> bool:
         """Tell whether the store may be called now: it is there, or it is time for a new try."""
-        return self._away_since is None or monotonic() >= self._next_try
+        return monotonic() >= self.retry_at
 
-    def next_due(self) -> float:
-        """Return when `maintain_lease` or a new try is due, by the monotonic clock."""
-        return min(self._heartbeat_at, self._maintenance_at) if self._away_since is None else self._next_try
+    def _schedule(self) -> None:
+        self.due_at = self.retry_at if self.away else min(self._heartbeat_at, self._maintenance_at)
 
     # -- what the loop calls
 
@@ -105,6 +104,7 @@ class StoreSession:
             self._lost(error)
             return gone
         self._back()
+        self._schedule()
         return gone
 
     def begin(self, claims: Sequence[tuple[str, str]]) -> list[str] | None:
@@ -144,6 +144,7 @@ class StoreSession:
     def maintain_soon(self) -> None:
         """Have the next `maintain_lease` run maintenance."""
         self._maintenance_at = 0.0
+        self._schedule()
 
     def wait(self, timeout: float, wake_fd: int) -> None:
         """Wait for work, a control request, or `wake_fd`."""
@@ -166,15 +167,17 @@ class StoreSession:
     def _lost(self, error: BackendUnavailable) -> None:
         now = monotonic()
         if self._away_since is None:
-            self._away_since = now
+            self.away, self._away_since = True, now
             self._tries = 0
             log.warning("backend_lost", error=str(error), outcomes_waiting=len(self.pending))
         ceiling = min(_BACKOFF_MAX, _BACKOFF * 2 ** min(self._tries, 10))
         self._tries += 1
-        self._next_try = now + random.random() * ceiling
+        self.retry_at = now + random.random() * ceiling
         self._heartbeat_at = 0.0  # first of all when it is back
+        self._schedule()
 
     def _back(self) -> None:
         if self._away_since is not None:
             log.info("backend_back", away_s=round(self.away_for, 3), outcomes_waiting=len(self.pending))
-            self._away_since = None
+            self.away, self._away_since, self.retry_at = False, None, 0.0
+            self._schedule()

@@ -49,9 +49,9 @@ def redis(url: str) -> Kind:
 
     def maintain(_: WorkerSession) -> int:
         """Sweep as one that trusts what it sees: a server of tests has only just been started."""
-        return int(store.line.call(store.address.scripts.sweep, [1, ["default"]]))
+        return int(store.client.call(store.address.scripts.sweep, [1, ["default"]]))
 
-    return Kind(store, lambda _session, name: store.line.command("ZADD", store.layout.LEASES, 1, name), maintain)
+    return Kind(store, lambda _session, name: store.client.command("ZADD", store.redis_keys.LEASES, 1, name), maintain)
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])

@@ -454,7 +454,7 @@ def test_an_earlier_output_is_not_written_over(project: Path) -> None:
     (project / "in.jsonl").write_text("1\n2\n")
     (project / "out").write_text("precious\n")
     command = ("map", "jobs:square", "--jsonl", "in.jsonl", "-o", "out")
-    assert "--force writes over it" in refused(project, *command)
+    assert "--force overwrites it" in refused(project, *command)
     assert (project / "out").read_text() == "precious\n"
     assert taskq(project, *command, "--force").code == 0
     assert (project / "out").read_text() == "1\n4\n"

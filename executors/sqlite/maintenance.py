@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from taskq.executors.sqlite.claims import BATCH, LAST_CRASH, expire, forget_refusals, is_work, promote
+from taskq.executors.sqlite.claims import BATCH, LAST_CRASH, expire, is_work, promote
 from taskq.executors.sqlite.jobs import COMPLETION_COLUMNS, Completion, complete_many, completion, forget
+from taskq.executors.sqlite.refusals import forget_refusals
 from taskq.executors.sqlite.schema import (
     BLOCKED,
     CANCELLED,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from taskq.executors.sqlite.database import Database, Tx
+    from taskq.executors.sqlite.refusals import Refuser
     from taskq.executors.sqlite.schema import Execute
     from taskq.executors.sqlite.wakeups import Wakeups
 
@@ -225,7 +227,7 @@ SELECT EXISTS (
 """
 
 
-def remains(execute: Execute, queues: Sequence[str], refuser: str | None = None) -> Remains:
+def remains(execute: Execute, queues: Sequence[str], refuser: Refuser | None = None) -> Remains:
     """Return what there is yet for these queues, or for any; see `WorkerSession.remains`."""
     served = f"queue IN ({', '.join('?' * len(queues))})" if queues else "1"
     running = f"SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_line WHERE state = {RUNNING} AND {served})"

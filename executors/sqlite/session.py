@@ -5,42 +5,32 @@
             needs work (the last poll brought less than was wanted): a submit wakes it      else: only a request does
 
 The FIFOs are those of `wakeups`, the rows those of `schema`.
-
-Where the disk is nearly full, what is kept can always be worked off:
-
-    an outcome ─▶ its job has succeeded: its arguments are given up, as nobody runs it again
-              ─▶ its result fits in that, or above half of the reserve ─▶ told as it is, without output
-              └▶ else told without it: the job has failed, as StoreFull
-
-The last half of the reserve is for outcomes without results, which are small.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from taskq.errors import BackendUnavailable, ConfigError, StoreFull
-from taskq.executors.sqlite.claims import (
+from taskq.executors.sqlite.claims import claim, claim_one, claims_of, is_work, next_due
+from taskq.executors.sqlite.maintenance import detach_jobs, is_dead, prune, remains, requeue_held, sweep
+from taskq.executors.sqlite.outcomes import (
+    SMALL,
     apply_outcomes,
     apply_updates,
     begin,
-    claim,
-    claim_one,
-    claims_of,
-    forget_refusals,
-    is_work,
-    next_due,
+    bytes_of,
+    drop_arguments,
+    envelope_size,
     no_longer_held,
-    token_parts,
+    without_log,
+    without_payload,
 )
-from taskq.executors.sqlite.maintenance import detach_jobs, is_dead, prune, remains, requeue_held, sweep
+from taskq.executors.sqlite.refusals import Refuser, forget_refusals
 from taskq.executors.sqlite.shared import AWAKE, OWN
 from taskq.executors.sqlite.wakeups import is_readable
-from taskq.failure import Failure
 from taskq.log import get_logger
-from taskq.states import State
 from taskq.store import ControlRequest, PollResult, WorkerSession
 
 if TYPE_CHECKING:
@@ -52,7 +42,7 @@ if TYPE_CHECKING:
     from taskq.executors.sqlite.wakeups import Fifo, Wakeups
     from taskq.store import Claim, JobOutcome, ProgressUpdate, Remains, WorkerRecord
 
-__all__ = ["SQLiteSession", "bytes_of", "drop_arguments", "envelope_size", "without_log", "without_payload"]
+__all__ = ["SQLiteSession"]
 
 T = TypeVar("T")
 
@@ -98,7 +88,7 @@ class SQLiteSession(WorkerSession):
         self._written_updates: list[ProgressUpdate] = []  # what such a call has written down
         self._heartbeat_at = self._trust_from = time.monotonic()
         self._left = False
-        self._refuser: str | None = None  # our name, once we have refused a job
+        self._refuser: Refuser | None = None  # ourselves, once we have refused a job
         self._record = record
         self._generation = -1  # of the file in which we have signed on last
         self._slot = -1
@@ -240,13 +230,14 @@ class SQLiteSession(WorkerSession):
         fenced = apply_updates(tx, updates) if updates else []
         if outcomes:
             if self._refuser is None and any(outcome.refused for outcome in outcomes):
-                self._refuser = self._name
+                self._refuser = Refuser(self._name)
             fenced += apply_outcomes(tx, outcomes, self._name)
             prune(tx, 2 * len(outcomes))
         claims = claims_of(tx, self._name, self._held) if unclear else []
+        self._begin_look(anew=unclear)
         if want > len(claims):
             claims += claim(tx, self._name, self._queues, want - len(claims), refuser=self._refuser)
-        due = next_due(tx.execute) if len(claims) < want else None
+        due = self._next_look(tx.execute) if len(claims) < want else None
         fresh = self._control_requests(tx.execute)
         control_requests = [_control_request(job_id, kill) for _, kill, job_id in fresh]
         told = {(token, kill) for token, kill, _ in fresh}
@@ -323,6 +314,7 @@ class SQLiteSession(WorkerSession):
         return no_longer_held(tx, held)
 
     def remains(self) -> Remains:
+        self._begin_look(anew=True)
         return self._database.read(lambda connection: remains(connection.execute, self._queues, self._refuser))
 
     def _is_displaced(self) -> bool:
@@ -385,7 +377,23 @@ class SQLiteSession(WorkerSession):
             return True, None
         if not self._needs_work:
             return False, None
-        return is_work(connection.execute, self._queues, self._refuser), next_due(connection.execute)
+        self._begin_look()
+        return is_work(connection.execute, self._queues, self._refuser), self._next_look(connection.execute)
+
+    def _begin_look(self, *, anew: bool = False) -> None:
+        """Look at the jobs that we have refused as the file and its workers are now; `anew`: at all of them."""
+        if self._refuser is not None:
+            self._refuser.begin((self._database.generation, self._page.workers_generation))
+            if anew:
+                self._refuser.clear()
+
+    def _next_look(self, execute: Execute) -> float | None:
+        """Return when the next scheduled job may start, or jobs that were passed over are to be looked at again."""
+        due = next_due(execute)
+        if self._refuser is None or self._refuser.look_at is None:
+            return due
+        look_at = time.time() + self._refuser.look_at - time.monotonic()
+        return look_at if due is None else min(due, look_at)
 
     def _until_due(self) -> float:
         return LOOK_S if self._due is None else self._due - time.time()
@@ -403,53 +411,3 @@ class SQLiteSession(WorkerSession):
         forget_refusals(tx.execute, self._name)
         tx.execute("DELETE FROM workers WHERE name = ?", (self._name,))
         tx.page.count_workers_change()
-
-
-#: Bytes of a result that is told in any case: those of a failure would be more.
-SMALL = 200
-
-
-def bytes_of(outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate]) -> int:
-    """Return about how many bytes these will take."""
-    results = sum([_bytes_of(outcome) for outcome in outcomes])
-    return results + sum([len(update.log) for update in updates])
-
-
-def _bytes_of(outcome: JobOutcome) -> int:
-    failure = outcome.failure
-    words = 0 if failure is None else len(failure.message) + len(failure.traceback) + len(failure.details)
-    return len(outcome.result or b"") + len(outcome.log) + words
-
-
-def without_log(news: Any) -> Any:
-    """Return an outcome or a note without the output of its job."""
-    return replace(news, log=b"") if news.log else news
-
-
-def without_payload(outcome: JobOutcome) -> JobOutcome:
-    """Return an outcome without what takes room: a result that does not fit is the job's failure."""
-    failure = outcome.failure
-    if outcome.result is not None and len(outcome.result) > SMALL:
-        size = len(outcome.result)
-        failure = Failure.from_exception(StoreFull(f"it ran, but its result of {size:,} bytes has no room on the disk"))
-        return replace(outcome, state=State.FAILED, result=None, failure=failure, log=b"", meta=None)
-    if failure is not None:
-        failure = failure.changed(message=failure.message[:SMALL], traceback="", details=b"", args=None)
-    return replace(outcome, failure=failure, log=b"", meta=None)
-
-
-def envelope_size(connection: sqlite3.Connection, token: str) -> int:
-    """Return how many bytes the arguments of a claimed job take."""
-    query = "SELECT coalesce(length(jobs.envelope), length(blobs.envelope), 0) FROM jobs LEFT JOIN blobs USING (n)"
-    row = connection.execute(f"{query} WHERE n = ?", (token_parts(token)[0],)).fetchone()
-    return 0 if row is None else int(row[0])
-
-
-def drop_arguments(tx: Tx, outcome: JobOutcome) -> None:
-    """Let go of the arguments of a job that has succeeded."""
-    if outcome.state is State.SUCCEEDED:
-        n, fence = token_parts(outcome.token)
-        held = tx.execute("SELECT EXISTS (SELECT 1 FROM jobs WHERE n = ? AND fence = ?)", (n, fence)).fetchone()[0]
-        if held:
-            tx.execute("DELETE FROM blobs WHERE n = ?", (n,))
-            tx.execute("UPDATE jobs SET envelope = NULL WHERE n = ?", (n,))

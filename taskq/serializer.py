@@ -6,13 +6,11 @@ import json
 from typing import Any
 
 from taskq.codec import decode, encode
+from taskq.codec.decoding import PICKLES
 from taskq.codec.wire import SEAL_SIZE, SEALED
 from taskq.errors import DecodeError
 
 __all__ = ["MsgpackSerializer"]
-
-#: What pickled data begins with, protocols 2 to 5.
-PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 #: What JSON may begin with, as RQ writes it.
 JSON = tuple(bytes((code,)) for code in b'[{"tfn-0123456789')
@@ -44,7 +42,7 @@ class MsgpackSerializer:
         """
         if data.startswith(SEALED):
             data = data[SEAL_SIZE:]
-        if data.startswith(PICKLES):
+        if data[:2] in PICKLES:
             return f"<pickled, {len(data):,} bytes>"
         try:
             return decode(data)

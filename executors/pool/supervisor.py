@@ -163,9 +163,10 @@ class Supervisor:
         """Take what a child has sent."""
         if child.unsent:
             self.send_on(child)
-        limit = child.received + TURN
+        reader = child.reports
+        limit = reader.received + TURN
         while True:
-            for report, body, records in child.receive():
+            for report, body, records in reader.receive():
                 child.stalled = False
                 if report.kind == protocol.RESULTS:
                     child.settle(records, self._record)
@@ -179,14 +180,14 @@ class Supervisor:
                     self._start_failed(child, body)
                 else:
                     child.keep_note(report.kind, body)
-            if not child.has_more or (child.received >= limit and not child.dead):
+            if not reader.has_more or (reader.received >= limit and not child.dead):
                 break
-        if child.ended and child.connection.pidfd is None and not child.dead:
+        if reader.ended and child.connection.pidfd is None and not child.dead:
             self.handle_death(child)
 
     def read_early(self, child: ChildHandle) -> bool:
         """Settle what the child has committed but not yet sent; return whether that could be read."""
-        records = child.journal()
+        records = child.reports.journal()
         if records:
             child.settle(records, self._record)
         return records is not None

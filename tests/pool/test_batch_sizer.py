@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskq.executors.pool import payloads
-from taskq.executors.pool.child_handle import _records
 from taskq.executors.pool.functions import SHORT_NS, TARGET_NS, BatchSizer
 from taskq.executors.pool.protocol import RECORD
+from taskq.executors.pool.reports import _records
 from tests.sample_values import same
 
 PLAIN = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=300)

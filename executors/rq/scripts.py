@@ -20,7 +20,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 if TYPE_CHECKING:
     from taskq.executors.rq.keys import Keys
 
-__all__ = ["Script", "Scripts"]
+__all__ = ["Script", "Scripts", "calls_of"]
 
 FOLDER: Final = Path(__file__).parent / "lua"
 
@@ -31,7 +31,7 @@ NEEDS: Final = re.compile(r"-- needs: ([a-z_ ]+)\n")
 KEPT_BUFFER: Final = 1_048_576
 
 #: A call in a script's text.
-CALL: Final = re.compile(rb"\bp?call\(\s*'([A-Z]{2,20})'")
+CALL: Final = re.compile(r"\bp?call\(\s*'([A-Z]{2,20})'")
 
 WORD: Final = re.compile(r"\b[KFST]_[A-Za-z_]+\b")
 
@@ -46,11 +46,6 @@ class Script:
         self.text = text.encode()
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
         self._head = f"*4\r\n$7\r\nEVALSHA\r\n$40\r\n{self.sha}\r\n$1\r\n0\r\n".encode()
-
-    @property
-    def calls(self) -> list[str]:
-        """The commands of Redis that it may call, by their names."""
-        return sorted({found.decode() for found in CALL.findall(self.text)})
 
     def command(self, argument: Any) -> bytes:
         """Return the command that runs it with this argument, as it goes over the wire."""
@@ -83,10 +78,6 @@ class Scripts:
             made = self._made[name] = Script(name, self._built(name))
         return made
 
-    def calls_of(self, *names: str) -> list[str]:
-        """Return the commands of Redis that these scripts may call."""
-        return sorted({call for name in names for call in getattr(self, name).calls})
-
     def of(self, sha: str) -> Script | None:
         """Return the script with this SHA1."""
         return next((script for script in self._made.values() if script.sha == sha), None)
@@ -97,6 +88,12 @@ class Scripts:
     def _literal(self, match: re.Match[str]) -> str:
         text = self._literals[match[0]]
         return text if text.isdigit() else f"'{text}'"
+
+
+@lru_cache(maxsize=64)
+def calls_of(*names: str) -> list[str]:
+    """Return the commands of Redis that these scripts may call."""
+    return sorted({found for name in names for found in CALL.findall(_source(name))})
 
 
 @lru_cache(maxsize=64)

@@ -26,6 +26,7 @@ from taskq.executors.rq.keys import FIELDS
 from taskq.executors.rq.notifications import Notifications, seal_of
 from taskq.executors.rq.outbox import AT_ONCE, UNKNOWN, IdleWorker, Outbox, names
 from taskq.executors.rq.records import whole_number
+from taskq.executors.rq.scripts import calls_of
 from taskq.log import get_logger
 from taskq.store import ControlRequest, PollResult, Remains, WorkerSession
 
@@ -90,7 +91,7 @@ class RQSession(WorkerSession):
             self._scripts.join,
             [
                 *(record.name, self._store.lease, fields, list(record.queues), int(take_over), self._nonce),
-                self._scripts.calls_of(*OF_WORKERS),
+                calls_of(*OF_WORKERS),
             ],
         )
         self._idle.answered(registered=False)

@@ -22,6 +22,7 @@ from taskq.executors.rq.client import Client
 from taskq.executors.rq.connection import Address, as_text
 from taskq.executors.rq.keys import FIELDS
 from taskq.executors.rq.records import LOOKED_UP, STATE_OF, data_of, read_record
+from taskq.executors.rq.scripts import calls_of
 from taskq.executors.rq.session import RQSession
 from taskq.executors.rq.subscription import RQSubscription
 from taskq.store import NO_SEALS, Store
@@ -86,7 +87,7 @@ class RQStore(Store):
         self._scripts = self.address.scripts
         self._constants: dict[JobOptions, tuple[Any, ...]] = {}
         #: The commands that the first put sees to it that this user may call, so that none stops half way.
-        self._needed: list[str] | None = self._scripts.put.calls
+        self._needed: list[str] | None = calls_of("put")
 
     def __repr__(self) -> str:
         return f"<RQStore {self.url}>"

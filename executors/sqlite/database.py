@@ -247,7 +247,7 @@ class Database:
             raise
 
     def _hand_back(self, writes: list[_PendingWrite[Any]], own: _PendingWrite[Any]) -> None:
-        """Let the others do their writes themselves: what went wrong is not the file's fault but this thread's."""
+        """Put the other callers' writes back, for them to run: this thread was interrupted."""
         self._pending.extendleft(write for write in reversed(writes) if write is not own and not write.done)
 
     def _make_or_make_room(self, writes: list[_PendingWrite[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""What `taskq doctor` says of a queue file."""
+"""Findings of `taskq doctor` about a queue file."""
 
 from __future__ import annotations
 

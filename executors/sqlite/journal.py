@@ -32,11 +32,11 @@ All of it happens under the store's lock. Every transaction ingests first, and s
 seen without the jobs that were put before.
 
 Why nothing is lost or comes twice, whoever dies and wherever the power fails. The mark is a row of the database: it
-moves with the jobs that it stands for, or not at all. Bytes behind it are kept until their rows are on the disk, as
-the rotation syncs the WAL before the header; a header whose salt is not the mark's begins a file of which all has been
-ingested. Each check goes over the one before, from the salt on, so that what was torn, or stands behind the last record
-from before, is never taken for one. What the page says is believed only while it was written by somebody who lives:
-whoever opens the file has it looked up anew.
+moves with the jobs that it stands for, or not at all. Bytes behind it are kept until their rows are on the disk, as the
+rotation syncs the WAL before the header; if the header's salt differs from the mark's, every record in the file has
+been ingested. Each check goes over the one before, from the salt on, so that what was torn, or stands behind the last
+record from before, is never taken for one. What the page says is believed only while it was written by somebody who
+lives: whoever opens the file has it looked up anew.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ __all__ = ["AppendLog", "FileSync"]
 
 log = get_logger("taskq.store")
 
-#: The part of a sync's time, and the seconds at most, for which others are waited for who are likely to need it too.
+#: How long a sync waits for more commits to join it: a fraction of the last sync, capped at these seconds.
 BATCH_WAIT, BATCH_WAIT_S = 0.25, 5e-3
 
 #: Seconds after which we sync ourselves: two syncs at once do no harm, and theirs may never end.
@@ -188,8 +188,7 @@ class FileSync:
     def _await_batch(self, state: SyncState) -> None:
         """Wait a little until as many have committed as around the last sync.
 
-        Otherwise those whom a sync has just released would each time come a moment too late for the next one, and wait
-        for two.
+        Without this, writers released by one sync just miss the next and wait for two.
         """
         wanted = state.synced + state.batch
         if state.committed >= wanted:

@@ -1,4 +1,4 @@
-"""What any worker does for all now and then: jobs of the dead put back, the late failed, the old forgotten.
+"""Maintenance that any worker does for all: jobs of dead workers requeued, late ones failed, old ones forgotten.
 
 A worker is dead when nobody reads its FIFO any more (see `wakeups`), and taken for dead when it has not renewed for
 a lease although it may live: it is frozen, and its outcomes will be fenced. Both clocks of that are the machine's
@@ -169,7 +169,7 @@ def _requeue_orphans(tx: Tx, which: str, values: tuple[Any, ...]) -> int:
 
 
 def detach_jobs(tx: Tx, name: str) -> None:
-    """Make the jobs of a dead worker nobody's, since another one takes its name; the next sweep puts them back."""
+    """Detach a dead worker's jobs before its name is reused; the next sweep requeues them."""
     running = f"SELECT n FROM jobs INDEXED BY jobs_line WHERE state = {RUNNING} AND worker = ?"
     tx.execute(f"UPDATE jobs SET worker = ? WHERE n IN ({running})", (f"{name} (gone)", name))
 

@@ -1,4 +1,4 @@
-"""How processes with one queue file wake each other: a FIFO for each worker and each subscription, beside the file.
+"""Wake-ups between the processes of one queue file: a FIFO for each worker and each subscription, beside the file.
 
     queue.db-wake/worker-0   worker-1   ear-1   ear-2 ...
 

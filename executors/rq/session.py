@@ -139,7 +139,6 @@ class RQSession(WorkerSession):
     def poll(self, outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate], want: int) -> PollResult:
         outbox = self._outbox
         self._at_once = False
-        self._tell_early()
         self._take_handed()
         fresh = outbox.fresh(outcomes)
         # Who tells something, and knows that the queues are empty, registers by the same script and need not look there

@@ -6,7 +6,7 @@ local done, successes, worked = unpack(call('HMGET', wkey, F_finish_seq, F_succe
 -- A damaged key of one job must not cost it, or others, their ends: `try` goes on after an error
 local try = redis.pcall
 
--- What must be empty for a worker to park: the lists of its queues
+-- What must be empty for a worker to register as idle: the lists of its queues
 local lists = {}
 for i, queue in ipairs(idle ~= 0 and done and queues or {}) do lists[i] = K_QUEUE .. queue end
 

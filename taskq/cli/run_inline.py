@@ -152,12 +152,18 @@ def _working(store: Store, settings: dict[str, Any]) -> Iterator[Thread]:
 
     thread = Thread(target=run, name="taskq-worker", daemon=True)
     thread.start()
+    interrupted = False
     try:
         yield thread
+    except KeyboardInterrupt:
+        interrupted = True
+        raise
     finally:
         worker.stop()
         thread.join(MOMENT)
-        if thread.is_alive():
+        if thread.is_alive() and not interrupted:  # the job has ended; the worker signs off
+            thread.join(SIGN_OFF)
+        elif thread.is_alive():
             say(f"interrupted, and with it the running job; if it runs on for {LEAVING_GRACE:g} s it is killed")
             thread.join(LEAVING_GRACE + SIGN_OFF)
             if codes == [FORCED]:

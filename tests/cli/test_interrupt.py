@@ -237,7 +237,9 @@ def test_a_worker_keeps_an_ignored_signal_ignored(file_queue: Queue, number: int
     """`nohup taskq worker` goes on when the terminal is gone, and so do the jobs that it runs."""
     job_id = file_queue.submit("jobs:watched", "gate")
     words = ("worker", "--url", file_queue.url, "--import", "jobs", "-j", "1", "--max-jobs", "1")
-    with Command(file_queue.project, *words, name="w-", ignored=[number]) as command:
+    place = file_queue.project / "w"  # its temporary files stay as long as it runs
+    place.mkdir()
+    with Command(file_queue.project, *words, name="w-", env={"TMPDIR": str(place)}, ignored=[number]) as command:
         eventually(lambda: '"state": "running"' in file_queue.run("status", "--json").out, "the job to start")
         command.interrupt(number)
         (file_queue.project / "gate").touch()

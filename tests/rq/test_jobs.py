@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taskq.codec import encode
-from taskq.errors import ConfigError, DependencyFailed, JobExists, JobExpired
+from taskq.errors import ConfigError, JobExists, JobExpired
 from taskq.executors.rq.store import RQStore
-from taskq.retry import Retry
 from taskq.states import Reason, State
 from tests.redis_server import bundled, installed
-from tests.rq.hands import TASK, again, failed, given_back, new_job, succeeded
+from tests.rq.hands import again, failed, given_back, new_job, succeeded
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.rq.hands import Hands
-
-
-def test_put_and_get(store: RQStore) -> None:
-    """A job that was put is there with all that was said of it."""
-    job = new_job(queue="high", retry=Retry(2), timeout=5)
-    assert store.put([job]) == [job.id]
-    (record,) = store.get([job.id], payload=True)
-    assert record is not None
-    assert (record.id, record.task, record.state, record.queue) == (job.id, TASK, State.QUEUED, "high")
-    assert (record.label, record.envelope, record.attempts, record.worker) == ("add(1, 2)", job.envelope, 0, None)
-    assert record.submitted_at is not None
-    assert abs(record.submitted_at - datetime.now(UTC).timestamp()) < 60
-    assert store.get(["nobody"]) == [None]
 
 
 def test_small_form(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
@@ -78,16 +62,6 @@ def test_many_in_order(store: RQStore, join: Callable[..., Hands]) -> None:
     assert taken == [job.id for job in jobs]
 
 
-def test_taken_id_is_rejected(store: RQStore) -> None:
-    """With if_exists="reject" a taken id raises, names the job, and nothing of the put is kept."""
-    store.put([new_job(job_id="mine")])
-    other = new_job()
-    with pytest.raises(JobExists) as caught:
-        store.put([other, new_job(job_id="mine", if_exists="reject")])
-    assert caught.value.job_id == "mine"
-    assert store.get([other.id]) == [None]
-
-
 def test_reject_takes_back_earlier_steps(store: RQStore) -> None:
     """A put of several scripts that is rejected in its last one leaves nothing."""
     store.put([new_job(job_id="mine")])
@@ -95,24 +69,6 @@ def test_reject_takes_back_earlier_steps(store: RQStore) -> None:
     with pytest.raises(JobExists):
         store.put([*jobs, new_job(job_id="mine", if_exists="reject")])
     assert store.get([job.id for job in jobs]) == [None] * 2500
-
-
-def test_key_holds_while_not_ended(store: RQStore, join: Callable[..., Hands]) -> None:
-    """A second job with the key of one that waits or runs is that one; after its end the key is free."""
-    first, second, third = (new_job(key="k") for _ in range(3))
-    assert store.put([first]) == [first.id]
-    assert store.put([second]) == [first.id]
-    hands = join()
-    (claim,) = hands.take()
-    assert store.put([second]) == [first.id]
-    with pytest.raises(JobExists) as caught:
-        store.put([new_job(key="k", if_exists="reject")])
-    assert caught.value.job_id == first.id
-    hands.tell(succeeded(claim))
-    assert store.put([third]) == [third.id]
-    (record,) = store.get([third.id])
-    assert record is not None
-    assert record.key == "k"
 
 
 @pytest.mark.parametrize("end", ["fail", "cancel", "remove", "stock"])
@@ -131,26 +87,6 @@ def test_key_is_freed_by_every_end(store: RQStore, join: Callable[..., Hands], c
         client.hset(f"rq:job:{first.id}", "status", "finished")
     second = new_job(key="k")
     assert store.put([second]) == [second.id]
-
-
-def test_same_key_twice_in_one_put(store: RQStore) -> None:
-    """Two jobs with one key in one put are one job."""
-    first, second = new_job(key="k"), new_job(key="k")
-    assert store.put([first, second]) == [first.id, first.id]
-
-
-def test_delay_and_at(store: RQStore, join: Callable[..., Hands]) -> None:
-    """A job waits for its time in the scheduled registry, and is then taken without anybody sweeping."""
-    soon, late = new_job(delay=0.2), new_job(at=datetime.now(UTC) + timedelta(hours=1))
-    store.put([soon, late])
-    states = [record.state for record in store.get([soon.id, late.id]) if record]
-    assert states == [State.SCHEDULED, State.SCHEDULED]
-    (record,) = store.get([late.id])
-    assert record is not None
-    assert record.due_at == pytest.approx((datetime.now(UTC) + timedelta(hours=1)).timestamp(), abs=30)
-    hands = join()
-    assert hands.take() == []
-    assert [claim.id for claim in eventually(hands.take, "the delay to pass")] == [soon.id]
 
 
 def test_expired_job_fails_at_the_claim(store: RQStore, join: Callable[..., Hands]) -> None:
@@ -246,81 +182,6 @@ def test_queue_without_priorities_pays_nothing(store: RQStore, join: Callable[..
     assert not client.exists("rq:tq:priorities:default")
 
 
-def test_results_of_needs_come_with_the_claim(store: RQStore, join: Callable[..., Hands]) -> None:
-    """A job waits until all that it needs has succeeded, and gets their results."""
-    first, second = new_job(), new_job()
-    last = new_job(depends_on=[first.id, second.id])
-    store.put([first, second, last])
-    hands = join()
-    (record,) = store.get([last.id])
-    assert record is not None
-    assert (record.state, record.depends_on) == (State.BLOCKED, (first.id, second.id))
-    one, two = hands.take()
-    hands.tell(succeeded(one, 11))
-    assert hands.take() == []
-    hands.tell(succeeded(two, None))
-    (claim,) = hands.take()
-    assert claim.id == last.id
-    assert claim.results == {first.id: encode(11), second.id: encode(None)}
-
-
-def test_needs_that_have_ended_already(store: RQStore, join: Callable[..., Hands]) -> None:
-    """A job whose needs have succeeded is queued at once; one whose need is missing or failed fails at once."""
-    good, bad = new_job(), new_job()
-    hands = join()
-    store.put([good, bad])
-    one, two = hands.take()
-    hands.tell(succeeded(one), failed(two))
-    jobs = [new_job(depends_on=[good.id]), new_job(depends_on=[bad.id]), new_job(depends_on=["nobody"])]
-    store.put(jobs)
-    records = [record for record in store.get([job.id for job in jobs]) if record]
-    assert [record.state for record in records] == [State.QUEUED, State.FAILED, State.FAILED]
-    failure = records[1].failure
-    assert failure is not None
-    assert isinstance(failure.to_exception(), DependencyFailed)
-    assert f"{bad.id}, which it waited for, failed with ValueError: no good" in failure.message
-
-
-@pytest.mark.parametrize("how", ["fail", "cancel", "remove"])
-def test_failure_runs_down_the_chain(store: RQStore, join: Callable[..., Hands], how: str) -> None:
-    """When a job fails, is cancelled or removed, all that waits for it, and for that, fails."""
-    first = new_job()
-    second = new_job(depends_on=[first.id])
-    third = new_job(depends_on=[second.id])
-    store.put([first, second, third])
-    if how == "fail":
-        hands = join()
-        hands.tell(failed(*hands.take()))
-    elif how == "cancel":
-        assert store.cancel([first.id]) == [State.CANCELLED]
-    else:
-        assert store.remove([first.id]) == [True]
-    records = [record for record in store.get([second.id, third.id]) if record]
-    assert [record.state for record in records] == [State.FAILED, State.FAILED]
-
-
-def test_delay_counts_after_needs(store: RQStore, join: Callable[..., Hands]) -> None:
-    """A job with a delay that waits for another one starts when both are over."""
-    first = new_job()
-    last = new_job(depends_on=[first.id], delay=0.2)
-    store.put([first, last])
-    hands = join()
-    assert hands.run() == [first.id]
-    (record,) = store.get([last.id])
-    assert record is not None
-    assert record.state is State.SCHEDULED
-    assert eventually(hands.run, "the delay to pass") == [last.id]
-
-
-def test_cancel_what_waits(store: RQStore, join: Callable[..., Hands]) -> None:
-    """What waits, in whichever way, is cancelled at once and never taken."""
-    parent = new_job()
-    jobs = [new_job(), new_job(delay=60), new_job(depends_on=[parent.id]), new_job(priority=4)]
-    store.put([parent, *jobs])
-    assert store.cancel([job.id for job in jobs] + ["nobody"]) == [State.CANCELLED] * 4 + [None]
-    assert [claim.id for claim in join().take()] == [parent.id]
-
-
 def test_cancel_many_of_a_long_queue(store: RQStore, join: Callable[..., Hands]) -> None:
     """Cancelling most of a long queue leaves the others in their order."""
     jobs = [new_job() for _ in range(3000)]
@@ -349,18 +210,6 @@ def test_cancel_what_runs(store: RQStore, join: Callable[..., Hands], kill: bool
     assert record.state is State.CANCELLED
 
 
-def test_cancelled_while_given_back(store: RQStore, join: Callable[..., Hands]) -> None:
-    """A job that somebody wants cancelled is not queued again when its worker gives it back or retries it."""
-    jobs = [new_job(), new_job()]
-    store.put(jobs)
-    hands = join()
-    one, two = hands.take()
-    store.cancel([one.id, two.id])
-    hands.tell(given_back(one), again(two))
-    assert hands.take() == []
-    assert {record.state for record in store.get([one.id, two.id]) if record} == {State.CANCELLED}
-
-
 def test_retry_begins_anew(store: RQStore, join: Callable[..., Hands]) -> None:
     """A failed or cancelled job that is retried is as new; one that waits or succeeded is not touched."""
     bad, gone, good = new_job(), new_job(), new_job()
@@ -376,23 +225,6 @@ def test_retry_begins_anew(store: RQStore, join: Callable[..., Hands]) -> None:
     assert store.client.command("TTL", f"rq:job:{bad.id}") > 80_000
 
 
-def test_retry_checks_needs(store: RQStore, join: Callable[..., Hands]) -> None:
-    """A retried job whose need has not succeeded fails again; after the need it runs."""
-    first = new_job()
-    last = new_job(depends_on=[first.id])
-    store.put([first, last])
-    hands = join()
-    hands.tell(failed(*hands.take()))
-    store.retry([last.id])
-    (record,) = store.get([last.id])
-    assert record is not None
-    assert record.state is State.FAILED
-    store.retry([first.id])
-    store.retry([last.id])
-    assert hands.run() == [first.id]
-    assert hands.run() == [last.id]
-
-
 def test_remove_leaves_nothing(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
     """A removed job leaves no key; one that runs is not removed."""
     job, running = new_job(key="k", expires=60), new_job()
@@ -405,42 +237,6 @@ def test_remove_leaves_nothing(store: RQStore, join: Callable[..., Hands], clien
     assert [key for key in client.keys("*") if job.id.encode() in key] == []
     assert store.get([job.id]) == [None]
     assert client.zscore("rq:finished:default", job.id) is None
-
-
-def test_pause_and_resume(store: RQStore, join: Callable[..., Hands]) -> None:
-    """Nothing of a paused queue is taken until it is resumed; other queues go on."""
-    slow, quick = new_job(queue="slow"), new_job(queue="quick")
-    store.put([slow, quick])
-    store.pause("slow")
-    hands = join(queues=("slow", "quick"))
-    assert hands.run() == [quick.id]
-    assert [(queue.name, queue.paused) for queue in store.queues()] == [("quick", False), ("slow", True)]
-    store.resume("slow")
-    assert hands.run() == [slow.id]
-
-
-def test_queue_order(store: RQStore, join: Callable[..., Hands]) -> None:
-    """A worker empties its queues in their order."""
-    jobs = {name: new_job(queue=name) for name in ("a", "b", "c")}
-    store.put(list(jobs.values()))
-    hands = join(queues=("c", "a", "b"))
-    assert [claim.id for claim in hands.take()] == [jobs[name].id for name in ("c", "a", "b")]
-
-
-def test_list(store: RQStore, join: Callable[..., Hands]) -> None:
-    """Jobs are listed newest first, by state, queue and task, in pages."""
-    done, gone, waiting, other = new_job(), new_job(), new_job(task="operator:sub"), new_job(queue="q2", delay=60)
-    store.put([done, gone])
-    hands = join()
-    one, two = hands.take()
-    hands.tell(succeeded(one), failed(two))
-    store.put([waiting, other])
-    ids = [record.id for record in store.list()]
-    assert ids == [other.id, waiting.id, gone.id, done.id]
-    assert [record.id for record in store.list(limit=2, offset=1)] == ids[1:3]
-    assert [record.id for record in store.list(states={State.SUCCEEDED, State.FAILED})] == [gone.id, done.id]
-    assert [record.id for record in store.list(queue="q2")] == [other.id]
-    assert [record.id for record in store.list(task="operator:sub")] == [waiting.id]
 
 
 def test_queues_and_workers(store: RQStore, join: Callable[..., Hands]) -> None:

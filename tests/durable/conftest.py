@@ -9,20 +9,20 @@ import pytest
 
 from taskq import TaskQueue, connect, perform
 from taskq.executors.durable.executor import DurableExecutor
-from tests.memory_store import MemoryStore, MemoryWorker
+from tests.observed_store import ObservedStore, ThreadWorker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @pytest.fixture
-def store() -> MemoryStore:
+def store() -> ObservedStore:
     """Give an empty store."""
-    return MemoryStore()
+    return ObservedStore()
 
 
 @pytest.fixture
-def queue(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaskQueue]:
+def queue(store: ObservedStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaskQueue]:
     """Give a queue on it; nobody runs its jobs."""
     monkeypatch.setattr(connect, "open_store", lambda _url: store)
     monkeypatch.setitem(connect.STORES, "memory", "")
@@ -39,7 +39,7 @@ def queue(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaskQ
 
 
 @pytest.fixture
-def worker(store: MemoryStore, queue: TaskQueue) -> Iterator[MemoryWorker]:
+def worker(store: ObservedStore, queue: TaskQueue) -> Iterator[ThreadWorker]:
     """Have the jobs run by a thread of this process."""
-    with MemoryWorker(store) as thread:
+    with ThreadWorker(store) as thread:
         yield thread

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
     from taskq.store import JobRecord
     from tests.ledger import Ledger
-    from tests.memory_store import MemoryStore, MemoryWorker
+    from tests.observed_store import ObservedStore, ThreadWorker
 
 
-def succeed(store: MemoryStore, job_id: str, value: Any) -> None:
+def succeed(store: ObservedStore, job_id: str, value: Any) -> None:
     """End a job as a worker would."""
     store.end(job_id, State.SUCCEEDED, result=encode(value), attempts=1)
 
@@ -46,7 +46,7 @@ def succeed(store: MemoryStore, job_id: str, value: Any) -> None:
 # --- what is asked, and when
 
 
-def test_submit_is_one_call(queue: TaskQueue, store: MemoryStore) -> None:
+def test_submit_is_one_call(queue: TaskQueue, store: ObservedStore) -> None:
     """A submit is one put and nothing else: no subscription, no thread."""
     jobs = [queue.submit(square, number) for number in range(5)]
     assert store.calls == ["put"] * 5
@@ -54,7 +54,7 @@ def test_submit_is_one_call(queue: TaskQueue, store: MemoryStore) -> None:
     assert not any(thread.name == "taskq-listener" for thread in threading.enumerate())
 
 
-def test_state_asks_the_store(queue: TaskQueue, store: MemoryStore) -> None:
+def test_state_asks_the_store(queue: TaskQueue, store: ObservedStore) -> None:
     """As long as nobody waits, each question is one to the store, and none opens a subscription."""
     job = queue.submit(square, 3)
     assert (job.state, job.done(), job.running(), job.cancelled()) == (State.QUEUED, False, False, False)
@@ -66,7 +66,7 @@ def test_state_asks_the_store(queue: TaskQueue, store: MemoryStore) -> None:
     assert "subscribe" not in store.calls
 
 
-def test_an_ended_job_asks_nothing_more(queue: TaskQueue, store: MemoryStore) -> None:
+def test_an_ended_job_asks_nothing_more(queue: TaskQueue, store: ObservedStore) -> None:
     """What is known stays known, also when the store has forgotten the job."""
     job = queue.submit(square, 3)
     succeed(store, job.id, 9)
@@ -83,7 +83,7 @@ def test_an_ended_job_asks_nothing_more(queue: TaskQueue, store: MemoryStore) ->
     assert store.calls == []
 
 
-def test_waiters_share_one_subscription(queue: TaskQueue, store: MemoryStore) -> None:
+def test_waiters_share_one_subscription(queue: TaskQueue, store: ObservedStore) -> None:
     """All that wait are served by one thread; jobs that are waited for are not asked about one by one."""
     jobs = [queue.submit(square, number) for number in range(200)]
     timer = threading.Timer(0.05, lambda: [succeed(store, job.id, number) for number, job in enumerate(jobs)])
@@ -99,7 +99,7 @@ def test_waiters_share_one_subscription(queue: TaskQueue, store: MemoryStore) ->
 
 
 def test_told_to_who_waits_while_another_asks(
-    queue: TaskQueue, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+    queue: TaskQueue, store: ObservedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread that has asked how a job stands leaves the outcome alone that who waits for it has heard meanwhile."""
     job = queue.submit(identity, [9])
@@ -121,7 +121,7 @@ def test_told_to_who_waits_while_another_asks(
     assert job.result() is results[1]
 
 
-def test_told_to_who_waits_by_another(queue: TaskQueue, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_told_to_who_waits_by_another(queue: TaskQueue, store: ObservedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for a job leaves its outcome to a thread that is about to tell it."""
     job = queue.submit(square, 3)
     assert isinstance(job, DurableJob)
@@ -141,7 +141,7 @@ def test_told_to_who_waits_by_another(queue: TaskQueue, store: MemoryStore, monk
     assert job.result() == 9
 
 
-def test_as_completed(queue: TaskQueue, store: MemoryStore) -> None:
+def test_as_completed(queue: TaskQueue, store: ObservedStore) -> None:
     """`as_completed` yields jobs as the store tells of them."""
     jobs = [queue.submit(square, number) for number in range(3)]
     ended = futures.as_completed(jobs, timeout=PATIENCE)
@@ -153,7 +153,7 @@ def test_as_completed(queue: TaskQueue, store: MemoryStore) -> None:
     assert next(ended) is jobs[0]
 
 
-def test_callback_keeps_its_job(queue: TaskQueue, store: MemoryStore) -> None:
+def test_callback_keeps_its_job(queue: TaskQueue, store: ObservedStore) -> None:
     """A job with a callback that nobody holds is still told, in the listener's thread."""
     calls: list[tuple[Any, str]] = []
     job = queue.submit(square, 3)
@@ -164,7 +164,7 @@ def test_callback_keeps_its_job(queue: TaskQueue, store: MemoryStore) -> None:
     eventually(lambda: calls == [(9, "taskq-listener")], "the callback to be called")
 
 
-def test_unheld_jobs_are_let_go(queue: TaskQueue, store: MemoryStore) -> None:
+def test_unheld_jobs_are_let_go(queue: TaskQueue, store: ObservedStore) -> None:
     """A handle that nobody holds is not kept by the queue, also after its end was heard."""
     job = queue.submit(square, 3)
     succeed(store, job.id, [1])
@@ -174,7 +174,7 @@ def test_unheld_jobs_are_let_go(queue: TaskQueue, store: MemoryStore) -> None:
     eventually(lambda: watch() is None, "the handle to be let go")
 
 
-def test_await(queue: TaskQueue, worker: MemoryWorker) -> None:
+def test_await(queue: TaskQueue, worker: ThreadWorker) -> None:
     """`await` works, for many jobs at once."""
 
     async def main() -> list[int]:
@@ -183,7 +183,7 @@ def test_await(queue: TaskQueue, worker: MemoryWorker) -> None:
     assert asyncio.run(asyncio.wait_for(main(), PATIENCE)) == [number**2 for number in range(50)]
 
 
-def test_settled_once(queue: TaskQueue, store: MemoryStore) -> None:
+def test_settled_once(queue: TaskQueue, store: ObservedStore) -> None:
     """However many learn of a job's end at the same time, it is told once."""
     for number in range(50):
         calls: list[Any] = []
@@ -209,7 +209,7 @@ def test_settled_once(queue: TaskQueue, store: MemoryStore) -> None:
 # --- how jobs end
 
 
-def test_failures(queue: TaskQueue, worker: MemoryWorker, ledger: Ledger) -> None:
+def test_failures(queue: TaskQueue, worker: ThreadWorker, ledger: Ledger) -> None:
     """What a task raises is raised, with its attempts; a retry policy is the worker's to follow."""
     job = queue.submit(divide, 1, 0)
     assert isinstance(job.exception(timeout=PATIENCE), ZeroDivisionError)
@@ -220,7 +220,7 @@ def test_failures(queue: TaskQueue, worker: MemoryWorker, ledger: Ledger) -> Non
     assert again.attempts == 3
 
 
-def test_lost_job(queue: TaskQueue, store: MemoryStore) -> None:
+def test_lost_job(queue: TaskQueue, store: ObservedStore) -> None:
     """A job that the store no longer has ends as lost, whether it is waited for or asked about."""
     waited, asked = queue.submit(square, 1), queue.submit(square, 2)
     store.remove([waited.id, asked.id])
@@ -231,7 +231,7 @@ def test_lost_job(queue: TaskQueue, store: MemoryStore) -> None:
     assert isinstance(asked.exception(), JobLost)
 
 
-def test_result_that_cannot_be_read(queue: TaskQueue, store: MemoryStore) -> None:
+def test_result_that_cannot_be_read(queue: TaskQueue, store: ObservedStore) -> None:
     """A result that is no message is an error of its job, each time it is asked for."""
     job = queue.submit(square, 1)
     store.end(job.id, State.SUCCEEDED, result=b"\xc1")
@@ -239,10 +239,10 @@ def test_result_that_cannot_be_read(queue: TaskQueue, store: MemoryStore) -> Non
         assert "no message of taskq" in str(job.exception(timeout=PATIENCE))
 
 
-def test_cancel(queue: TaskQueue, store: MemoryStore) -> None:
+def test_cancel(queue: TaskQueue, store: ObservedStore) -> None:
     """A waiting job is cancelled for certain; one that runs is asked; one that has ended stays as it is."""
     waiting, running, ended = (queue.submit(square, number) for number in range(3))
-    store.records[running.id] = type(store.records[running.id])(id=running.id, task="", state=State.RUNNING)
+    store.records[running.id].state = State.RUNNING
     succeed(store, ended.id, 4)
     called: list[Any] = []
     waiting.add_done_callback(called.append)
@@ -254,10 +254,10 @@ def test_cancel(queue: TaskQueue, store: MemoryStore) -> None:
     assert ended.result(timeout=PATIENCE) == 4
 
 
-def test_kill_waits_for_the_worker(queue: TaskQueue, store: MemoryStore) -> None:
+def test_kill_waits_for_the_worker(queue: TaskQueue, store: ObservedStore) -> None:
     """`cancel(kill=True)` of a running job returns when the worker has told the end."""
     job = queue.submit(square, 3)
-    store.records[job.id] = type(store.records[job.id])(id=job.id, task="", state=State.RUNNING)
+    store.records[job.id].state = State.RUNNING
     timer = threading.Timer(0.05, lambda: store.end(job.id, State.CANCELLED))
     timer.start()
     assert job.cancel(kill=True) is True
@@ -265,7 +265,7 @@ def test_kill_waits_for_the_worker(queue: TaskQueue, store: MemoryStore) -> None
     assert job.state is State.CANCELLED
 
 
-def test_lost_job_cannot_be_cancelled(queue: TaskQueue, store: MemoryStore) -> None:
+def test_lost_job_cannot_be_cancelled(queue: TaskQueue, store: ObservedStore) -> None:
     """Cancelling a job that the store does not have finds out that it is lost."""
     job = queue.submit(square, 3)
     store.remove([job.id])
@@ -273,7 +273,7 @@ def test_lost_job_cannot_be_cancelled(queue: TaskQueue, store: MemoryStore) -> N
     assert job.state is State.FAILED
 
 
-def test_words_of_a_job(queue: TaskQueue, store: MemoryStore) -> None:
+def test_words_of_a_job(queue: TaskQueue, store: ObservedStore) -> None:
     """Progress, notes and log are read from the store, also after the end."""
     job = queue.submit(square, 3)
     store.end(job.id, State.SUCCEEDED, result=encode(9), progress=(3, 10), meta=encode({"page": (1,)}))
@@ -285,7 +285,7 @@ def test_words_of_a_job(queue: TaskQueue, store: MemoryStore) -> None:
 # --- which job
 
 
-def test_key(queue: TaskQueue, store: MemoryStore) -> None:
+def test_key(queue: TaskQueue, store: ObservedStore) -> None:
     """A taken key gives the same handle while somebody holds it; a job that ended frees it."""
     bound = queue.options(key="k")
     first = bound.submit(square, 1)
@@ -297,7 +297,7 @@ def test_key(queue: TaskQueue, store: MemoryStore) -> None:
     assert bound.submit(square, 4).id != first.id
 
 
-def test_own_id(queue: TaskQueue, store: MemoryStore) -> None:
+def test_own_id(queue: TaskQueue, store: ObservedStore) -> None:
     """The same id is the same job, ended or not."""
     bound = queue.options(job_id="mine")
     first = bound.submit(square, 1)
@@ -309,7 +309,7 @@ def test_own_id(queue: TaskQueue, store: MemoryStore) -> None:
         bound.submit_many(square, [(1,)])
 
 
-def test_find(queue: TaskQueue, store: MemoryStore) -> None:
+def test_find(queue: TaskQueue, store: ObservedStore) -> None:
     """A job is found by its id: the handle that is held, or a new one."""
     job = queue.submit(square, 3)
     assert queue.job(job.id) is job
@@ -324,7 +324,7 @@ def test_find(queue: TaskQueue, store: MemoryStore) -> None:
 # --- what is submitted
 
 
-def test_jobs_as_arguments(queue: TaskQueue, store: MemoryStore, worker: MemoryWorker) -> None:
+def test_jobs_as_arguments(queue: TaskQueue, store: ObservedStore, worker: ThreadWorker) -> None:
     """Jobs among the arguments are needed, each once, and their results come in their places."""
     left, right = queue.submit(square, 3), queue.submit(square, 4)
     job = queue.submit(capture, left, [right, {"again": left}], key=right)
@@ -333,7 +333,7 @@ def test_jobs_as_arguments(queue: TaskQueue, store: MemoryStore, worker: MemoryW
     assert queue.submit(total, [left, right]).result(timeout=PATIENCE) == 25
 
 
-def test_failed_dependency(queue: TaskQueue, worker: MemoryWorker) -> None:
+def test_failed_dependency(queue: TaskQueue, worker: ThreadWorker) -> None:
     """A job whose dependency failed fails without an attempt, and names it."""
     bad = queue.submit(divide, 1, 0)
     job = queue.submit(identity, bad)
@@ -344,7 +344,7 @@ def test_failed_dependency(queue: TaskQueue, worker: MemoryWorker) -> None:
     assert (error.job_id, job.attempts) == (job.id, 0)
 
 
-def test_job_of_another_queue(queue: TaskQueue, store: MemoryStore) -> None:
+def test_job_of_another_queue(queue: TaskQueue, store: ObservedStore) -> None:
     """A job that lives elsewhere is refused, with what to do."""
     with (
         TaskQueue("local://?processes=1") as other,
@@ -354,7 +354,7 @@ def test_job_of_another_queue(queue: TaskQueue, store: MemoryStore) -> None:
     assert store.records == {}
 
 
-def test_too_large(queue: TaskQueue, store: MemoryStore) -> None:
+def test_too_large(queue: TaskQueue, store: ObservedStore) -> None:
     """A job above the limit is refused by the submit, with its size and the cure."""
     with pytest.raises(EncodeError, match=r"takes 1,100,0\d\d bytes, above the limit of 1,048,576.*max_bytes"):
         queue.submit(identity, b"x" * 1_100_000)
@@ -374,7 +374,7 @@ def test_function_of_the_main_program(queue: TaskQueue) -> None:
         queue.submit(task)
 
 
-def test_submit_many(queue: TaskQueue, store: MemoryStore, worker: MemoryWorker) -> None:
+def test_submit_many(queue: TaskQueue, store: ObservedStore, worker: ThreadWorker) -> None:
     """Many calls go to the store in few puts, and none goes when one of them cannot travel."""
     jobs = queue.submit_many(add, ((number, 1) for number in range(2_500)))
     assert store.puts == [1000, 1000, 500]
@@ -385,14 +385,14 @@ def test_submit_many(queue: TaskQueue, store: MemoryStore, worker: MemoryWorker)
     assert queue.submit_many(add, []) == []
 
 
-def test_submit_many_large_calls(queue: TaskQueue, store: MemoryStore) -> None:
+def test_submit_many_large_calls(queue: TaskQueue, store: ObservedStore) -> None:
     """Large calls are spread over more puts, so that none is too large for a store."""
     queue.submit_many(identity, [(b"x" * 1_000_000,) for _ in range(20)])
     assert sum(store.puts) == 20
     assert max(store.puts) < 12
 
 
-def test_submit_many_that_fails_half_way(queue: TaskQueue, store: MemoryStore) -> None:
+def test_submit_many_that_fails_half_way(queue: TaskQueue, store: ObservedStore) -> None:
     """When the store fails between two puts, what was put is cancelled: all or nothing."""
     put = store.put
 
@@ -407,7 +407,7 @@ def test_submit_many_that_fails_half_way(queue: TaskQueue, store: MemoryStore) -
     assert {record.state for record in store.records.values()} == {State.CANCELLED}
 
 
-def test_submit_many_whose_withdrawal_fails(queue: TaskQueue, store: MemoryStore) -> None:
+def test_submit_many_whose_withdrawal_fails(queue: TaskQueue, store: ObservedStore) -> None:
     """When what was put cannot be cancelled either, the first error is raised, and says what may be left."""
     put = store.put
 
@@ -425,7 +425,7 @@ def test_submit_many_whose_withdrawal_fails(queue: TaskQueue, store: MemoryStore
     assert "cannot be reached" in note
 
 
-def test_submit_many_whose_last_put_may_be_kept(queue: TaskQueue, store: MemoryStore) -> None:
+def test_submit_many_whose_last_put_may_be_kept(queue: TaskQueue, store: ObservedStore) -> None:
     """When the answer to a put is lost, what it may have kept is cancelled like the rest."""
     store.lose_reply = True
     with pytest.raises(BackendUnavailable, match="reply was lost"):
@@ -433,7 +433,7 @@ def test_submit_many_whose_last_put_may_be_kept(queue: TaskQueue, store: MemoryS
     assert [record.state for record in store.records.values()] == [State.CANCELLED] * 5
 
 
-def test_label_shows_no_secret(queue: TaskQueue, store: MemoryStore) -> None:
+def test_label_shows_no_secret(queue: TaskQueue, store: ObservedStore) -> None:
     """What lists show of a call leaves out what is long, and what stands under a telling name."""
     queue.submit(capture, "a.jpg", 5, "x" * 50, [1], password="s3cret", token=7)
     queue.submit(connect, "ann", "s3cret", "redis://ann:s3cret@h")
@@ -449,7 +449,7 @@ def connect(user: str, password: str, url: str) -> None:
 # --- trouble
 
 
-def test_store_that_cannot_be_reached(queue: TaskQueue, store: MemoryStore) -> None:
+def test_store_that_cannot_be_reached(queue: TaskQueue, store: ObservedStore) -> None:
     """A submit that the store does not take raises, and the next one works."""
     store.fail_next = 1
     with pytest.raises(BackendUnavailable):
@@ -457,7 +457,7 @@ def test_store_that_cannot_be_reached(queue: TaskQueue, store: MemoryStore) -> N
     assert queue.submit(square, 2).state is State.QUEUED
 
 
-def test_subscription_that_fails(queue: TaskQueue, store: MemoryStore) -> None:
+def test_subscription_that_fails(queue: TaskQueue, store: ObservedStore) -> None:
     """While the store is away waiters wait; when it is back they hear what they missed."""
     first = queue.submit(square, 1)
     first.add_done_callback(lambda _: None)
@@ -471,7 +471,7 @@ def test_subscription_that_fails(queue: TaskQueue, store: MemoryStore) -> None:
     assert (first.result(timeout=PATIENCE), second.result(timeout=PATIENCE)) == (1, 4)
 
 
-def test_subscription_that_breaks(queue: TaskQueue, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_subscription_that_breaks(queue: TaskQueue, store: ObservedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A subscription that can hear nothing any more ends the waiting with an error, never a hang."""
     job = queue.submit(square, 1)
     job.add_done_callback(lambda _: None)
@@ -486,7 +486,7 @@ def test_subscription_that_breaks(queue: TaskQueue, store: MemoryStore, monkeypa
 # --- the end
 
 
-def test_shutdown_waits_for_what_is_held(queue: TaskQueue, store: MemoryStore) -> None:
+def test_shutdown_waits_for_what_is_held(queue: TaskQueue, store: ObservedStore) -> None:
     """Shutdown waits for jobs whose handle is held or that have a callback; the others are safe in the store."""
     held, called, dropped = (queue.submit(square, number) for number in range(3))
     heard: list[Any] = []
@@ -509,10 +509,10 @@ def test_shutdown_waits_for_what_is_held(queue: TaskQueue, store: MemoryStore) -
     queue.shutdown()
 
 
-def test_shutdown_that_cancels(queue: TaskQueue, store: MemoryStore) -> None:
+def test_shutdown_that_cancels(queue: TaskQueue, store: ObservedStore) -> None:
     """With `cancel_futures` what waits is cancelled, and what runs is waited for."""
     running, *waiting = [queue.submit(square, number) for number in range(1_200)]
-    store.records[running.id] = type(store.records[running.id])(id=running.id, task="", state=State.RUNNING)
+    store.records[running.id].state = State.RUNNING
     timer = threading.Timer(0.05, lambda: succeed(store, running.id, "done"))
     timer.start()
     queue.shutdown(cancel_futures=True)
@@ -521,10 +521,10 @@ def test_shutdown_that_cancels(queue: TaskQueue, store: MemoryStore) -> None:
     assert running.result() == "done"
 
 
-def test_shutdown_with_grace(queue: TaskQueue, store: MemoryStore) -> None:
+def test_shutdown_with_grace(queue: TaskQueue, store: ObservedStore) -> None:
     """What has not ended after the grace is killed."""
     job = queue.submit(square, 1)
-    store.records[job.id] = type(store.records[job.id])(id=job.id, task="", state=State.RUNNING)
+    store.records[job.id].state = State.RUNNING
     killer = threading.Thread(
         target=lambda: (
             eventually(lambda: job.id in store.control_requests, "the kill") and store.end(job.id, State.CANCELLED)
@@ -536,7 +536,7 @@ def test_shutdown_with_grace(queue: TaskQueue, store: MemoryStore) -> None:
     assert job.cancelled()
 
 
-def test_shutdown_without_waiting(queue: TaskQueue, store: MemoryStore) -> None:
+def test_shutdown_without_waiting(queue: TaskQueue, store: ObservedStore) -> None:
     """After `shutdown(wait=False)` handles still hear of their ends, and a patient shutdown may follow."""
     job = queue.submit(square, 1)
     queue.shutdown(wait=False)
@@ -546,7 +546,7 @@ def test_shutdown_without_waiting(queue: TaskQueue, store: MemoryStore) -> None:
     assert store.closed
 
 
-def test_interrupt_leaves_the_jobs_alone(queue: TaskQueue, store: MemoryStore) -> None:
+def test_interrupt_leaves_the_jobs_alone(queue: TaskQueue, store: ObservedStore) -> None:
     """Ctrl-C in a `with` block ends the program's part, not the jobs in the store."""
     with pytest.raises(KeyboardInterrupt), queue:
         job = queue.submit(square, 1)
@@ -554,7 +554,7 @@ def test_interrupt_leaves_the_jobs_alone(queue: TaskQueue, store: MemoryStore) -
     assert job.state is State.QUEUED
 
 
-def test_dropped_queue(store: MemoryStore, queue: TaskQueue) -> None:
+def test_dropped_queue(store: ObservedStore, queue: TaskQueue) -> None:
     """A queue that nobody holds lives as long as its jobs are waited for, and then lets go of its thread."""
     other = TaskQueue("memory://")
     job = other.submit(square, 3)
@@ -570,7 +570,7 @@ def test_dropped_queue(store: MemoryStore, queue: TaskQueue) -> None:
     )
 
 
-def test_pause(queue: TaskQueue, store: MemoryStore) -> None:
+def test_pause(queue: TaskQueue, store: ObservedStore) -> None:
     """Pauses are the store's."""
     queue.pause("high")
     queue.pause()
@@ -580,7 +580,7 @@ def test_pause(queue: TaskQueue, store: MemoryStore) -> None:
         queue.pause("two words")
 
 
-def test_forked_process(queue: TaskQueue, store: MemoryStore) -> None:
+def test_forked_process(queue: TaskQueue, store: ObservedStore) -> None:
     """In a forked process the queue hears by a subscription of its own, also for jobs that the parent waits for."""
     job = queue.submit(square, 3)
     job.add_done_callback(lambda _: None)

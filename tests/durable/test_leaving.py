@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from taskq import TaskQueue
     from taskq.job import Job
-    from tests.memory_store import MemoryStore
+    from tests.observed_store import ObservedStore
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def leave(queue: TaskQueue) -> None:
         pass
 
 
-def test_an_error_leaves_at_once(queue: TaskQueue, store: MemoryStore) -> None:
+def test_an_error_leaves_at_once(queue: TaskQueue, store: ObservedStore) -> None:
     """The error of the block is the one raised, though a job is held that nobody runs; the job stays as it was."""
     with pytest.raises(TimeoutError), queue:
         job = queue.submit(square, 3)
@@ -58,7 +58,7 @@ def test_an_error_leaves_at_once(queue: TaskQueue, store: MemoryStore) -> None:
 
 
 def test_left_when_no_worker_serves_the_queue(
-    queue: TaskQueue, store: MemoryStore, capsys: pytest.CaptureFixture[str]
+    queue: TaskQueue, store: ObservedStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A block whose jobs nobody would run ends with a sentence on stderr, and the handles still hear of their ends."""
     store.workers_now = [worker("other"), worker("default", name="two", stopping=True)]
@@ -74,7 +74,7 @@ def test_left_when_no_worker_serves_the_queue(
 
 @pytest.mark.parametrize("held", [True, False])
 def test_left_when_nobody_runs_what_a_job_waits_for(
-    queue: TaskQueue, store: MemoryStore, capsys: pytest.CaptureFixture[str], held: bool
+    queue: TaskQueue, store: ObservedStore, capsys: pytest.CaptureFixture[str], held: bool
 ) -> None:
     """A job that waits for another, whose queue no worker serves, is left, too, though its own queue is served."""
     store.workers_now = [worker("default")]
@@ -91,7 +91,7 @@ def test_left_when_nobody_runs_what_a_job_waits_for(
 
 @pytest.mark.parametrize("taken", ["queue", "job"])
 def test_waits_for_a_worker(
-    queue: TaskQueue, store: MemoryStore, capsys: pytest.CaptureFixture[str], taken: str
+    queue: TaskQueue, store: ObservedStore, capsys: pytest.CaptureFixture[str], taken: str
 ) -> None:
     """A worker that serves the queue, or one that stops and has the job in its hands, is waited for, and that said."""
     job = queue.submit(square, 3)
@@ -108,7 +108,7 @@ def test_waits_for_a_worker(
     assert capsys.readouterr().err.count("waiting for 1 job in memory://") == 1
 
 
-def test_a_worker_that_comes_late_is_waited_for(queue: TaskQueue, store: MemoryStore) -> None:
+def test_a_worker_that_comes_late_is_waited_for(queue: TaskQueue, store: ObservedStore) -> None:
     """A worker that starts while the patience lasts is one like any other."""
     job = queue.submit(square, 3)
     closer = in_thread(lambda: leave(queue))
@@ -121,7 +121,7 @@ def test_a_worker_that_comes_late_is_waited_for(queue: TaskQueue, store: MemoryS
     assert job.result() == 9
 
 
-def test_a_paused_queue_is_said(queue: TaskQueue, store: MemoryStore, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_paused_queue_is_said(queue: TaskQueue, store: ObservedStore, capsys: pytest.CaptureFixture[str]) -> None:
     """Jobs of a paused queue with a worker are waited for, and the pause is named."""
     store.workers_now = [worker("default")]
     job = queue.submit(square, 3)
@@ -135,7 +135,7 @@ def test_a_paused_queue_is_said(queue: TaskQueue, store: MemoryStore, capsys: py
 
 
 def test_an_explicit_shutdown_waits_on(
-    queue: TaskQueue, store: MemoryStore, capsys: pytest.CaptureFixture[str]
+    queue: TaskQueue, store: ObservedStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`shutdown()` waits for jobs that nobody runs, for as long as it takes, and says why."""
     job = queue.submit(square, 3)
@@ -148,7 +148,7 @@ def test_an_explicit_shutdown_waits_on(
     assert not closer.is_alive()
 
 
-def test_an_outage_is_waited_out(queue: TaskQueue, store: MemoryStore, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_outage_is_waited_out(queue: TaskQueue, store: ObservedStore, capsys: pytest.CaptureFixture[str]) -> None:
     """A store that cannot be reached tells nothing of its workers: the block waits, and says so."""
     job: Job[int] = queue.submit(square, 3)
     closer = in_thread(lambda: leave(queue))

@@ -23,23 +23,23 @@ from tests.waiting import PATIENCE, eventually
 if TYPE_CHECKING:
     from taskq import TaskQueue
     from taskq.store import JobRecord
-    from tests.memory_store import MemoryStore, MemoryWorker
+    from tests.observed_store import ObservedStore, ThreadWorker
 
 
-def in_chunks(store: MemoryStore) -> list[JobRecord]:
+def in_chunks(store: ObservedStore) -> list[JobRecord]:
     """Return the jobs that are there."""
     return list(store.records.values())
 
 
 @pytest.mark.parametrize("how", ["map", "imap", "imap_unordered"])
 @pytest.mark.parametrize("settings", [{}, {"chunksize": 7}, {"buffersize": 3}, {"chunksize": 5, "buffersize": 2}])
-def test_all_results(queue: TaskQueue, worker: MemoryWorker, how: str, settings: dict[str, int]) -> None:
+def test_all_results(queue: TaskQueue, worker: ThreadWorker, how: str, settings: dict[str, int]) -> None:
     """Every item gives its result, in order unless that is not wanted."""
     results = list(getattr(queue, how)(square, range(500), **settings))
     assert (sorted(results) if how == "imap_unordered" else results) == [number**2 for number in range(500)]
 
 
-def test_nothing_is_left_in_the_store(queue: TaskQueue, store: MemoryStore, worker: MemoryWorker) -> None:
+def test_nothing_is_left_in_the_store(queue: TaskQueue, store: ObservedStore, worker: ThreadWorker) -> None:
     """What was read is removed, also when the map failed or was dropped half way."""
     list(queue.map(square, range(3_000)))
     list(queue.imap(partial(fail_at, 3), range(6), return_exceptions=True))
@@ -54,7 +54,7 @@ def test_nothing_is_left_in_the_store(queue: TaskQueue, store: MemoryStore, work
     assert len(left) <= 1, "only what ran when the map was dropped is left to expire"
 
 
-def test_a_chunk_is_one_job(queue: TaskQueue, store: MemoryStore) -> None:
+def test_a_chunk_is_one_job(queue: TaskQueue, store: ObservedStore) -> None:
     """Items travel many to a job, with the options of the map, and under a label that says which."""
     results = queue.options(queue="high", priority=3, timeout=5).imap(square, range(10), chunksize=4)
     jobs = in_chunks(store)
@@ -76,13 +76,13 @@ def test_options_of_single_jobs(queue: TaskQueue, name: str) -> None:
         queue.options(**{name: value}).map(square, [1])  # type: ignore[misc]
 
 
-def test_bound_arguments(queue: TaskQueue, worker: MemoryWorker) -> None:
+def test_bound_arguments(queue: TaskQueue, worker: ThreadWorker) -> None:
     """What is bound to a partial goes with every chunk."""
     assert list(queue.imap(partial(add, right=10), range(50))) == list(range(10, 60))
     assert list(queue.starmap(partial(add, 1), [(2,), (3,)])) == [3, 4]
 
 
-def test_error_of_an_item(queue: TaskQueue, worker: MemoryWorker) -> None:
+def test_error_of_an_item(queue: TaskQueue, worker: ThreadWorker) -> None:
     """One item's failure is raised at its place, and the others of its chunk have their results."""
     results = queue.imap(partial(fail_at, 3), range(6), chunksize=6)
     assert list(itertools.islice(results, 3)) == [0, 1, 2]
@@ -94,7 +94,7 @@ def test_error_of_an_item(queue: TaskQueue, worker: MemoryWorker) -> None:
     assert (pairs[1][0], type(pairs[1][1])) == (1, ValueError)  # type: ignore[index]
 
 
-def test_index_beside_errors(queue: TaskQueue, worker: MemoryWorker) -> None:
+def test_index_beside_errors(queue: TaskQueue, worker: ThreadWorker) -> None:
     """The indices stay right around an item that raises."""
     results = queue.imap(partial(fail_at, 1), range(4), chunksize=4, with_index=True)
     assert next(results) == (0, 0)
@@ -103,7 +103,7 @@ def test_index_beside_errors(queue: TaskQueue, worker: MemoryWorker) -> None:
     assert list(results) == [(2, 2), (3, 3)]
 
 
-def test_stop_iteration_of_a_task(queue: TaskQueue, worker: MemoryWorker) -> None:
+def test_stop_iteration_of_a_task(queue: TaskQueue, worker: ThreadWorker) -> None:
     """A task that raises StopIteration does not end the map."""
     assert len(list(queue.imap(stop_iteration, range(20), return_exceptions=True))) == 20
 
@@ -118,7 +118,7 @@ def test_stop_iteration_of_a_task(queue: TaskQueue, worker: MemoryWorker) -> Non
     ],
 )
 def test_chunk_that_fails(
-    queue: TaskQueue, store: MemoryStore, state: State, failure: Failure | None, kind: type[Exception]
+    queue: TaskQueue, store: ObservedStore, state: State, failure: Failure | None, kind: type[Exception]
 ) -> None:
     """What befalls a whole chunk befalls each of its items."""
     results = queue.imap(square, range(5), chunksize=3, return_exceptions=True)
@@ -128,7 +128,7 @@ def test_chunk_that_fails(
     assert [type(result) for result in results] == [kind] * 3 + [DecodeError] * 2
 
 
-def test_items_that_cannot_travel(queue: TaskQueue, worker: MemoryWorker) -> None:
+def test_items_that_cannot_travel(queue: TaskQueue, worker: ThreadWorker) -> None:
     """An item that cannot travel, is too large or is a job is its own error, with its place; the others run."""
     items: list[Any] = [1, object(), 3, b"x" * 2_000_000, queue.submit(square, 2), 6]
     results = list(queue.imap(identity, items, return_exceptions=True, chunksize=6))
@@ -143,7 +143,7 @@ def test_items_that_cannot_travel(queue: TaskQueue, worker: MemoryWorker) -> Non
     ] == ["object", "above the limit", "does not wait for jobs"]
 
 
-def test_large_results(queue: TaskQueue, worker: MemoryWorker) -> None:
+def test_large_results(queue: TaskQueue, worker: ThreadWorker) -> None:
     """Results that are large together make the chunks small again; one that is too large fails alone."""
     sizes = [10_000] * 100 + [3_000_000]
     results = list(queue.imap(zeros, sizes, return_exceptions=True))
@@ -154,7 +154,7 @@ def test_large_results(queue: TaskQueue, worker: MemoryWorker) -> None:
 # --- the window
 
 
-def test_input_is_read_a_window_ahead(queue: TaskQueue, worker: MemoryWorker) -> None:
+def test_input_is_read_a_window_ahead(queue: TaskQueue, worker: ThreadWorker) -> None:
     """An endless input is read a bounded number of items ahead, in one thread."""
     source = Source(itertools.count())
     results = queue.imap(square, source)
@@ -165,7 +165,7 @@ def test_input_is_read_a_window_ahead(queue: TaskQueue, worker: MemoryWorker) ->
     del results
 
 
-def test_buffersize(queue: TaskQueue, store: MemoryStore) -> None:
+def test_buffersize(queue: TaskQueue, store: ObservedStore) -> None:
     """`buffersize` bounds what is read."""
     source = Source(itertools.count())
     results = queue.imap(square, source, buffersize=5)
@@ -173,7 +173,7 @@ def test_buffersize(queue: TaskQueue, store: MemoryStore) -> None:
     del results
 
 
-def test_window_grows_with_the_workers(queue: TaskQueue, store: MemoryStore) -> None:
+def test_window_grows_with_the_workers(queue: TaskQueue, store: ObservedStore) -> None:
     """Many processes get many chunks ahead; those of workers on other queues do not count."""
     few = Source(itertools.count())
     first = queue.imap(square, few)
@@ -187,7 +187,7 @@ def test_window_grows_with_the_workers(queue: TaskQueue, store: MemoryStore) -> 
     del first, second
 
 
-def test_slow_input(queue: TaskQueue, store: MemoryStore, worker: MemoryWorker) -> None:
+def test_slow_input(queue: TaskQueue, store: ObservedStore, worker: ThreadWorker) -> None:
     """Results do not wait for an input that is slow: each item is sent when it is there."""
     arrived = threading.Event()
 
@@ -202,7 +202,7 @@ def test_slow_input(queue: TaskQueue, store: MemoryStore, worker: MemoryWorker) 
     assert list(results) == [4]
 
 
-def test_error_of_the_input(queue: TaskQueue, worker: MemoryWorker) -> None:
+def test_error_of_the_input(queue: TaskQueue, worker: ThreadWorker) -> None:
     """An error of the input comes behind the results of what it gave before."""
 
     def source() -> Any:
@@ -221,7 +221,7 @@ def test_timeout(queue: TaskQueue) -> None:
         list(queue.map(square, range(3), timeout=0.05))
 
 
-def test_drop(queue: TaskQueue, store: MemoryStore) -> None:
+def test_drop(queue: TaskQueue, store: ObservedStore) -> None:
     """Dropping the iterator cancels the chunks that wait, and removes all that ended."""
     results = queue.imap(square, itertools.count())
     assert {job.state for job in in_chunks(store)} == {State.QUEUED}
@@ -235,7 +235,7 @@ def test_drop(queue: TaskQueue, store: MemoryStore) -> None:
 # --- trouble and the end
 
 
-def test_put_whose_reply_is_lost(queue: TaskQueue, store: MemoryStore, worker: MemoryWorker) -> None:
+def test_put_whose_reply_is_lost(queue: TaskQueue, store: ObservedStore, worker: ThreadWorker) -> None:
     """A put that has to be repeated makes no second chunk, and loses no item."""
     source = Source(range(2_000))
     results = queue.imap(square, source, chunksize=10)
@@ -247,7 +247,7 @@ def test_put_whose_reply_is_lost(queue: TaskQueue, store: MemoryStore, worker: M
     assert len(store.options) == 200
 
 
-def test_store_that_goes_away(queue: TaskQueue, store: MemoryStore, worker: MemoryWorker) -> None:
+def test_store_that_goes_away(queue: TaskQueue, store: ObservedStore, worker: ThreadWorker) -> None:
     """When chunks cannot be sent, the consumer hears why; and what was sent is given up."""
     results = queue.imap(square, itertools.count())
     assert next(results) == 0
@@ -258,14 +258,14 @@ def test_store_that_goes_away(queue: TaskQueue, store: MemoryStore, worker: Memo
     queue.shutdown()
 
 
-def test_shutdown_reads_a_finite_input(queue: TaskQueue, worker: MemoryWorker) -> None:
+def test_shutdown_reads_a_finite_input(queue: TaskQueue, worker: ThreadWorker) -> None:
     """A map over a collection gives all its results after the shutdown."""
     results = queue.map(square, range(3_000))
     queue.shutdown()
     assert list(results) == [number**2 for number in range(3_000)]
 
 
-def test_shutdown_ends_an_endless_input(queue: TaskQueue, worker: MemoryWorker) -> None:
+def test_shutdown_ends_an_endless_input(queue: TaskQueue, worker: ThreadWorker) -> None:
     """The rest of an endless input is not read; the consumer hears so behind the results."""
     results = queue.imap(square, itertools.count())
     queue.shutdown()
@@ -282,7 +282,7 @@ def test_shutdown_that_cancels(queue: TaskQueue) -> None:
         next(results)
 
 
-def test_map_outlives_its_queue_object(queue: TaskQueue, store: MemoryStore, worker: MemoryWorker) -> None:
+def test_map_outlives_its_queue_object(queue: TaskQueue, store: ObservedStore, worker: ThreadWorker) -> None:
     """A map whose queue nobody holds any more comes to its end."""
     from taskq import TaskQueue as Queue  # noqa: PLC0415 - beside the fixture of that name
 

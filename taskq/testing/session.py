@@ -56,7 +56,8 @@ class MemoryWorkerSession(WorkerSession):
         with jobs.changed:
             fenced = [update.id for update in updates if not self._note(update)]
             fenced += [outcome.id for outcome in outcomes if not self._apply(outcome)]
-            jobs.promote()
+            if want:
+                jobs.promote()
             claims = self._claims(want)
             requests = self._requests()
             jobs.changed.notify_all()

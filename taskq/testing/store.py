@@ -31,6 +31,9 @@ __all__ = ["MemoryStore", "open_memory"]
 #: Why a job has failed of which this is raised, where it is not the task's own error.
 REASONS: dict[type[BaseException], Reason] = {UnknownTask: Reason.UNKNOWN_TASK, DecodeError: Reason.UNDECODABLE}
 
+#: Jobs that `run_jobs` takes at once.
+AHEAD = 8
+
 _numbers = itertools.count(1)
 _stores: WeakValueDictionary[str, MemoryStore] = WeakValueDictionary()
 
@@ -202,15 +205,18 @@ class MemoryStore(Store):
         session = self.join(WorkerRecord(name=f"run-jobs-{next(_numbers)}", host="", pid=0, queues=(), processes=1))
         count = 0
         try:
-            while claims := session.poll([], [], 1).claims:
-                count += 1
-                session.poll([self._performed(claims[0])], [], 0)
+            while claims := session.poll([], [], AHEAD).claims:
+                for claim in claims:
+                    count += 1
+                    session.poll([self._performed(claim)], [], 0)
         finally:
             session.leave()
         return count
 
     def _performed(self, claim: Claim) -> JobOutcome:
-        """Run a claimed job; return what becomes of it."""
+        """Run a claimed job, unless it was cancelled since; return what becomes of it."""
+        if self._jobs.rows[claim.id].wanted is not None:
+            return JobOutcome(id=claim.id, token=claim.token, state=State.CANCELLED)
         try:
             result = _result_of(claim)
         except JobCancelled:

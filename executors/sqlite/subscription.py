@@ -29,7 +29,7 @@ from taskq.store import Ended, News, Subscription
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from taskq.executors.sqlite.database import Database
     from taskq.executors.sqlite.wakeups import Wakeups
@@ -168,16 +168,18 @@ class SQLiteSubscription(Subscription):
     # -- looking
 
     def _answer(self, news: News) -> None:
-        """Say how the jobs stand that were asked for."""
-        asked = list(dict.fromkeys([self._asked.popleft() for _ in range(len(self._asked))]))
-        for part in chunks(asked):
-            try:
-                rows = {row[0]: row for row in self._database.read(partial(_outcomes, ids=part))}
-            except BackendUnavailable:
-                self._asked.extend(part)
-                raise
-            for job_id in part:
-                self._answer_one(job_id, rows.get(job_id), news)
+        """Say how the jobs stand that were asked for; what is too much for one look is left for the next."""
+        asked = dict.fromkeys([self._asked.popleft() for _ in range(len(self._asked))])
+        try:
+            for part in chunks(list(asked)):
+                rows, is_whole = self._database.read(partial(_outcomes, ids=part))
+                for job_id in part if is_whole else list(rows):
+                    self._answer_one(job_id, rows.get(job_id), news)
+                    del asked[job_id]
+                if not is_whole:
+                    break
+        finally:
+            self._asked.extend(asked)
 
     def _answer_one(self, job_id: str, row: tuple[Any, ...] | None, news: News) -> None:
         if row is not None and as_state(row[1]) > RUNNING:
@@ -205,19 +207,25 @@ class SQLiteSubscription(Subscription):
     def _next_ends(self, connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
         ours = "" if self._foreign else f"AND ear = {self._slot}"
         query = f"SELECT {OUTCOME}, end_no FROM jobs INDEXED BY jobs_end WHERE end_no > ? AND end_no < {HIGHEST} {ours} ORDER BY end_no LIMIT {READ}"  # noqa: E501
-        rows: list[tuple[Any, ...]] = []
-        size = 0
-        for row in connection.execute(query, (self._last,)):
-            rows.append(row)
-            size += len(row[2]) if type(row[2]) is bytes else 0
-            if size > READ_BYTES:
-                break
-        return rows
+        return _as_fit(connection.execute(query, (self._last,)))[0]
 
 
-def _outcomes(connection: sqlite3.Connection, ids: Sequence[str]) -> list[tuple[Any, ...]]:
+def _outcomes(connection: sqlite3.Connection, ids: Sequence[str]) -> tuple[dict[str, tuple[Any, ...]], bool]:
+    """Return the rows of these jobs by id, and whether these are all that there are."""
     marks = ", ".join("?" * len(ids))
-    return connection.execute(f"SELECT {OUTCOME} FROM jobs WHERE id IN ({marks})", tuple(ids)).fetchall()
+    rows, is_whole = _as_fit(connection.execute(f"SELECT {OUTCOME} FROM jobs WHERE id IN ({marks})", tuple(ids)))
+    return {row[0]: row for row in rows}, is_whole
+
+
+def _as_fit(found: Iterable[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], bool]:
+    """Return rows until their results are enough for one look, and whether these are all."""
+    rows, size = [], 0
+    for row in found:
+        rows.append(row)
+        size += len(row[2]) if type(row[2]) is bytes else 0
+        if size > READ_BYTES:
+            return rows, False
+    return rows, True
 
 
 def _ended(row: tuple[Any, ...]) -> Ended:

@@ -111,6 +111,17 @@ def test_large_results(store: SQLiteStore, member: WorkerSession, subscription: 
     assert len(hear(subscription, 12 - len(first))) == 12 - len(first)
 
 
+def test_large_results_that_were_there_before(store: SQLiteStore, member: WorkerSession, subscription: Any) -> None:
+    """A look reads no more than some MiB of the results that a client asks for at once; the next ones bring the rest."""
+    names = [f"j{number}" for number in range(12)]
+    store.put([job(name) for name in names])
+    tell(member, *(said(one, result=b"r" * 1_000_000) for one in take(member, 12)))
+    subscription.expect(names)
+    first = subscription.wait(10)
+    assert 0 < len(first) < 12
+    assert {end.id for end in first} | set(hear(subscription, 12 - len(first))) == set(names)
+
+
 def test_store_away(
     store: SQLiteStore, member: WorkerSession, subscription: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

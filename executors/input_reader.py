@@ -190,7 +190,9 @@ class InputReader:
                 stream.fail(error)
                 return None
             self._resting = True
-            wanted = stream.wanted()  # again: a consumer that makes room from now on says so
+            wanted = stream.wanted()  # again: a consumer that makes room from now on says so, and the map's end does
+            if stream.is_over:
+                return None
         self._resting = not wanted
         return wanted if self._chunksize else min(wanted, self._limit)
 

@@ -21,6 +21,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from taskq.errors import QueueClosed
+from taskq.locks import pass_on
 from taskq.queue import TaskQueue
 
 if TYPE_CHECKING:
@@ -392,6 +393,7 @@ def _collect(results: Iterator[R]) -> list[R]:
     try:
         found.extend(rest)
     except Exception as first:
+        pass_on(first)
         _exhaust(rest, first)
         raise
     return found
@@ -403,6 +405,7 @@ def _exhaust(rest: Iterator[Any], error: BaseException) -> None:
         try:
             deque(rest, maxlen=0)
         except Exception as another:  # noqa: BLE001  # the first one is what is raised
+            pass_on(another)
             if another is error or isinstance(another, QueueClosed):
                 return
             error = another

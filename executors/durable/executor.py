@@ -86,7 +86,7 @@ class DurableExecutor(Executor):
         listener = self._listener_if_open()
         task = self._task(fn)
         new = self._new_job(task, args, kwargs, task.options if options is None else options)
-        return self._handle(self._store.put((new,), reply_to=listener.announce(_new_ids((new,))))[0])
+        return self._put((new,), listener)[0]
 
     def submit_many(
         self, fn: Callable[..., Any], calls: Iterable[Sequence[Any]], options: JobOptions | None
@@ -95,16 +95,26 @@ class DurableExecutor(Executor):
         task = self._task(fn)
         chosen = task.options if options is None else options
         fresh = iter([self._new_job(task, args, {}, chosen) for args in calls])
-        kept: list[str] = []
+        jobs: list[Job[Any]] = []
         sent: list[str] = []
         try:
             while batch := _next_batch(fresh):
                 sent += [new.id for new in batch]
-                kept += self._store.put(batch, reply_to=listener.announce(_new_ids(batch)))
-            return [self._handle(job_id) for job_id in kept]
+                jobs += self._put(batch, listener)
         except BaseException as error:
             self._take_back(sent, error)
             raise
+        return jobs
+
+    def _put(self, batch: Sequence[NewJob], listener: ResultListener) -> list[DurableJob]:
+        """Put jobs; return their handles, which are there before: a job may have ended before the put is over."""
+        jobs = [self._handle(new.id) for new in batch]
+        try:
+            kept = self._store.put(batch, reply_to=listener.announce(_new_ids(batch)))
+        except BaseException:
+            self._handles.drop(new.id for new in batch)
+            raise
+        return [job if job.id == job_id else self._handle(job_id) for job, job_id in zip(jobs, kept, strict=True)]
 
     def _take_back(self, ids: Sequence[str], error: BaseException) -> None:
         """Cancel the jobs of a call that failed half way: its own, by the ids that it gave them, and no others.

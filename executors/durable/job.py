@@ -18,7 +18,7 @@ from taskq.states import TERMINAL, State
 from taskq.wait_book import ended_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
     from threading import Condition
 
     from taskq.context import JobContext
@@ -324,6 +324,11 @@ class WeakHandles:
         elif len(self._refs) > self._drop_at:
             self._drop_dead()
         return job
+
+    def drop(self, ids: Iterable[str]) -> None:
+        """Know no more handles of these jobs, which were not put."""
+        for job_id in ids:
+            self._refs.pop(job_id, None)
 
     def alive(self) -> list[DurableJob]:
         """Return all that are held."""

@@ -58,7 +58,7 @@ from taskq.executors.sqlite.create import beside, keep_name
 from taskq.executors.sqlite.place import damaged, open_own
 from taskq.executors.sqlite.schema import insert, insert_singly
 from taskq.executors.sqlite.shared import CHECK_BITS, CHECK_MASK
-from taskq.locks import CallLock
+from taskq.locks import CallLock, pass_on
 from taskq.log import get_logger
 
 if TYPE_CHECKING:
@@ -505,7 +505,8 @@ def _take_records(data: bytes, chain: int, rows: list[Any]) -> tuple[int, int]:
             break
         try:
             rows.append(tuple(msgpack.unpackb(payload, use_list=False)))
-        except Exception:  # noqa: BLE001  # msgpack raises what it likes of damaged bytes
+        except Exception as error:  # noqa: BLE001  # msgpack raises what it likes of damaged bytes
+            pass_on(error)
             rows.append(())
         at += RECORD.size + length
         chain = check

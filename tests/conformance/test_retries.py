@@ -106,7 +106,7 @@ def test_short_waits_stay_short(queue: TaskQueue, ledger: Ledger) -> None:
 
 def test_other_jobs_run_during_the_wait(queue: TaskQueue, ledger: Ledger) -> None:
     """A job that waits for its retry holds up no other."""
-    bound = queue.options(retry=Retry(1, delay=1.0, jitter=False))
+    bound = queue.options(retry=Retry(1, delay=3.0, jitter=False))
     waiting = [bound.submit(fail_until, ledger.path, 2) for _ in range(4)]
     assert list(queue.map(square, range(100))) == [number**2 for number in range(100)]
     assert not any(job.done() for job in waiting)

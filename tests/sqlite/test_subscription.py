@@ -112,7 +112,7 @@ def test_large_results(store: SQLiteStore, member: WorkerSession, subscription: 
 
 
 def test_large_results_that_were_there_before(store: SQLiteStore, member: WorkerSession, subscription: Any) -> None:
-    """A look reads no more than some MiB of the results that a client asks for at once; the next ones bring the rest."""
+    """A look reads no more than some MiB of the results that are asked for at once; the next ones bring the rest."""
     names = [f"j{number}" for number in range(12)]
     store.put([job(name) for name in names])
     tell(member, *(said(one, result=b"r" * 1_000_000) for one in take(member, 12)))

@@ -129,7 +129,7 @@ def test_another_distribution_may_bring_an_executor(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(metadata, "entry_points", lambda **_: metadata.EntryPoints([entry]))
     made = opened("mem://place?x=1", {"processes": 2})
     assert (made.args, made.settings) == (("mem://place?x=1",), {"processes": 2})
-    with pytest.raises(ConfigError, match=r"did you mean mem\?"):
+    with pytest.raises(ConfigError, match=r"did you mean mem\b"):
         open_executor("memm://", {})
 
 

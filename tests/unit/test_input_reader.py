@@ -33,7 +33,7 @@ class Map:
     def hand_on(self, items: Sequence[Any], *, soon: bool) -> None:
         """Keep them back; before that, a consumer begins to wait."""
         assert self.reader is not None
-        self.reader.awaited = True
+        self.reader.await_item()
         self.sees.append(self.reader.stock())
         self.keeps_back = True
 

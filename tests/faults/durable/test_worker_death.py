@@ -34,7 +34,7 @@ def test_killed_worker(fleet: Fleet, ledger: Ledger, how: str) -> None:
     getattr(victim, how)()
     victim.assert_gone(within=10.0)
     excuse = fleet.excuse(before, jobs)
-    assert check(jobs, ledger, [excuse]) <= 8, "more ran again than the victim can have had in its hands"
+    assert check(jobs, ledger, [excuse]) <= 16, "more ran again than the victim can have had in its hands"
 
 
 def test_all_workers_killed(fleet: Fleet, ledger: Ledger) -> None:

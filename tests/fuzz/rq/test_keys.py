@@ -54,6 +54,8 @@ def work_off(hands: Hands, garbage: Garbage, wanted: str) -> None:
     """Claim and tell until the wanted job has come: some go back a few times, those that crashed come one by one."""
     for turn in range(2 * BATCH):
         claims = hands.take(200)
+        if not claims:
+            hands.session.heartbeat(hands.record, [])  # as a worker does that holds nothing
         ways = WAYS if turn < 5 else WAYS[:2]  # in the end each has to end
         bad = [claim for claim in claims if claim.id != wanted]
         hands.tell(*(garbage.random.choice(ways[1:] if claim.foreign else ways)(claim) for claim in bad))

@@ -28,7 +28,7 @@ from taskq import log
 from tests.processes import Seen, descendants, singleton_descriptors, singleton_folder
 
 #: Seconds given to what ends by itself; a pool's processes need one or two on a loaded machine.
-GRACE = 10.0
+GRACE = 30.0
 
 #: Seconds between two looks.
 INTERVAL = 0.02

@@ -58,7 +58,9 @@ class Deaf(SimpleWorker):
 def by_stock(client: Any, _url: str) -> None:
     """Work off what is there by RQ's own worker."""
     queue = Queue("default", connection=client, serializer=JSONSerializer)
-    Deaf([queue], name="crew", connection=client, serializer=JSONSerializer).work(burst=True, logging_level="CRITICAL")
+    worker = Deaf([queue], name="crew", connection=client, serializer=JSONSerializer)
+    worker.work(burst=True, logging_level="CRITICAL")
+    worker.connection.connection_pool.disconnect()  # RQ may have made one of its own, and leaves it open
 
 
 def by_ours(_client: Any, url: str) -> None:

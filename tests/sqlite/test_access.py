@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -104,8 +105,8 @@ def test_another_users(ending: str, path: Path, url: str) -> None:
     store.subscribe().close()
     store.close()
     os.chown(path.parent if ending == "folder" else path.with_name(path.name + ending), 12345, -1)
-    with pytest.raises(ConfigError, match=r"another user|others may put files there"):
-        SQLiteStore(url).subscribe()
+    with pytest.raises(ConfigError, match=r"another user|others may put files there"), closing(SQLiteStore(url)) as own:
+        own.subscribe()
     shared = SQLiteStore(f"{url}&shared=1")
     shared.subscribe().close()
     shared.close()

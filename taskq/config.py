@@ -18,7 +18,7 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
-from taskq import context
+from taskq.context import home_url
 from taskq.errors import ConfigError
 from taskq.frozen import Frozen
 from taskq.log import LEVELS, LogFormat
@@ -104,7 +104,7 @@ def default_url(*, environ: Mapping[str, str] | None = None, directory: str | No
     Raises:
         ConfigError: a settings file has an unknown key or a senseless value.
     """
-    if environ is None and directory is None and (home := context.home_url()):
+    if environ is None and directory is None and (home := home_url()):
         return home
     known = os.environ if environ is None else environ
     return known.get(PREFIX + "URL") or load(environ=known, directory=directory).url

@@ -21,8 +21,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from taskq import context
-from taskq.context import kept_keys
+from taskq.context import clocks_paused, kept_keys
 from taskq.errors import ConfigError, MissingExtra
 from taskq.names import did_you_mean
 from taskq.redact import KEYS_FILE_VARIABLE, KEYS_VARIABLE, safe_url
@@ -200,7 +199,7 @@ def _load(name: str) -> Callable[..., Any]:
     collects = gc.isenabled()
     gc.disable()  # what an import makes is there to stay: to look through it for garbage takes 2 ms of every start
     try:
-        with context.clocks_paused():  # a job's time limits count what it does, not what we import for it
+        with clocks_paused():  # a job's time limits count what it does, not what we import for it
             return cast("Callable[..., Any]", getattr(import_module(module), attribute))
     except ModuleNotFoundError as exc:
         missing = (exc.name or "").partition(".")[0]

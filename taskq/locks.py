@@ -313,7 +313,9 @@ def pass_on(error: BaseException) -> None:
     or in a library's under it, and goes through a function that was given a frame, as signal handlers are.
     """
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()  # an exception may have been made its own cause, by way of others
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
         trace = cause.__traceback__
         if trace is not None and _is_below(trace.tb_frame):
             while (trace := trace.tb_next) is not None:

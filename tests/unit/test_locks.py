@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import threading
 from concurrent import futures
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 
 from taskq.errors import DecodeError
 from taskq.job import Job, Undecoded
-from taskq.locks import CallLock, SafeCondition, SafeEvent, aside
+from taskq.locks import CallLock, SafeCondition, SafeEvent, aside, pass_on
 from tests.waiting import PATIENCE, eventually
 
 
@@ -141,3 +143,53 @@ def test_result_that_cannot_be_decoded() -> None:
     with pytest.raises(DecodeError):
         job.result()
     assert isinstance(job.exception(), DecodeError)
+
+
+def test_what_a_handler_raised_is_told_from_what_was_called() -> None:
+    """An error that comes by way of a function that was given a frame is raised again, any other is not."""
+    alarm = TimeoutError("alarm")
+
+    def handler(_number: int, _frame: object) -> None:
+        raise alarm
+
+    class Text(str):
+        __slots__ = ()
+
+        def startswith(self, *_: object) -> bool:  # json asks it: from the library's code into ours
+            return self.ask()
+
+        def ask(self) -> bool:
+            raise NotImplementedError
+
+    class Interrupted(Text):
+        __slots__ = ()
+
+        def ask(self) -> bool:
+            handler(14, sys._getframe())
+            return False
+
+    class Refusing(Text):
+        __slots__ = ()
+
+        def ask(self) -> bool:
+            raise TimeoutError("its own")
+
+    with pytest.raises(TimeoutError) as passed:
+        pass_on(_from_below(Interrupted()))
+    assert passed.value is alarm
+    pass_on(_from_below(Refusing()))
+
+
+def _from_below(text: str) -> BaseException:
+    """Return what a call of the standard library raises, with its traceback from there on."""
+    with pytest.raises(TimeoutError) as raised:
+        json.loads(text)
+    assert raised.tb.tb_next is not None
+    return raised.value.with_traceback(raised.tb.tb_next)
+
+
+def test_errors_that_are_each_other_s_cause() -> None:
+    """A chain of causes that leads back to itself is gone through once."""
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    pass_on(first)

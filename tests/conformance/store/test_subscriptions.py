@@ -94,19 +94,17 @@ def test_wake_and_close(store: Store, subscription: Any) -> None:
     for end in (alone.wake, alone.close):
         timer = threading.Timer(0.1, end)
         timer.start()
-        begin = time.monotonic()
-        assert not alone.wait(20)
-        assert time.monotonic() - begin < 10
+        assert not alone.wait(None)  # or it would never end
         timer.join()
     alone.close()
-    assert not alone.wait(20)
+    assert not alone.wait(None)
 
 
 def test_timeout(subscription: Any) -> None:
     """A wait ends after its time."""
     begin = time.monotonic()
     assert not subscription.subscription.wait(0.2)
-    assert 0.15 < time.monotonic() - begin < 10
+    assert time.monotonic() - begin > 0.15
 
 
 def test_removed_job(store: Store, subscription: Any) -> None:

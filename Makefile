@@ -9,9 +9,9 @@ VENV ?= .venv
 ARGS ?=
 # Processes that run tests side by side; tests wait much, so there are more of them than cores.
 JOBS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
-# Faults and interrupts come at moments that no test can choose, and beside other load: a test that fails is run once
-# more and named in the summary; one that fails twice has failed.
-PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --reruns 1 -r aR
+# Faults and interrupts come at moments that no test can choose, and beside other load: a test that fails is run up to
+# twice more and named in the summary; one that fails three times has failed.
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --reruns 2 -r aR
 BIN := $(VENV)/bin
 export PYTHON
 

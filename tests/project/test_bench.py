@@ -41,7 +41,6 @@ def test_only_a_whole_run_is_published() -> None:
     assert results_name(LOCAL, systems, tests, "quick") == "partial"
 
 
-@pytest.mark.timeout(180)  # some 40 processes, one after the other
 def test_a_run_prints_tables_and_writes_json_markdown_and_plot(tmp_path: Path) -> None:
     """The smallest run of taskq and Pool succeeds in every measurement and delivers all its outputs."""
     command = [sys.executable, "-m", "bench", "--scale", "tiny", "--rounds", "1", "--repeats", "0"]
@@ -67,7 +66,6 @@ def test_a_run_prints_tables_and_writes_json_markdown_and_plot(tmp_path: Path) -
     assert "No-op submit + result" in shown
 
 
-@pytest.mark.timeout(120)  # some 20 processes with their workers, one after the other
 @pytest.mark.parametrize(
     ("suite", "only", "words"),
     [

@@ -28,7 +28,6 @@ PROMISE = 30.0
 GROWTH_MIB = 10.0
 
 
-@pytest.mark.timeout(90)
 @pytest.mark.parametrize("scheme", ["sqlite", "redis"])
 def test_recovery_with_the_default_lease(
     fresh_url: Callable[[str, str], str],

@@ -195,19 +195,23 @@ class SQLiteSubscription(Subscription):
     def _read_on(self, news: News) -> None:
         """Add what has ended since the last look, of our own jobs and of those that were asked for."""
         while not news.ended and not self._closed:
-            rows = self._database.read(self._next_ends)
+            rows, self._last = self._database.read(self._next_ends)
             if not rows:
                 break
             for row in rows:
                 if row[6] == self._slot or row[0] in self._foreign:
                     self._foreign.discard(row[0])
                     news.ended.append(_ended(row))
-            self._last = rows[-1][-1]
 
-    def _next_ends(self, connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    def _next_ends(self, connection: sqlite3.Connection) -> tuple[list[tuple[Any, ...]], int]:
+        """Return the next rows, and the end to go on from: also past the ends of others, which were looked at once."""
+        highest = last_end(connection.execute)
+        if highest <= self._last:
+            return [], self._last
         ours = "" if self._foreign else f"AND ear = {self._slot}"
         query = f"SELECT {OUTCOME}, end_no FROM jobs INDEXED BY jobs_end WHERE end_no > ? AND end_no < {HIGHEST} {ours} ORDER BY end_no LIMIT {READ}"  # noqa: E501
-        return _as_fit(connection.execute(query, (self._last,)))[0]
+        rows, _ = _as_fit(connection.execute(query, (self._last,)))
+        return rows, rows[-1][-1] if rows else highest
 
 
 def _outcomes(connection: sqlite3.Connection, ids: Sequence[str]) -> tuple[dict[str, tuple[Any, ...]], bool]:

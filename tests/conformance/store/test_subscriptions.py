@@ -115,3 +115,24 @@ def test_removed_job(store: Store, subscription: Any) -> None:
     found = hear(subscription, 2)
     assert {one.failure.reason for one in found.values() if one.failure} <= {Reason.LOST}
     assert found["nobody"].failure is not None
+
+
+def test_cost_of_waiting(store: Store, member: WorkerSession, subscription: Any) -> None:
+    """A wait for a job that nobody announced costs no more beside many jobs that have ended than beside few."""
+
+    def cost(count: int, name: str) -> float:
+        """Return the seconds of CPU time of each of `count` waits, one after the other."""
+        ids = [f"{name}{number}" for number in range(count)]
+        store.put([job(one) for one in ids])
+        while claims := take(member, count):
+            tell(member, *map(said, claims))
+        begin = time.thread_time()
+        for one in ids:
+            subscription.expect([one])
+            assert set(hear(subscription, 1)) == {one}
+            assert subscription.wait(0) == []
+        return (time.thread_time() - begin) / count
+
+    few = min(cost(100, name) for name in "abc")
+    many = cost(3000, "m")
+    assert many < 2 * few, f"{many * 1e6:.0f} us for each of many, {few * 1e6:.0f} us for each of few"

@@ -38,10 +38,18 @@ from taskq.store import Claim, Ended, Finding, JobRecord, News, PollResult, Stor
 from taskq.wait_book import ended_of
 
 if TYPE_CHECKING:
-    import builtins
     from collections.abc import Collection, Mapping, Sequence
 
-    from taskq.store import ControlRequest, JobOutcome, NewJob, ProgressUpdate, QueueRecord, Remains, WorkerRecord
+    from taskq.store import (
+        ControlRequest,
+        JobOutcome,
+        JobQuery,
+        NewJob,
+        ProgressUpdate,
+        QueueRecord,
+        Remains,
+        WorkerRecord,
+    )
 
 __all__ = ["SignedStore"]
 
@@ -235,28 +243,28 @@ class SignedStore(Store):
 
     # -- jobs
 
-    def put(self, jobs: Sequence[NewJob], *, reply_to: str = "") -> builtins.list[str]:
+    def put(self, jobs: Sequence[NewJob], *, reply_to: str = "") -> list[str]:
         for job in jobs:
             if not is_sealed(job.envelope):
                 seconds = self.signed_for + _wait_of(job)
                 job.envelope = self._border.signer.seal(ENVELOPE, job.envelope, job.id, seconds, job.options.queue)
         return self._inner.put(jobs, reply_to=reply_to)
 
-    def get(self, ids: Sequence[str], *, payload: bool = False) -> builtins.list[JobRecord | None]:
+    def get(self, ids: Sequence[str], *, payload: bool = False) -> list[JobRecord | None]:
         found = self._inner.get(ids, payload=payload)
         return [None if record is None else self._border.record(record, payload=payload) for record in found]
 
     def cancel(
         self, ids: Sequence[str], *, kill: bool = False, seals: Mapping[str, bytes] | None = None
-    ) -> builtins.list[State | None]:
+    ) -> list[State | None]:
         kind = KILL if kill else ASK
         marks = {job_id: self._border.signer.mark(kind, b"", job_id, REQUEST_HOLDS) for job_id in ids}
         return self._inner.cancel(ids, kill=kill, seals=seals or marks)
 
-    def retry(self, ids: Sequence[str]) -> builtins.list[bool]:
+    def retry(self, ids: Sequence[str]) -> list[bool]:
         return self._inner.retry(ids)
 
-    def remove(self, ids: Sequence[str]) -> builtins.list[bool]:
+    def remove(self, ids: Sequence[str]) -> list[bool]:
         return self._inner.remove(ids)
 
     def log(self, job_id: str, offset: int = 0) -> bytes:
@@ -264,13 +272,13 @@ class SignedStore(Store):
 
     # -- queues and workers
 
-    def queues(self) -> builtins.list[QueueRecord]:
+    def queues(self) -> list[QueueRecord]:
         return self._inner.queues()
 
-    def some_queues(self, most: int, first: Collection[str] = ()) -> tuple[builtins.list[QueueRecord], int]:
+    def some_queues(self, most: int, first: Collection[str] = ()) -> tuple[list[QueueRecord], int]:
         return self._inner.some_queues(most, first)
 
-    def workers(self) -> builtins.list[WorkerRecord]:
+    def workers(self) -> list[WorkerRecord]:
         return self._inner.workers()
 
     def pause(self, queue: str) -> None:
@@ -279,13 +287,13 @@ class SignedStore(Store):
     def resume(self, queue: str) -> None:
         self._inner.resume(queue)
 
-    def doctor(self) -> builtins.list[Finding]:
+    def doctor(self) -> list[Finding]:
         count = len(self.keys)
         known = "1 key is known" if count == 1 else f"{count} keys are known, of which the first signs"
         text = f"jobs, results and commands are signed; {known}"
         return [*self._inner.doctor(), Finding(topic="signing", level="ok", text=text)]
 
-    def risks(self) -> builtins.list[Finding]:
+    def risks(self) -> list[Finding]:
         return self._inner.risks()
 
     # -- for clients and workers
@@ -299,17 +307,8 @@ class SignedStore(Store):
     def close(self) -> None:
         self._inner.close()
 
-    def list(
-        self,
-        *,
-        states: Collection[State] = (),
-        queue: str | None = None,
-        task: str | None = None,
-        limit: int = 100,
-        offset: int = 0,
-    ) -> builtins.list[JobRecord]:
-        found = self._inner.list(states=states, queue=queue, task=task, limit=limit, offset=offset)
-        return [self._border.record(record, payload=False) for record in found]
+    def find(self, query: JobQuery) -> list[JobRecord]:
+        return [self._border.record(record, payload=False) for record in self._inner.find(query)]
 
 
 def _wait_of(job: NewJob) -> float:

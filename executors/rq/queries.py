@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from taskq.executors.rq.client import Backend
-    from taskq.store import JobRecord
+    from taskq.store import JobQuery, JobRecord
 
 __all__ = ["find_jobs", "queues", "some_queues", "workers"]
 
@@ -46,18 +46,16 @@ def _looked_at(store: Backend) -> list[str]:
 # --- jobs
 
 
-def find_jobs(
-    store: Backend, states: Collection[State], *, queue: str | None, task: str | None, limit: int, offset: int
-) -> list[JobRecord]:
-    """Return jobs without payloads, newest first."""
-    names = [queue] if queue is not None else _looked_at(store)
-    wanted = frozenset(states) or frozenset(State)
-    depth = min(DEPTH, max(offset + limit, 100) if task is None else DEPTH)
-    ids = _ids(store, names, wanted, depth)
-    found = [record for record in store.get(ids) if record is not None]
-    kept = [record for record in found if record.state in wanted and (task is None or record.task == task)]
+def find_jobs(store: Backend, query: JobQuery) -> list[JobRecord]:
+    """Return the jobs that a query asks for, without payloads, newest first."""
+    names = [query.queue] if query.queue is not None else _looked_at(store)
+    states = frozenset(query.states) or frozenset(State)
+    end = query.offset + query.limit
+    depth = min(DEPTH, max(end, 100) if query.task is None else DEPTH)
+    found = [record for record in store.get(_ids(store, names, states, depth)) if record is not None]
+    kept = [record for record in found if record.state in states and query.task in (None, record.task)]
     kept.sort(key=lambda record: (record.submitted_at or 0.0, record.id), reverse=True)
-    return kept[offset : offset + limit]
+    return kept[query.offset : end]
 
 
 def _ids(store: Backend, names: list[str], states: frozenset[State], depth: int) -> list[str]:

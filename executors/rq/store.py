@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from taskq.executors.rq.scripts import Script
     from taskq.options import JobOptions
     from taskq.states import State
-    from taskq.store import Finding, JobRecord, NewJob, QueueRecord, WorkerRecord, WorkerSession
+    from taskq.store import Finding, JobQuery, JobRecord, NewJob, QueueRecord, WorkerRecord, WorkerSession
 
 __all__ = ["RQStore"]
 
@@ -240,19 +240,9 @@ class RQStore(Store):
     def close(self) -> None:
         self.client.close()
 
-    # Last: below it `list` would mean this method to type checkers.
-
-    def list(
-        self,
-        *,
-        states: Collection[State] = (),
-        queue: str | None = None,
-        task: str | None = None,
-        limit: int = 100,
-        offset: int = 0,
-    ) -> list[JobRecord]:
+    def find(self, query: JobQuery) -> list[JobRecord]:
         """Return jobs, newest first as far as RQ's registries tell: ended ones are looked for by when they ended."""
-        return queries.find_jobs(self, states, queue=queue, task=task, limit=limit, offset=offset)
+        return queries.find_jobs(self, query)
 
 
 def _packed(job: NewJob, known: tuple[Any, ...], reply_to: str) -> list[Any]:

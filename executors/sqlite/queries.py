@@ -23,9 +23,11 @@ from taskq.store import JobRecord, QueueRecord, WorkerRecord
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
-__all__ = ["fits", "get_jobs", "list_jobs", "list_queues", "list_workers", "read_log"]
+    from taskq.store import JobQuery
+
+__all__ = ["find_jobs", "fits", "get_jobs", "list_queues", "list_workers", "read_log"]
 
 
 COLUMNS = (
@@ -51,29 +53,23 @@ def get_jobs(connection: sqlite3.Connection, ids: Sequence[str], *, payload: boo
     return [found.get(one) for one in ids]
 
 
-def list_jobs(
-    connection: sqlite3.Connection,
-    states: Collection[State],
-    queue: str | None,
-    task: str | None,
-    page: tuple[int, int],
-) -> list[JobRecord]:
-    """Return jobs without their payloads, newest first; `page`: how many, and how many to pass over."""
+def find_jobs(connection: sqlite3.Connection, wanted: JobQuery) -> list[JobRecord]:
+    """Return the jobs that are wanted, without their payloads, newest first."""
     tests = [VISIBLE]
     values: list[Any] = [time.time()]
     source = "jobs NOT INDEXED"
-    if states:
-        codes = [code_of(state) for state in states]
+    if wanted.states:
+        codes = [code_of(state) for state in wanted.states]
         among = f"state IN ({', '.join(map(str, codes))})"
         tests.append(among)
         if _few(connection, among):
             source = "jobs INDEXED BY jobs_line"
-    for column, value in (("queue", queue), ("task", task)):
+    for column, value in (("queue", wanted.queue), ("task", wanted.task)):
         if value is not None:
             tests.append(f"{column} = ?")
             values.append(value)
     query = f"SELECT {COLUMNS} FROM {source} WHERE {' AND '.join(tests)} ORDER BY n DESC LIMIT ? OFFSET ?"
-    return [_record(row) for row in connection.execute(query, (*values, *page))]
+    return [_record(row) for row in connection.execute(query, (*values, wanted.limit, wanted.offset))]
 
 
 def _few(connection: sqlite3.Connection, among: str) -> bool:
@@ -109,30 +105,8 @@ def _rest_of(row: tuple[Any, ...]) -> JobRecord:
 
 
 def _whole(row: tuple[Any, ...]) -> JobRecord:
-    (
-        job_id,
-        state,
-        queue,
-        neg_priority,
-        task,
-        label,
-        attempts,
-        crashes,
-        retries,
-        submitted,
-        due,
-        started,
-        ended,
-        expires,
-        key,
-        depends_on,
-        worker,
-        done,
-        total,
-        meta,
-        failure,
-        *payload,
-    ) = row
+    job_id, state, queue, neg_priority, task, label, attempts, crashes, retries, *rest = row
+    submitted, due, started, ended, expires, key, depends_on, worker, done, total, meta, failure, *payload = rest
     if set(map(type, (submitted, due, started, ended, expires))) - {float, type(None)} or type(submitted) is not float:
         raise ValueError("a moment is none")
     if {type(job_id), type(queue), type(task)} != {str} or not all(fits(text, str) for text in (label, key, worker)):

@@ -19,7 +19,7 @@ from taskq.executors.sqlite.doctor import examine
 from taskq.executors.sqlite.jobs import can_append, cancel, put, remove, retry
 from taskq.executors.sqlite.maintenance import is_dead
 from taskq.executors.sqlite.place import parse
-from taskq.executors.sqlite.queries import get_jobs, list_jobs, list_queues, list_workers, read_log
+from taskq.executors.sqlite.queries import find_jobs, get_jobs, list_queues, list_workers, read_log
 from taskq.executors.sqlite.schema import chunks, row_of
 from taskq.executors.sqlite.session import SQLiteSession
 from taskq.executors.sqlite.subscription import SQLiteSubscription
@@ -27,13 +27,12 @@ from taskq.executors.sqlite.wakeups import Wakeups
 from taskq.store import NO_SEALS, Store
 
 if TYPE_CHECKING:
-    import builtins
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import TypeVar
 
     from taskq.executors.sqlite.database import Tx
     from taskq.states import State
-    from taskq.store import Finding, JobRecord, NewJob, QueueRecord, Subscription, WorkerRecord, WorkerSession
+    from taskq.store import Finding, JobQuery, JobRecord, NewJob, QueueRecord, Subscription, WorkerRecord, WorkerSession
 
     T = TypeVar("T")
 
@@ -75,18 +74,16 @@ class SQLiteStore(Store):
         """Write, and wake whoever that concerns: workers as soon as it shows, subscriptions when it will last."""
         return self._database.write(work, after=self._wakeups.after, kept=self._wakeups.wake_subscriptions)
 
-    def _write_in_parts(
-        self, ids: Sequence[str], work: Callable[[Tx, Sequence[str]], builtins.list[T]]
-    ) -> builtins.list[T]:
+    def _write_in_parts(self, ids: Sequence[str], work: Callable[[Tx, Sequence[str]], list[T]]) -> list[T]:
         """Do something to each of many jobs, in transactions behind which others need not wait long."""
-        found: builtins.list[T] = []
+        found: list[T] = []
         for part in chunks(ids, PART):
             found += self._write(lambda tx, part=part: work(tx, part))  # type: ignore[misc]
         return found
 
     # -- jobs
 
-    def put(self, jobs: Sequence[NewJob], *, reply_to: str = "") -> builtins.list[str]:
+    def put(self, jobs: Sequence[NewJob], *, reply_to: str = "") -> list[str]:
         if not jobs:
             return []
         short = self._database.disk_space.check(sum([len(job.envelope) for job in jobs]), len(jobs))
@@ -101,29 +98,21 @@ class SQLiteStore(Store):
         self._database.sync_append(number)
         return job.id
 
-    def get(self, ids: Sequence[str], *, payload: bool = False) -> builtins.list[JobRecord | None]:
+    def get(self, ids: Sequence[str], *, payload: bool = False) -> list[JobRecord | None]:
         return self._database.read(lambda connection: get_jobs(connection, ids, payload=payload))
 
-    def list(
-        self,
-        *,
-        states: Collection[State] = (),
-        queue: str | None = None,
-        task: str | None = None,
-        limit: int = 100,
-        offset: int = 0,
-    ) -> builtins.list[JobRecord]:
-        return self._database.read(lambda connection: list_jobs(connection, states, queue, task, (limit, offset)))
+    def find(self, query: JobQuery) -> list[JobRecord]:
+        return self._database.read(lambda connection: find_jobs(connection, query))
 
     def cancel(
         self, ids: Sequence[str], *, kill: bool = False, seals: Mapping[str, bytes] = NO_SEALS
-    ) -> builtins.list[State | None]:
+    ) -> list[State | None]:
         return self._write_in_parts(ids, lambda tx, part: cancel(tx, part, kill=kill, seals=seals))
 
-    def retry(self, ids: Sequence[str]) -> builtins.list[bool]:
+    def retry(self, ids: Sequence[str]) -> list[bool]:
         return self._write_in_parts(ids, retry)
 
-    def remove(self, ids: Sequence[str]) -> builtins.list[bool]:
+    def remove(self, ids: Sequence[str]) -> list[bool]:
         return self._write_in_parts(ids, remove)
 
     def log(self, job_id: str, offset: int = 0) -> bytes:
@@ -131,10 +120,10 @@ class SQLiteStore(Store):
 
     # -- queues and workers
 
-    def queues(self) -> builtins.list[QueueRecord]:
+    def queues(self) -> list[QueueRecord]:
         return self._database.read(list_queues)
 
-    def workers(self) -> builtins.list[WorkerRecord]:
+    def workers(self) -> list[WorkerRecord]:
         rows = self._database.read(list_workers)
         return [record for slot, renewed, record in rows if not is_dead(self._wakeups, slot, renewed)]
 
@@ -145,7 +134,7 @@ class SQLiteStore(Store):
         self._write(lambda tx: tx.execute("DELETE FROM paused WHERE queue = ?", (queue,)).close())
         self._wakeups.wake_workers()
 
-    def doctor(self) -> builtins.list[Finding]:
+    def doctor(self) -> list[Finding]:
         return examine(self._database, self._wakeups)
 
     # -- for clients and workers

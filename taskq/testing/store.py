@@ -21,10 +21,9 @@ from taskq.testing.session import MemoryWorkerSession
 from taskq.testing.subscription import MemorySubscription
 
 if TYPE_CHECKING:
-    import builtins
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from taskq.store import NewJob
+    from taskq.store import JobQuery, NewJob
 
 __all__ = ["MemoryStore", "open_memory"]
 
@@ -72,9 +71,9 @@ class MemoryStore(Store):
 
     # -- jobs
 
-    def put(self, jobs: Sequence[NewJob], *, reply_to: str = "") -> builtins.list[str]:
+    def put(self, jobs: Sequence[NewJob], *, reply_to: str = "") -> list[str]:
         with self._jobs.changed:
-            added: builtins.list[str] = []
+            added: list[str] = []
             try:
                 ids = [self._jobs.put(job, reply_to, added) for job in jobs]
             except JobExists:
@@ -84,34 +83,26 @@ class MemoryStore(Store):
             self._jobs.changed.notify_all()
             return ids
 
-    def get(self, ids: Sequence[str], *, payload: bool = False) -> builtins.list[JobRecord | None]:
+    def get(self, ids: Sequence[str], *, payload: bool = False) -> list[JobRecord | None]:
         with self._jobs.changed:
             rows = [self._jobs.visible(job_id) for job_id in ids]
             return [None if row is None else _copy(row.record, payload=payload) for row in rows]
 
-    def list(
-        self,
-        *,
-        states: Collection[State] = (),
-        queue: str | None = None,
-        task: str | None = None,
-        limit: int = 100,
-        offset: int = 0,
-    ) -> builtins.list[JobRecord]:
+    def find(self, query: JobQuery) -> list[JobRecord]:
         with self._jobs.changed:
             found = [
                 _copy(row.record, payload=False)
                 for row in sorted(self._jobs.rows.values(), key=lambda row: -row.number)
-                if (not states or row.state in states)
-                and queue in (None, row.record.queue)
-                and task in (None, row.record.task)
+                if (not query.states or row.state in query.states)
+                and query.queue in (None, row.record.queue)
+                and query.task in (None, row.record.task)
                 and not self._jobs.is_over(row)
             ]
-            return found[offset : offset + limit]
+            return found[query.offset : query.offset + query.limit]
 
     def cancel(
         self, ids: Sequence[str], *, kill: bool = False, seals: Mapping[str, bytes] = MappingProxyType({})
-    ) -> builtins.list[State | None]:
+    ) -> list[State | None]:
         with self._jobs.changed:
             for row in filter(None, map(self._jobs.rows.get, ids)):
                 if row.state is State.RUNNING:
@@ -121,13 +112,13 @@ class MemoryStore(Store):
             self._jobs.changed.notify_all()
             return [self._jobs.rows[job_id].state if job_id in self._jobs.rows else None for job_id in ids]
 
-    def retry(self, ids: Sequence[str]) -> builtins.list[bool]:
+    def retry(self, ids: Sequence[str]) -> list[bool]:
         with self._jobs.changed:
             done = [self._jobs.retry(self._jobs.visible(job_id)) for job_id in ids]
             self._jobs.changed.notify_all()
             return done
 
-    def remove(self, ids: Sequence[str]) -> builtins.list[bool]:
+    def remove(self, ids: Sequence[str]) -> list[bool]:
         with self._jobs.changed:
             rows = [self._jobs.rows.get(job_id) for job_id in ids]
             able = [row is not None and row.state is not State.RUNNING for row in rows]
@@ -151,13 +142,13 @@ class MemoryStore(Store):
 
     # -- queues and workers
 
-    def queues(self) -> builtins.list[QueueRecord]:
+    def queues(self) -> list[QueueRecord]:
         with self._jobs.changed:
             served = {name for session in self._jobs.sessions.values() for name in session.record.queues}
             names = {row.record.queue for row in self._jobs.rows.values()} | self._jobs.paused | served
             return [self._jobs.queue(name) for name in sorted(names)]
 
-    def workers(self) -> builtins.list[WorkerRecord]:
+    def workers(self) -> list[WorkerRecord]:
         with self._jobs.changed:
             return [session.record for _, session in sorted(self._jobs.sessions.items()) if session.is_alive()]
 
@@ -170,7 +161,7 @@ class MemoryStore(Store):
             self._jobs.paused.discard(queue)
             self._jobs.changed.notify_all()
 
-    def doctor(self) -> builtins.list[Finding]:
+    def doctor(self) -> list[Finding]:
         return [Finding(topic="memory", level="ok", text=f"{len(self._jobs.rows)} jobs in the memory of this process")]
 
     # -- for clients and workers

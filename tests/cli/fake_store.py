@@ -15,7 +15,7 @@ from taskq.wait_book import ended_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from taskq.store import NewJob, WorkerSession
+    from taskq.store import JobQuery, NewJob, WorkerSession
 
 #: The moment at which everything is looked at.
 NOW = 1_790_000_000.0
@@ -73,21 +73,13 @@ class FakeStore(Store):
     def get(self, ids: Sequence[str], *, payload: bool = False) -> list[JobRecord | None]:
         return [self.jobs.get(job_id) for job_id in ids]
 
-    def list(
-        self,
-        *,
-        states: Collection[State] = (),
-        queue: str | None = None,
-        task: str | None = None,
-        limit: int = 100,
-        offset: int = 0,
-    ) -> list[JobRecord]:
+    def find(self, query: JobQuery) -> list[JobRecord]:
         found = [
             record
             for record in reversed(self.jobs.values())
-            if (not states or record.state in states) and queue in (None, record.queue)
+            if (not query.states or record.state in query.states) and query.queue in (None, record.queue)
         ]
-        return found[offset : offset + limit]
+        return found[query.offset : query.offset + query.limit]
 
     def cancel(self, ids: Sequence[str], *, kill: bool = False) -> list[State | None]:
         self.before("cancel")

@@ -8,6 +8,7 @@ Durable variants have stores and workers (`tests.places`), which the tests of a 
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import re
 import sys
@@ -61,6 +62,19 @@ def pytest_configure(config: pytest.Config) -> None:
     leaks.mark_shared_memory()
     leaks.adopt_orphans()
     _lighten_main()
+    _keep_bytecode()
+
+
+def _keep_bytecode() -> None:
+    """Let the thousands of processes that tests start find their modules compiled, whatever the user's shell says."""
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector, here and in forked children, half a million objects that live as long as the session."""
+    gc.collect()
+    gc.freeze()
 
 
 def _lighten_main() -> None:

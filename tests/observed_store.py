@@ -25,6 +25,8 @@ class ObservedStore(MemoryStore):
         #: The options of all jobs that were ever put.
         self.options: dict[str, JobOptions] = {}
         self.calls: list[str] = []
+        #: Jobs that subscriptions were asked for.
+        self.asked = 0
         self.fail_next = 0
         self.lose_reply = False
         self.subscriptions: list[ObservedSubscription] = []
@@ -118,6 +120,7 @@ class ObservedSubscription(MemorySubscription):
 
     def ask(self, ids: Collection[str]) -> None:
         self._store.enter("ask")
+        self._store.asked += len(ids)
         super().ask(ids)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from bench.suite import Metric
 
 RATE = Metric(key="jobs_per_s", label="jobs/s", unit="/s", decimals=0)
 FROM_START = Metric(key="from_start_per_s", label="from start", unit="/s", decimals=0)
+RESULTS = Metric(key="results_per_s", label="results read/s", unit="/s", decimals=0)
 BYTES = Metric(key="bytes_per_job", label="bytes/job", unit="B", more=False, decimals=0)
 COMMANDS = Metric(key="commands_per_job", label="commands/job", unit="", more=False)
 ROUND_TRIPS = Metric(key="round_trips_per_job", label="round trips/job", unit="", more=False)

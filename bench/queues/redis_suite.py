@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from typing import Any
 
-from bench.queues.metrics import BYTES, COMMANDS, FROM_START, GREW, ITEMS, P50, P99, RATE, ROUND_TRIPS
+from bench.queues.metrics import BYTES, COMMANDS, FROM_START, GREW, ITEMS, P50, P99, RATE, RESULTS, ROUND_TRIPS
 from bench.suite import Goal, Metric, Panel, Suite, Test, by_key
 
 SYSTEMS = {
@@ -25,7 +25,7 @@ TESTS = by_key(
     Test(
         key="drain",
         title="No-op jobs that were queued before the workers start, worked off, results stored",
-        metrics=(RATE, FROM_START, COMMANDS, ROUND_TRIPS, BYTES),
+        metrics=(RATE, FROM_START, RESULTS, COMMANDS, ROUND_TRIPS, BYTES),
     ),
     Test(key="ten", title="The same with 10 worker processes", metrics=(RATE, FROM_START, COMMANDS, BYTES)),
     Test(key="submit", title="Submit, one call for each job", metrics=(RATE, COMMANDS, ROUND_TRIPS)),

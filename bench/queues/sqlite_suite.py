@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from bench.queues.metrics import BYTES, FROM_START, GREW, ITEMS, P50, P99, RATE
+from bench.queues.metrics import BYTES, FROM_START, GREW, ITEMS, P50, P99, RATE, RESULTS
 from bench.queues.place import sync_us
 from bench.suite import Goal, Metric, Panel, Suite, Test, by_key
 
@@ -32,9 +32,9 @@ TESTS = by_key(
     Test(
         key="drain-full",
         title="No-op jobs that were queued before the worker starts, worked off, FULL",
-        metrics=(RATE, FROM_START, BYTES),
+        metrics=(RATE, FROM_START, RESULTS, BYTES),
     ),
-    Test(key="drain-normal", title="The same, NORMAL", metrics=(RATE, FROM_START, BYTES)),
+    Test(key="drain-normal", title="The same, NORMAL", metrics=(RATE, FROM_START, RESULTS, BYTES)),
     Test(
         key="latency",
         title="Submit to result from process to process, worker idle, ms",

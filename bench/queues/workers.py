@@ -15,7 +15,7 @@ from bench.gauges import same
 from bench.queues import jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from bench.queues.jobs import Run
 
@@ -78,8 +78,3 @@ def watch(workers: Workers, records: Path, count: int, stored: Callable[[], int]
     runs = jobs.runs(records)
     same({run.number for run in runs} == set(range(count)), expected=True)
     return runs, ended_at
-
-
-def spread_over(handles: Sequence[object], most: int = 50) -> list[int]:
-    """Return the places of some handles, evenly from the first to the last."""
-    return list(range(0, len(handles), max(1, len(handles) // most)))

@@ -312,6 +312,18 @@ class WeakHandles:
         found = self._refs.get(job_id)
         return None if found is None else found()
 
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def ids(self) -> list[str]:
+        """Return the ids of the jobs in the order of their handles, also of some that are not held any more."""
+        return list(self._refs)
+
+    def is_open(self, job_id: str) -> bool:
+        """Return whether the handle of a job is held, and its end has not been heard of."""
+        job = self.get(job_id)
+        return job is not None and not job.is_known_to_have_ended
+
     def keep(self, job: DurableJob) -> DurableJob:
         """Return the handle that is held of the same job, or this one, which is known from now on."""
         fresh = ref(job)

@@ -21,6 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from taskq.errors import BackendUnavailable, QueueFull
+from taskq.executors.durable.look_ahead import HeldHandles, LookAhead
 from taskq.failure import Failure
 from taskq.locks import CallLock, SafeCondition, aside, may_be_interrupted
 from taskq.states import State
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from taskq.store import News, Store, Subscription
 
-__all__ = ["HeldHandles", "ResultListener", "Target", "Waiter"]
+__all__ = ["ResultListener", "Target", "TargetHandles", "Waiter"]
 
 #: Seconds before a subscription that failed is asked again.
 _PAUSE: Final = 0.5
@@ -54,8 +55,8 @@ class Waiter(Target, Protocol):
         """Take the end in that thread; return False where others must be told too: then `on_ended` is called."""
 
 
-class HeldHandles(Protocol):
-    """The handles that the program holds."""
+class TargetHandles(HeldHandles, Protocol):
+    """The handles that the program holds, as those who are told."""
 
     def get(self, job_id: str) -> Target | None:
         """Return the handle of a job, if somebody holds one."""
@@ -64,11 +65,12 @@ class HeldHandles(Protocol):
 class ResultListener:
     """The thread that waits for news, and who is told. Any thread of the process that made it may call."""
 
-    def __init__(self, store: Store, held: HeldHandles) -> None:
+    def __init__(self, store: Store, held: TargetHandles) -> None:
         self.pid = os.getpid()
         self._store = store
         #: Handles that the program holds, by id; weak.
         self._handles = held
+        self._look_ahead = LookAhead(held)
         self._book: WaitBook[Target] = WaitBook()
         #: Notified when nothing is waited for any more.
         self._idle = SafeCondition()
@@ -229,7 +231,7 @@ class ResultListener:
         if self._stopping:
             return False
         if ids := self._book.due(subscription.ask_most):
-            subscription.ask(ids)
+            subscription.ask(ids if len(ids) > 1 else [*ids, *self._look_ahead.after(ids[0])])
         self._take(subscription.wait(self._book.patience()))
         return True
 
@@ -240,7 +242,10 @@ class ResultListener:
     def dispatch(self, ended: Ended) -> None:
         """Pass a job's end on to who waits for it, or holds its handle."""
         target = self._book.get(ended.id)
-        if target is None and (ended.result is None or len(ended.result) <= _UNASKED_MAX):
+        if target is None:
+            if ended.result is not None and len(ended.result) > _UNASKED_MAX:
+                self._look_ahead.end()
+                return
             target = self._handles.get(ended.id)
         if target is None:
             return

@@ -29,7 +29,7 @@ from tests.ledger import Ledger
 from tests.places import QUERY, Places
 from tests.redis_server import RedisServer, bundled
 from tests.sample_tasks import pid_after_nap
-from tests.variants import PROCESSES, VARIANTS, Variant
+from tests.variants import ON_VALKEY, PROCESSES, VARIANTS, Variant
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ hypothesis.settings.load_profile("pool")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option of `make check`."""
+    """Add the option of `make check`, and one for all servers."""
     parser.addoption("--tenth", action="store_true", help="run a tenth of the tests, always the same, of all kinds")
+    parser.addoption("--valkey", action="store_true", help="run all of the conformance suite on Valkey, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -89,6 +90,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.xdist_group(_shared_by(item)))
     if "soak" not in (config.option.markexpr or ""):
         _leave_out(config, items, [item for item in items if item.get_closest_marker("soak")])
+    if not config.getoption("--valkey"):
+        _leave_out(
+            config, items, [item for item in items if _is_row(item, "valkey") and item.path.stem not in ON_VALKEY]
+        )
     if config.getoption("--tenth"):
         _leave_out(config, items, [item for item in items if crc32(item.nodeid.encode()) % 10])
 
@@ -100,19 +105,28 @@ def _leave_out(config: pytest.Config, items: list[pytest.Item], those: list[pyte
         items[:] = [item for item in items if item not in left_out]
 
 
+def _row(item: pytest.Item) -> Variant | None:
+    """Return the executor on which a test runs."""
+    row = (
+        item.callspec.params.get("variant") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    )
+    return row if isinstance(row, Variant) else None
+
+
+def _is_row(item: pytest.Item, name: str) -> bool:
+    row = _row(item)
+    return row is not None and row.name == name
+
+
 def _shared_by(item: pytest.Item) -> str:
     """Name the tests that share queues and workers, so that one process runs them: a module's on one variant."""
     module = item.nodeid.partition("::")[0]
-    row = (
-        item.callspec.params.get("variant") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
-    )
-    return f"{module}-{row.name}" if isinstance(row, Variant) else module
+    row = _row(item)
+    return f"{module}-{row.name}" if row is not None else module
 
 
 def _skip_unless_able(item: pytest.Item) -> None:
-    row = (
-        item.callspec.params.get("variant") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
-    )
+    row = _row(item)
     for mark in item.iter_markers("needs"):
         missing = set(mark.args) - (row.capabilities if row is not None else set(mark.args))
         if missing:

@@ -70,3 +70,7 @@ VARIANTS = (
     Variant(name="redis", scheme="redis", capabilities=IN_A_STORE),
     *([Variant(name="valkey", scheme="redis", capabilities=IN_A_STORE)] if installed() and bundled() else []),
 )
+
+#: The modules that run on Valkey where Redis is there too, beside the whole suite of stores: what goes through most of
+#: the scripts. The option `--valkey` runs all; what the executors do above their store is the same on both.
+ON_VALKEY = frozenset({"test_queues", "test_retries", "test_context"})

@@ -13,6 +13,7 @@ import pytest
 
 from taskq.connect import open_store
 from taskq.testing import MemoryStore
+from tests.redis_server import bundled, installed
 from tests.store_steps import worker
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def redis(url: str) -> Kind:
     return Kind(store, lambda _session, name: store.client.command("ZADD", store.redis_keys.LEASES, 1, name), maintain)
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "redis", *(["valkey"] if installed() and bundled() else [])])
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
     """Give an empty store of each kind."""
     if request.param == "memory":
@@ -62,7 +63,7 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
     elif request.param == "sqlite":
         made = sqlite(tmp_path / "q")
     else:
-        made = redis(request.getfixturevalue("redis_server").fresh_url())
+        made = redis(request.getfixturevalue(f"{request.param}_server").fresh_url())
     yield made
     made.store.close()
 

@@ -113,7 +113,7 @@ class DirectSlot:
         "_connection",
         "_count",
         "_functions",
-        "_interrupted",
+        "_left",
         "_place",
         "_read",
         "_sent",
@@ -134,8 +134,8 @@ class DirectSlot:
         self._place = 0
         self._sent = 0
         self._count = 0
-        #: Whether a submitter was interrupted, and sends nothing more.
-        self._interrupted = False
+        #: How many batches nobody will send any more: they were sent, failed to be, or their submitter was interrupted.
+        self._left = 0
         #: Bytes of the reports that were seen.
         self._read = 0
 
@@ -149,20 +149,19 @@ class DirectSlot:
         data = ORDER.pack(*order) + payload
         job.seq = self._start + place
         job.direct = self
+        booked = self._booked
         try:
-            if self._booked.setdefault(place, batch) is not batch:
+            if booked.setdefault(place, batch) is not batch:
                 job.direct = None
                 return False
             if self._connection.sock.send(data) == len(data):
                 self._sent = place + 1
         except OSError as error:  # the child is dead, or does not read
-            self._interrupted = True
             pass_on(error)
-            self._interrupted = False
             self.wake()
-        except BaseException:
-            self._interrupted = True
-            raise
+        finally:
+            if booked.get(place) is batch:
+                self._left = place + 1
         return True
 
     def _fits(self, job: LocalJob) -> bool:
@@ -242,4 +241,4 @@ class DirectSlot:
     @property
     def is_held(self) -> bool:
         """Whether a submitter may be about to send one of them."""
-        return not (self.is_sent or self._interrupted)
+        return self._left < self._count

@@ -94,8 +94,8 @@ class Watchdog:
 
     def _can_share(self, child: ChildHandle) -> bool:
         """Tell whether an idle child could do part of what this one has in store."""
-        if self._scheduler.backlog or child.end_seq <= child.done + 1:
-            return False
+        if self._scheduler.backlog or child.unsent or child.end_seq <= child.done + 1:
+            return False  # what is being written is not taken back
         store = (child.end_seq - child.done - 1) * (child.in_flight[-1].batch.function.sizer.ns or 0.0)
         return store > _WORTH_TAKING and any(other.is_free for other in self._supervisor.children.values())
 

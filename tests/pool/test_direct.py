@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq import State, TaskQueue, current_job
+from tests import leaks
+from tests.conftest import warm_up
 from tests.faults.killing import children
 from tests.sample_tasks import square
 from tests.waiting import PATIENCE, eventually
@@ -141,13 +143,18 @@ def test_a_job_that_is_sent_late_runs_once(queue: TaskQueue, tmp_path: Path) -> 
 
 
 def test_a_full_socket_is_no_end(queue: TaskQueue) -> None:
-    """A child that takes nothing off its socket keeps no job."""
+    """A child that takes nothing off its socket keeps no job; when it is replaced, none of its descriptors stays."""
 
     def refuse(_data: bytes) -> int:
         raise BlockingIOError
 
+    warm_up(queue)
+    before, first = leaks.take().kinds_of_descriptors(), {child.pid for child in children()}
     send_by(offer_for(queue, square, 1), refuse)
     assert queue.submit(square, 5).result(PATIENCE) == 25
+    eventually(lambda: {child.pid for child in children()} != first, "the child to be replaced")
+    warm_up(queue)
+    eventually(lambda: leaks.take().kinds_of_descriptors() == before, "the descriptors of the one before to be closed")
 
 
 @pytest.mark.parametrize("ask", ["done", "state", "callback", "wait", "as_completed", "exception", "cancelled"])

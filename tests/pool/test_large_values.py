@@ -18,7 +18,9 @@ from taskq.executors.pool.child_handle import ChildHandle
 from taskq.executors.pool.functions import BATCH_BYTES, Function
 from taskq.executors.pool.jobs import DEFAULTS, LocalJob
 from taskq.executors.pool.payloads import LARGE
-from taskq.executors.pool.scheduler import Backlog
+from taskq.executors.pool.scheduler import Backlog, Scheduler
+from taskq.executors.pool.watchdog import Watchdog
+from tests.conftest import warm_up
 from tests.sample_tasks import capture, identity, pid, size_of
 from tests.waiting import PATIENCE, eventually
 
@@ -41,6 +43,7 @@ KINDS = {
 def queue(request: pytest.FixtureRequest) -> Iterator[TaskQueue]:
     """Give a local queue of two forked children."""
     with TaskQueue("local://", processes=2, start_method="fork", strict=request.param) as queue:
+        warm_up(queue)  # the guard counts from here
         yield queue
 
 
@@ -93,8 +96,8 @@ class HalfDeafSocket:
 
 def child_on(sock: HalfDeafSocket) -> ChildHandle:
     """Return the handle of a child on this socket that knows every function."""
-    words = [0] * (protocol.NOTES + 1)
-    child = ChildHandle(SimpleNamespace(sock=sock, page=SimpleNamespace(words=words, arguments=[])))  # type: ignore[arg-type]
+    page = SimpleNamespace(words=[0] * (protocol.WORDS_BYTES // 8), arguments=[])
+    child = ChildHandle(SimpleNamespace(sock=sock, page=page, output=None))  # type: ignore[arg-type]
     child.known = {0}
     return child
 
@@ -144,6 +147,27 @@ def test_large_jobs_go_to_a_child_once(queue: TaskQueue, monkeypatch: pytest.Mon
     jobs += [queue.submit(size_of, bytes(3 * MEGABYTE)) for _ in range(8)]
     assert [job.result(PATIENCE) for job in jobs] == [48 * MEGABYTE] * 3 + [3 * MEGABYTE] * 8
     assert set(sent.values()) == {1}
+
+
+def test_what_is_being_written_is_not_shared() -> None:
+    """A job that is half written to a busy child stays there, however long it may take, though another is idle."""
+    function, sock = Function(0, "f", b"", DEFAULTS, bound=False), HalfDeafSocket()
+    function.sizer.observe(1, 8_000_000)
+    busy, idle = child_on(sock), child_on(HalfDeafSocket())
+    busy.ready = idle.ready = True
+    read = SimpleNamespace(read=lambda _: None, read_early=lambda _: True, fail_late=lambda _: None)
+    supervisor = SimpleNamespace(children={0: busy, 1: idle}, **vars(read))
+    watchdog = Watchdog(Scheduler(), supervisor)  # type: ignore[arg-type]  # a stand-in
+    for size in (10, protocol.REGION_BYTES + 5):
+        sock.room = 1000
+        busy.send(CallBatch(function, [job_of(bytes(size), function)]))
+    assert busy.unsent
+    watchdog.tick(0.0)
+    assert not busy.connection.page.words[protocol.STOP]
+    while busy.unsent:
+        busy.write_on()
+    watchdog.tick(0.0)
+    assert busy.connection.page.words[protocol.STOP]
 
 
 def children_of(queue: TaskQueue) -> dict[int, ChildHandle]:

@@ -3,7 +3,7 @@
     @task functions of imported modules                      may run
     what the operator named, `--import app.tasks:resize`     may run, whatever it is that is called there
     plain functions that an `--import app.tasks` defines     may run, unless a part of their name begins with `_`;
-                                                             in C only those of `math` and `cmath`
+                                                             none in C: of `math`, too, each is to be named
     shell commands (`taskq.shell:run_command`)               only where the operator allows them
     the lines of `taskq map`                                 they look their task, or command, up here in turn
     all else                                                 UnknownTask, with the name and the line that opens it
@@ -44,10 +44,6 @@ IMPORT_VARIABLE = "TASKQ_IMPORT"
 
 #: How a task is named: module, colon, function, both of them perhaps with dots.
 NAME: Final = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
-
-#: Modules in C that are lent as a whole. Of others, as builtins, posix and _pickle, a module's name does not tell what
-#: its functions can do: each is to be named.
-COMPUTING: Final = frozenset({"math", "cmath"})
 
 #: Decorators on top of each other that are looked through.
 WRAPPERS_MAX: Final = 32
@@ -94,7 +90,7 @@ class AllowList:
             raise UnknownTask("this worker runs no shell commands: start it with --allow-commands to let it")
         if place is not None:
             return resolve(place)
-        if NAME.fullmatch(name) is None:
+        if not _is_name(name):
             raise UnknownTask(f"{name!r} names no task: that is module:function, as shop.images:thumbnail")
         task = registered().get(name)
         if task is not None:
@@ -107,6 +103,10 @@ class AllowList:
         known = f"it trusts {', '.join(self._imports)}" if self._imports else "it was given no --import"
         opens = f"--import {name}" if _needs_its_name(self._imports, name) else _both(name)
         return f"this worker does not know the task {name} ({known}): start it with {opens}"
+
+
+def _is_name(name: str) -> bool:
+    return NAME.fullmatch(name) is not None
 
 
 def _own(name: str) -> tuple[str | None, bool]:
@@ -148,8 +148,10 @@ def named(name: str) -> Callable[..., Any]:
 
 def opens(task: str) -> str:
     """Return the flag of `taskq worker` that lets it run a task."""
-    module = task.partition(":")[0]
-    return "--allow-commands" if _own(task)[1] else f"--import {module or 'MODULE'}"
+    if _own(task)[1]:
+        return "--allow-commands"
+    named_alone = _is_name(task) and _needs_its_name((), task)
+    return f"--import {task if named_alone else task.partition(':')[0] or 'MODULE'}"
 
 
 def from_environment() -> AllowList:
@@ -214,20 +216,15 @@ def _defined(name: str) -> Callable[..., Any]:
     opens = f"to let it run, start the worker with --import {name}"
     found, _ = _held(name)
     function = found.__func__ if isinstance(found, staticmethod) else found
-    if type(function) is BuiltinFunctionType and not _computes(function, module):
+    if type(function) is BuiltinFunctionType:
         raise UnknownTask(f"{name} is written in C, of which nothing runs that was not named: {opens}")
-    if type(function) not in (FunctionType, BuiltinFunctionType):
+    if type(function) is not FunctionType:
         raise UnknownTask(f"{name} is no plain function but a {type(function).__name__}: {opens}")
     if (function.__module__, function.__qualname__) != (module, qualname):
         raise UnknownTask(f"{name} is really {function.__module__}:{function.__qualname__}: {opens}")
     if any(part.startswith("_") for part in qualname.split(".")):
         raise UnknownTask(f"{name} begins with _, as what is not for others: {opens}")
     return function
-
-
-def _computes(function: BuiltinFunctionType, module: str) -> bool:
-    """Tell whether it is a function in C of a module whose functions do nothing but compute, and bound to it."""
-    return module in COMPUTING and function.__self__ is sys.modules.get(module)
 
 
 def _held(name: str) -> tuple[Any, Any]:

@@ -55,7 +55,7 @@ SIGNED = "taskq.signed:SignedStore"
 WORKER = "taskq.executors.worker.worker:Worker"
 
 #: Libraries of an extra: the module that may be missing -> how to install it.
-EXTRAS = dict.fromkeys(("redis", "rq"), "pip install 'redis[hiredis]>=6' 'rq>=3.0,<3.1'")
+EXTRAS = dict.fromkeys(("redis", "hiredis", "rq"), "pip install 'redis[hiredis]>=6' 'rq>=3.0,<3.1'")
 
 #: Settings of a pool, which on a durable queue each worker has for itself.
 WORKER_SETTINGS = ("processes", "start_method", "initializer", "initargs", "max_tasks_per_child", "queues")

@@ -211,6 +211,9 @@ ANSWER_TIMEOUT: Final = 4.0
 
 TIMEOUTS: Final = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": ANSWER_TIMEOUT}
 
+#: How far a certificate is checked; for a client the first two are the same.
+CERT_REQS: Final = ("required", "optional", "none")
+
 #: Options of a connection by which somebody shows who he is.
 CREDENTIALS: Final = ("username", "password", "ssl_certfile", "ssl_keyfile")
 
@@ -301,6 +304,9 @@ class Address:
         only_tls = [name for name in options if name.startswith("ssl_")]
         if only_tls and not self.is_encrypted:
             raise ConfigError(f"{self.url}: {only_tls[0]} is for TLS: write rediss:// in front, or leave it out")
+        checks = options.get("ssl_cert_reqs", "required")
+        if checks not in CERT_REQS:
+            raise ConfigError(f"{self.url}: ssl_cert_reqs={checks!r}: there is {', '.join(CERT_REQS)}")
         self._options = options
         self._sentinels = Sentinels(hosts, own["sentinel"], self._to_sentinels(own)) if hosts else None
 
@@ -337,7 +343,7 @@ class Address:
         """The word in the URL that switches a check of its certificate off; empty: all is checked, or no TLS."""
         if not self.is_encrypted:
             return ""
-        if str(self._options.get("ssl_cert_reqs", "required")).lower() in ("none", "cert_none", "0"):
+        if self._options.get("ssl_cert_reqs") == "none":
             return "ssl_cert_reqs"
         return "" if self._options.get("ssl_check_hostname", True) else "ssl_check_hostname"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -117,19 +118,53 @@ def test_rq_inflates_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [data for data in found if data] == []
 
 
-@pytest.mark.parametrize("key", ["rq:queue:default", "rq:wip:default", "rq:scheduled:default"])
-def test_key_of_another_kind(store: RQStore, join: Callable[..., Hands], client: Any, key: str) -> None:
-    """A key that holds something else is like an absent store, until somebody has put it right."""
+@pytest.mark.parametrize("options", [{}, {"priority": 1}, {"delay": 60.0}, {"key": "k"}], ids=str)
+@pytest.mark.parametrize(
+    "key", ["rq:queue:default", "rq:wip:default", "rq:scheduled:default", "rq:tq:priorities:default"]
+)
+def test_key_of_another_kind(
+    store: RQStore, join: Callable[..., Hands], client: Any, key: str, options: dict[str, Any]
+) -> None:
+    """A key that holds something else is like an absent store: no half job is left, and none is lost or passed over."""
     hands = join()
     client.delete(key)
     client.set(key, "x")
-    with pytest.raises(BackendUnavailable, match="holds something else"):
-        store.put([new_job(job_id="early")])
-        hands.take()
+    ids = []
+    for name in ("early", "second"):  # the first may be handed over to the worker
+        with contextlib.suppress(BackendUnavailable):
+            ids += store.put([new_job(job_id=name, **options)])
+        assert (store.get([name])[0] is not None) == (name in ids)
+    if key in {"rq:queue:default", "rq:wip:default"}:
+        for _ in range(2):  # asked again, it is not taken for empty
+            with pytest.raises(BackendUnavailable, match="holds something else"):
+                hands.take()
     client.delete(key)
-    store.put([new_job(job_id="late")])
-    claims = [claim.id for _ in range(2) for claim in hands.take()]  # the first is the one that failed, once more
-    assert claims == (["late"] if key == "rq:queue:default" else ["early", "late"])
+    ids += store.put([new_job(job_id="late", **options)])
+    if "delay" not in options:
+        claims = [claim.id for _ in range(2) for claim in hands.take(4)]
+        assert claims == list(dict.fromkeys(ids))  # those with one key are one job
+
+
+def test_a_list_of_delayed_jobs_of_another_kind(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """Jobs that wait in the queue run; then the worker says what is wrong."""
+    client.set("rq:scheduled:default", "x")
+    client.set("rq:queue:other", "x")
+    store.put([new_job(job_id="good")])
+    hands = join("w", ("other", "default"))
+    assert hands.run() == ["good"]
+    with pytest.raises(BackendUnavailable, match="holds something else"):
+        hands.take()
+
+
+def test_a_job_that_is_due_and_a_key_of_another_kind(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """A job whose time has come is not lost where it cannot be moved."""
+    store.put([new_job(job_id="due", delay=60.0)])
+    client.zadd("rq:scheduled:default", {"due": 1})
+    client.hset("rq:job:due", mapping={"rate_limit_key": "k", "rate_limit_concurrency": "1"})
+    client.set("rq:rl:k", "x")
+    hands = join()
+    assert hands.take() == []
+    assert client.zscore("rq:scheduled:default", "due") > 1
 
 
 #: Jobs whose ids may stand in a queue's list many times, and what their records say then; None: there is none.

@@ -73,3 +73,10 @@ def test_words_of_tls_without_it(start: str, word: str) -> None:
     """Whoever writes them means TLS: he is told that this URL has none."""
     with pytest.raises(ConfigError, match="rediss://"):
         RQStore(f"{start}?{word}")
+
+
+@pytest.mark.parametrize("word", ["nope", "None", "CERT_NONE", "0"])
+def test_checks_of_certificates_that_there_are_not(word: str) -> None:
+    """A wrong word is said before anything is connected to, and switches no check off."""
+    with pytest.raises(ConfigError, match="there is required, optional, none"):
+        RQStore(f"rediss://127.0.0.1:1/0?ssl_cert_reqs={word}")

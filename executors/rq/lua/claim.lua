@@ -206,8 +206,35 @@ local function take_between(queue)
   return ends and from > 0 and #jobs == before
 end
 
-local paused = {}
-if only ~= '' then
+local paused, trouble = {}, nil
+-- Whether this went well; what went wrong is told where nothing was taken
+local function tried(step, ...)
+  local fine, found = pcall(step, ...)
+  if not fine then trouble = trouble or found end
+  return fine
+end
+
+local function take_from(i, queue)
+  -- Keys of another kind must be found before anything is moved
+  call('ZCARD', K_WIP .. queue)
+  call('LLEN', K_QUEUE .. queue)
+  if has_bands(queue) then call('ZCARD', K_PRIORITIES .. queue) end
+  local is_sound = tried(promote, queue)
+  if nonce ~= '' and paused[i] == 0 and want > #jobs and take_between(queue) then paused[i] = 2 end
+  while want > #jobs and paused[i] == 0 and nonce == '' and dropped < DROPS do
+    local ids = call('LPOP', K_QUEUE .. queue, math.min(want - #jobs, 500))
+    if not ids then break end
+    if has_bands(queue) then call('ZREM', K_PRIORITIES .. queue, unpack(ids)) end
+    take_all(ids, queue)
+    enter(queue)
+    if waits or alone then break end
+  end
+  if waits then paused[i] = 2 end
+  local first = is_sound and call('ZRANGE', K_SCHEDULED .. queue, 0, 0, 'WITHSCORES')[2]
+  if first and paused[i] ~= 1 and (next_due == '' or tonumber(first) < tonumber(next_due)) then next_due = first end
+end
+
+local function take_one()
   local j = call('HMGET', K_JOB .. only, F_status, F_origin)
   local left = nonce ~= '' and is_left(only, j[2] or '', nonce)
   if not left and j[1] == S_QUEUED and j[2] and call('LREM', K_QUEUE .. j[2], 1, only) == 1 then
@@ -215,29 +242,28 @@ if only ~= '' then
     take_all({only}, j[2])
     enter(j[2])
   end
+end
+
+local function take_from_all()
+  paused = call('SMISMEMBER', K_PAUSED, unpack(queues))
+  for i, queue in ipairs(queues) do
+    tried(take_from, i, queue)
+    if waits or alone then break end
+  end
+end
+
+if only ~= '' then
+  take_one()
 elseif call('EXISTS', K_SUSPENDED) == 1 then
   for i = 1, #queues do paused[i] = 3 end
   if state == 'idle' then call('HSET', wkey, F_state, 'suspended') end
 else
-  paused = call('SMISMEMBER', K_PAUSED, unpack(queues))
-  for i, queue in ipairs(queues) do
-    promote(queue)
-    if waits or alone then break end
-    call('ZCARD', K_WIP .. queue) -- a key of another kind must be found before anything is popped
-    if has_bands(queue) then call('ZCARD', K_PRIORITIES .. queue) end
-    if nonce ~= '' and paused[i] == 0 and want > #jobs and take_between(queue) then paused[i] = 2 end
-    while want > #jobs and paused[i] == 0 and nonce == '' and dropped < DROPS do
-      local ids = call('LPOP', K_QUEUE .. queue, math.min(want - #jobs, 500))
-      if not ids then break end
-      if has_bands(queue) then call('ZREM', K_PRIORITIES .. queue, unpack(ids)) end
-      take_all(ids, queue)
-      enter(queue)
-      if waits or alone then break end
-    end
-    if waits then paused[i] = 2 end
-    local first = call('ZRANGE', K_SCHEDULED .. queue, 0, 0, 'WITHSCORES')[2]
-    if first and paused[i] ~= 1 and (next_due == '' or tonumber(first) < tonumber(next_due)) then next_due = first end
-  end
+  tried(take_from_all)
+end
+-- Nothing was taken: asked again under this number, it looks again
+if trouble and #jobs == 0 then
+  call('HSET', wkey, F_claim_seq, before)
+  return type(trouble) == 'table' and trouble or redis.error_reply(tostring(trouble))
 end
 if dropped >= DROPS then next_due = stamp end -- there may be more behind them: it asks again at once
 if #jobs > 0 then
@@ -246,7 +272,7 @@ if #jobs > 0 then
 elseif state == 'suspended' and paused[1] ~= 3 then
   call('HSET', wkey, F_state, 'idle')
 end
-local emptied = not (alone or waits) and dropped < DROPS
+local emptied = not (alone or waits or trouble) and dropped < DROPS
 if idle ~= 0 and not handed and emptied and #jobs < math.min(want, idle[3]) then
   register_idle(worker, idle[1], idle[2], queues)
   registered = true

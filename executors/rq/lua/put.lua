@@ -32,6 +32,20 @@ for i, job in ipairs(jobs) do
   end
 end
 
+-- A key of another kind is found before there is half a job
+local looked = {}
+for _, job in ipairs(jobs) do
+  local queue = job[2]
+  if not looked[queue] then
+    looked[queue] = true
+    call('LLEN', K_QUEUE .. queue)
+    for _, key in ipairs({K_PRIORITIES .. queue, K_SCHEDULED .. queue, K_DEFERRED .. queue, K_EXPIRIES}) do
+      call('ZSCORE', key, '')
+    end
+    call('SADD', K_QUEUES, K_QUEUE .. queue)
+  end
+end
+
 local function defer(id, queue, needs)
   for _, need in ipairs(needs) do
     call('SADD', K_JOB .. need .. ':dependents', id)
@@ -54,7 +68,6 @@ for _, job in ipairs(jobs) do
     if due > now then status = S_SCHEDULED end
     if needs ~= 0 then status = S_DEFERRED end
     write(id, fields, status)
-    call('SADD', K_QUEUES, K_QUEUE .. queue)
     if key ~= 0 then call('SET', K_KEY .. key, id) end
     if expires ~= 0 then call('ZADD', K_EXPIRIES, now + expires, id) end
     if needs ~= 0 then

@@ -16,10 +16,12 @@ local function give(id, queue, fields, worker, base)
   local token, wkey, known = base .. '00000000', K_WORKER .. worker, {}
   for i = 1, #fields, 2 do known[fields[i]] = tostring(fields[i + 1]) end
   local told = {known[F_data], known[F_task], known[F_result_ttl], known[F_failure_ttl], known[F_reply]}
-  write(id, fields, S_STARTED, F_started_at, iso, F_last_heartbeat, iso, F_worker_name, worker, F_attempts, '1')
-  local composite = execution(id, token, worker)
+  -- First what can be of another kind, so that no half job is left
+  local composite = id .. ':' .. token
   call('ZADD', K_WIP .. queue, alive, composite)
   call('SADD', wkey .. ':executions', composite)
+  write(id, fields, S_STARTED, F_started_at, iso, F_last_heartbeat, iso, F_worker_name, worker, F_attempts, '1')
+  execution(id, token, worker)
   call('EXPIRE', wkey .. ':executions', T_ALIVE + 60)
   call('HSET', wkey, F_state, 'busy', F_idle, '')
   call('PUBLISH', K_HANDOFF .. worker, cmsgpack.pack({base, stamp, entry_of(id, token, queue, told, 0)}))
@@ -64,12 +66,13 @@ for first = 1, #keys, 5000 do
 end
 if plain then
   for queue in pairs(lists) do call('SADD', K_QUEUES, K_QUEUE .. queue) end
-  for _, job in ipairs(jobs) do write(job[1], job[3], S_QUEUED) end
+  -- The lists first: one of another kind stops it before there is half a job
   for queue, ids in pairs(lists) do
     for first = 1, #ids, 5000 do
       call('RPUSH', K_QUEUE .. queue, unpack(ids, first, math.min(first + 4999, #ids)))
     end
   end
+  for _, job in ipairs(jobs) do write(job[1], job[3], S_QUEUED) end
   return 0
 end
 

@@ -165,4 +165,4 @@ def _legend(axes: Axes, shown: list[Shown]) -> None:
 
 
 def _color(bar: Bar) -> str:
-    return {"taskq": OURS, "taskq-fork": OURS_FORK}.get(bar.system, THEIRS)
+    return {"taskq": OURS, "taskq-fork": OURS_FORK, "taskq-signed": OURS_FORK}.get(bar.system, THEIRS)

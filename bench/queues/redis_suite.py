@@ -11,6 +11,7 @@ from bench.suite import Goal, Metric, Panel, Suite, Test, by_key
 
 SYSTEMS = {
     "taskq": ("bench.queues.taskq_queue", "TaskqOnRedis"),
+    "taskq-signed": ("bench.queues.taskq_queue", "SignedOnRedis"),
     "rq": ("bench.queues.rq_queue", "Rq"),
     "rq-simple": ("bench.queues.rq_queue", "RqSimple"),
     "celery": ("bench.queues.celery_queue", "CeleryQueue"),
@@ -19,7 +20,7 @@ SYSTEMS = {
     "saq": ("bench.queues.saq_queue", "SaqQueue"),
     "taskiq": ("bench.queues.taskiq_queue", "TaskiqQueue"),
 }
-PEERS = tuple(key for key in SYSTEMS if key != "taskq")
+PEERS = tuple(key for key in SYSTEMS if key not in {"taskq", "taskq-signed"})
 
 TESTS = by_key(
     Test(

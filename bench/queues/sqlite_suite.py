@@ -13,12 +13,13 @@ from bench.suite import Goal, Metric, Panel, Suite, Test, by_key
 
 SYSTEMS = {
     "taskq": ("bench.queues.taskq_queue", "TaskqOnFile"),
+    "taskq-signed": ("bench.queues.taskq_queue", "SignedOnFile"),
     "huey": ("bench.queues.huey_queue", "HueyOnFile"),
     "persist-queue": ("bench.queues.persist_queue", "PersistQueue"),
     "litequeue": ("bench.queues.litequeue_queue", "Litequeue"),
     "flexiq": ("bench.queues.flexiq_queue", "FlexiqQueue"),
 }
-PEERS = tuple(key for key in SYSTEMS if key != "taskq")
+PEERS = tuple(key for key in SYSTEMS if key not in {"taskq", "taskq-signed"})
 FULL = ("huey", "persist-queue")
 NORMAL = ("huey", "litequeue", "flexiq")
 

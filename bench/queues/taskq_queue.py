@@ -95,3 +95,38 @@ class TaskqOnFile(TaskqOnRedis):
     @property
     def url(self) -> str:
         return f"sqlite:///{self.address}?durability={os.environ['BENCH_DURABILITY']}"
+
+
+#: A key as `openssl rand -hex 32` makes one.
+SIGNING_KEY = "0123456789abcdef" * 4
+
+#: The tests that tell what a signature costs.
+SIGNED = ("submit", "bulk", "drain", "latency")
+
+
+def _signed(ways: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    return {test: ways[test] for test in ways if test.partition("-")[0] in SIGNED}
+
+
+class SignedOnRedis(TaskqOnRedis):
+    """The same with TASKQ_SIGNING_KEYS in the environment of client and worker."""
+
+    title = "taskq (signed)"
+    ways = _signed(TaskqOnRedis.ways)
+
+    def open(self) -> None:
+        """Set the key, which the workers inherit."""
+        os.environ["TASKQ_SIGNING_KEYS"] = SIGNING_KEY
+        super().open()
+
+
+class SignedOnFile(TaskqOnFile):
+    """The same in a queue file."""
+
+    title = "taskq (signed)"
+    ways = _signed(TaskqOnFile.ways)
+
+    def open(self) -> None:
+        """Set the key, which the workers inherit."""
+        os.environ["TASKQ_SIGNING_KEYS"] = SIGNING_KEY
+        super().open()

@@ -27,7 +27,7 @@ from taskq.states import State
 from taskq.store import Claim
 
 if TYPE_CHECKING:
-    from taskq.executors.rq.connection import Address
+    from taskq.executors.rq.client import Backend
     from taskq.failure import Failure
     from taskq.store import JobOutcome
 
@@ -38,23 +38,23 @@ STOCK_RESULT_TTL: Final = 500
 STOCK_FAILURE_TTL: Final = 31_536_000
 
 
-def read_claim(address: Address, worker: str, entry: list[Any], since: str) -> tuple[Claim, HeldJob]:
+def read_claim(store: Backend, worker: str, entry: list[Any], since: str) -> tuple[Claim, HeldJob]:
     """Return a claim, and what the worker remembers of it. `entry`: what the script answers; `since`: its moment.
 
     Of a record that cannot be read it is a claim that whoever runs it refuses.
     """
     job_id, token, queue = map(_text, entry[:3])
     try:
-        return _read(address, worker, (job_id, token, queue, since), entry[3])
+        return _read(store, worker, (job_id, token, queue, since), entry[3])
     except Exception:  # noqa: BLE001  # anybody may write there: one bad record is one bad record
         claim = Claim(id=job_id, token=token, envelope=NONE, queue=queue, attempt=1)
         return claim, HeldJob(id=job_id, token=token, queue=queue, since=since, whole=1)
 
 
-def _read(address: Address, worker: str, place: tuple[str, str, str, str], fields: list[Any]) -> tuple[Claim, HeldJob]:
+def _read(store: Backend, worker: str, place: tuple[str, str, str, str], fields: list[Any]) -> tuple[Claim, HeldJob]:
     job_id, token, queue, since = place
     if fields[0] == b"":
-        return _foreign(address, worker, _hold(job_id, token, queue, since, _pairs(fields[1])), _pairs(fields[1]))
+        return _foreign(store, worker, _hold(job_id, token, queue, since, _pairs(fields[1])), _pairs(fields[1]))
     data, _task, result_ttl, failure_ttl, reply_to, rare = fields
     held = HeldJob(
         id=job_id,
@@ -65,12 +65,16 @@ def _read(address: Address, worker: str, place: tuple[str, str, str, str], field
         result_ttl=whole_number(result_ttl, 86_400),
         failure_ttl=whole_number(failure_ttl, 604_800),
     )
+    envelope, refusal = _envelope(data, store.max_bytes)
     if rare != 0:
-        return _rare(held, data, rare), held
-    return Claim(id=job_id, token=token, envelope=_envelope(data), queue=queue, attempt=1), held
+        claim = _rare(held, envelope, rare)
+    else:
+        claim = Claim(id=job_id, token=token, envelope=envelope, queue=queue, attempt=1)
+    claim.refusal = refusal
+    return claim, held
 
 
-def _rare(held: HeldJob, data: bytes, rare: list[Any]) -> Claim:
+def _rare(held: HeldJob, envelope: bytes, rare: list[Any]) -> Claim:
     """Return the claim of a job that has what few have, see claim.lua."""
     key, refused, results, meta, attempts, crashes, retries = rare
     held.key, held.whole = _text(key), 1
@@ -82,7 +86,7 @@ def _rare(held: HeldJob, data: bytes, rare: list[Any]) -> Claim:
     return Claim(
         id=held.id,
         token=held.token,
-        envelope=_envelope(data),
+        envelope=envelope,
         queue=held.queue,
         attempt=held.attempt,
         crashes=held.crashes,
@@ -93,7 +97,7 @@ def _rare(held: HeldJob, data: bytes, rare: list[Any]) -> Claim:
     )
 
 
-def _foreign(address: Address, worker: str, held: HeldJob, raw: dict[bytes, bytes]) -> tuple[Claim, HeldJob]:
+def _foreign(store: Backend, worker: str, held: HeldJob, raw: dict[bytes, bytes]) -> tuple[Claim, HeldJob]:
     refused = raw.get(FIELDS["refused"].encode())
     claim = Claim(
         id=held.id,
@@ -103,7 +107,7 @@ def _foreign(address: Address, worker: str, held: HeldJob, raw: dict[bytes, byte
         attempt=held.attempt,
         crashes=held.crashes,
         refused_for=_waited(held.since, refused),
-        foreign=StockJob(address, held.id, worker, raw),
+        foreign=StockJob(store.address, held.id, worker, raw, store.max_bytes),
     )
     return claim, held
 
@@ -124,13 +128,14 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def _envelope(data: bytes) -> bytes:
-    """Return the envelope in a job's data; of one that cannot be read, bytes that are none."""
+def _envelope(data: bytes, limit: int) -> tuple[bytes, DecodeError | None]:
+    """Return the envelope in a job's data; of one that cannot be read, bytes that are none, and why."""
+    refusal = None
     try:
-        found = envelope_of(data)
-    except DecodeError:
-        found = None
-    return data[:64] or NONE if found is None else found
+        found = envelope_of(data, limit)
+    except DecodeError as exc:
+        found, refusal = None, exc
+    return (data[:64] or NONE if found is None else found), refusal
 
 
 #: Kinds of the finish script.

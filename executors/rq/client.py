@@ -241,6 +241,7 @@ class Backend(Protocol):
     url: str
     lease: float
     heartbeat_every: float
+    max_bytes: int
     #: RQ's commands that workers obey; None: all.
     commands: frozenset[str] | None
 

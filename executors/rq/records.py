@@ -56,8 +56,8 @@ LAST_INSTANT: Final = 253_402_300_799.0
 #: Bytes from which on RQ's `data` is compressed.
 COMPRESSED_FROM: Final = 1024
 
-#: Bytes that `data` may grow to: ten times what an envelope may measure by default.
-INFLATED_MAX: Final = 16 * 1_048_576
+#: Bytes that data may have beside an envelope of the largest size: its head and tail, and a signature.
+BESIDE_MAX: Final = 4_096
 
 _HEAD: Final = b"\x94" + bytes((0xA0 | len(NAME),)) + NAME.encode() + b"\xc0\x91"
 _TAIL: Final = b"\x80"
@@ -129,13 +129,13 @@ def data_of(envelope: bytes) -> bytes:
     return small if len(small) < len(data) else data
 
 
-def envelope_of(data: bytes) -> bytes | None:
-    """Return the envelope in a job's `data`, or None when that is another's.
+def envelope_of(data: bytes, limit: int) -> bytes | None:
+    """Return the envelope in a job's `data`, or None when that is another's. `limit`: bytes, as `Store.max_bytes`.
 
     Raises:
         DecodeError: it begins as ours and goes on otherwise, or is far too large.
     """
-    data = inflate_if_packed(data)
+    data = inflate_if_packed(data, limit)
     if not data.startswith(_HEAD):
         return None
     at = len(_HEAD)
@@ -149,30 +149,34 @@ def envelope_of(data: bytes) -> bytes | None:
     return data[start:end]
 
 
-def inflate_if_packed(data: bytes) -> bytes:
+def inflate_if_packed(data: bytes, limit: int) -> bytes:
     """Return a job's data without the compression that may be over it, whichever window its header tells.
+
+    `limit`: bytes that an envelope may measure, as `Store.max_bytes`.
 
     Raises:
         DecodeError: it is damaged, or grows beyond the limit.
     """
     head = int.from_bytes(data[:2], "big")
     is_packed = head >> 8 & 0x0F == zlib.DEFLATED and head >> 12 <= WINDOW_MAX and head % 31 == 0
-    return inflate(data) if is_packed or data[:1] == b"\x78" else data
+    return inflate(data, limit) if is_packed or data[:1] == b"\x78" else data
 
 
-def inflate(data: bytes) -> bytes:
-    """Return zlib-compressed data as it was, up to a limit.
+def inflate(data: bytes, limit: int) -> bytes:
+    """Return zlib-compressed data as it was, up to a limit in bytes, as `Store.max_bytes`.
 
     Raises:
         DecodeError: it is damaged, or grows beyond the limit.
     """
     stream = zlib.decompressobj()
     try:
-        plain = stream.decompress(data, INFLATED_MAX)
+        plain = stream.decompress(data, limit + BESIDE_MAX)
     except zlib.error as exc:
         raise DecodeError(f"the job's data cannot be decompressed: {exc}") from exc
     if stream.unconsumed_tail:
-        raise DecodeError(f"the job's data grows beyond {INFLATED_MAX:,} bytes when decompressed")
+        raise DecodeError(
+            f"the job's data grows beyond {limit:,} bytes when decompressed: raise max_bytes in the URL if it is yours"
+        )
     return plain
 
 
@@ -211,10 +215,10 @@ def _dependency(word: str) -> Failure:
     return Failure.dependency(job_id, Failure(reason=Reason.ERROR, type=kind, message=message))
 
 
-def _failure_of_stream(latest: dict[bytes, bytes]) -> Failure:
+def _failure_of_stream(latest: dict[bytes, bytes], limit: int) -> Failure:
     """Return the failure of a job that a stock worker ran: its traceback is all that RQ keeps."""
     try:
-        text = inflate(b64decode(latest.get(b"exc_string", b""))).decode("utf-8", "replace")
+        text = inflate(b64decode(latest.get(b"exc_string", b"")), limit).decode("utf-8", "replace")
     except (DecodeError, ValueError):
         text = ""
     name, _, message = (text.rstrip().rpartition("\n")[2]).partition(": ")
@@ -296,10 +300,15 @@ def result_of(latest: list[bytes]) -> bytes:
     return NONE if value is None else a2b_base64(value, strict_mode=True)
 
 
-def read_record(job_id: str, found: list[Any], data: bytes | None = None, *, payload: bool = False) -> JobRecord:
-    """Return the record of what `look` found of a job; of one that nobody can read, its state and why."""
+def read_record(
+    job_id: str, found: list[Any], data: bytes | None = None, *, limit: int, payload: bool = False
+) -> JobRecord:
+    """Return the record of what `look` found of a job; of one that nobody can read, its state and why.
+
+    `limit`: bytes that an envelope may measure, as `Store.max_bytes`.
+    """
     try:
-        return record_of(job_id, found, data, payload=payload)
+        return record_of(job_id, found, data, limit, payload=payload)
     except Exception as exc:  # noqa: BLE001  # anybody may write there: one bad record is one bad record
         pass_on(exc)
         state = STATE_OF.get(found[0][0], State.QUEUED)
@@ -310,7 +319,7 @@ def read_record(job_id: str, found: list[Any], data: bytes | None = None, *, pay
         return JobRecord(id=job_id, task="", state=state, failure=failure if state is State.FAILED else None)
 
 
-def record_of(job_id: str, found: list[Any], data: bytes | None = None, *, payload: bool = False) -> JobRecord:
+def record_of(job_id: str, found: list[Any], data: bytes | None, limit: int, *, payload: bool) -> JobRecord:
     """Return the record of what `look` found of a job."""
     values, due, latest = found
     fields = dict(zip(WORDS, values, strict=True))
@@ -318,9 +327,8 @@ def record_of(job_id: str, found: list[Any], data: bytes | None = None, *, paylo
     failure = None
     if state is State.FAILED:
         packed = fields["failure"]
-        failure = (
-            failure_of(packed) if packed else _failure_of_stream(dict(zip(latest[::2], latest[1::2], strict=False)))
-        )
+        stream = dict(zip(latest[::2], latest[1::2], strict=False))
+        failure = failure_of(packed) if packed else _failure_of_stream(stream, limit)
     waits = state in (State.QUEUED, State.SCHEDULED, State.BLOCKED)
     started = None if waits else _moment(fields["started_at"])
     depends_on = fields["dependency_ids"]
@@ -345,19 +353,21 @@ def record_of(job_id: str, found: list[Any], data: bytes | None = None, *, paylo
         progress=progress_of(fields["progress"]),
         meta=fields["meta"] or b"",
         depends_on=tuple(_ids(depends_on)),
-        envelope=_envelope(data) if payload else b"",
-        result=_result(latest, data, ours=bool(fields["task"])) if payload and state is State.SUCCEEDED else None,
+        envelope=_envelope(data, limit) if payload else b"",
+        result=_result(latest, data, limit, ours=bool(fields["task"]))
+        if payload and state is State.SUCCEEDED
+        else None,
         failure=failure,
         refusal=failure_of(why) if why else None,
     )
 
 
-def _result(latest: list[bytes], data: bytes | None, *, ours: bool) -> bytes:
+def _result(latest: list[bytes], data: bytes | None, limit: int, *, ours: bool) -> bytes:
     """Return the codec bytes of a job's value; that of a job of stock RQ is written in the job's own serializer."""
     found = result_of(latest)
     if ours or found == NONE:
         return found
-    if _plain(data or b"")[:1] != b"[":
+    if _plain(data or b"", limit)[:1] != b"[":
         return found  # msgpack, or pickle, which whoever decodes this refuses
     try:
         return encode(json.loads(found))
@@ -365,16 +375,16 @@ def _result(latest: list[bytes], data: bytes | None, *, ours: bool) -> bytes:
         return found
 
 
-def _plain(data: bytes) -> bytes:
+def _plain(data: bytes, limit: int) -> bytes:
     try:
-        return inflate_if_packed(data)
+        return inflate_if_packed(data, limit)
     except DecodeError:
         return b""
 
 
-def _envelope(data: bytes | None) -> bytes:
+def _envelope(data: bytes | None, limit: int) -> bytes:
     try:
-        return envelope_of(data or b"") or b""
+        return envelope_of(data or b"", limit) or b""
     except DecodeError:
         return b""
 

@@ -251,7 +251,7 @@ class RQSession(WorkerSession):
         return [self._claim(entry, stamp.decode()) for entry in jobs]
 
     def _claim(self, entry: list[Any], since: str) -> Claim:
-        claim, held = read_claim(self._store.address, self._record.name, entry, since)
+        claim, held = read_claim(self._store, self._record.name, entry, since)
         self._held[claim.token] = held
         if claim.foreign is not None:
             self._notifications.among_stock_clients = True

@@ -64,12 +64,13 @@ def number_in(raw: dict[bytes, bytes], name: bytes, default: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StockJob:
-    """A claimed job of stock RQ, with all its fields as they stand in Redis."""
+    """A claimed job of stock RQ, with all its fields as they stand in Redis. `limit`: bytes, as `Store.max_bytes`."""
 
     address: Address
     id: str
     worker: str
     fields: dict[bytes, bytes]
+    limit: int
 
     @property
     def task(self) -> str:
@@ -111,16 +112,16 @@ class StockJob:
         options = JobOptions(timeout=timeout + KILL_AFTER if timeout > 0 else None, max_crashes=1)
         flags = 2 * address.allow_callbacks + address.allow_pickle
         place = (address.secret_url, address.keys.prefix)
-        return call, (*place, self.id, self.worker, msgpack.packb(self.fields), flags, *more), options
+        return call, (*place, self.id, self.worker, msgpack.packb(self.fields), flags, self.limit, *more), options
 
     def _is_pickled(self) -> bool:
-        return inflate_if_packed(self.fields.get(b"data", b"")).startswith(PICKLES)
+        return inflate_if_packed(self.fields.get(b"data", b""), self.limit).startswith(PICKLES)
 
 
 # --- in the child
 
 
-def run(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: int) -> bytes:  # noqa: PLR0917  # the pool's quick way to a child takes plain arguments, in their order
+def run(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: int, limit: int) -> bytes:  # noqa: PLR0917  # the pool's quick way to a child takes plain arguments, in their order
     """Run the job as RQ's work horse would, up to the point where its end is written down; return `Returned`'s bytes.
 
     Raises:
@@ -130,7 +131,7 @@ def run(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: i
     """
     try:
         rq_job = _rq_job(prefix)
-        job = _restored(rq_job, url, job_id, worker, packed, flags)
+        job = _restored(rq_job, url, job_id, worker, packed, flags, limit)
         function = _function(job)
     except (UnknownTask, DecodeError) as error:
         error.__before_start__ = True
@@ -141,22 +142,24 @@ def run(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: i
         return returned.pack()
 
 
-def run_stopped(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: int) -> bytes:  # noqa: PLR0917  # as `run`
+def run_stopped(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: int, limit: int) -> bytes:  # noqa: PLR0917  # as `run`
     """Call what the job wants called when it was stopped; return nothing.
 
     Raises:
         UnknownTask: that is not trusted here.
         Exception: whatever it raises.
     """
-    job = _restored(_rq_job(prefix), url, job_id, worker, packed, flags)
+    job = _restored(_rq_job(prefix), url, job_id, worker, packed, flags, limit)
     with _environment(job_id, worker):
         _horse(job, worker, flags).stopped(job)
     return b""
 
 
-def run_webhooks(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: int, text: str = "") -> bytes:  # noqa: PLR0917  # as `run`
+def run_webhooks(  # noqa: PLR0917  # as `run`
+    url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: int, limit: int, text: str = ""
+) -> bytes:
     """Send the webhooks for failed jobs of one whose process died; return nothing."""
-    job = _restored(_rq_job(prefix), url, job_id, worker, packed, flags)
+    job = _restored(_rq_job(prefix), url, job_id, worker, packed, flags, limit)
     job.send_webhooks("failed", exc_string=text)
     return b""
 
@@ -178,12 +181,12 @@ def _environment(job_id: str, worker: str) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _restored(rq_job: Any, url: str, job_id: str, worker: str, packed: bytes, flags: int) -> Any:  # noqa: PLR0917  # as `run`
+def _restored(rq_job: Any, url: str, job_id: str, worker: str, packed: bytes, flags: int, limit: int) -> Any:  # noqa: PLR0917  # as `run`
     """Return RQ's own object for the job, from the fields that the claim brought."""
     from taskq.executors.rq.horse import GuardedJob  # noqa: PLC0415  # as in _rq_job
 
     raw: dict[bytes, bytes] = msgpack.unpackb(packed, strict_map_key=False)
-    data = inflate_if_packed(raw.get(b"data", b""))
+    data = inflate_if_packed(raw.get(b"data", b""), limit)
     serializer = _serializer(data, allow_pickle=bool(flags & 1))
     job = GuardedJob(job_id, connection=_client(url), serializer=serializer)
     job.look_up = _trusted

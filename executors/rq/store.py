@@ -167,7 +167,7 @@ class RQStore(Store):
                 records.append(None)
                 continue
             data = entry[0].pop() if payload else None
-            records.append(read_record(job_id, entry, data, payload=payload))
+            records.append(read_record(job_id, entry, data, limit=self.max_bytes, payload=payload))
         return records
 
     def cancel(

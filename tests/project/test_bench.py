@@ -69,8 +69,11 @@ def test_a_run_prints_tables_and_writes_json_markdown_and_plot(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("suite", "only", "words"),
     [
-        pytest.param("redis", "taskq,rq", ("Redis commands per job", "rq worker-pool"), marks=NEEDS_REDIS),
-        ("sqlite", "taskq", ("submit in bulk, FULL", "Claim one job while few")),
+        pytest.param(
+            *("redis", "taskq,taskq-signed,rq", ("Redis commands per job", "taskq (signed)", "rq worker-pool")),
+            marks=NEEDS_REDIS,
+        ),
+        ("sqlite", "taskq,taskq-signed", ("submit in bulk, FULL", "taskq (signed)", "Claim one job while few")),
     ],
 )
 def test_a_run_over_queues_measures_all_tests(suite: str, only: str, words: tuple[str, ...], tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_the_cure_names_the_libraries() -> None:
     """
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = pyproject["project"]["optional-dependencies"]["redis"]
-    for module in ("redis", "rq"):
+    for module in ("redis", "hiredis", "rq"):
         assert shlex.split(EXTRAS[module]) == ["pip", "install", *wanted]
     names = output_of(["git", "ls-files", "*.py", "*.md", "*.toml", "*.yml", "Dockerfile", "contrib"], ROOT).split()
     for name in names:

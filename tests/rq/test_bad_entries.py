@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import zlib
+from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 import msgpack
 import pytest
 
 from taskq.errors import BackendUnavailable, DecodeError
-from taskq.executors.rq.records import envelope_of, read_news
+from taskq.executors.rq.records import data_of, envelope_of, read_news
 from taskq.executors.rq.stock_jobs import _restored, _rq_job
 from taskq.states import Reason, State
 from tests.rq.hands import again, new_job, succeeded
@@ -102,9 +103,36 @@ def test_bad_commands(join: Callable[..., Hands], client: Any) -> None:
 def test_bombs(window: int) -> None:
     """Data that grows beyond the limit is refused whatever its header says of the window it was compressed with."""
     packer = zlib.compressobj(9, zlib.DEFLATED, window)
-    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(20)) + packer.flush()
-    with pytest.raises(DecodeError, match="grows beyond"):
-        envelope_of(bomb)
+    bomb = packer.compress(bytes(20_000)) + packer.flush()
+    with pytest.raises(DecodeError, match=r"grows beyond 10,000 bytes.*raise max_bytes"):
+        envelope_of(bomb, 10_000)
+    assert envelope_of(bomb, 20_000) is None
+
+
+def test_one_limit_for_every_field(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """`?max_bytes=` bounds what data becomes, of jobs of ours and of stock RQ, for workers and readers alike."""
+    store.max_bytes = 10_000
+    store.put([new_job(job_id=name) for name in ("ours", "ours-rare", "stock", "good")])
+    bomb = data_of(bytes(20_000))
+    client.hset("rq:job:ours", "data", bomb)
+    client.hset("rq:job:ours-rare", mapping={"data": bomb, "tq_rare": "1"})
+    client.hset("rq:job:stock", "data", zlib.compress(b'["operator.add", null, [%s1], {}]' % (b" " * 20_000)))
+    client.hdel("rq:job:stock", "tq_task")
+    assert [record and record.envelope for record in store.get(["ours", "stock"], payload=True)] == [b"", b""]
+    *bad, good = join().take()
+    assert good.refusal is None
+    assert [claim.id for claim in bad] == ["ours", "ours-rare", "stock"]
+    for claim in bad[:2]:
+        assert "grows beyond 10,000 bytes" in str(claim.refusal)
+    with pytest.raises(DecodeError, match="grows beyond 10,000 bytes"):
+        bad[2].foreign.order()
+    text = b64encode(zlib.compress(b"Error: " + b"x" * 20_000))
+    client.xadd("rq:results:failed", {"type": "2", "exc_string": text})
+    client.hset("rq:job:failed", mapping={"status": "failed", "data": b"[]"})
+    (record,) = store.get(["failed"])
+    assert record is not None
+    assert record.failure is not None
+    assert record.failure.message == ""
 
 
 def test_rq_inflates_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +141,7 @@ def test_rq_inflates_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rq.job.zlib.decompress", lambda data, *_: found.append(data) or data)
     plain = zlib.compress(b'["operator.add", null, [1, 2], {}]')
     fields = {b"data": zlib.compress(plain), b"exc_info": plain, b"result": plain, b"origin": b"default"}
-    job = _restored(_rq_job("rq"), url, "a", "w", msgpack.packb(fields), 0)
+    job = _restored(_rq_job("rq"), url, "a", "w", msgpack.packb(fields), 0, 1_000)
     assert job.data == plain
     assert [data for data in found if data] == []
 

@@ -165,22 +165,24 @@ local looks = 0
 local function take_part(queue, from, to)
   local list = K_QUEUE .. queue
   while from < to and want > #jobs and looks < LOOKS and dropped < DROPS and not (waits or alone) do
-    local ids, mine, room = call('LRANGE', list, from, math.min(from + 499, to - 1)), {}, want - #jobs
+    local ids, start, passed = call('LRANGE', list, from, math.min(from + 499, to - 1)), from, 0
     if #ids == 0 then return from, true end
+    local has_marks = false
     for n, id in ipairs(ids) do
-      if #mine == room then break end
+      if #jobs >= want or dropped >= DROPS or waits or alone then break end
       looks = looks + 1
       if is_left(id, queue, nonce) then
-        from = from + 1
+        passed = passed + 1
       else
-        mine[#mine + 1] = id
-        call('LSET', list, from + #mine - 1, '')
+        call('LSET', list, start + n - 1, '')
+        has_marks = true
+        if has_bands(queue) then call('ZREM', K_PRIORITIES .. queue, id) end
+        take_all({id}, queue)
       end
     end
-    if #mine > 0 then
-      call('LREM', list, 0, '')
-      if has_bands(queue) then call('ZREM', K_PRIORITIES .. queue, unpack(mine)) end
-      take_all(mine, queue)
+    from = start + passed
+    if has_marks then
+      call('LREM', list, 0, '') -- once for all of them: it looks through the whole list
       enter(queue)
     end
   end

@@ -50,8 +50,13 @@ hypothesis.settings.register_profile("pool", deadline=None, max_examples=50, der
 hypothesis.settings.load_profile("pool")
 
 
+#: How many repeated tests one is drawn of.
+ONE_OF = 8
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option of `make check`, and one for all servers."""
+    """Add the option of `make check`, and those for all servers and for all that is drawn from otherwise."""
+    parser.addoption("--whole", action="store_true", help="draw nothing: run all tests that a module repeats")
     parser.addoption("--tenth", action="store_true", help="run a tenth of the tests, always the same, of all kinds")
     parser.addoption("--valkey", action="store_true", help="run all of the conformance suite on Valkey, too")
 
@@ -94,8 +99,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _leave_out(
             config, items, [item for item in items if _is_row(item, "valkey") and item.path.stem not in ON_VALKEY]
         )
+    if not config.getoption("--whole"):
+        _leave_out(config, items, [item for item in items if _is_not_drawn(config, item)])
     if config.getoption("--tenth"):
         _leave_out(config, items, [item for item in items if crc32(item.nodeid.encode()) % 10])
+
+
+def _is_not_drawn(config: pytest.Config, item: pytest.Item) -> bool:
+    """Tell whether a test stands in a module that repeats those of others, and is not among them this time.
+
+    Such a module names in `ALWAYS` the tests that tell something new; of the others the run's seed draws some.
+    """
+    always = getattr(getattr(item, "module", None), "ALWAYS", None)
+    if always is None or getattr(item, "originalname", item.name) in always:
+        return False
+    return crc32(f"{config.getoption('randomly_seed', 0)} {item.nodeid}".encode()) % ONE_OF != 0
 
 
 def _leave_out(config: pytest.Config, items: list[pytest.Item], those: list[pytest.Item]) -> None:

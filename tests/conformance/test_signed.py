@@ -1,4 +1,4 @@
-"""The conformance tests that cross a store most, once more with all of it signed."""
+"""Conformance tests with all of it signed: those in which another thing is signed, and some of the others."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ from tests.variants import VARIANTS, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+#: Jobs, results, failures, requests, meta, arguments that are jobs, forks and other programs that know the keys, sizes.
+ALWAYS = (
+    *("test_it_is_signed", "test_running_job_is_asked_to_stop", "test_kill_of_a_running_job"),
+    *("test_job_outlives_its_queue", "test_queue_in_a_job", "test_jobs_wait_for_a_worker", "test_fork_of_a_client"),
+    *(
+        "test_result_of_another_program",
+        "test_too_big_an_argument",
+        "test_too_big_a_result",
+        "test_map_in_a_named_queue",
+    ),
+    *("test_job_as_argument_by_id", "test_retry_until_it_succeeds", "test_success_after_crashes"),
+)
 
 MODULES = (test_cancel, test_durable, test_queues, test_retries)
 

@@ -1,4 +1,7 @@
-"""Conformance tests of a queue, the client as `taskq-producer` and the worker as `taskq-worker` of contrib/acl."""
+"""Conformance tests, the client as `taskq-producer` and the worker as `taskq-worker` of contrib/acl.
+
+Those in which other commands of Redis are called, and some of the others.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,15 @@ from tests.variants import VARIANTS, Variant
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+#: Each way into the queue, out of it and back, and each order to a worker.
+ALWAYS = (
+    *("test_it_runs_as_these_users", "test_cancel_of_a_waiting_job", "test_running_job_is_asked_to_stop"),
+    *("test_kill_of_a_running_job", "test_job_outlives_its_queue", "test_jobs_wait_for_a_worker"),
+    *("test_cancel_without_a_worker", "test_same_key_from_two_clients", "test_job_as_argument_by_id"),
+    *("test_priority_counts_inside_a_queue", "test_map_in_a_named_queue", "test_pause", "test_pause_holds_due_jobs"),
+    *("test_cancel_in_a_paused_queue", "test_retry_until_it_succeeds", "test_success_after_crashes"),
+)
 
 MODULES = (test_cancel, test_durable, test_queues, test_retries)
 

@@ -180,7 +180,7 @@ class _Border:
         try:
             claim.envelope = self.signer.open(ENVELOPE, claim.envelope, claim.id, claim.queue)
         except NotSigned as exc:
-            claim.refusal = _refused("job", claim.id, exc)
+            claim.refusal = claim.refusal or _refused("job", claim.id, exc)
         for need, result in claim.results.items():
             try:
                 claim.results = {**claim.results, need: self.signer.open(RESULT, result, need)}

@@ -49,9 +49,9 @@ __all__ = [
 #: How rows begin, as `jsonl` writes them.
 ORDERED_ERROR = re.compile(rb'\{"error": \{"type": ')
 
-UNORDERED_ERROR = re.compile(rb'\{"index": \d+, "error": \{"type": ')
+UNORDERED_ERROR = re.compile(rb'\{"index": \d{1,18}, "error": \{"type": ')
 
-UNORDERED_ROW = re.compile(rb'\{"index": (\d+), "(result|error)": ')
+UNORDERED_ROW = re.compile(rb'\{"index": (\d{1,18}), "(result|error)": ')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +215,7 @@ def _keep_until(descriptor: int, name: str, *, unordered: bool, again: bool) -> 
         return 0
     try:
         json.loads(last)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(f"{name} does not end in rows of taskq map: --resume cannot go on from it") from None
     if not unordered and UNORDERED_ROW.match(last):
         raise ConfigError(f"{name} holds rows of an --unordered run: add --unordered to resume it")

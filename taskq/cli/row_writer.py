@@ -100,22 +100,41 @@ def _empty(descriptor: int, name: str, *, force: bool) -> None:
     os.ftruncate(descriptor, 0)
 
 
-def _refuse_foreign_link(path: Path) -> None:
-    """Refuse a link by which another user could make us overwrite our own file."""
+def _is_own_link(path: Path) -> bool:
+    """Tell whether it is a symbolic link; refuse one by which another user could make us overwrite our own file."""
     if not path.is_symlink():
-        return
+        return False
     owner, folder = os.lstat(path).st_uid, path.parent.stat()
     if owner not in {os.geteuid(), 0} or folder.st_mode & stat.S_IWOTH:
         raise ConfigError(f"{path} is a symbolic link that somebody else may have put there: name the file itself")
+    return True
 
 
 def _open(name: str) -> int:
     """Open a file to read and write; a device or pipe to write only, or this process would be its reader."""
     path = Path(name)
-    _refuse_foreign_link(path)
+    follow = 0 if _is_own_link(path) else os.O_NOFOLLOW
     if path.exists() and not path.is_file():
-        return os.open(name, os.O_WRONLY)
-    return os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+        return os.open(name, os.O_WRONLY | follow)
+    descriptor = os.open(name, os.O_RDWR | os.O_CREAT | follow, 0o666)
+    try:
+        _refuse_planted(descriptor, name)
+    except ConfigError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _refuse_planted(descriptor: int, name: str) -> None:
+    """Refuse a file that another user may have put there: to read the rows, or to have a file of ours overwritten."""
+    found, folder = os.fstat(descriptor), Path(name).resolve().parent.stat()
+    own = {os.geteuid(), 0}
+    if folder.st_uid in own and not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return
+    if found.st_uid not in own:
+        raise ConfigError(f"{name} belongs to another user, who could change what is written there: give another name")
+    if found.st_nlink > 1:
+        raise ConfigError(f"{name} is a hard link that somebody else may have put there: give another name")
 
 
 def refuse_own_input(descriptor: int, name: str, source: int) -> None:

@@ -217,6 +217,30 @@ def test_the_input_is_never_the_output(tmp_path: Path) -> None:
     assert path.read_bytes() == b"1\n"
 
 
+@pytest.mark.parametrize("kind", ["hard link", "another user"])
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770])
+def test_a_file_that_somebody_else_has_put_there(
+    tmp_path: Path, source: int, monkeypatch: pytest.MonkeyPatch, kind: str, mode: int
+) -> None:
+    """In a folder where others write, neither their files nor a second name of one of ours is written to."""
+    shared, important = tmp_path / "shared", tmp_path / "important"
+    shared.mkdir()
+    important.touch()
+    if kind == "hard link":
+        (shared / "out").hardlink_to(important)
+    else:
+        (shared / "out").touch()
+    with file_output(str(shared / "out"), source, keep=False):
+        pass  # a folder of one's own: nobody else has put it there
+    shared.chmod(mode)
+    if kind == "another user":
+        owner = shared.stat().st_uid
+        monkeypatch.setattr(module.os, "geteuid", lambda: owner + 1)
+        os.chown(shared / "out", owner + 2, -1) if owner == 0 else None
+    with pytest.raises(ConfigError, match=kind), file_output(str(shared / "out"), source, keep=False, force=True):
+        pass
+
+
 def test_two_commands_do_not_write_one_file(tmp_path: Path, source: int) -> None:
     """The second is refused before it empties the file; afterwards it may."""
     path = tmp_path / "out"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from taskq.executors.pool.jobs import LocalJob
     from taskq.options import JobOptions
 
-__all__ = ["JobRegistry"]
+__all__ = ["JobRegistry", "is_over"]
 
 _DAY: Final = 86_400.0
 
@@ -41,7 +41,7 @@ class JobRegistry:
     def find(self, job_id: str) -> LocalJob | None:
         """Return the job of an id, unless it is no longer kept."""
         job = self._known.get(job_id)
-        return None if job is None or _is_over(job) else job
+        return None if job is None or is_over(job) else job
 
     def admit(self, job: LocalJob, options: JobOptions) -> LocalJob:
         """Give a job the names that its options say; return it, or the job that has them already.
@@ -62,6 +62,29 @@ class JobRegistry:
                 self._keys[options.key] = job
         job.add_done_callback(lambda ended: self._ended(cast("LocalJob", ended), options))
         return job
+
+    def succeed(self, old: LocalJob, job: LocalJob, options: JobOptions) -> bool:
+        """Give a job the names of one that ended and is run again; return whether nothing has them by now."""
+        with self._lock:
+            holder = None if options.key is None else self._keys.get(options.key)
+            if (holder is not None and not holder.done()) or self._known.get(old.id) is not old:
+                return False
+            job.take_id(old.id)
+            self.remember(job)
+            if options.job_id is not None:
+                self._named[options.job_id] = job
+            if options.key is not None:
+                self._keys[options.key] = job
+        if options.key is not None or options.job_id is not None or options.result_ttl is not None:
+            job.add_done_callback(lambda ended: self._ended(cast("LocalJob", ended), options))
+        return True
+
+    def forget(self, job: LocalJob) -> None:
+        """Have a job be found no more."""
+        job.over_at = monotonic()
+        with self._lock:
+            if self._named.get(job.id) is job:
+                del self._named[job.id]
 
     def dismiss(self, job: LocalJob, options: JobOptions) -> None:
         """Take back the names of a job that was not begun."""
@@ -91,7 +114,8 @@ class JobRegistry:
             self._named.pop(heapq.heappop(self._leaving)[1], None)
 
 
-def _is_over(job: LocalJob) -> bool:
+def is_over(job: LocalJob) -> bool:
+    """Tell whether a job is no longer to be found."""
     return job.over_at is not None and monotonic() >= job.over_at
 
 

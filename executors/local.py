@@ -11,27 +11,30 @@ from multiprocessing import get_all_start_methods
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from taskq.errors import ConfigError, EncodeError, JobNotFound, PoolBroken, QueueClosed
+from taskq.errors import ConfigError, EncodeError, JobNotFound, PoolBroken, QueueClosed, RetryRefused
 from taskq.executor import LEAVING_GRACE, Executor
 from taskq.executors.cpus import usable_cpus
 from taskq.executors.dependencies import failed_among, jobs_in, resolved, when_done
 from taskq.executors.job_registry import JobRegistry
 from taskq.executors.pool import payloads
 from taskq.executors.pool.child import ChildSettings
+from taskq.executors.pool.connection import ChildConnection
 from taskq.executors.pool.functions import Function, definition, unwrap_callable
 from taskq.executors.pool.jobs import DEFAULTS, LocalJob
 from taskq.executors.pool.pool import ProcessPool
 from taskq.executors.pool.processes import default_start_method
 from taskq.options import JobOptions
-from taskq.states import State
+from taskq.states import RETRIED, State
 from taskq.tasks import name_of, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from taskq.executor import StreamPlan
+    from taskq.executor import Selection, StreamPlan
+    from taskq.executors.local_inspection import LocalInspection
     from taskq.executors.pool.local_map import LocalMap
     from taskq.job import Job
+    from taskq.records import JobInfo, QueueInfo, WorkerInfo
 
 __all__ = ["LocalExecutor"]
 
@@ -56,11 +59,11 @@ class LocalExecutor(Executor):
         strict: bool = False,
     ) -> None:
         _check(processes, start_method, initializer, max_tasks_per_child)
-        preferred = [JobOptions(queue=name).queue for name in queues]
+        self._preferred = [JobOptions(queue=name).queue for name in queues]
         self.processes: int = processes or usable_cpus()
         self.session = os.urandom(6).hex()
         self._start_method = start_method or default_start_method()
-        self._strict = strict
+        self.strict = strict
         self._functions: dict[Any, Function] = {}
         self._function_numbers = count()
         self._job_numbers = count(1)
@@ -75,7 +78,7 @@ class LocalExecutor(Executor):
             initializer=initializer,
             initargs=tuple(initargs),
         )
-        self._pool = ProcessPool(self.processes, self._start_method, settings, queues=preferred)
+        self._pool = ProcessPool(self.processes, self._start_method, settings, queues=self._preferred)
         # Bound here: each asks the pool alone.
         self.delivers_here = self._pool.delivers_here
         self.state_of = self._pool.state_of
@@ -108,7 +111,7 @@ class LocalExecutor(Executor):
             job.bare_encoding = payloads.BARE_BYTES
             return self._admit(job, options, lambda: self._enqueue(job), ready)
         try:
-            payload = payloads.pack_call(number, args, kwargs, strict=self._strict)
+            payload = payloads.pack_call(number, args, kwargs, strict=self.strict)
         except (payloads.JobInside, EncodeError):
             if not (needed := jobs_in((args, kwargs))):
                 raise
@@ -137,7 +140,7 @@ class LocalExecutor(Executor):
     ) -> LocalJob:
         """Do as `_admit`; a job with an id of its own has it for its number."""
         if options.job_id is not None:
-            job.load(payloads.pack_call(options.job_id, args, kwargs, strict=self._strict))
+            job.load(payloads.pack_call(options.job_id, args, kwargs, strict=self.strict))
         return self._admit(job, options, lambda: self._enqueue(job), ready)
 
     def submit_many(
@@ -186,7 +189,7 @@ class LocalExecutor(Executor):
             options,
             number=next(self._stream_numbers),
             session=self.session,
-            strict=self._strict,
+            strict=self.strict,
             processes=self.processes,
             on_end=self._streams.discard,
         )
@@ -235,7 +238,73 @@ class LocalExecutor(Executor):
     def resume(self, queue: str) -> None:
         self._pool.resume(queue)
 
+    # -- look and act
+
+    def _look(self) -> LocalInspection:
+        from taskq.executors.local_inspection import LocalInspection  # noqa: PLC0415  # 20 ms that few programs need
+
+        return LocalInspection(self, self._pool, self._registry, self._preferred)
+
+    def jobs(self, wanted: Selection) -> list[JobInfo]:
+        look = self._look()
+        return [look.info(job, arguments=False) for job in look.select(wanted)]
+
+    def queues(self) -> list[QueueInfo]:
+        return self._look().queues()
+
+    def workers(self) -> list[WorkerInfo]:
+        return [] if self._pool.ended.is_set() else [self._look().worker(self.processes)]
+
+    def retry_all(self, wanted: Selection) -> int:
+        if not self._pool.accepting:
+            raise self._refusal()
+        return sum(self._run_again(job) is not None for job in self._look().select(wanted))
+
+    def purge(self, wanted: Selection) -> int:
+        gone = [job for job in self._look().select(wanted) if job.done() or job.cancel()]
+        for job in gone:
+            self._registry.forget(job)
+        return len(gone)
+
+    def end_processes(self, *, kill: bool) -> None:
+        self._take_no_more(cancel=True)
+        word, end = ("kill", ChildConnection.kill) if kill else ("terminate", ChildConnection.terminate)
+        self._pool.end_at_once(f"{word}_workers() has ended the process that ran this job", end, LEAVING_GRACE)
+
     # -- owner of its jobs
+
+    def info_of(self, job: LocalJob) -> JobInfo:
+        if job.over_at is not None and self._registry.find(job.id) is None:
+            raise JobNotFound(f"there is no job {job.id!r} here any more: its time is over, or it was purged")
+        return self._look().info(job, arguments=True)
+
+    def retry(self, job: LocalJob) -> LocalJob:
+        if not self._pool.accepting:
+            raise self._refusal()
+        if (state := job.state) not in RETRIED:
+            raise RetryRefused(f"job {job.id} is {state}: only what failed or was cancelled can be run again")
+        if job.over_at is not None and self._registry.find(job.id) is None:
+            raise JobNotFound(f"there is no job {job.id!r} here any more: its time is over, or it was purged")
+        again = self._run_again(job)
+        if again is None:
+            why = "it has been already, a new job has its key, or a job that it needed failed"
+            raise RetryRefused(f"job {job.id} cannot be run again: {why}: submit it anew")
+        return again
+
+    def _run_again(self, job: LocalJob) -> LocalJob | None:
+        """Queue a job that ended as if new; return its new handle, None where that cannot be."""
+        if not job.payload and job.bare_encoding != payloads.BARE_BYTES:
+            return None
+        options = job.options or DEFAULTS
+        again = LocalJob(self, job.function, job.number, job.payload)
+        again.options, again.bare_encoding = job.options, job.bare_encoding
+        again.call, again.depends_on = job.call, job.depends_on
+        if not self._registry.succeed(job, again, options):
+            return None
+        if options.expires is not None:
+            self._pool.expire_at(monotonic() + options.expires, again)
+        self._pool.post(again)
+        return again
 
     def cancel(self, job: LocalJob, *, kill: bool) -> bool:
         if job.done():
@@ -255,7 +324,7 @@ class LocalExecutor(Executor):
         return function, (*bound, *args), {**bound_kwargs, **kwargs}
 
     def _define(self, plain: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Function:
-        described = definition(plain, args, kwargs, start_method=self._start_method, strict=self._strict)
+        described = definition(plain, args, kwargs, start_method=self._start_method, strict=self.strict)
         options = options_of(plain)
         return Function(
             next(self._function_numbers),
@@ -315,6 +384,7 @@ class LocalExecutor(Executor):
     def _wait_for(self, job: LocalJob, needed: list[Job[Any]], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Queue a job when the jobs among its arguments have ended."""
         job.waiting = State.BLOCKED
+        job.call, job.depends_on = (args, kwargs), tuple(parent.id for parent in needed)
         pool = self._pool
         counted: list[int] = []
 
@@ -350,7 +420,7 @@ class LocalExecutor(Executor):
             error: BaseException | None = failed_among(needed, job.id)
             if error is None and not job.done():
                 name = (job.options or DEFAULTS).job_id or job.number
-                job.load(payloads.pack_call(name, *resolved(args, kwargs), strict=self._strict))
+                job.load(payloads.pack_call(name, *resolved(args, kwargs), strict=self.strict))
                 self._enqueue(job)
         except Exception as failure:  # noqa: BLE001  # a result that cannot be rebuilt or sent on: the job's failure
             error = failure

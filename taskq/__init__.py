@@ -31,6 +31,7 @@ try:
         QueueClosed,
         QueueFull,
         RemoteError,
+        RetryRefused,
         SoftTimeout,
         StoreDamaged,
         StoreFull,
@@ -50,6 +51,7 @@ finally:
 
 if TYPE_CHECKING:
     from taskq.pool import Pool
+    from taskq.records import JobInfo, QueueInfo, WorkerInfo
 
 __version__ = "0.1.0"
 
@@ -68,6 +70,7 @@ __all__ = [
     "JobExists",
     "JobExpired",
     "JobFailed",
+    "JobInfo",
     "JobLost",
     "JobNotFound",
     "JobOptions",
@@ -78,9 +81,11 @@ __all__ = [
     "PoolBroken",
     "QueueClosed",
     "QueueFull",
+    "QueueInfo",
     "Reason",
     "RemoteError",
     "Retry",
+    "RetryRefused",
     "SoftTimeout",
     "State",
     "StoreDamaged",
@@ -89,15 +94,20 @@ __all__ = [
     "TaskRefused",
     "TaskqError",
     "UnknownTask",
+    "WorkerInfo",
     "__version__",
     "current_job",
     "task",
 ]
 
 
-def __getattr__(name: str) -> Any:  # as PEP 562 has it: Pool imports multiprocessing, which not every program needs
+def __getattr__(name: str) -> Any:  # as PEP 562 has it: Pool imports multiprocessing, records dataclasses
     if name == "Pool":
         from taskq.pool import Pool  # noqa: PLC0415  # few programs need it
 
         return Pool
+    if name in {"JobInfo", "QueueInfo", "WorkerInfo"}:
+        from taskq import records  # noqa: PLC0415  # as Pool
+
+        return getattr(records, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -297,7 +297,7 @@ def _lease(name: str, text: str) -> float:
 
 
 def _signed_for(name: str, text: str) -> float:
-    from taskq.config import parse_duration  # noqa: PLC0415  # as in _start_method
+    from taskq.durations import parse_duration  # noqa: PLC0415  # as in _start_method
 
     try:
         seconds = parse_duration(text)

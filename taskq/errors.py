@@ -17,6 +17,7 @@
     ├── PoolBroken(BrokenExecutor)           the pool cannot start its processes
     ├── Deadlock(RuntimeError)               a wait that could never end, because of where it is made
     ├── JobNotFound(LookupError)             no job has this id
+    ├── RetryRefused(RuntimeError)           a job cannot be run again
     ├── NotInJob(LookupError)                current_job() was called outside a job
     ├── SoftTimeout                          raised inside a job at its soft_timeout: no OSError
     ├── RemoteError                          the __cause__ that shows a job's own traceback
@@ -60,6 +61,7 @@ __all__ = [
     "QueueClosed",
     "QueueFull",
     "RemoteError",
+    "RetryRefused",
     "SoftTimeout",
     "StoreDamaged",
     "StoreFull",
@@ -152,6 +154,10 @@ class Deadlock(TaskqError, RuntimeError):
 
 class JobNotFound(TaskqError, LookupError):
     """No job has an id, or its record is no longer kept."""
+
+
+class RetryRefused(TaskqError, RuntimeError):
+    """A job cannot be run again: it has not ended, it succeeded, or what it needs for that is gone."""
 
 
 class NotInJob(TaskqError, LookupError):

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
     from taskq.job import Job
     from taskq.options import JobOptions
+    from taskq.records import JobInfo, QueueInfo, WorkerInfo
+    from taskq.states import State
 
-__all__ = ["Executor", "Journaled", "StreamPlan"]
+__all__ = ["Executor", "Journaled", "Selection", "StreamPlan"]
 
 #: Seconds that running jobs get to end when an error has left a `with` block; a second Ctrl-C ends them at once.
 LEAVING_GRACE = 5.0
@@ -48,6 +50,22 @@ class StreamPlan(Frozen):
     with_index: bool = False
     finite: bool = False
     at_hand: bool = False
+
+
+class Selection(Frozen):
+    """The jobs that are meant, of all that an executor has.
+
+    `states`: empty for all; `queue`, `task`: names, None for all. `since`: seconds since 1970; those that were
+    submitted then or later. `older_than`: those that had ended by then, or that have not and were submitted by then.
+    `limit`: the newest so many, None for all.
+    """
+
+    states: tuple[State, ...] = ()
+    queue: str | None = None
+    task: str | None = None
+    since: float | None = None
+    older_than: float | None = None
+    limit: int | None = None
 
 
 class Journaled(ABC):
@@ -158,6 +176,59 @@ class Executor(ABC):
             ConfigError: this executor cannot.
         """
         raise ConfigError(f"{type(self).__name__} cannot resume a queue")
+
+    # -- look and act
+
+    def jobs(self, wanted: Selection) -> list[JobInfo]:  # noqa: ARG002  # for those that can
+        """Return the jobs that are wanted, without their arguments, newest first.
+
+        Raises:
+            ConfigError: this executor cannot, or does not know what `wanted` asks.
+        """
+        raise ConfigError(f"{type(self).__name__} cannot list its jobs")
+
+    def queues(self) -> list[QueueInfo]:
+        """Return all queues that have jobs, workers or a pause, by name.
+
+        Raises:
+            ConfigError: this executor cannot.
+        """
+        raise ConfigError(f"{type(self).__name__} cannot list its queues")
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return the workers that are alive, by name.
+
+        Raises:
+            ConfigError: this executor cannot.
+        """
+        raise ConfigError(f"{type(self).__name__} cannot list its workers")
+
+    def retry_all(self, wanted: Selection) -> int:  # noqa: ARG002  # for those that can
+        """Run the jobs that are wanted again, of those that failed or were cancelled; return how many.
+
+        Raises:
+            ConfigError: this executor cannot, or does not know what `wanted` asks.
+        """
+        raise ConfigError(f"{type(self).__name__} cannot run jobs again")
+
+    def purge(self, wanted: Selection) -> int:  # noqa: ARG002  # for those that can
+        """Forget the jobs that are wanted and do not run; return how many. One that had not ended is cancelled.
+
+        Raises:
+            ConfigError: this executor cannot, or does not know what `wanted` asks.
+        """
+        raise ConfigError(f"{type(self).__name__} cannot forget jobs")
+
+    def end_processes(self, *, kill: bool) -> None:
+        """Take no more work, drop what waits, and end the processes at once: by SIGKILL, or by SIGTERM.
+
+        Raises:
+            ConfigError: the processes are not this executor's.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} has no processes of its own that it could {'kill' if kill else 'terminate'}: they "
+            "belong to the workers. To end a job use job.cancel(kill=True), to end a worker send it SIGTERM"
+        )
 
     @abstractmethod
     def close(self, *, wait: bool = True, cancel: bool = False, grace: float | None = None) -> None:

@@ -37,6 +37,7 @@ from taskq.states import State
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from taskq.records import JobInfo
     from taskq.states import Reason
 
 __all__ = ["Job", "Undecoded"]
@@ -138,6 +139,26 @@ class Job(Future[T]):
 
     def logs(self) -> str:
         """Return what the job has logged by `current_job().log` so far; where workers run it, also what it printed."""
+        raise NotImplementedError
+
+    def info(self) -> JobInfo:
+        """Return all that is known of the job now: its task and arguments, times, worker, attempts; see `JobInfo`.
+
+        Raises:
+            JobNotFound: it is no longer kept.
+        """
+        raise NotImplementedError
+
+    def retry(self) -> Job[T]:
+        """Run the job again under its id, as if new, after it failed or was cancelled; return the handle to that run.
+
+        This handle keeps the outcome that it has.
+
+        Raises:
+            RetryRefused: it has not ended, or it succeeded, or another job has its key now.
+            JobNotFound: it is no longer kept.
+            QueueClosed: after `shutdown`.
+        """
         raise NotImplementedError
 
     def _ask_state(self) -> State:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast, ov
 from taskq.connect import open_executor
 from taskq.errors import ConfigError
 from taskq.executor import StreamPlan
+from taskq.inspection import Inspection
 from taskq.options import JobOptions
 from taskq.tasks import NO_OPTIONS, options_of
 
@@ -194,7 +195,7 @@ class Submitter(FuturesExecutor):
         return None
 
 
-class TaskQueue(Submitter):
+class TaskQueue(Inspection, Submitter):
     """A queue of jobs, run where its URL says: `TaskQueue()` by this program's own child processes.
 
     It is a `concurrent.futures.Executor`: `with`, `submit`, `map`, `shutdown`, `wait`, `as_completed`,
@@ -298,6 +299,24 @@ class TaskQueue(Submitter):
         Of jobs in a store only those count whose handle is still held: all others are safe there and go on.
         """
         self._executor.close(wait=wait, cancel=cancel_futures, grace=grace)
+
+    def terminate_workers(self) -> None:
+        """End the child processes by SIGTERM at once, and shut down: as ProcessPoolExecutor has it from Python 3.14.
+
+        What waits is cancelled, what runs fails with `PoolBroken`. Only `local://` has processes of its own.
+
+        Raises:
+            ConfigError: the processes belong to workers.
+        """
+        self._executor.end_processes(kill=False)
+
+    def kill_workers(self) -> None:
+        """Do as `terminate_workers`, by SIGKILL: nothing can hold it up.
+
+        Raises:
+            ConfigError: the processes belong to workers.
+        """
+        self._executor.end_processes(kill=True)
 
     def __enter__(self) -> Self:
         return self

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["TERMINAL", "TRANSITIONS", "Reason", "State"]
+__all__ = ["RETRIED", "TERMINAL", "TRANSITIONS", "Reason", "State"]
 
 
 class State(StrEnum):
@@ -50,6 +50,9 @@ class Reason(StrEnum):
 
 #: States that are final: a job in one of them has its one recorded outcome.
 TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+
+#: The final states of jobs that a user can have run again, as if new.
+RETRIED = frozenset({State.FAILED, State.CANCELLED})
 
 #: Every legal step from one state to the next; a terminal state has none.
 TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(

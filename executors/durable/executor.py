@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from taskq.codec import encode
 from taskq.envelope import CALL, Template, label_of, parameters_of
-from taskq.errors import ConfigError, EncodeError, JobNotFound, QueueClosed, TaskqError, TaskRefused
-from taskq.executor import Executor
+from taskq.errors import ConfigError, EncodeError, QueueClosed, TaskqError, TaskRefused
 from taskq.executors.dependencies import jobs_in
+from taskq.executors.durable.inspection import StoreInspection, not_found
 from taskq.executors.durable.job import DurableJob, WeakHandles
 from taskq.executors.durable.listener import ResultListener
 from taskq.executors.durable.shutdown import LOOK, ShutdownWait
@@ -60,7 +60,7 @@ _EMPTY_LIST: Final = encode([])
 _EMPTY_DICT: Final = encode({})
 
 
-class DurableExecutor(Executor):
+class DurableExecutor(StoreInspection):
     """Put jobs into a store, and give handles to them."""
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"durable"})
@@ -155,7 +155,7 @@ class DurableExecutor(Executor):
     def find(self, job_id: str) -> Job[Any]:
         self._refuse_if_released()
         if self._store.get([job_id])[0] is None:
-            raise JobNotFound(f"there is no job {job_id!r} in {self._store.url}: it never was, or is no longer kept")
+            raise not_found(job_id, self._store)
         return self._handle(job_id)
 
     def pause(self, queue: str) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from threading import Condition
 
     from taskq.context import JobContext
+    from taskq.records import JobInfo
     from taskq.states import Reason
     from taskq.store import Ended, JobRecord
 
@@ -52,6 +53,12 @@ class JobOwner(Protocol):
 
     def log_of(self, job: DurableJob) -> bytes:
         """Return what the job has printed and logged."""
+
+    def info_of(self, job: DurableJob) -> JobInfo:
+        """Do what `Job.info` says."""
+
+    def retry(self, job: DurableJob) -> DurableJob:
+        """Do what `Job.retry` says."""
 
 
 class StoredOutcome(Undecoded):
@@ -134,6 +141,12 @@ class DurableJob(Job[Any]):
     def logs(self) -> str:
         """Return what the job has printed and logged so far."""
         return self.owner.log_of(self).decode(errors="replace")
+
+    def info(self) -> JobInfo:
+        return self.owner.info_of(self)
+
+    def retry(self) -> Job[Any]:
+        return self.owner.retry(self)
 
     @property
     def is_known_to_have_ended(self) -> bool:

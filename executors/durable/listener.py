@@ -24,9 +24,9 @@ from taskq.errors import BackendUnavailable, QueueFull
 from taskq.executors.durable.look_ahead import HeldHandles, LookAhead
 from taskq.failure import Failure
 from taskq.locks import CallLock, SafeCondition, aside, may_be_interrupted
-from taskq.states import State
+from taskq.states import TERMINAL, State
 from taskq.store import Ended
-from taskq.wait_book import WaitBook
+from taskq.wait_book import WaitBook, ended_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -81,6 +81,8 @@ class ResultListener:
         #: What is to be done in the listener's thread, because it must not be done where it came up.
         self._deferred: deque[Callable[[], None]] = deque()
         self._then: Callable[[], None] | None = None
+        #: Jobs that were run again: the news of an end may be that of the first run, so the store is asked.
+        self._doubted: set[str] = set()
         #: Why nothing will ever be told any more.
         self._broken: Exception | None = None
 
@@ -126,6 +128,10 @@ class ResultListener:
         if self._broken is not None:
             self._fail_all(self._broken)
 
+    def doubt(self, job_id: str) -> None:
+        """Believe no news of this job's end that the store itself does not confirm: it is going to be run again."""
+        self._doubted.add(job_id)
+
     def subscribe_new(self, targets: Iterable[tuple[str, Target]]) -> str:
         """Tell these targets when their jobs end, which have new ids; return the `reply_to` to put them with.
 
@@ -146,7 +152,7 @@ class ResultListener:
         """
         self.start()
         subscription = self._subscription
-        alone = subscription is not None and subscription.waits_here and not self._book
+        alone = subscription is not None and subscription.waits_here and not self._book and job_id not in self._doubted
         if subscription is None or not alone or self._broken is not None or self.is_this_thread():
             self.subscribe([(job_id, waiter)])
             return
@@ -241,6 +247,12 @@ class ResultListener:
 
     def dispatch(self, ended: Ended) -> None:
         """Pass a job's end on to who waits for it, or holds its handle."""
+        if ended.id in self._doubted and self._broken is None:
+            record = self._store.get([ended.id], payload=True)[0]
+            if record is not None and record.state not in TERMINAL:
+                return
+            self._doubted.discard(ended.id)
+            ended = ended_of(ended.id, record)
         target = self._book.get(ended.id)
         if target is None:
             if ended.result is not None and len(ended.result) > _UNASKED_MAX:

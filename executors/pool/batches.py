@@ -84,8 +84,8 @@ class CallBatch:
                     job.settle(value)
         elif self.jobs[at].future_state not in ENDED:
             self.jobs[at].settle(Outcome(encoding, data))
-        if self.jobs[at].bare_encoding is not None:
-            self.jobs[at].payload = b""  # its handle may be held for long
+        if self.jobs[at].bare_encoding is not None and encoding != payloads.FAILURE:
+            self.jobs[at].payload = b""  # its handle may be held for long; one that failed may be run again
 
     @property
     def size(self) -> int:

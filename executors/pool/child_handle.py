@@ -21,7 +21,7 @@ from taskq.executors.pool.protocol import ORDER, Order
 from taskq.executors.pool.reports import ReportReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from taskq.executors.pool.batches import Batch, WorkItem
     from taskq.executors.pool.connection import ChildConnection
@@ -319,6 +319,14 @@ class ChildHandle:
                     if flight.batch.jobs[at] is job:
                         return flight.first + at
         return None
+
+    def in_hand(self) -> Iterator[tuple[LocalJob, bool]]:
+        """Yield the jobs in the child's hands, each with whether it runs, or may be started any moment."""
+        first_waiting = max(self.claim, self.done + 1)
+        for flight in self.in_flight:
+            if isinstance(flight.batch, CallBatch):
+                for at in range(flight.settled, flight.cut):
+                    yield flight.batch.jobs[at], flight.first + at < first_waiting
 
     def find(self, seq: int) -> tuple[InFlight, int] | None:
         """Return the batch in flight and the place in it of the job with this sequence number."""

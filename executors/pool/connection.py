@@ -103,13 +103,20 @@ class ChildConnection:
             if self.is_alive():
                 os.kill(self.pid, RELEASE)
 
+    def terminate(self) -> None:
+        """Ask the child to end, with the processes it started."""
+        self._send(signal.SIGTERM)
+
     def kill(self) -> None:
         """End the child at once, whatever it runs, with the processes it started."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
         if not self.is_alive():
             return  # its pid may be another process's by now
         for end in (os.killpg, os.kill):
             try:
-                end(self.pid, signal.SIGKILL)
+                end(self.pid, number)
             except (ProcessLookupError, PermissionError):
                 continue
 

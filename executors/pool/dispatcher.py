@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from taskq.executors.pool.batches import Sink, WorkItem
     from taskq.executors.pool.child_handle import ChildHandle
-    from taskq.executors.pool.connection import HandshakeListener
+    from taskq.executors.pool.connection import ChildConnection, HandshakeListener
 
 T = TypeVar("T")
 log = get_logger(__name__)
@@ -360,6 +360,18 @@ class Dispatcher:
         """Start nothing more and kill what runs."""
         self._aborted = self.supervisor.ending = True
         self.supervisor.kill_all()
+
+    def end_children(self, message: str, end: Callable[[ChildConnection], None]) -> None:
+        """Cancel what waits, fail with `message` what runs, and end each child by `end`."""
+        self._interrupted = self._aborted = self.supervisor.ending = True
+        self.scheduler.drop_waiting()
+        for child in self.supervisor.children.values():
+            for job, runs in child.in_hand():
+                if not job.done() and runs:
+                    self.scheduler.fail(job, message)
+                elif not job.done():
+                    job.withdraw()
+            end(child.connection)
 
     def drain(self) -> None:
         """Start nothing more; what children have in store comes back to the backlog, what runs goes on."""

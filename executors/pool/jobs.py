@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -13,9 +14,10 @@ from taskq.locks import pass_on
 from taskq.options import JobOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from taskq.executors.pool.functions import Function
+    from taskq.records import JobInfo
     from taskq.states import Reason, State
 
 #: Seconds for which a waiting thread watches the child itself; longer jobs do not hang on microseconds.
@@ -29,6 +31,8 @@ class JobOwner(Protocol):
     """Where a job belongs: it answers what the job itself cannot know."""
 
     session: str
+    #: Whether arguments travel as between machines.
+    strict: bool
 
     def remember(self, job: LocalJob) -> None:
         """Keep the job findable by its id, as long as a handle to it exists."""
@@ -41,6 +45,12 @@ class JobOwner(Protocol):
 
     def cancel(self, job: LocalJob, *, kill: bool) -> bool:
         """Do what `Job.cancel` says."""
+
+    def info_of(self, job: LocalJob) -> JobInfo:
+        """Do what `Job.info` says."""
+
+    def retry(self, job: LocalJob) -> LocalJob:
+        """Do what `Job.retry` says."""
 
     def delivers_here(self) -> bool:
         """Return whether this is the thread that settles jobs: what waits in it, waits for ever."""
@@ -98,6 +108,9 @@ class LocalJob(Job[Any]):
     #: When, by the monotonic clock, it is no longer to be found; None: as long as a handle to it exists.
     over_at: float | None = None
     stop_requested = False
+    #: The arguments as they were submitted, where jobs are among them, and the ids of those.
+    call: tuple[Sequence[Any], Mapping[str, Any]] | None = None
+    depends_on: tuple[str, ...] = ()
     #: The encoding of a payload that goes to a child by itself, without the job's number; None: it has one.
     bare_encoding: int | None = None
     #: Whether it must have a batch of its own: it may have killed a process.
@@ -136,6 +149,16 @@ class LocalJob(Job[Any]):
         outcome = self._result
         return self._exception is not None or (isinstance(outcome, Outcome) and outcome.failed)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its end is recorded; does not look at the child as `done` does."""
+        return self._state in ENDED
+
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether it is recorded that it was cancelled."""
+        return self._state == CANCELLED_AND_NOTIFIED
+
     #: The state that `concurrent.futures` knows, without a look at the child as `done` takes; read in C.
     future_state = property(attrgetter("_state"))
 
@@ -173,6 +196,12 @@ class LocalJob(Job[Any]):
 
     def cancel(self, *, kill: bool = False) -> bool:
         return self.owner.cancel(self, kill=kill)
+
+    def info(self) -> JobInfo:
+        return self.owner.info_of(self)
+
+    def retry(self) -> LocalJob:
+        return self.owner.retry(self)
 
     def _ask_state(self) -> State:
         return self.owner.state_of(self)

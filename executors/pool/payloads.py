@@ -181,6 +181,20 @@ def unpack_call(blob: bytes | memoryview, *, strict: bool) -> tuple[Sequence[Any
     return unpack(CODEC, blob[_SIZE : _SIZE + size]), unpack(CODEC, blob[_SIZE + size :])
 
 
+def arguments_of(payload: bytes, bare_encoding: int | None, *, strict: bool) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """Decode the payload of a job: what `pack_call` made, or what goes to a child by itself.
+
+    Raises:
+        DecodeError: as `unpack`.
+    """
+    if bare_encoding == BARE_BYTES:
+        return [payload], {}
+    if bare_encoding == LARGE_CALL:
+        return unpack_call(payload, strict=strict)
+    call = unpack(MSGPACK, payload)
+    return (call[1], call[2] or {}) if len(call) > 2 else unpack_call(call[1], strict=strict)  # noqa: PLR2004  # see pack_call
+
+
 #: Bytes of the length that stands before the first of two encoded values.
 _SIZE: Final = 8
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from taskq.executors.pool.batches import Sink
     from taskq.executors.pool.child import ChildSettings
+    from taskq.executors.pool.connection import ChildConnection
     from taskq.executors.pool.jobs import LocalJob
 
 
@@ -193,6 +194,13 @@ class ProcessPool:
         none: list[LocalJob] = []
         return self._dispatcher.ask(lambda: self._dispatcher.supervisor.running(wanted), none)
 
+    def look(self) -> tuple[dict[LocalJob, State], frozenset[str]]:
+        """Return the jobs in the hands of children with their states, and the names of the queues that are paused."""
+        dispatcher = self._dispatcher
+        paused = dispatcher.scheduler.backlog.paused
+        nothing: tuple[dict[LocalJob, State], frozenset[str]] = ({}, frozenset())
+        return dispatcher.ask(lambda: (dispatcher.supervisor.in_hand(), frozenset(paused)), nothing)
+
     def is_ready(self) -> bool:
         """Return whether a child is ready for work."""
         children = self._dispatcher.supervisor.children
@@ -251,6 +259,17 @@ class ProcessPool:
                     _say(f"killed {_jobs(self._dispatcher.ask(self._dispatcher.busy_children, 0))}")
         finally:
             self.finish(0)
+
+    def end_at_once(self, message: str, end: Callable[[ChildConnection], None], grace: float) -> None:
+        """Cancel what waits, fail what runs with `message`, and end each child by `end`, killed after `grace` s."""
+        if self.is_foreign() or self.ended.is_set():
+            return
+        self.accepting = False
+        self._dispatcher.ask(partial(self._dispatcher.end_children, message, end), None)
+        if self.delivers_here():
+            self.finish_in_background()
+        else:
+            self.finish(grace)
 
     def finish_in_background(self) -> None:
         """Do as `finish` in a thread; the interpreter does not end before it."""

@@ -52,7 +52,7 @@ class Scheduler:
         if self._broken is None:
             self.backlog.add(item)
         else:
-            self._fail(item, self._broken)
+            self.fail(item, self._broken)
 
     def add_due(self, now: float) -> None:
         """Queue the work whose time has come."""
@@ -89,12 +89,13 @@ class Scheduler:
         """Fail everything there is and everything that comes: nothing can be run any more."""
         self._broken = message
         for item in [*self._take_waiting(), *in_flight]:
-            self._fail(item, message)
+            self.fail(item, message)
 
     def _take_waiting(self) -> list[WorkItem]:
         return [*self.backlog.clear(), *self.timers.clear()]
 
-    def _fail(self, item: WorkItem, message: str) -> None:
+    def fail(self, item: WorkItem, message: str) -> None:
+        """Fail work because nothing can run it any more."""
         batch = item if isinstance(item, MapChunk) else CallBatch(item.function, [item])
         self.outcomes.broken(batch, message)
 

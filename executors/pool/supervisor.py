@@ -104,6 +104,16 @@ class Supervisor:
         child, seq = found
         return State.RUNNING if seq < max(child.claim, child.done + 1) else State.QUEUED
 
+    def in_hand(self) -> dict[LocalJob, State]:
+        """Return the jobs in the hands of children, each with its state and with its progress as of now."""
+        found = {}
+        for child in self.children.values():
+            for job, runs in child.in_hand():
+                found[job] = State.RUNNING if runs else State.QUEUED
+        for job in found:
+            self.progress_of(job)
+        return found
+
     def progress_of(self, job: LocalJob) -> tuple[int, int | None] | None:
         """Return what a job said last of its progress, and remember it."""
         found = self.find_child(job)

@@ -189,7 +189,7 @@ class ClaimTable:
     def _add(self, claim: Claim, run: Run, options: JobOptions, runs: list[Run]) -> None:
         run.claim = claim
         if options.retry is not None:
-            run.retry = options.retry
+            run.policy = options.retry
         if claim.crashes:
             run.crashes = claim.crashes
             run.isolated = True

@@ -59,7 +59,7 @@ def _failed(run: Run, failure: Failure) -> JobOutcome:
     claim = run.claim
     if failure.reason is Reason.UNKNOWN_TASK or _is_unread(claim, failure):
         return refused(claim, failure)
-    delay = after_error(run.retry, claim.retries, failure, random.random)
+    delay = after_error(run.policy, claim.retries, failure, random.random)
     state = State.FAILED if delay is None else State.SCHEDULED
     if run.unwanted and delay is not None:
         state = State.CANCELLED

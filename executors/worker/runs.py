@@ -86,7 +86,7 @@ class Run(LocalJob):
     options: JobOptions
     #: The durable job that it runs, and that job's policy.
     claim: Claim
-    retry: Retry | None = None
+    policy: Retry | None = None
     task = ""
     #: Of a chunk, or of an item of one: whose it is, and which item.
     chunk: ChunkOwner | None = None

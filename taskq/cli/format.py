@@ -6,7 +6,6 @@ for people      local time; ages as "12 s", "3 min", "2 h", "5 d": two figures t
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from taskq.cli.jsontext import Unwritable, to_json
 from taskq.cli.tables import STATE_STYLES, Column
 from taskq.errors import DecodeError
 from taskq.states import TERMINAL, State
+from taskq.survey import error_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,6 @@ __all__ = [
     "QUEUE_COLUMNS",
     "WORKER_COLUMNS",
     "age",
-    "as_it_runs",
     "brief_error",
     "clock",
     "finding_document",
@@ -168,9 +167,7 @@ def brief_error(record: JobRecord) -> str:
     """Return why a job failed, in one line: "ValueError: no such size"; an empty text where it did not."""
     if record.failure is None:
         return ""
-    message = " ".join(record.failure.message.split())
-    kind = record.failure.type.removeprefix("taskq.errors.").removeprefix("taskq.shell.")
-    return f"{kind}: {message}" if message else kind
+    return error_text(record.failure)
 
 
 def progress_text(record: JobRecord) -> str:
@@ -197,23 +194,6 @@ def _since(instant: float | None, now: float) -> float | None:
 
 
 # --- queues, workers, findings
-def as_it_runs(queues: Sequence[QueueRecord], workers: Sequence[WorkerRecord]) -> list[QueueRecord]:
-    """Return queues with no more running jobs than there are processes: workers hold some that have not begun yet."""
-    return [_capped(record, _processes(record, workers)) for record in queues]
-
-
-def _processes(record: QueueRecord, workers: Sequence[WorkerRecord]) -> int:
-    return sum(max(1, worker.processes) for worker in workers if record.name in worker.queues)
-
-
-def _capped(record: QueueRecord, processes: int) -> QueueRecord:
-    ahead = record.counts.get(State.RUNNING, 0) - processes
-    if ahead <= 0 or not processes:
-        return record
-    queued = record.counts.get(State.QUEUED, 0) + ahead
-    return replace(record, counts={**record.counts, State.RUNNING: processes, State.QUEUED: queued})
-
-
 def queue_document(record: QueueRecord, workers: Sequence[WorkerRecord]) -> dict[str, Any]:
     """Return what is known of a queue."""
     return {

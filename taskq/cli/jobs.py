@@ -10,11 +10,13 @@ import click
 
 from taskq.allowlist import COMMAND
 from taskq.cli.exits import Exit, exit_of, exit_of_all
-from taskq.cli.stores import PAGE, ends, in_pages, jobs_of, opened_store, store_flags
+from taskq.cli.stores import ago, ends, jobs_of, opened_store, store_flags
 from taskq.cli.tell import ask, emit_document, emit_foreign, emit_line, say
-from taskq.config import parse_duration
+from taskq.durations import parse_duration
+from taskq.executor import Selection
 from taskq.names import check_name
 from taskq.states import TERMINAL, State
+from taskq.survey import remove_all, retry_all, select
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -223,16 +225,22 @@ def _name(state: State | None) -> str:
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--failed", is_flag=True, help="All jobs that failed.")
 @click.option("--queue", metavar="NAME", help="With --failed: only of this queue.")
+@click.option("--task", metavar="TASK", help="With --failed: only of this task, module:function.")
+@click.option("--since", metavar="TIME", help="With --failed: only what was submitted no longer ago: 90, 10m, 7d.")
 @store_flags
-def retry(ids: tuple[str, ...], queue: str | None, *, failed: bool, **flags: Any) -> int:
+def retry(
+    ids: tuple[str, ...], queue: str | None, task: str | None, since: str | None, *, failed: bool, **flags: Any
+) -> int:
     """Run the command."""
     if bool(ids) == failed:
         raise click.UsageError("give the ids of jobs, or --failed for all that failed")
-    if queue is not None and not failed:
-        raise click.UsageError("--queue goes with --failed")
+    for name, value in (("queue", queue), ("task", task), ("since", since)):
+        if value is not None and not failed:
+            raise click.UsageError(f"--{name} goes with --failed")
+    wanted = Selection(states=(State.FAILED,), queue=queue, task=task, since=ago(since))
     with opened_store(flags) as store:
-        records = jobs_of(store, ids) if ids else list(in_pages(store, (State.FAILED,), queue))
-        done = _retry(store, records)
+        records = jobs_of(store, ids) if ids else list(select(store, wanted))
+        done = retry_all(store, records)
         if flags["as_json"]:
             emit_document({"retried": [record.id for record, again in done if again]})
         for record, again in done:
@@ -243,14 +251,6 @@ def retry(ids: tuple[str, ...], queue: str | None, *, failed: bool, **flags: Any
         if failed and not done:
             say(f"no failed jobs{'' if queue is None else f' in queue {queue}'}")
         return Exit.OK if failed or all(again for _, again in done) else Exit.FAILED
-
-
-def _retry(store: Store, records: Sequence[JobRecord]) -> list[tuple[JobRecord, bool]]:
-    done: list[tuple[JobRecord, bool]] = []
-    for start in range(0, len(records), PAGE):
-        page = records[start : start + PAGE]
-        done += zip(page, store.retry([record.id for record in page]), strict=True)
-    return done
 
 
 @click.command("pause", help=PAUSE_HELP, short_help="Start no more jobs of a queue.")
@@ -307,33 +307,27 @@ CHOICES = [str(state) for state in State if state is not State.RUNNING]
 @click.command("purge", help=PURGE_HELP, short_help="Delete jobs.")
 @click.option("--state", "states", multiple=True, type=click.Choice(CHOICES), help="Default: all that have ended.")
 @click.option("--queue", metavar="NAME", help="Only of this queue.")
+@click.option("--task", metavar="TASK", help="Only of this task, module:function.")
 @click.option("--older", metavar="TIME", help="Only what ended, or was submitted, longer ago: 90, 10m, 7d.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @store_flags
-def purge(states: tuple[str, ...], queue: str | None, older: str | None, *, yes: bool, **flags: Any) -> int:
+def purge(
+    states: tuple[str, ...], queue: str | None, task: str | None, older: str | None, *, yes: bool, **flags: Any
+) -> int:
     """Run the command."""
-    least = None if older is None else parse_duration(older)
-    chosen = [State(state) for state in states] or sorted(TERMINAL)
+    chosen = tuple(map(State, states)) or tuple(sorted(TERMINAL))
+    wanted = Selection(states=chosen, queue=queue, task=task, older_than=ago(older))
     with opened_store(flags) as store:
-        found = [record for record in in_pages(store, chosen, queue) if _is_older(record, least)]
+        found = list(select(store, wanted))
         if found and not yes and not _confirmed(found, store):
             say("nothing was deleted")
             return Exit.FAILED
-        gone = sum(_remove(store, found[start : start + PAGE]) for start in range(0, len(found), PAGE))
+        gone = remove_all(store, found)
         if flags["as_json"]:
             emit_document({"removed": gone})
         else:
             emit_line(f"{gone}")
         return Exit.OK
-
-
-def _remove(store: Store, records: Sequence[JobRecord]) -> int:
-    return sum(store.remove([record.id for record in records]))
-
-
-def _is_older(record: JobRecord, least: float | None) -> bool:
-    instant = record.ended_at if record.state in TERMINAL else record.submitted_at
-    return least is None or (instant is not None and time.time() - instant >= least)
 
 
 def _confirmed(found: Sequence[JobRecord], store: Store) -> bool:

@@ -23,7 +23,7 @@ import click
 from taskq import config, log
 from taskq.cli.instants import parse_at
 from taskq.cli.stores import url_file
-from taskq.config import parse_duration
+from taskq.durations import parse_duration
 from taskq.errors import ConfigError
 from taskq.options import JobOptions
 from taskq.tasks import options_of

@@ -16,7 +16,6 @@ from taskq.cli.format import (
     QUEUE_COLUMNS,
     WORKER_COLUMNS,
     age,
-    as_it_runs,
     brief_error,
     clock,
     job_document,
@@ -31,12 +30,15 @@ from taskq.cli.format import (
 )
 from taskq.cli.jsontext import Unwritable, to_text
 from taskq.cli.screen import CLEAR, printable, stdout_screen
-from taskq.cli.stores import default_store_url, find_jobs, opened_store, store_flags
+from taskq.cli.stores import ago, default_store_url, find_jobs, opened_store, store_flags
 from taskq.cli.tables import STATE_STYLES, Column, table, wrapped
 from taskq.cli.tell import emit, emit_document, say
-from taskq.config import Settings, parse_duration, trace
+from taskq.config import Settings, trace
+from taskq.durations import parse_duration
+from taskq.executor import Selection
 from taskq.redact import safe_url
 from taskq.states import TERMINAL, State
+from taskq.survey import as_it_runs, select
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,6 +78,8 @@ class Wanted:
     words: tuple[str, ...]
     states: tuple[State, ...]
     queue: str | None
+    task: str | None
+    since: str | None
     limit: int
 
 
@@ -118,6 +122,8 @@ class JobsOrQueues:
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--state", "states", multiple=True, type=click.Choice(list(map(str, State))), help="Only these.")
 @click.option("--queue", metavar="NAME", help="Only of this queue.")
+@click.option("--task", metavar="TASK", help="Only of this task, module:function.")
+@click.option("--since", metavar="TIME", help="Only what was submitted no longer ago: 90, 10m, 7d.")
 @click.option("--limit", "-n", metavar="N", type=click.IntRange(0), default=LIMIT, help="Jobs shown; default: 10.")
 @click.option("--watch", "-w", is_flag=True, help="Keep showing until Ctrl-C, or until all named jobs have ended.")
 @click.option("--every", metavar="TIME", default="1s", help="How often --watch looks; default: 1s.")
@@ -129,11 +135,14 @@ def status(
     limit: int,
     every: str,
     *,
+    task: str | None,
+    since: str | None,
     watch: bool,
     **flags: Any,
 ) -> int:
     """Run the command."""
-    wanted = Wanted(words=ids, states=tuple(map(State, states)), queue=queue, limit=limit)
+    wanted = Wanted(words=ids, states=tuple(map(State, states)), queue=queue, task=task, since=since, limit=limit)
+    ago(since)  # bad text is refused before a store is opened
     period = parse_duration(every)
     with opened_store(flags, mode="ro") as store:
         seen = look(store, wanted)
@@ -152,7 +161,10 @@ def look(store: Store, wanted: Wanted) -> JobsOrQueues:
         found = find_jobs(store, wanted.words)
         missing = [word for word, record in zip(wanted.words, found, strict=True) if record is None]
         return JobsOrQueues(now=time.time(), jobs=[record for record in found if record is not None], missing=missing)
-    jobs = store.list(states=wanted.states, queue=wanted.queue, limit=wanted.limit) if wanted.limit else []
+    meant = Selection(
+        states=wanted.states, queue=wanted.queue, task=wanted.task, since=ago(wanted.since), limit=wanted.limit
+    )
+    jobs = list(select(store, meant)) if wanted.limit else []
     workers = store.workers()
     seen, more = store.some_queues(QUEUES, () if wanted.queue is None else (wanted.queue,))
     queues = [record for record in as_it_runs(seen, workers) if wanted.queue in (None, record.name)]

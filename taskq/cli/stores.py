@@ -20,21 +20,21 @@ import click
 from taskq import config, context, log
 from taskq.cli.signals import interruptible
 from taskq.connect import open_store
+from taskq.durations import parse_duration
 from taskq.errors import ConfigError, JobNotFound
 from taskq.redact import KEYS_VARIABLE, URL_VARIABLE, safe_url, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from taskq.states import State
     from taskq.store import Ended, JobRecord, Store
 
 __all__ = [
     "LOOK",
+    "ago",
     "default_store_url",
     "ends",
     "find_jobs",
-    "in_pages",
     "jobs_of",
     "keep_password",
     "opened_store",
@@ -187,20 +187,13 @@ def _fits(job_id: str, part: str) -> bool:
     return any(job_id.startswith(text) or job_id.endswith(text) for text in {part, part.upper()})
 
 
-#: Jobs asked for at once where there may be many.
-PAGE = 1000
+def ago(text: str | None) -> float | None:
+    """Return the instant that is this length of time ago, in seconds since 1970; None for None.
 
-
-def in_pages(store: Store, states: Sequence[State], queue: str | None = None) -> Iterator[JobRecord]:
-    """Yield all jobs in these states, newest first; each once, also when some go or come meanwhile."""
-    seen: set[str] = set()
-    offset = 0
-    while page := store.list(states=states, queue=queue, limit=PAGE, offset=offset):
-        offset += len(page)
-        for record in page:
-            if record.id not in seen:
-                seen.add(record.id)
-                yield record
+    Raises:
+        ConfigError: it is no length of time.
+    """
+    return None if text is None else time.time() - parse_duration(text)
 
 
 #: Seconds that one look takes at the most: then signals are seen to, and whoever asked may look about.

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskq.cli.exits import Exit
-from taskq.cli.stores import in_pages, opened_store
+from taskq.cli.stores import opened_store
 from taskq.cli.tell import emit_document, emit_line, say
 from taskq.envelope import head
 from taskq.errors import ConfigError, DecodeError, UnknownTask
@@ -31,6 +31,7 @@ from taskq.ids import new_id
 from taskq.progress import Progress
 from taskq.states import State
 from taskq.store import NewJob
+from taskq.survey import in_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

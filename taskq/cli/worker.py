@@ -17,8 +17,8 @@ from taskq.cli.arguments import import_from_here
 from taskq.cli.signals import ECHO, STOPPING
 from taskq.cli.stores import keep_password, settle_url, to_open, url_file
 from taskq.cli.tell import say
-from taskq.config import parse_duration
 from taskq.connect import open_store, open_worker
+from taskq.durations import parse_duration
 from taskq.errors import ConfigError
 from taskq.options import JobOptions
 from taskq.redact import safe_url

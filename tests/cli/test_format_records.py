@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.cli.format import as_it_runs
 from taskq.states import State
 from taskq.store import QueueRecord, WorkerRecord
+from taskq.survey import as_it_runs
 
 
 @pytest.mark.parametrize(

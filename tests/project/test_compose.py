@@ -23,7 +23,7 @@ import redis
 from ruamel.yaml import YAML
 
 from taskq.cli.app import cli
-from taskq.config import parse_duration
+from taskq.durations import parse_duration
 from tests.project.commands import ROOT, run
 from tests.redis_server import free_port
 from tests.waiting import eventually

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskq.config import UNITS, parse_duration
+from taskq.durations import UNITS, parse_duration
 from taskq.errors import ConfigError
 
 

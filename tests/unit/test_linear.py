@@ -14,7 +14,7 @@ from taskq.cli.instants import parse_at
 from taskq.cli.jsontext import to_text
 from taskq.cli.screen import harmless, printable
 from taskq.codec.extensions import PLAIN_DTYPE
-from taskq.config import parse_duration
+from taskq.durations import parse_duration
 from taskq.errors import ConfigError
 from taskq.redact import is_secret, redacted, safe_text, safe_url, safe_words
 from taskq.shell import fill

@@ -26,7 +26,7 @@ from taskq.cli.top.model import Throughput, Watcher, look
 from taskq.cli.top.state import View, press
 from taskq.cli.top.terminal import KeyReader, Terminal, key_descriptor
 from taskq.cli.top.view import picture, plain_lines
-from taskq.config import parse_duration
+from taskq.durations import parse_duration
 
 if TYPE_CHECKING:
     from taskq.cli.top.model import Snapshot

@@ -15,9 +15,9 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Self
 
 from taskq.cli.exits import sentence
-from taskq.cli.format import as_it_runs
 from taskq.errors import BackendUnavailable, TaskqError
 from taskq.states import TERMINAL, State
+from taskq.survey import as_it_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

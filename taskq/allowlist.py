@@ -31,7 +31,7 @@ from taskq.tasks import registered, resolve
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["COMMAND", "IMPORT_VARIABLE", "AllowList", "from_environment", "named", "opens"]
+__all__ = ["COMMAND", "IMPORT_VARIABLE", "AllowList", "from_environment", "handler", "named", "opens"]
 
 #: The task behind `taskq submit -- command`.
 COMMAND = "taskq.shell:run_command"
@@ -178,11 +178,20 @@ def _meant(module: str) -> str:
     return f" (a function is named as {parent}:{last})" if is_function else ""
 
 
-def _opened(name: str) -> Callable[..., Any]:
+def _opened(name: str, flag: str = "--import") -> Callable[..., Any]:
     try:
         return named(name)
     except (ConfigError, TaskRefused, UnknownTask) as exc:
-        raise ConfigError(f"--import {name} failed: {exc}") from exc
+        raise ConfigError(f"{flag} {name} failed: {exc}") from exc
+
+
+def handler(name: str) -> Callable[..., Any]:
+    """Return an exception handler by its name, as module:function or, as RQ has it, module.function.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    return _opened(name, "--exception-handler")
 
 
 # --- what modules define

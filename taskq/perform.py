@@ -28,31 +28,41 @@ from taskq.runner import run_many
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["allow", "find", "perform", "perform_call", "perform_chunk", "perform_item"]
+__all__ = ["allow", "exception_handlers", "find", "perform", "perform_call", "perform_chunk", "perform_item"]
 
 #: Which functions this process may run, and how large results may be; set once, before its first job.
 _allowed: allowlist.AllowList | None = None
 _max_bytes = MAX_BYTES
+#: What is called with jobs of other programs that have failed.
+_handlers: tuple[Callable[..., Any], ...] = ()
 
 
-def allow(  # the pool gives an initializer its arguments by their places
+def allow(  # noqa: PLR0917  # the pool gives an initializer its arguments by their places
     modules: Iterable[str],
     commands: bool = False,
     max_bytes: int = MAX_BYTES,
     home: str = "",
     keys: tuple[str, ...] = (),
+    handlers: Iterable[str] = (),
 ) -> None:
     """Import these modules and let this process run their functions, and `commands`; the initializer of a pool.
 
     `home`: the URL of the store whose jobs it runs, which a `TaskQueue()` of theirs means; `keys` sign what they put.
+    `handlers`: what `exception_handlers` returns, by name.
 
     Raises:
-        ConfigError: a module cannot be imported.
+        ConfigError: a module cannot be imported, or a handler is not there.
     """
     context.set_home(home, keys)
-    global _allowed, _max_bytes  # noqa: PLW0603  # what a process may run is said once in its life
+    global _allowed, _max_bytes, _handlers  # noqa: PLW0603  # what a process may run is said once in its life
     _allowed = allowlist.AllowList(modules, commands=commands)
     _max_bytes = max_bytes
+    _handlers = tuple(allowlist.handler(name) for name in handlers)
+
+
+def exception_handlers() -> tuple[Callable[..., Any], ...]:
+    """Return what the operator wants called with each job of another program that has failed; no job can call these."""
+    return _handlers
 
 
 def find(task: str) -> Callable[..., Any]:

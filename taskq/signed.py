@@ -236,6 +236,7 @@ class SignedStore(Store):
         self.lease, self.heartbeat_every = store.lease, store.heartbeat_every
         self.max_bytes, self.labels = store.max_bytes, store.labels
         self.signed_for, self.takes_unsigned = store.signed_for, store.takes_unsigned
+        self.runs_foreign = store.runs_foreign
         store.demand_signatures()
 
     def __repr__(self) -> str:

@@ -248,6 +248,8 @@ class Store(ABC):
     signed_for: float = 30 * 86_400.0
     #: Whether jobs of other programs than taskq, which sign nothing, may be run where all else has to be signed.
     takes_unsigned: bool = False
+    #: Whether its workers run jobs of other programs than taskq.
+    runs_foreign: bool = False
     #: The keys by which all that goes in and out is signed, see `signing`; never to be shown. Empty: nothing is.
     keys: tuple[str, ...] = ()
     #: The URL without secrets.

@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from taskq.serving import USUAL, Serving
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -35,7 +37,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRecord:
-    """A worker daemon that is, or was until lately, alive. `processes`: jobs that it runs at once."""
+    """A worker daemon that is, or was until lately, alive. `processes`: jobs that it runs at once.
+
+    `serving`: what it asks of its store, which keeps nothing of it.
+    """
 
     name: str
     host: str
@@ -49,6 +54,7 @@ class WorkerRecord:
     succeeded: int = 0
     failed: int = 0
     stopping: bool = False
+    serving: Serving = USUAL
 
 
 #: What is to run in a child: a function that returns bytes, its arguments (plain scalars), and its limits.
@@ -196,9 +202,9 @@ class WorkerSession(ABC):
     def poll(self, outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate], want: int) -> PollResult:
         """Tell what became of jobs and take up to `want` new ones, in as few round trips as the store allows.
 
-        Jobs come in the order of this worker's queues, in a queue by priority, then in the order of submits; due ones
-        included, paused queues and expired jobs left out. A claimed job counts as running. At the store's limit of
-        space the outcomes are still taken, and no claims given.
+        Jobs come in the order of this worker's queues (by its record's `serving`, see `QueueOrder`), in a queue by
+        priority, then in the order of submits; due ones included, paused queues and expired jobs left out. A claimed
+        job counts as running. At the store's limit of space the outcomes are still taken, and no claims given.
         """
 
     @abstractmethod

@@ -30,9 +30,9 @@ def job(name: str, /, *, envelope: bytes = b"envelope", depends_on: Sequence[str
     )
 
 
-def worker(name: str = "w", queues: Sequence[str] = ("default",)) -> WorkerRecord:
+def worker(name: str = "w", queues: Sequence[str] = ("default",), **more: Any) -> WorkerRecord:
     """Return what a worker says of itself."""
-    return WorkerRecord(name=name, host="here", pid=os.getpid(), queues=tuple(queues), processes=2)
+    return WorkerRecord(name=name, host="here", pid=os.getpid(), queues=tuple(queues), processes=2, **more)
 
 
 def said(claim: Claim, state: State = State.SUCCEEDED, **fields: Any) -> JobOutcome:

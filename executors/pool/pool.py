@@ -49,9 +49,9 @@ class ProcessPool:
     """Start on construction, end by `finish`. Safe to use from several threads."""
 
     def __init__(
-        self, processes: int, start_method: str, settings: ChildSettings, *, queues: Iterable[str] = ()
+        self, processes: int, start_method: str, settings: ChildSettings, *, queues: Iterable[str] | None = ()
     ) -> None:
-        """Start `processes` children. Jobs of `queues` are taken first, in this order."""
+        """Start `processes` children. Jobs of `queues` are taken first, in this order; None: as they come."""
         refuse_while_importing()
         self._pid = os.getpid()
         #: Whether new work is taken.

@@ -109,6 +109,7 @@ class Backlog:
     def __init__(self) -> None:
         #: Rank of each queue that was named or had an item: the lowest comes first.
         self._ranks: dict[str, int] = {}
+        self._ranked = True
         #: By the rank of their queue and their priority, negated: so they sort in the order in which they start.
         self._buckets: dict[tuple[int, int], deque[WorkItem]] = {}
         self._order: list[tuple[int, int]] = []
@@ -116,9 +117,13 @@ class Backlog:
         self._plain: deque[WorkItem] | None = None
         self.paused: set[str] = set()
 
-    def prefer(self, queues: Iterable[str]) -> None:
-        """Take these queues first, in this order; others in the order in which they turn up. Before any item."""
-        self._ranks = {name: rank for rank, name in enumerate(dict.fromkeys(queues))}
+    def prefer(self, queues: Iterable[str] | None) -> None:
+        """Take these queues first, in this order; others in the order in which they turn up. Before any item.
+
+        None: all are one line, and none can be paused.
+        """
+        self._ranked = queues is not None
+        self._ranks = {name: rank for rank, name in enumerate(dict.fromkeys(queues or ()))}
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
@@ -155,7 +160,7 @@ class Backlog:
         return self._bucket_of(options)
 
     def _bucket_of(self, options: JobOptions) -> deque[WorkItem]:
-        rank = self._ranks.setdefault(options.queue, len(self._ranks))
+        rank = self._ranks.setdefault(options.queue, len(self._ranks)) if self._ranked else 0
         key = rank, -options.priority
         bucket = self._buckets.get(key)
         if bucket is None:

@@ -29,7 +29,8 @@ from taskq.store import Claim
 if TYPE_CHECKING:
     from taskq.executors.rq.client import Backend
     from taskq.failure import Failure
-    from taskq.store import JobOutcome
+    from taskq.serving import Serving
+    from taskq.store import JobOutcome, WorkerRecord
 
 __all__ = ["HeldJob", "outcome_row", "read_claim", "unknown"]
 
@@ -38,7 +39,7 @@ STOCK_RESULT_TTL: Final = 500
 STOCK_FAILURE_TTL: Final = 31_536_000
 
 
-def read_claim(store: Backend, worker: str, entry: list[Any], since: str) -> tuple[Claim, HeldJob]:
+def read_claim(store: Backend, worker: WorkerRecord, entry: list[Any], since: str) -> tuple[Claim, HeldJob]:
     """Return a claim, and what the worker remembers of it. `entry`: what the script answers; `since`: its moment.
 
     Of a record that cannot be read it is a claim that whoever runs it refuses.
@@ -51,10 +52,13 @@ def read_claim(store: Backend, worker: str, entry: list[Any], since: str) -> tup
         return claim, HeldJob(id=job_id, token=token, queue=queue, since=since, whole=1)
 
 
-def _read(store: Backend, worker: str, place: tuple[str, str, str, str], fields: list[Any]) -> tuple[Claim, HeldJob]:
+def _read(
+    store: Backend, worker: WorkerRecord, place: tuple[str, str, str, str], fields: list[Any]
+) -> tuple[Claim, HeldJob]:
     job_id, token, queue, since = place
     if fields[0] == b"":
-        return _foreign(store, worker, _hold(job_id, token, queue, since, _pairs(fields[1])), _pairs(fields[1]))
+        raw = _pairs(fields[1])
+        return _foreign(store, worker.name, _hold(place, raw, worker.serving), raw)
     data, _task, result_ttl, failure_ttl, reply_to, rare = fields
     held = HeldJob(
         id=job_id,
@@ -140,6 +144,8 @@ def _envelope(data: bytes, limit: int) -> tuple[bytes, DecodeError | None]:
 
 #: Kinds of the finish script.
 KINDS: Final = {State.SUCCEEDED: "s", State.FAILED: "f", State.CANCELLED: "c", State.SCHEDULED: "r", State.QUEUED: "b"}
+#: The kind of a failure of which nothing is kept but that it was one.
+UNLISTED: Final = "q"
 
 
 @dataclass(slots=True)
@@ -161,6 +167,8 @@ class HeldJob:
     whole: int = 0
     #: It is a job of stock RQ.
     foreign: bool = False
+    #: If it fails, its error is kept, and it is listed as failed.
+    listed: bool = True
 
 
 def outcome_row(outcome: JobOutcome, held: HeldJob, *, stopped: bool) -> list[Any]:
@@ -184,6 +192,7 @@ def outcome_row(outcome: JobOutcome, held: HeldJob, *, stopped: bool) -> list[An
         failed_as = horse_text(outcome.failure) if held.foreign else ""
         payload, text = pack_failure(outcome.failure), as_exc_string(failed_as or exc_text(outcome.failure))
         ttl = held.failure_ttl
+        kind = kind if held.listed or state is not State.FAILED else UNLISTED
     elif state is State.CANCELLED and stopped:
         kind, text, ttl = "x", as_exc_string("Job stopped by user, work-horse terminated."), held.failure_ttl
     more = _more(outcome, held, attempts, crashes, payload)
@@ -242,8 +251,10 @@ def exc_text(failure: Failure) -> str:
     return failure.traceback or last
 
 
-def _hold(job_id: str, token: str, queue: str, since: str, raw: dict[bytes, bytes]) -> HeldJob:
-    """Return what the worker remembers of such a job."""
+def _hold(place: tuple[str, str, str, str], raw: dict[bytes, bytes], serving: Serving) -> HeldJob:
+    """Return what the worker remembers of a job of stock RQ."""
+    job_id, token, queue, since = place
+    default = STOCK_RESULT_TTL if serving.foreign_ttl is None else serving.foreign_ttl
     return HeldJob(
         job_id,
         token,
@@ -251,8 +262,9 @@ def _hold(job_id: str, token: str, queue: str, since: str, raw: dict[bytes, byte
         since,
         attempt=number_in(raw, b"tq_attempts", 1),
         crashes=number_in(raw, b"tq_crashes", 0),
-        result_ttl=number_in(raw, b"result_ttl", STOCK_RESULT_TTL),
+        result_ttl=number_in(raw, b"result_ttl", default),
         failure_ttl=number_in(raw, b"failure_ttl", STOCK_FAILURE_TTL),
         whole=1,
         foreign=True,
+        listed=serving.lists_failures,
     )

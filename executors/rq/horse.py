@@ -25,6 +25,7 @@ from rq.utils import now
 from rq.worker import Worker
 
 from taskq.executors.rq.records import Returned
+from taskq.perform import exception_handlers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +94,7 @@ class Horse(Worker):
         self.log = logging.getLogger("rq.worker")
         self.queues = []
         self.job_class, self.queue_class, self.death_penalty_class = Job, Queue, Penalty
-        self._exc_handlers = []
+        self._exc_handlers = list(exception_handlers())
         self._is_horse = True  # what was gathered of a job is sent before it has ended, as before a horse's exit
         self._calls = calls
         #: How the job ended, unless it raised.

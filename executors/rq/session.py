@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import platform
+import random
 import socket
 from itertools import count
 from time import monotonic
@@ -28,6 +29,7 @@ from taskq.executors.rq.outbox import AT_ONCE, UNKNOWN, IdleWorker, Outbox, name
 from taskq.executors.rq.records import whole_number
 from taskq.executors.rq.scripts import calls_of
 from taskq.log import get_logger
+from taskq.serving import DEFAULT, RANDOM, QueueOrder
 from taskq.store import ControlRequest, PollResult, Remains, WorkerSession
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class RQSession(WorkerSession):
         self._client = store.client
         self._record = record
         self._held: dict[str, HeldJob] = {}  # by token
+        self._order = QueueOrder(record.queues, record.serving.strategy)
         self._sequence = count(1)
         self._nonce = os.urandom(8).hex()
         self._claiming: tuple[str, str, int, Any] | None = None  # sequence, base, want, registration
@@ -141,6 +144,7 @@ class RQSession(WorkerSession):
         self._at_once = False
         self._take_handed()
         fresh = outbox.fresh(outcomes)
+        self._order.told(fresh)
         # Who tells something, and knows that the queues are empty, registers by the same script and need not look there
         known = self._needs_work and self._notifications.is_quiet and self._claiming is None
         idle = bool(fresh) and want > 0 and known and not self._given
@@ -228,8 +232,8 @@ class RQSession(WorkerSession):
                 return None
             self._claiming = (str(next(self._sequence)), os.urandom(12).hex(), min(want, AT_ONCE), registration)
         sequence, base, wanted, registration = self._claiming
-        queues = list(self._record.queues)
-        argument = [self._record.name, sequence, base, wanted, queues, "", registration, self._refuser]
+        argument = [*(self._record.name, sequence, base, wanted, self._record.queues, "", registration, self._refuser)]
+        argument.append(self._turns())
         return self._scripts.claim.command(argument)
 
     def _claimed(self, reply: Any) -> list[Claim]:
@@ -248,10 +252,19 @@ class RQSession(WorkerSession):
         self._suspended = SUSPENDED in closed
         self._idle.answered(registered=registered == 1)
         self._needs_work = len(jobs) < wanted
-        return [self._claim(entry, stamp.decode()) for entry in jobs]
+        claims = [self._claim(entry, stamp.decode()) for entry in jobs]
+        self._order.took(claims)
+        return claims
+
+    def _turns(self) -> Any:
+        """Return what the claim script is told of the order of queues."""
+        if self._order.strategy == DEFAULT:
+            return 0
+        drawn = self._order.strategy == RANDOM
+        return [self._order.first + 1, random.randrange(1, 2**31) if drawn else 0]
 
     def _claim(self, entry: list[Any], since: str) -> Claim:
-        claim, held = read_claim(self._store, self._record.name, entry, since)
+        claim, held = read_claim(self._store, self._record, entry, since)
         self._held[claim.token] = held
         if claim.foreign is not None:
             self._notifications.among_stock_clients = True
@@ -259,7 +272,7 @@ class RQSession(WorkerSession):
 
     def claim_one(self, job_id: str) -> Claim | None:
         sequence, base = str(next(self._sequence)), os.urandom(12).hex()
-        argument = [self._record.name, sequence, base, 1, list(self._record.queues), job_id, 0, self._refuser]
+        argument = [self._record.name, sequence, base, 1, list(self._record.queues), job_id, 0, self._refuser, 0]
         reply = self._client.call(self._scripts.claim, argument)
         if reply[0] == b"gone":
             self._join(take_over=True)

@@ -76,6 +76,7 @@ class RQStore(Store):
 
     #: RQ's tools show labels, as `description`, to whoever may look.
     labels = "types"
+    runs_foreign = True
 
     def __init__(self, url: str) -> None:
         self.address = Address(url)

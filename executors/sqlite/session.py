@@ -31,6 +31,7 @@ from taskq.executors.sqlite.refusals import Refuser, forget_refusals
 from taskq.executors.sqlite.shared import AWAKE, OWN
 from taskq.executors.sqlite.wakeups import is_readable
 from taskq.log import get_logger
+from taskq.serving import QueueOrder
 from taskq.store import ControlRequest, PollResult, WorkerSession
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class SQLiteSession(WorkerSession):
         self._wakeups = wakeups
         self._name = record.name
         self._queues = record.queues
+        self._order = QueueOrder(record.queues, record.serving.strategy)
         self._seen = 0  # the newest change that the last poll saw
         self._needs_work = True
         self._due: float | None = None  # when the next scheduled job may start
@@ -156,6 +158,7 @@ class SQLiteSession(WorkerSession):
         if not (outcomes or updates or want or self._unclear) and self._has_seen(self._page.changes):
             return PollResult()
         fresh = [update for update in updates if not any(update is known for known in self._written_updates)]
+        self._order.told(outcomes)
         unclear, self._unclear = self._unclear, True
         tx, found, told, due = self._polled_in_room(outcomes, fresh, want, unclear=unclear)
         self._unclear = False
@@ -236,12 +239,15 @@ class SQLiteSession(WorkerSession):
         claims = claims_of(tx, self._name, self._held) if unclear else []
         self._begin_look(anew=unclear)
         if want > len(claims):
-            claims += claim(tx, self._name, self._queues, want - len(claims), refuser=self._refuser)
+            claims += self._order.take(want - len(claims), lambda queues, most: self._claim(tx, queues, most))
         due = self._next_look(tx.execute) if len(claims) < want else None
         fresh = self._control_requests(tx.execute)
         control_requests = [_control_request(job_id, kill) for _, kill, job_id in fresh]
         told = {(token, kill) for token, kill, _ in fresh}
         return tx, PollResult(claims=claims, control_requests=control_requests, fenced=fenced), told, due
+
+    def _claim(self, tx: Tx, queues: Sequence[str], want: int) -> list[Claim]:
+        return claim(tx, self._name, queues, want, refuser=self._refuser)
 
     def _control_requests(self, execute: Execute) -> list[tuple[str, Any, str]]:
         """Return the control requests that were not told yet; each stays in the file until its job has ended."""

@@ -29,6 +29,7 @@ from taskq.executors.worker.health import SystemdNotifier
 from taskq.executors.worker.progress import ProgressReporter
 from taskq.executors.worker.session import StoreSession
 from taskq.log import get_logger
+from taskq.serving import USUAL, Serving
 from taskq.store import WorkerRecord
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class WorkerOptions:
     grace: float = 30.0
     only: str | None = None
     interrupts: bool = False
+    serving: Serving = USUAL
 
 
 class Loop:
@@ -340,6 +342,7 @@ class Loop:
             succeeded=self.claims.succeeded,
             failed=self.claims.failed,
             stopping=self._stops > 0,
+            serving=self.options.serving,
         )
 
     def report(self) -> dict[str, Any]:

@@ -214,7 +214,7 @@ class PoolRunner:
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         capture: bool = False,
-        queues: tuple[str, ...] = (),
+        queues: tuple[str, ...] | None = (),
     ) -> None:
         self.processes = processes or usable_cpus()
         #: What has come to an end and was not taken yet. Appended to by the dispatcher's thread.

@@ -25,6 +25,7 @@ from taskq.executors.worker.runs import PoolRunner
 from taskq.locks import hangups_blocked
 from taskq.log import get_logger
 from taskq.names import check_name
+from taskq.serving import DEFAULT, USUAL, Serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,6 +52,8 @@ class Worker:
     - `grace`: seconds that running jobs get at a stop; `interrupts`: KeyboardInterrupt is raised in them at its begin.
     - `start_method`, `max_tasks_per_child`: as in `TaskQueue`.
     - `capture`: keep what jobs print, for `taskq logs`; else it goes where this process's output goes.
+    - `serving`: the order of its queues, and what holds for jobs of other programs.
+    - `exception_handlers`: functions by name, called with each of those that fails, and its error.
     - `health_port`: where /health and /metrics answer, on `health_host`.
     """
 
@@ -74,6 +77,8 @@ class Worker:
         health_host: str = "127.0.0.1",
         capture: bool = True,
         interrupts: bool = False,
+        serving: Serving = USUAL,
+        exception_handlers: Iterable[str] = (),
     ) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}" if name is None else check_name("name", name)
         for queue in queues:
@@ -88,16 +93,17 @@ class Worker:
             grace=grace,
             only=only,
             interrupts=interrupts,
+            serving=serving,
         )
         limit = getattr(store, "max_bytes", MAX_BYTES)
         self._pool: dict[str, Any] = {
             "processes": processes,
-            "queues": tuple(queues),
+            "queues": tuple(queues) if serving.strategy == DEFAULT else None,
             "start_method": start_method,
             "max_tasks_per_child": max_tasks_per_child,
             "capture": capture,
             "initializer": perform.allow,
-            "initargs": (tuple(imports), allow_commands, limit, store.source, store.keys),
+            "initargs": (tuple(imports), allow_commands, limit, store.source, store.keys, tuple(exception_handlers)),
         }
         self._health = None if health_port is None else (health_host, health_port)
         self._stops = 0

@@ -22,6 +22,7 @@ from taskq.durations import parse_duration
 from taskq.errors import ConfigError
 from taskq.options import JobOptions
 from taskq.redact import safe_url
+from taskq.serving import DEFAULT, STRATEGIES, Serving
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -59,12 +60,37 @@ LEVEL = "info"
 @url_file
 @click.option("--url", metavar="URL", help="The queue; default: a file of yours, see taskq config show.")
 @click.option("--queues", metavar="NAMES", default="default", show_default=True, help="Which, in order: high,default.")
+@click.option(
+    "--dequeue-strategy",
+    "-ds",
+    "strategy",
+    type=click.Choice(STRATEGIES),
+    default=DEFAULT,
+    show_default=True,
+    help="Whose turn it is: the first queue's, each one's, or a drawn one's.",
+)
 @click.option("--processes", "-j", metavar="N", help="Jobs run at once; default: one per CPU.")
 @click.option("--import", "imports", metavar="MODULE[:NAME]", multiple=True, help="Run a module's functions, or one.")
 @click.option("--allow-commands", is_flag=True, help="Run shell commands too, from anyone who can submit.")
 @click.option("--burst", is_flag=True, help="End when nothing of its queues waits or runs.")
 @click.option("--drain", is_flag=True, help="Like --burst, but wait for delayed retries too.")
 @click.option("--max-jobs", metavar="N", type=click.IntRange(min=1), help="End after so many jobs.")
+@click.option(
+    "--exception-handler",
+    "exception_handlers",
+    metavar="MODULE:NAME",
+    multiple=True,
+    help="Call it with each job of RQ that fails.",
+)
+@click.option(
+    "--disable-default-exception-handler", "-d", "unlisted", is_flag=True, help="Do not list failed jobs of RQ."
+)
+@click.option(
+    "--results-ttl",
+    metavar="SECONDS",
+    type=click.IntRange(min=-1),
+    help="How long results of RQ's jobs stay that do not say; default: 500, -1: for ever.",
+)
 @click.option("--name", metavar="NAME", help="Its name among workers; default: host and process.")
 @click.option("--grace", metavar="TIME", default="30", show_default=True, help="Time that running jobs get at a stop.")
 @click.option("--start-method", type=click.Choice(config.START_METHODS), help="How processes start.")
@@ -86,8 +112,10 @@ def worker(*, url: str | None, queues: str, imports: tuple[str, ...], grace: str
         say("the password in --url can be seen in the list of processes: give the URL by TASKQ_URL or --url-file")
     import_from_here()
     keep_password()
+    foreign = {name: flags.pop(name) for name in ("unlisted", "results_ttl")}
     with contextlib.closing(open_store(to_open(chosen))) as store:
         _tell_risks(store, refuse=flags["require_auth"])
+        _check_foreign(store, exception_handlers=flags["exception_handlers"], **foreign)
         daemon = open_worker(
             store,
             queues=_names(queues),
@@ -95,6 +123,11 @@ def worker(*, url: str | None, queues: str, imports: tuple[str, ...], grace: str
             start_method=settings.start_method,
             imports=imports,
             grace=parse_duration(grace),
+            serving=Serving(
+                strategy=flags["strategy"],
+                foreign_ttl=foreign["results_ttl"],
+                lists_failures=not foreign["unlisted"],
+            ),
             **{name: flags[name] for name in PASSED},
         )
         _stop_at_signals(daemon)
@@ -103,7 +136,10 @@ def worker(*, url: str | None, queues: str, imports: tuple[str, ...], grace: str
 
 
 #: Flags that go to the worker as they are.
-PASSED = ("allow_commands", "burst", "drain", "max_jobs", "name", "max_tasks_per_child", "health_port", "health_host")
+PASSED = (
+    *("allow_commands", "burst", "drain", "max_jobs", "name", "max_tasks_per_child", "health_port", "health_host"),
+    "exception_handlers",
+)
 
 
 def _read_settings(flags: dict[str, Any]) -> config.Settings:
@@ -112,6 +148,24 @@ def _read_settings(flags: dict[str, Any]) -> config.Settings:
     level = settings.log_level if "log_level" in config.trace(said) else LEVEL
     log.configure(settings.log_format, level)
     return settings
+
+
+def _check_foreign(
+    store: Store, *, exception_handlers: tuple[str, ...], unlisted: bool, results_ttl: int | None
+) -> None:
+    """Refuse what is said of jobs of RQ where there are none.
+
+    Raises:
+        ConfigError: it is.
+    """
+    said = {
+        "--exception-handler": bool(exception_handlers),
+        "--disable-default-exception-handler": unlisted,
+        "--results-ttl": results_ttl is not None,
+    }
+    flag = next((name for name, given in said.items() if given), None)
+    if flag is not None and not store.runs_foreign:
+        raise ConfigError(f"{flag} is for jobs that RQ enqueued, of which {store.url} has none: leave it out")
 
 
 def _tell_risks(store: Store, *, refuse: bool) -> None:

@@ -13,7 +13,7 @@ from taskq.states import TERMINAL, State
 from taskq.store import Claim, JobRecord, QueueRecord, Store, WorkerRecord, ends_by_a_crash
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from taskq.options import JobOptions
     from taskq.store import NewJob
@@ -218,10 +218,10 @@ class Jobs:
             ):
                 del self.rows[record.id]
 
-    def waiting(self, session: Signed) -> Iterator[Row]:
-        """Yield what waits for its turn and this worker, in the order in which it is to be taken."""
+    def waiting(self, session: Signed, queues: Sequence[str]) -> Iterator[Row]:
+        """Yield what waits in these queues, or any, for its turn and this worker, in the order of taking."""
         queued = [row for row in self.rows.values() if row.state is State.QUEUED]
-        names = session.record.queues or sorted({row.record.queue for row in queued})
+        names = queues or sorted({row.record.queue for row in queued})
         for name in names:
             mine = [row for row in queued if row.record.queue == name and name not in self.paused]
             for row in sorted(mine, key=lambda row: (-row.record.priority, row.number)):

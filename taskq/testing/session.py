@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from taskq.serving import QueueOrder
 from taskq.states import TERMINAL, State
 from taskq.store import Claim, ControlRequest, JobOutcome, PollResult, Remains, WorkerRecord, WorkerSession
 from taskq.testing.jobs import LOG_LIMIT, Jobs, Row
@@ -30,6 +31,7 @@ class MemoryWorkerSession(WorkerSession):
     def __init__(self, jobs: Jobs, record: WorkerRecord) -> None:
         self.name = record.name
         self.record = record
+        self._order = QueueOrder(record.queues, record.serving.strategy)
         self._jobs = jobs
         self._beat = jobs.monotonic()
         self._told: set[tuple[str, bool]] = set()
@@ -55,10 +57,11 @@ class MemoryWorkerSession(WorkerSession):
         jobs = self._jobs
         with jobs.changed:
             fenced = [update.id for update in updates if not self._note(update)]
+            self._order.told(outcomes)
             fenced += [outcome.id for outcome in outcomes if not self._apply(outcome)]
             if want:
                 jobs.promote()
-            claims = self._claims(want)
+            claims = self._order.take(want, self._claims)
             requests = self._requests()
             jobs.changed.notify_all()
         return PollResult(claims=claims, control_requests=requests, fenced=fenced)
@@ -113,11 +116,11 @@ class MemoryWorkerSession(WorkerSession):
         row.refused_at = self._jobs.now() if row.refused_at is None else row.refused_at
         return outcome
 
-    def _claims(self, want: int) -> list[Claim]:
-        """Take jobs in their order; one whose next crash is its last is taken by itself."""
+    def _claims(self, queues: Sequence[str], want: int) -> list[Claim]:
+        """Take jobs of these queues in their order; one whose next crash is its last is taken by itself."""
         jobs = self._jobs
         claims: list[Claim] = []
-        for row in itertools.islice(jobs.waiting(self), want):
+        for row in itertools.islice(jobs.waiting(self, queues), want):
             if row.is_last_chance:
                 if not jobs.running(self.name):
                     claims.append(jobs.claim(row, self))
@@ -163,7 +166,8 @@ class MemoryWorkerSession(WorkerSession):
         with jobs.changed:
             mine = [row for row in jobs.rows.values() if self.serves(row.record.queue)]
             blocked = any(row.state is State.BLOCKED and self._waits_for_others(row) for row in mine)
-            if blocked or any(row.state is State.RUNNING for row in mine) or any(jobs.waiting(self)):
+            running = any(row.state is State.RUNNING for row in mine)
+            if blocked or running or any(jobs.waiting(self, self.record.queues)):
                 return Remains(busy=True)
             later = [row.record for row in mine if row.state is State.SCHEDULED]
             again = [(record.due_at or 0.0) - jobs.now() for record in later if record.attempts]
@@ -208,7 +212,7 @@ class MemoryWorkerSession(WorkerSession):
         with jobs.changed:
             jobs.promote()
             wants = any((row.token, bool(row.wanted)) not in self._told for row in self._wanted())
-            return wants or any(jobs.waiting(self))
+            return wants or any(jobs.waiting(self, self.record.queues))
 
     def _wanted(self) -> list[Row]:
         return [row for row in self._jobs.running(self.name) if row.wanted is not None]

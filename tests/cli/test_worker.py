@@ -57,6 +57,17 @@ def test_queues_in_their_order(folder: Path) -> None:
     assert "queued" in json.dumps(states[1])
 
 
+def test_queues_by_turns(folder: Path) -> None:
+    """With --dequeue-strategy round_robin, a job of each queue runs before the second one of any."""
+    for queue in ("a", "b"):
+        for n in range(2):
+            taskq(folder, "submit", "jobs:append", "ran", f"{queue}{n}", "--queue", queue)
+    words = ("--queues", "a,b", "--dequeue-strategy", "round_robin", "--processes", 1)
+    done = taskq(folder, "worker", "--import", "jobs", "--burst", *words)
+    assert done.code == 0, done.err
+    assert (folder / "ran").read_text().split() == ["a0", "b0", "a1", "b1"]
+
+
 def test_command_runs_where_it_may(folder: Path) -> None:
     """A command is run by a worker with --allow-commands."""
     job_id = taskq(folder, "submit", "--", "sh", "-c", "echo made; exit 4").out.strip()
@@ -77,6 +88,11 @@ def test_command_runs_where_it_may(folder: Path) -> None:
         (("--max-jobs", "0"), "max-jobs"),
         (("--url", "redis+nothing://host"), "redis+nothing"),
         (("surplus",), "surplus"),
+        (("--dequeue-strategy", "sideways"), "sideways"),
+        (("--exception-handler", "jobs:square"), "--exception-handler is for jobs that RQ enqueued"),
+        (("--disable-default-exception-handler",), "is for jobs that RQ enqueued"),
+        (("--results-ttl", "60"), "--results-ttl is for jobs that RQ enqueued"),
+        (("--results-ttl", "-2"), "results-ttl"),
     ],
 )
 def test_refusals(folder: Path, words: tuple[str, ...], says: str) -> None:

@@ -68,6 +68,15 @@ def test_order() -> None:
     assert (len(backlog), bool(backlog)) == (0, False)
 
 
+def test_one_line() -> None:
+    """Where queues are one line, they start in the order in which they come, in it by priority."""
+    backlog = Backlog()
+    backlog.prefer(None)
+    for entry in (job(1, queue="b"), job(2, queue="a"), job(3), job(4, queue="b", priority=1), job(5, queue="a")):
+        backlog.add(entry)
+    assert taken(backlog) == [4, 1, 2, 3, 5]
+
+
 def test_put_back() -> None:
     """What comes back stands before what waited in its own line."""
     backlog = Backlog()

@@ -22,6 +22,8 @@ __all__ = [
     "give",
     "give_lock",
     "note_and_go",
+    "note_error",
+    "note_error_and_stop",
     "note_failure",
     "note_status",
     "note_stop",
@@ -85,6 +87,19 @@ def note_success(job: Any, connection: Any, result: Any) -> None:
 def note_failure(job: Any, connection: Any, kind: type, value: Exception, _trace: Any) -> None:
     """Be a failure callback."""
     connection.rpush("noted", f"failure {job.id} {kind.__name__} {value}")
+
+
+def note_error(job: Any, kind: type, value: Exception, trace: Any) -> None:
+    """Be an exception handler."""
+    job.meta["handled"] = job.meta.get("handled", 0) + 1
+    job.save_meta()
+    job.connection.rpush("noted", f"error {job.id} {kind.__name__} {value} {trace is not None}")
+
+
+def note_error_and_stop(job: Any, *_: Any) -> bool:
+    """Be an exception handler after which no other one is called."""
+    job.connection.rpush("noted", f"last {job.id}")
+    return False
 
 
 def note_stop(job: Any, connection: Any) -> None:

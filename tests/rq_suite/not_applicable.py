@@ -6,7 +6,7 @@ from typing import Final
 
 __all__ = ["DIFFERENT", "NOT_APPLICABLE"]
 
-_CLASSES: Final = "worker, job and queue classes, and exception handlers, that are objects of the test's own process"
+_CLASSES: Final = "classes of workers, jobs and queues, and local handlers, that are objects of the test's own process"
 _SPAWN: Final = "how RQ's SpawnWorker hands its configuration to its processes"
 _MOCKS: Final = "replaces parts of RQ's worker inside the test's own process"
 _SIMPLE: Final = "asserts that SimpleWorker runs jobs in the test's own process, where it cannot renew its lease"
@@ -16,7 +16,7 @@ _SIGNALS: Final = "signals to the test's own process, which RQ's worker pool han
 #: A pattern of their names, and why they cannot apply.
 NOT_APPLICABLE: Final[dict[str, str]] = {
     r"test_cli_enqueue_with_job_class|test_queue_class_(argument|propagated)|test_custom_exc_handling": _CLASSES,
-    r"test_exception_handlers_propagated_to_workers|test_horse_(receives|uses)_": _CLASSES,
+    r"test_horse_(receives|uses)_": _CLASSES,
     r"test_spawn_worker\.py::TestWorker::test_rejects_": _SPAWN,
     r"WorkerWebhookTestCase": _MOCKS,
     r"test_intermediate_queue$|test_cleanup_intermediate_queue|test_no_cleanup_while_in_started_queue": _MOCKS,
@@ -29,9 +29,6 @@ NOT_APPLICABLE: Final[dict[str, str]] = {
 
 #: A pattern of their names, and what is not as in RQ: each stands in docs/moving-from-rq.md.
 DIFFERENT: Final[dict[str, str]] = {
-    r"TestRQCli::test_exception_handlers|pool_exception_handler|disable_default_exception": "no exception handlers",
-    r"test_random_worker|test_round_robin|test_dequeue_(random|round_robin)": "one order of queues",
     r"test_worker_with_scheduler": "every worker promotes what is due",
-    r"test_decorator_accepts_result_ttl_as_argument": "no --results-ttl",
     r"test_execution_added_to_started_job_registry": "the record of an execution lives longer",
 }

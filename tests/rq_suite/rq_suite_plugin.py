@@ -113,6 +113,7 @@ def work(self: Any, burst: bool = False, *args: Any, **kwargs: Any) -> bool:
         done: bool = _work(self, burst, *args, **kwargs)
         return done
     command = _command(self, burst=burst, max_jobs=kwargs.get("max_jobs"))
+    command += _flags(self, kwargs.get("dequeue_strategy"))
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     if not burst and multiprocessing.parent_process() is not None:
         _keep_pipes()
@@ -158,6 +159,18 @@ def _command(worker: Any, *, burst: bool, max_jobs: int | None) -> list[str]:
     for name in ("tests.fixtures", *sorted(_names(worker))):
         command += ["--import", name]
     return [*command, *(["--burst"] if burst else []), *(["--max-jobs", str(max_jobs)] if max_jobs else [])]
+
+
+def _flags(worker: Any, strategy: Any) -> list[str]:
+    """Return the flags that say what the worker's object says."""
+    classes = {"RoundRobinWorker": "round_robin", "RandomWorker": "random"}
+    chosen = classes.get(type(worker).__name__) or getattr(strategy, "value", strategy) or "default"
+    flags = ["--dequeue-strategy", chosen]
+    if worker.default_result_ttl is not None:
+        flags += ["--results-ttl", str(worker.default_result_ttl)]
+    for handler in worker._exc_handlers:
+        flags += ["--exception-handler", f"{handler.__module__}:{handler.__qualname__}"]
+    return [*flags, *(["--disable-default-exception-handler"] if worker.disable_default_exception_handler else [])]
 
 
 def _names(worker: Any) -> set[str]:

@@ -1,6 +1,7 @@
 -- needs: prelude queue rate_limit result complete promote start idle left
 -- Take jobs and start them. Argument: {worker, sequence number, token base, want, queues, one id or '', idle or 0,
---   the worker's nonce if it has refused jobs, else ''}.
+--   the worker's nonce if it has refused jobs, else '', 0 or {the queue that comes first, a seed or 0}}: 0, queues in
+--   their order; else by turns, one job each, and with a seed in an order that is drawn anew for each job.
 -- Returns {'gone'}: this worker is not registered (any more); or {'ok', stamp, next due or '', jobs, closed, registered}; a
 --   job is {id, token, queue, fields}; fields of ours: see claim.py; of another's: {'', all fields and values}.
 --   closed: for each queue 1 where nothing is started for now, as it is paused; 2 where all that
@@ -9,7 +10,7 @@
 -- A job that must run by itself is taken by a worker that holds nothing, alone; until it holds nothing it takes no other
 --   one that is behind it.
 -- Repeated with the same sequence number it returns the same jobs, those that this worker still holds.
-local worker, sequence, base, want, queues, only, idle, nonce = unpack(cmsgpack.unpack(ARGV[1]))
+local worker, sequence, base, want, queues, only, idle, nonce, turns = unpack(cmsgpack.unpack(ARGV[1]))
 local wkey = K_WORKER .. worker
 local executions = wkey .. ':executions'
 local before, state = unpack(call('HMGET', wkey, F_claim_seq, F_state))
@@ -33,6 +34,12 @@ end
 local function answer(id, token, queue, f)
   if f[2] then return entry_of(id, token, queue, f, f[6] and rare_of(id) or 0) end
   return {id, token, queue, {'', call('HGETALL', K_JOB .. id)}}
+end
+
+-- A moment as many microseconds after this one as jobs were taken before
+local function later_iso(micros)
+  local total = tonumber(clock[2]) + micros
+  return as_iso(tonumber(clock[1]) + math.floor(total / 1000000), total % 1000000)
 end
 
 local jobs = {}
@@ -70,7 +77,9 @@ local function start(id, queue, f)
   local token = string.format('%s%08x', base, #jobs)
   local attempts = '1' -- the first one, unless something is said
   if f[6] or not f[2] then attempts = tostring(num(call('HGET', K_JOB .. id, F_attempts)) + 1) end
-  call('HSET', K_JOB .. id, F_status, S_STARTED, F_started_at, iso, F_last_heartbeat, iso, F_worker_name, worker,
+  -- RQ's clients tell by this time which of several jobs was taken first
+  local began = (f[2] or #jobs == 0) and iso or later_iso(#jobs)
+  call('HSET', K_JOB .. id, F_status, S_STARTED, F_started_at, began, F_last_heartbeat, iso, F_worker_name, worker,
     F_attempts, attempts)
   local composite = execution(id, token, worker)
   if not f[2] then call('PERSIST', K_JOB .. id) end
@@ -160,16 +169,19 @@ end
 local LOOKS, ANEW, FRONT = 5000, 1, 50
 local looks = 0
 
+-- How many jobs there may be until it is another queue's turn
+local limit = want
+
 -- Take those jobs of a part of a queue that this worker does not leave to others; returns where it has stopped, and
 -- whether that is the end of the queue
 local function take_part(queue, from, to)
   local list = K_QUEUE .. queue
-  while from < to and want > #jobs and looks < LOOKS and dropped < DROPS and not (waits or alone) do
+  while from < to and limit > #jobs and looks < LOOKS and dropped < DROPS and not (waits or alone) do
     local ids, start, passed = call('LRANGE', list, from, math.min(from + 499, to - 1)), from, 0
     if #ids == 0 then return from, true end
     local has_marks = false
     for n, id in ipairs(ids) do
-      if #jobs >= want or dropped >= DROPS or waits or alone then break end
+      if #jobs >= limit or dropped >= DROPS or waits or alone then break end
       looks = looks + 1
       if is_left(id, queue, nonce) then
         passed = passed + 1
@@ -222,9 +234,9 @@ local function take_from(i, queue)
   call('LLEN', K_QUEUE .. queue)
   if has_bands(queue) then call('ZCARD', K_PRIORITIES .. queue) end
   local is_sound = tried(promote, queue)
-  if nonce ~= '' and paused[i] == 0 and want > #jobs and take_between(queue) then paused[i] = 2 end
-  while want > #jobs and paused[i] == 0 and nonce == '' and dropped < DROPS do
-    local ids = call('LPOP', K_QUEUE .. queue, math.min(want - #jobs, 500))
+  if nonce ~= '' and paused[i] == 0 and limit > #jobs and take_between(queue) then paused[i] = 2 end
+  while limit > #jobs and paused[i] == 0 and nonce == '' and dropped < DROPS do
+    local ids = call('LPOP', K_QUEUE .. queue, math.min(limit - #jobs, 500))
     if not ids then break end
     if has_bands(queue) then call('ZREM', K_PRIORITIES .. queue, unpack(ids)) end
     take_all(ids, queue)
@@ -246,8 +258,33 @@ local function take_one()
   end
 end
 
+-- The places of the queues, in the order in which they are looked at for the next job
+local function places_from(first, is_drawn)
+  local places = {}
+  for n = 0, #queues - 1 do places[n + 1] = (first - 1 + n) % #queues + 1 end
+  for n = is_drawn and #places or 1, 2, -1 do
+    local other = math.random(n)
+    places[n], places[other] = places[other], places[n]
+  end
+  return places
+end
+
+local function take_by_turns(first, seed)
+  if seed ~= 0 then math.randomseed(seed) end
+  repeat
+    local before = #jobs
+    limit = math.min(want, before + 1)
+    for _, i in ipairs(places_from(first, seed ~= 0)) do
+      tried(take_from, i, queues[i])
+      if #jobs > before then first = i % #queues + 1 end
+      if #jobs > before or waits or alone then break end
+    end
+  until #jobs == before or #jobs >= want or waits or alone
+end
+
 local function take_from_all()
   paused = call('SMISMEMBER', K_PAUSED, unpack(queues))
+  if turns ~= 0 then return take_by_turns(turns[1], turns[2]) end
   for i, queue in ipairs(queues) do
     tried(take_from, i, queue)
     if waits or alone then break end

@@ -3,7 +3,7 @@
 --   verdict is
 --   {id, token, queue, kind, ttl, reply_to, counts, payload, exc_string, since, key, more fields or 0, delay, refused,
 --    foreign or 0, whole, log}
---   kinds: s succeeded  f failed  x stopped  c cancelled  r again after delay  b back to the front
+--   kinds: s succeeded  f failed  q failed, and not listed  x stopped  c cancelled  r again after delay  b back to the front
 --   refused 1: this worker cannot run it; then it stays for others that may, in its place, whatever its kind says
 --   foreign: {retry: 1 or 0, returned Retry: {max, intervals, front} or 0}; whole 1: it has keys that few jobs have
 -- Returns {ids of outcomes that came too late, 1 if the worker is registered now}: it is, where its queues are empty.
@@ -177,7 +177,8 @@ for i, v in ipairs(outcomes) do
     local job = K_JOB .. id
     if more ~= 0 then try('HSET', job, unpack(more)) end
     if v[17] ~= '' then add_log(id, v[17]) end
-    local goes_on = false
+    local goes_on, listed = false, kind ~= 'q'
+    if not listed then kind = 'f' end
     if v[14] == 1 then
       if is_left_to_others(id, queue) then kind, v[13] = 'b', 0 elseif kind == 'f' then try('HSET', job, F_failure, v[8]) end
     end
@@ -217,7 +218,7 @@ for i, v in ipairs(outcomes) do
     else
       if kind ~= 'm' then counted.f = counted.f + 1 end
       try('HSET', job, F_status, kind == 'x' and S_STOPPED or S_FAILED, F_ended_at, iso, F_last_heartbeat, iso)
-      if ttl ~= 0 then
+      if ttl ~= 0 and listed then
         if kind ~= 'm' then result(v, 2, F_exc_string, v[9]) end
         if ttl > 0 then try('EXPIRE', K_RESULTS .. id, ttl) end
         register(K_FAILED .. queue, ttl < 0 and ttl or now + ttl, id)

@@ -24,6 +24,12 @@ def describe(path: str, size: int = 256) -> dict[str, Any]:
     return {"path": path, "size": size}
 
 
+def append(path: str, text: str) -> None:
+    """Append a line to a file."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(f"{text}\n")
+
+
 def echo(*args: Any, **kwargs: Any) -> list[Any]:
     """Give back the arguments."""
     return [list(args), kwargs]

@@ -79,8 +79,8 @@ def join(store: Store) -> Iterator[Callable[..., WorkerSession]]:
     """Sign workers on, and off afterwards."""
     with contextlib.ExitStack() as stack:
 
-        def make(name: str = "w", queues: Sequence[str] = ("default",)) -> WorkerSession:
-            session = store.join(worker(name, queues))
+        def make(name: str = "w", queues: Sequence[str] = ("default",), **more: Any) -> WorkerSession:
+            session = store.join(worker(name, queues, **more))
             stack.callback(session.leave)
             return session
 

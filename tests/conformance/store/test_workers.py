@@ -10,6 +10,7 @@ import pytest
 
 from taskq.errors import ConfigError
 from taskq.failure import Failure
+from taskq.serving import Serving
 from taskq.states import Reason, State
 from taskq.store import JobOutcome, ProgressUpdate
 from tests.store_steps import job, said, see, state_of, take, tell, worker
@@ -39,6 +40,79 @@ def test_order(store: Store, join: Callable[..., WorkerSession]) -> None:
     assert [one.id for one in take(member, 2)] == ["h2", "h1"]
     assert [one.id for one in take(member)] == ["h3", "h4", "l1"]
     assert [one.id for one in take(join("another", queues=("other",)))] == ["x"]
+
+
+def put_in_queues(store: Store, names: str, each: int) -> None:
+    """Put jobs into queues of one letter, those of one queue after those of another."""
+    store.put([job(f"{name}{n}", queue=name) for name in names for n in range(each)])
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 20])
+def test_order_by_turns(store: Store, join: Callable[..., WorkerSession], at_once: int) -> None:
+    """By turns each queue gives one job after the other, an empty one is passed over, however many come at once."""
+    member = join(queues=("a", "b", "c"), serving=Serving(strategy="round_robin"))
+    put_in_queues(store, "abc", 2)
+    store.put([job("b2", queue="b", priority=-1), job("b3", queue="b", priority=-1)])
+    found: list[str] = []
+    while claims := take(member, at_once):
+        found += [one.id for one in claims]
+    assert found == ["a0", "b0", "c0", "a1", "b1", "c1", "b2", "b3"]
+
+
+def test_turns_of_what_goes_back(store: Store, join: Callable[..., WorkerSession]) -> None:
+    """What goes back unstarted has its turn again: it is not behind the second job of another queue."""
+    member = join(queues=("a", "b", "c"), serving=Serving(strategy="round_robin"))
+    put_in_queues(store, "abc", 2)
+    first, *ahead = take(member, 3)
+    tell(member, *(said(one, State.QUEUED, started=False) for one in ahead))
+    tell(member, said(first))
+    assert [one.id for one in take(member)] == ["b0", "c0", "a1", "b1", "c1"]
+
+
+def test_order_by_turns_without_a_paused_queue(store: Store, join: Callable[..., WorkerSession]) -> None:
+    """A paused queue has no turn; when it goes on, it has."""
+    member = join(queues=("a", "b"), serving=Serving(strategy="round_robin"))
+    put_in_queues(store, "ab", 2)
+    store.pause("a")
+    assert [one.id for one in take(member)] == ["b0", "b1"]
+    store.resume("a")
+    assert [one.id for one in take(member)] == ["a0", "a1"]
+
+
+def test_order_that_is_drawn(store: Store, join: Callable[..., WorkerSession]) -> None:
+    """A drawn order takes each job once, those of one queue in their order, and not those of the first queue first."""
+    member = join(queues=tuple("abcd"), serving=Serving(strategy="random"))
+    put_in_queues(store, "abcd", 12)
+    found = [one.id for half in (24, 24) for one in take(member, half)]
+    by_queue = [[one for one in found if one[0] == name] for name in "abcd"]
+    assert by_queue == [[f"{name}{n}" for n in range(12)] for name in "abcd"]
+    assert {one[0] for one in found[:24]} == set("abcd")
+    assert found != [f"{name}{n}" for n in range(12) for name in "abcd"]
+
+
+@pytest.mark.parametrize("strategy", ["round_robin", "random"])
+def test_one_that_has_crashed_is_taken_alone_in_any_order(
+    store: Store,
+    join: Callable[..., WorkerSession],
+    die: Callable[[WorkerSession, str], None],
+    maintain: Callable[[WorkerSession], int],
+    strategy: str,
+) -> None:
+    """A job whose next crash is its last is taken by itself by turns too."""
+    first = join(queues=("a",))
+    store.put([job("a0", queue="a", max_crashes=2)])
+    (claim,) = take(first)
+    assert first.begin([(claim.id, claim.token)]) == []
+    die(first, "w")
+    member = join("second", queues=("a", "b"), serving=Serving(strategy=strategy))
+    assert maintain(member) == 1
+    put_in_queues(store, "b", 3)
+    found = []
+    while claims := take(member):
+        found.append({one.id for one in claims})
+        tell(member, *(said(one) for one in claims))
+    assert {"a0"} in found
+    assert set().union(*found) == {"a0", "b0", "b1", "b2"}
 
 
 def test_claim(store: Store, member: WorkerSession) -> None:

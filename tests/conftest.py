@@ -29,7 +29,7 @@ from tests.ledger import Ledger
 from tests.places import QUERY, Places
 from tests.redis_server import RedisServer, bundled
 from tests.sample_tasks import pid_after_nap
-from tests.variants import ON_VALKEY, PROCESSES, VARIANTS, Variant
+from tests.variants import BY_ONE_METHOD, ON_VALKEY, PROCESSES, VARIANTS, Variant
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
@@ -55,10 +55,9 @@ ONE_OF = 8
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option of `make check`, and those for all servers and for all that is drawn from otherwise."""
-    parser.addoption("--whole", action="store_true", help="draw nothing: run all tests that a module repeats")
+    """Add the option of `make check`, and the one for all there is."""
+    parser.addoption("--whole", action="store_true", help="draw nothing: run all repeated tests, on all variants")
     parser.addoption("--tenth", action="store_true", help="run a tenth of the tests, always the same, of all kinds")
-    parser.addoption("--valkey", action="store_true", help="run all of the conformance suite on Valkey, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -95,12 +94,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.xdist_group(_shared_by(item)))
     if "soak" not in (config.option.markexpr or ""):
         _leave_out(config, items, [item for item in items if item.get_closest_marker("soak")])
-    if not config.getoption("--valkey"):
-        _leave_out(
-            config, items, [item for item in items if _is_row(item, "valkey") and item.path.stem not in ON_VALKEY]
-        )
     if not config.getoption("--whole"):
-        _leave_out(config, items, [item for item in items if _is_not_drawn(config, item)])
+        _leave_out(config, items, [item for item in items if _is_not_drawn(config, item) or not _has_its_variant(item)])
     if config.getoption("--tenth"):
         _leave_out(config, items, [item for item in items if crc32(item.nodeid.encode()) % 10])
 
@@ -124,16 +119,23 @@ def _leave_out(config: pytest.Config, items: list[pytest.Item], those: list[pyte
 
 
 def _row(item: pytest.Item) -> Variant | None:
-    """Return the executor on which a test runs."""
-    row = (
-        item.callspec.params.get("variant") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
-    )
+    """Return the executor on which a test runs; CPython's own tests have it in their class."""
+    row = getattr(getattr(item, "cls", None), "row", None)
+    if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+        row = item.callspec.params.get("variant", row)
     return row if isinstance(row, Variant) else None
 
 
-def _is_row(item: pytest.Item, name: str) -> bool:
+def _has_its_variant(item: pytest.Item) -> bool:
+    """Tell whether a test runs on this variant: where it does not matter which, the name of the test draws one."""
     row = _row(item)
-    return row is not None and row.name == name
+    if row is None or (row.name != "valkey" and row.scheme != "local"):
+        return True
+    if row.name == "valkey":
+        return item.path.stem in ON_VALKEY
+    methods = [each.name for each in VARIANTS if each.scheme == "local"]
+    name = item.nodeid.replace(row.name, "").replace(row.name.replace("-", "_"), "")
+    return item.path.stem not in BY_ONE_METHOD or row.name == methods[crc32(name.encode()) % len(methods)]
 
 
 def _shared_by(item: pytest.Item) -> str:

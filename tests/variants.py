@@ -72,5 +72,14 @@ VARIANTS = (
 )
 
 #: The modules that run on Valkey where Redis is there too, beside the whole suite of stores: what goes through most of
-#: the scripts. The option `--valkey` runs all; what the executors do above their store is the same on both.
+#: the scripts. What the executors do above their store is the same on both. `--whole` runs all.
 ON_VALKEY = frozenset({"test_queues", "test_retries", "test_context"})
+
+#: The modules whose properties do not depend on how a child of the local pool was started: each test runs by one of the
+#: start methods, which its name draws.
+BY_ONE_METHOD = frozenset(
+    {
+        *("test_cancel", "test_context", "test_cpython", "test_errors", "test_imap", "test_map", "test_map_input"),
+        *("test_options", "test_pool", "test_queues", "test_retries", "test_submit", "test_timeouts"),
+    }
+)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -80,9 +81,10 @@ def worker(project: Path) -> Iterator[Callable[..., Command]]:
         command.__exit__(None, None, None)
 
 
-def workers(project: Path, url: str | None) -> list[dict[str, Any]]:
-    """Return the workers that are alive; none where there is no queue file yet."""
-    where = ("--url", url) if url is not None else ()
-    done = taskq(project, "workers", "--json", *where)
-    found: list[dict[str, Any]] = json.loads(done.out)["workers"] if done.out else []
-    return found
+def workers(project: Path, url: str | None) -> list[str]:
+    """Return the names of the workers that are alive; none where there is no queue file yet. The user's own: None."""
+    if url is None:
+        done = taskq(project, "workers", "--json")
+        return [found["name"] for found in json.loads(done.out)["workers"]] if done.out else []
+    with contextlib.closing(open_store(url)) as store:
+        return [found.name for found in store.workers()]

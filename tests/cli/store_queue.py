@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from taskq.connect import open_store
 from tests.cli.command import Done, taskq
 from tests.waiting import eventually
 
@@ -46,8 +48,9 @@ class Queue:
         return str(self.job(job_id)["state"])
 
     def until(self, job_id: str, state: str) -> None:
-        """Wait until a job has come to a state."""
-        eventually(lambda: self.state(job_id) == state, f"{job_id} to be {state}")
+        """Wait until a job has come to a state; asked of the store itself, as each command would be a process."""
+        with contextlib.closing(open_store(self.url)) as store:
+            eventually(lambda: [job.state for job in store.get([job_id]) if job] == [state], f"{job_id} to be {state}")
 
     def waiting(self) -> int:
         """Return how many jobs wait."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import multiprocessing
 import os
@@ -265,18 +266,22 @@ class WithPool(unittest.TestCase):
     TYPE = "processes"
     row = VARIANTS[0]
     variant: Variant
-    pool: Pool
+
+    @functools.cached_property
+    def pool(self) -> Pool:
+        """Open the pool of a test that wants one."""
+        return self.Pool(4)
 
     @pytest.fixture(autouse=True)
     def take_place(self, open_variant: Callable[[Variant], Variant]) -> Iterator[None]:
-        """Have the stores and workers that the variant needs, and the pool that each test may use."""
+        """Have the stores and workers that the variant needs, and end the pool that the test may have opened."""
         self.variant = open_variant(self.row)
-        self.pool = self.Pool(4)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(multiprocessing, "Pool", self.Pool)
             yield
-        self.pool.terminate()
-        self.pool.join()
+        if "pool" in vars(self):
+            self.pool.terminate()
+            self.pool.join()
 
     @classmethod
     def setUpClass(cls) -> None:

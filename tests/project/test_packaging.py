@@ -79,10 +79,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the wheel with its dependencies into a clean environment; return its folder of programs."""
     folder = tmp_path_factory.mktemp("clean")
-    venv.create(folder / "venv", with_pip=True, symlinks=True)
+    venv.create(folder / "venv", symlinks=True)
     found = folder / "venv" / "bin"
-    pip([str(found / "python"), "-m", "pip", "install", str(wheel)], folder)
+    pip([*pip_of(found), "install", str(wheel)], folder)
     return found
+
+
+def pip_of(programs: Path) -> list[str]:
+    """Return how pip, this environment's own, is called for another one that has none."""
+    return [sys.executable, "-m", "pip", "--python", str(programs / "python")]
 
 
 def test_wheel_holds_one_package_and_no_more(wheel: Path) -> None:
@@ -97,10 +102,13 @@ def test_source_distribution_gives_the_same_wheel(wheel: Path, tmp_path: Path) -
     """A wheel built from the source distribution, which carries no link, holds the same files."""
     tools = tmp_path / "tools"
     pip([sys.executable, "-m", "pip", "install", "--target", str(tools), "hatchling"], tmp_path)
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(tools)})
+    with_tools = {**os.environ, "PYTHONPATH": str(tools)}
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path), "-t"]
+    subprocess.run([*build, "sdist"], cwd=ROOT, check=True, capture_output=True, env=with_tools)
     (archive,) = tmp_path.glob("*.tar.gz")
-    pip([sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(archive)], tmp_path)
+    shutil.unpack_archive(archive, tmp_path, filter="data")
+    source = tmp_path / archive.name.removesuffix(".tar.gz")
+    subprocess.run([*build, "wheel"], cwd=source, check=True, capture_output=True, env=with_tools)
     (built,) = tmp_path.glob("*.whl")
     assert set(zipfile.ZipFile(built).namelist()) == set(zipfile.ZipFile(wheel).namelist())
 
@@ -138,7 +146,7 @@ def test_the_ways_to_install_work(command: str, tmp_path: Path) -> None:
     tool = command.split(maxsplit=1)[0]
     if tool != "pip" and shutil.which(tool) is None:
         pytest.skip(f"{tool} is not on this machine")
-    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    venv.create(tmp_path / "venv", with_pip=tool == "pip", symlinks=True)
     programs = tmp_path / "venv" / "bin"
     environment = {
         "ADDRESS": f"file://{ROOT}",
@@ -154,4 +162,4 @@ def test_the_ways_to_install_work(command: str, tmp_path: Path) -> None:
 
 def test_nothing_but_the_dependencies_is_installed(programs: Path, tmp_path: Path) -> None:
     """The wheel works with what it names, and that set agrees with itself."""
-    assert "No broken requirements" in output_of([str(programs / "python"), "-m", "pip", "check"], tmp_path)
+    assert "No broken requirements" in output_of([*pip_of(programs), "check"], tmp_path)

@@ -11,6 +11,7 @@ from multiprocessing import get_all_start_methods
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from taskq import signatures
 from taskq.errors import ConfigError, EncodeError, JobNotFound, PoolBroken, QueueClosed, RetryRefused
 from taskq.executor import LEAVING_GRACE, Executor
 from taskq.executors.cpus import usable_cpus
@@ -89,7 +90,7 @@ class LocalExecutor(Executor):
 
     # -- Executor
 
-    def submit(
+    def submit(  # noqa: C901  # the way of every job: no calls that it can do without
         self,
         fn: Callable[..., Any],
         args: Sequence[Any],
@@ -103,6 +104,8 @@ class LocalExecutor(Executor):
             function = self._functions[fn]
         except (KeyError, TypeError):
             function, args, kwargs = self._resolve(fn, args, kwargs)
+        if ((len(args), *kwargs) if kwargs else len(args)) not in function.shapes:
+            signatures.check(function.shapes, function.name, unwrap_callable(fn)[0], args, kwargs)
         if options is None:
             options = function.options
         number = next(self._job_numbers)

@@ -24,7 +24,6 @@ from taskq.survey import error_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from collections.abc import Set as AbstractSet
 
     from taskq.executor import Selection
     from taskq.executors.job_registry import JobRegistry
@@ -40,11 +39,10 @@ class LocalInspection:
         """Look. `queues`: the names of those that are taken first, in their order."""
         self._pool = pool
         self._queues = queues
-        self._in_hand: Mapping[LocalJob, State]
-        self._paused: AbstractSet[str]
-        self._in_hand, self._paused = pool.look()
+        self._in_hand, waiting, self._paused = pool.look()
         found = [one for one in gc.get_objects() if type(one) is LocalJob and vars(one).get("owner") is owner]
-        known = [job for job in found if "_id" not in vars(job) or registry.find(job.id) is job]
+        begun = [job for job in found if job.has_ended or job.waiting or job in waiting or job in self._in_hand]
+        known = [job for job in begun if "_id" not in vars(job) or registry.find(job.id) is job]
         #: All jobs that are to be found, newest first.
         self.jobs = sorted(known, key=attrgetter("number"), reverse=True)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 import sys
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taskq.errors import ConfigError
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-__all__ = ["UNITS", "Duration", "parse_duration", "seconds_of"]
+__all__ = ["UNITS", "Duration", "parse_duration", "to_seconds"]
 
 #: What stands wherever Python takes a length of time: seconds, a text, or a timedelta.
 Duration: TypeAlias = "float | str | timedelta"
@@ -33,13 +33,27 @@ def parse_duration(value: object) -> float:
     Raises:
         ConfigError: it is not a length of time above zero.
     """
-    seconds = seconds_of(value)
+    seconds = _seconds_of(value)
     if seconds is None or not 0 < seconds < math.inf:
         raise ConfigError(f"{_brief(value)} is not a length of time: write 90 (seconds), 1.5s, 10m, 1h or 1h30m")
     return seconds
 
 
-def seconds_of(value: object) -> float | None:
+def to_seconds(name: str, value: object) -> Any:
+    """Return a text or a timedelta as float seconds, and all else as it is: for who checks numbers by itself.
+
+    Raises:
+        ConfigError: the text is no length of time; the message has the setting's `name`.
+    """
+    if isinstance(value, str):
+        seconds = _read(value)
+        if seconds is None:
+            raise ConfigError(f"{name}={_brief(value)} is not a length of time: write 90 (seconds), 1.5s, 10m or 1h30m")
+        return seconds
+    return value if isinstance(value, (int, float)) or _seconds_of(value) is None else _seconds_of(value)
+
+
+def _seconds_of(value: object) -> float | None:
     """Return the seconds that a value means, of any sign and size; None: it is no length of time."""
     if isinstance(value, str):
         return _read(value)

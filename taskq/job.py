@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from weakref import ref
 
 from taskq.context import NAMED_AFTER, wait_named
+from taskq.durations import to_seconds
 from taskq.errors import Deadlock, DecodeError, JobFailed
 from taskq.locks import CallLock, SafeCondition, SafeEvent, aside, detach, may_be_interrupted
 from taskq.states import State
@@ -37,6 +38,7 @@ from taskq.states import State
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from taskq.durations import Duration
     from taskq.records import JobInfo
     from taskq.states import Reason
 
@@ -204,18 +206,19 @@ class Job(Future[T]):
         """
         raise NotImplementedError
 
-    def result(self, timeout: float | None = None) -> T:
-        """Return the job's value, waiting for it at most `timeout` seconds.
+    def result(self, timeout: Duration | None = None) -> T:
+        """Return the job's value, waiting for it at most `timeout`: seconds, a text as "10m", or a `timedelta`.
 
         Raises:
             TimeoutError: it was not there in time; the job goes on.
+            ConfigError: `timeout` is a text that is no length of time.
             Deadlock: this is a callback, in the very thread that would bring the result.
             concurrent.futures.CancelledError: the job was cancelled.
             JobCrashed, JobTimeout, JobLost, DependencyFailed, EncodeError: what became of the job.
             Exception: whatever the task raised, of the original class, with the remote traceback as `__cause__`.
         """
         if self._state != FINISHED:
-            self._wait(timeout)
+            self._wait(timeout if timeout is None else to_seconds("timeout", timeout))
         self._decode()
         if self._exception is not None:
             try:
@@ -224,10 +227,10 @@ class Job(Future[T]):
                 self = None  # type: ignore[assignment]  # noqa: PLW0642  # break the cycle through the traceback
         return self._result  # type: ignore[no-any-return]
 
-    def exception(self, timeout: float | None = None) -> BaseException | None:
+    def exception(self, timeout: Duration | None = None) -> BaseException | None:
         """Return the exception that `result` would raise, or None; waits as `result` does."""
         if self._state != FINISHED:
-            self._wait(timeout)
+            self._wait(timeout if timeout is None else to_seconds("timeout", timeout))
         self._decode()
         return self._exception
 

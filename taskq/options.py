@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
+from taskq.durations import to_seconds
 from taskq.errors import ConfigError
 from taskq.frozen import Frozen
 from taskq.names import check_name, did_you_mean
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Self, TypedDict, Unpack
 
+    from taskq.durations import Duration
+
     class JobOptionFields(TypedDict, total=False):
         """The types of the keywords of `@task(...)`, `TaskQueue.options(...)` and `JobOptions.merged(...)`.
 
@@ -21,18 +24,18 @@ if TYPE_CHECKING:
         """
 
         queue: str
-        timeout: float | None
-        soft_timeout: float | None
+        timeout: Duration | None
+        soft_timeout: Duration | None
         retry: Retry | int | None
         max_crashes: int
         priority: int
-        delay: float | None
+        delay: Duration | None
         at: datetime | None
-        expires: float | None
+        expires: Duration | None
         key: str | None
         job_id: str | None
         if_exists: Literal["return", "reject"]
-        result_ttl: float | None
+        result_ttl: Duration | None
         label: str | None
 
 
@@ -56,6 +59,8 @@ IF_EXISTS = ("return", "reject")
 
 class JobOptions(Frozen):
     """The options of a job; every one has a default.
+
+    A length of time is float seconds, a text as "90s", "10m" or "1h30m", or a `timedelta`; it is kept as seconds.
 
     - `queue`: the line it waits in.
     - `timeout`: seconds of running after which its process is killed; `soft_timeout`: seconds after
@@ -94,13 +99,13 @@ class JobOptions(Frozen):
     def check(self) -> None:
         """Refuse what makes no sense; take a number of retries for a policy."""
         check_name("queue", self.queue)
-        _check_seconds("timeout", self.timeout, zero=False)
-        _check_seconds("soft_timeout", self.soft_timeout, zero=False)
+        self._check_seconds("timeout", zero=False)
+        self._check_seconds("soft_timeout", zero=False)
         _check_int("max_crashes", self.max_crashes, 1, MAX_PRIORITY)
         _check_int("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
-        _check_seconds("delay", self.delay, zero=True)
-        _check_seconds("expires", self.expires, zero=False)
-        _check_seconds("result_ttl", self.result_ttl, zero=True)
+        self._check_seconds("delay", zero=True)
+        self._check_seconds("expires", zero=False)
+        self._check_seconds("result_ttl", zero=True)
         if self.key is not None:
             check_name("key", self.key)
         if self.job_id is not None:
@@ -111,6 +116,18 @@ class JobOptions(Frozen):
             raise ConfigError(f'if_exists={self.if_exists!r}: write "return" or "reject"')
         self.__dict__["retry"] = _checked_retry(self.retry)
         self._check_times()
+
+    def _check_seconds(self, name: str, *, zero: bool) -> None:
+        """Refuse what is no length of time; take a text or a timedelta for its seconds."""
+        said = getattr(self, name)
+        if said is None:
+            return
+        value = self.__dict__[name] = to_seconds(name, said)
+        number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else -1
+        if not 0 <= number <= MAX_SECONDS or (number == 0 and not zero):
+            lowest = "from 0" if zero else "above 0, up"
+            how = f'give seconds, {lowest} to {MAX_SECONDS:.0f}, a text as "10m" or "1h30m", a timedelta, or None'
+            raise ConfigError(f"{name}={said!r}: {how}")
 
     def _check_times(self) -> None:
         if self.at is not None and not _is_instant(at := self.at):
@@ -164,15 +181,6 @@ def _checked_retry(retry: object) -> Retry | None:
     if type(retry) is int:
         return Retry(retry)
     raise ConfigError(f"retry={retry!r}: give a number of retries, a Retry(...), or None")
-
-
-def _check_seconds(name: str, value: object, *, zero: bool) -> None:
-    if value is None:
-        return
-    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else -1
-    if not 0 <= number <= MAX_SECONDS or (number == 0 and not zero):
-        lowest = "from 0" if zero else "above 0, up"
-        raise ConfigError(f"{name}={value!r}: give seconds, {lowest} to {MAX_SECONDS:.0f}, or None")
 
 
 def _check_int(name: str, value: object, low: int, high: int) -> None:

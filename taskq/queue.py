@@ -11,6 +11,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast, overload
 
 from taskq.connect import open_executor
+from taskq.durations import to_seconds
 from taskq.errors import ConfigError
 from taskq.executor import StreamPlan
 from taskq.inspection import Inspection
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
+    from taskq.durations import Duration
     from taskq.executor import Executor
     from taskq.job import Job
     from taskq.options import JobOptionFields
@@ -72,7 +74,7 @@ class Submitter(FuturesExecutor):
         self,
         fn: Callable[..., R],
         *iterables: Iterable[Any],
-        timeout: float | None = None,
+        timeout: Duration | None = None,
         chunksize: int | None = None,
         buffersize: int | None = None,
     ) -> Iterator[R]:
@@ -93,7 +95,7 @@ class Submitter(FuturesExecutor):
             items,
             StreamPlan(
                 star=star,
-                timeout=timeout,
+                timeout=None if timeout is None else to_seconds("timeout", timeout),
                 chunksize=chunksize,
                 buffersize=buffersize,
                 finite=buffersize is None and all(isinstance(iterable, Sized) for iterable in iterables),
@@ -292,13 +294,14 @@ class TaskQueue(Inspection, Submitter):
         """
         self._executor.resume(JobOptions(queue=queue).queue)
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, grace: float | None = None) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, grace: Duration | None = None) -> None:
         """Take no more jobs; wait for those there are, or with `cancel_futures=True` drop what has not started.
 
         With `wait`, running jobs get `grace` seconds (None: as long as they need), then they are killed and cancelled.
         Of jobs in a store only those count whose handle is still held: all others are safe there and go on.
         """
-        self._executor.close(wait=wait, cancel=cancel_futures, grace=grace)
+        seconds = None if grace is None else to_seconds("grace", grace)
+        self._executor.close(wait=wait, cancel=cancel_futures, grace=seconds)
 
     def terminate_workers(self) -> None:
         """End the child processes by SIGTERM at once, and shut down: as ProcessPoolExecutor has it from Python 3.14.

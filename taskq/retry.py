@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from taskq.durations import to_seconds
 from taskq.errors import ConfigError
 from taskq.frozen import Frozen
 from taskq.states import Reason
@@ -15,6 +16,7 @@ from taskq.states import Reason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from taskq.durations import Duration
     from taskq.failure import Failure
 
 __all__ = ["Retry", "after_crash", "after_error"]
@@ -36,7 +38,8 @@ class Retry(Frozen):
 
     The wait before the n-th retry is `delay * backoff ** (n - 1)` seconds, at most `max_delay`. With
     `jitter` it is drawn evenly between 0 and that (full jitter), so that jobs which failed together do
-    not come back together. `on` lists the exception classes to retry, or their names ("module.Qualname").
+    not come back together. `delay` and `max_delay` are seconds, texts as "10m", or a `timedelta`. `on` lists the
+    exception classes to retry, or their names ("module.Qualname").
 
     Raises:
         ConfigError: a number is negative or too large, `backoff` is below 1, or `on` holds no exceptions.
@@ -53,9 +56,9 @@ class Retry(Frozen):
         self,
         max_retries: int,
         *,
-        delay: float = 1.0,
+        delay: Duration = 1.0,
         backoff: float = 2.0,
-        max_delay: float = 300.0,
+        max_delay: Duration = 300.0,
         jitter: bool = True,
         on: type[BaseException] | str | tuple[type[BaseException] | str, ...] = (Exception,),
     ) -> None:
@@ -67,8 +70,9 @@ class Retry(Frozen):
         """Refuse what makes no sense; take one class for a tuple of it."""
         if type(self.max_retries) is not int or not 0 <= self.max_retries <= MAX_RETRIES:
             raise ConfigError(f"Retry max_retries={self.max_retries!r}: give a whole number from 0 to {MAX_RETRIES:,}")
-        _check_number("delay", self.delay, at_least=0)
-        _check_number("max_delay", self.max_delay, at_least=0)
+        for name in ("delay", "max_delay"):
+            self.__dict__[name] = to_seconds(f"Retry {name}", getattr(self, name))
+            _check_number(name, getattr(self, name), at_least=0)
         _check_number("backoff", self.backoff, at_least=1)
         self.__dict__["on"] = _checked_classes(self.on)
 

@@ -18,6 +18,7 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from taskq import signatures
 from taskq.codec import encode
 from taskq.envelope import CALL, Template, label_of, parameters_of
 from taskq.errors import ConfigError, EncodeError, QueueClosed, TaskqError, TaskRefused
@@ -247,6 +248,8 @@ class DurableExecutor(StoreInspection):
     ) -> NewJob:
         if task.args or task.kwargs:
             args, kwargs = (*task.args, *args), {**task.kwargs, **kwargs}
+        if signatures.shape_of(args, kwargs) not in task.shapes:
+            signatures.check(task.shapes, task.name, task.plain, args, kwargs)
         packed, named, depends_on = self._encode(args, kwargs)
         return NewJob(
             id=options.job_id or new_id(),
@@ -368,10 +371,13 @@ class DurableExecutor(StoreInspection):
 class SubmittedTask:
     """A function as submits need it: its name, what is bound to it, and the envelopes of its jobs."""
 
-    __slots__ = ("_last", "_template", "args", "kwargs", "name", "options", "parameters")
+    __slots__ = ("_last", "_template", "args", "kwargs", "name", "options", "parameters", "plain", "shapes")
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         plain, self.args, self.kwargs = unwrap_callable(fn)
+        self.plain = plain
+        #: The shapes of calls that it is known to take.
+        self.shapes: set[signatures.Shape] = set()
         self.name = name_of(plain)
         if self.name.startswith("__main__:"):
             self.name = _imported_name(self.name)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from taskq.options import JobOptions
+    from taskq.signatures import Shape
 
 _MAIN: Final = "__main__:"
 
@@ -101,9 +102,11 @@ class BatchSizer:
 class Function:
     """A function as the children know it: by a number and a definition that each gets once."""
 
-    __slots__ = ("bound", "definition", "name", "number", "options", "sizer")
+    __slots__ = ("bound", "definition", "name", "number", "options", "shapes", "sizer")
 
     def __init__(self, number: int, name: str, definition: bytes, options: JobOptions, *, bound: bool) -> None:
+        #: The shapes of calls that it is known to take.
+        self.shapes: set[Shape] = set()
         self.number = number
         #: Whether arguments are bound to it: then it serves one map and is forgotten.
         self.bound = bound

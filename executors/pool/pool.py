@@ -19,7 +19,7 @@ import weakref
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskq.executors.pool.connection import HandshakeListener
 from taskq.executors.pool.dispatcher import Dispatcher
@@ -43,6 +43,14 @@ _MOMENT: Final = 0.3
 _WORD_AFTER: Final = 1.0
 #: Seconds between two looks at whether the pool that should answer still exists.
 _LOOK: Final = 1.0
+
+
+class PoolView(NamedTuple):
+    """A pool at one moment: jobs in the hands of children with their states, jobs that wait, paused queues."""
+
+    in_hand: dict[LocalJob, State]
+    waiting: frozenset[LocalJob]
+    paused: frozenset[str]
 
 
 class ProcessPool:
@@ -194,12 +202,14 @@ class ProcessPool:
         none: list[LocalJob] = []
         return self._dispatcher.ask(lambda: self._dispatcher.supervisor.running(wanted), none)
 
-    def look(self) -> tuple[dict[LocalJob, State], frozenset[str]]:
-        """Return the jobs in the hands of children with their states, and the names of the queues that are paused."""
-        dispatcher = self._dispatcher
-        paused = dispatcher.scheduler.backlog.paused
-        nothing: tuple[dict[LocalJob, State], frozenset[str]] = ({}, frozenset())
-        return dispatcher.ask(lambda: (dispatcher.supervisor.in_hand(), frozenset(paused)), nothing)
+    def look(self) -> PoolView:
+        """Return how it stands."""
+        return self._dispatcher.ask(self._look, PoolView({}, frozenset(), frozenset()))
+
+    def _look(self) -> PoolView:
+        scheduler, supervisor = self._dispatcher.scheduler, self._dispatcher.supervisor
+        waiting = frozenset(scheduler.jobs() | supervisor.lost())
+        return PoolView(supervisor.in_hand(), waiting, frozenset(scheduler.backlog.paused))
 
     def is_ready(self) -> bool:
         """Return whether a child is ready for work."""

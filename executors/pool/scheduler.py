@@ -71,6 +71,10 @@ class Scheduler:
         """Whether no work waits."""
         return not (len(self.backlog) or self.blocked or self.timers.has_open_work())
 
+    def jobs(self) -> set[LocalJob]:
+        """Return the jobs that wait for a child or for a time."""
+        return {item for item in (*self.backlog, *self.timers) if isinstance(item, LocalJob)}
+
     def drop_waiting(self) -> None:
         """Cancel all that has not been handed to a child."""
         for item in self._take_waiting():
@@ -227,6 +231,9 @@ class Timers:
 
     def __len__(self) -> int:
         return len(self._heap)
+
+    def __iter__(self) -> Iterator[WorkItem]:
+        return (item for _, _, item in self._heap)
 
     def add(self, due: float, item: WorkItem) -> None:
         """Keep an item until `due` (seconds)."""

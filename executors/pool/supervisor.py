@@ -104,6 +104,11 @@ class Supervisor:
         child, seq = found
         return State.RUNNING if seq < max(child.claim, child.done + 1) else State.QUEUED
 
+    def lost(self) -> set[LocalJob]:
+        """Return the jobs whose process has died, while its exit code is waited for."""
+        dead = [(awaiting.batch, awaiting.at) for awaiting in self.awaiting_exit.values()]
+        return {batch.jobs[at] for batch, at in dead if isinstance(batch, CallBatch)}
+
     def in_hand(self) -> dict[LocalJob, State]:
         """Return the jobs in the hands of children, each with its state and with its progress as of now."""
         found = {}

@@ -287,3 +287,16 @@ def test_watching_ends_with_the_jobs(file_queue: Queue, worker: Callable[..., Co
         gate.touch()
         assert command.wait() == 0
         assert "succeeded" in command.out
+
+
+def test_narrowed_by_task_and_time(queue: Queue) -> None:
+    """`--task` and `--since` narrow status, retry --failed and purge down, and mean what they mean in Python."""
+    kept, gone = queue.submit("jobs:square", ":=2"), queue.submit("jobs:describe", "a")
+    for words in (("--task", "jobs:describe"), ("--task", "jobs:describe", "--since", "1h")):
+        found = json.loads(queue.run("status", "--json", *words).out)["jobs"]
+        assert [job["id"] for job in found] == [gone]
+    assert "soon" in queue.run("status", "--since", "soon", code=2).err
+    assert "--since goes with --failed" in queue.run("retry", kept, "--since", "1h", code=2).err
+    assert json.loads(queue.run("retry", "--failed", "--task", "jobs:square", "--json").out) == {"retried": []}
+    assert queue.run("purge", "--yes", "--state", "queued", "--task", "jobs:describe").out == "1\n"
+    assert queue.state(kept) == "queued"

@@ -140,8 +140,7 @@ def test_async_runs_on_a_loop(queue: TaskQueue) -> None:
 
 
 def test_wrong_arguments(queue: TaskQueue) -> None:
-    """A call that does not fit the function is the job's TypeError, as a direct call's would be."""
-    job = queue.submit(square)  # type: ignore[call-overload]
+    """A call that does not fit the function is a TypeError at the submit, as a direct call's would be."""
     with pytest.raises(TypeError, match="square"):
-        job.result(timeout=PATIENCE)
+        queue.submit(square)  # type: ignore[call-overload]
     assert queue.submit(square, 2).result(timeout=PATIENCE) == 4

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taskq import JobOptions, State
-from taskq.errors import ConfigError, DependencyFailed, JobError
+from taskq import JobOptions, Retry, State
+from taskq.errors import ConfigError, DependencyFailed, JobError, TaskRefused
 from tests.sample_tasks import (
     add,
     capture,
     decorated,
     divide,
+    fail_until,
     hold,
     identity,
     nap,
@@ -326,3 +327,45 @@ def test_job_of_another_queue(make_queue: Callable[..., TaskQueue]) -> None:
 def test_work_goes_on_in_the_same_processes(queue: TaskQueue) -> None:
     """None of this costs a process: in the end there are as many as there were."""
     assert len({queue.submit(pid).result(timeout=PATIENCE) for _ in range(50)}) <= 2
+
+
+def test_lengths_of_time_in_words(queue: TaskQueue, ledger: Ledger) -> None:
+    """A length of time may be a text or a timedelta, wherever seconds are taken, and means the same."""
+    words = queue.options(timeout="10m", soft_timeout=timedelta(minutes=9), delay="10ms", result_ttl="1h", expires="1d")
+    job = words.options(retry=Retry(2, delay="1ms", max_delay=timedelta(seconds=1))).submit(fail_until, ledger.path, 2)
+    assert job.result(timeout="1m") == 2
+    assert job.exception(timeout=timedelta(seconds=1)) is None
+    assert list(queue.map(square, [2, 3], timeout="1m")) == [4, 9]
+
+
+def test_bad_lengths_of_time(queue: TaskQueue) -> None:
+    """A text that is no length of time is refused at the call, with its name and an example."""
+    with pytest.raises(ConfigError, match=r"timeout='10 monkeys' is not a length of time: write 90"):
+        queue.options(timeout="10 monkeys")
+    with pytest.raises(ConfigError, match="delay"):
+        queue.options(delay=timedelta(seconds=-1))
+    job = queue.options(delay=600).submit(square, 2)
+    with pytest.raises(ConfigError, match="timeout='soon'"):
+        job.result(timeout="soon")
+    assert job.cancel()
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "words"),
+    [
+        ((1,), {}, "missing a required argument: 'right'"),
+        ((1, 2, 3), {}, "too many positional arguments"),
+        ((1,), {"write": 2}, "tests.sample_tasks:add takes"),
+        ((1, 2), {"left": 1}, "multiple values"),
+    ],
+)
+def test_wrong_arguments(queue: TaskQueue, args: tuple[int, ...], kwargs: dict[str, int], words: str) -> None:
+    """Arguments that the task does not take are refused at the submit, with what it takes; nothing is stored."""
+    before = sum(queue.counts().values())
+    with pytest.raises(TaskRefused, match=words):
+        queue.submit(add, *args, **kwargs)
+    assert sum(queue.counts().values()) <= before
+    if not kwargs:
+        with pytest.raises(TypeError, match=words):
+            queue.submit_many(add, [(1, 2), args])
+        assert sum(queue.counts().values()) <= before

@@ -81,7 +81,7 @@ def check_names() -> None:
 
 def check_wrong_options() -> None:
     """Wrong options are found in the editor, before the program runs."""
-    task(timeout="60")  # type: ignore[call-overload]
+    task(timeout=[60])  # type: ignore[call-overload]
     task(time_out=60)  # type: ignore[call-overload]
     task(60)  # type: ignore[call-overload]
     JobOptions().merged(retry="5")  # type: ignore[arg-type]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskq.durations import UNITS, parse_duration
+from taskq.durations import UNITS, parse_duration, to_seconds
 from taskq.errors import ConfigError
 
 
@@ -26,6 +28,7 @@ from taskq.errors import ConfigError
         (" 1H 30m ", 5400.0),
         (90, 90.0),
         (0.25, 0.25),
+        (timedelta(minutes=2, milliseconds=500), 120.5),
     ],
 )
 def test_reads_what_people_write(text: object, seconds: float) -> None:
@@ -35,7 +38,26 @@ def test_reads_what_people_write(text: object, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "x", "5x", "1h30", "-5", "0", 0, -1, "1e3", "m", "1 2", "nan", "inf", True, None, float("nan"), [1]],
+    [
+        "",
+        "x",
+        "5x",
+        "1h30",
+        "-5",
+        "0",
+        0,
+        -1,
+        "1e3",
+        "m",
+        "1 2",
+        "nan",
+        "inf",
+        True,
+        None,
+        float("nan"),
+        [1],
+        timedelta(0),
+    ],
 )
 def test_refuses_what_is_no_length_of_time(value: object) -> None:
     """Anything else is refused with the value and an example."""
@@ -48,3 +70,12 @@ def test_refuses_what_is_no_length_of_time(value: object) -> None:
 def test_a_number_with_a_unit_is_their_product(number: int, unit: str) -> None:
     """Every unit multiplies."""
     assert parse_duration(f"{number}{unit}") == pytest.approx(number * UNITS[unit])
+
+
+def test_leaves_numbers_to_who_checks_them() -> None:
+    """A text and a timedelta become seconds, of any size; all else stays what it is."""
+    assert [to_seconds("t", value) for value in ("0", "2m", timedelta(seconds=-1))] == [0.0, 120.0, -1.0]
+    things: list[object] = [1, -2.5, True, None, [1]]
+    assert [to_seconds("t", thing) for thing in things] == things
+    with pytest.raises(ConfigError, match="t='5x' is not a length of time"):
+        to_seconds("t", "5x")

@@ -69,7 +69,7 @@ def test_ten_thousand_retries_spread_out() -> None:
         ({"max_retries": True}, "max_retries=True"),
         ({"max_retries": 1, "delay": -1}, "delay=-1"),
         ({"max_retries": 1, "delay": math.nan}, "delay=nan"),
-        ({"max_retries": 1, "delay": "1"}, "delay='1'"),
+        ({"max_retries": 1, "delay": "1x"}, "delay='1x'"),
         ({"max_retries": 1, "backoff": 0.5}, "backoff=0.5"),
         ({"max_retries": 1, "max_delay": math.inf}, "max_delay=inf"),
         ({"max_retries": 1, "on": ()}, "on=()"),

@@ -15,15 +15,25 @@ import re
 import struct
 import sys
 from collections.abc import Callable, Iterable
-from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from datetime import date, datetime, time, timedelta
 from enum import Enum, Flag
-from functools import cache, lru_cache
+from functools import cache
 from importlib import import_module
 from inspect import signature
 from typing import Any, Final, TypeVar
 
 from msgpack import ExtType, Timestamp  # type: ignore[import-untyped]
 
+from taskq.codec.datetimes import (
+    pack_date,
+    pack_datetime,
+    pack_time,
+    pack_timedelta,
+    unpack_date,
+    unpack_datetime,
+    unpack_time,
+    unpack_timedelta,
+)
 from taskq.codec.wire import Code
 from taskq.errors import ConfigError
 
@@ -50,121 +60,6 @@ PATH_TYPES = ("Path", "PurePosixPath", "PureWindowsPath")
 
 #: Bytes of UTF-8 that the name of a registered type may take.
 MAX_NAME = 255
-
-
-# --- dates, times and durations
-
-DATETIME = struct.Struct(">HBBBBBI")
-TIME = struct.Struct(">BBBI")
-DATE = struct.Struct(">I")
-TIMEDELTA = struct.Struct(">iII")
-OFFSET = struct.Struct(">q")
-
-#: Kinds of zone.
-NAIVE, FIXED, FIXED_NAMED, ZONE = 0, 1, 2, 3
-
-#: Bytes that a zone may take; the longest key of a real one takes 32.
-MAX_ZONE = 255
-
-MICROSECOND = timedelta(microseconds=1)
-
-
-def _pack_datetime(value: datetime) -> bytes:
-    """Write a datetime of any zone that can travel."""
-    head = DATETIME.pack(value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond)
-    return head + _pack_zone(value.tzinfo, value.fold)
-
-
-def _unpack_datetime(data: bytes) -> datetime:
-    """Read what `_pack_datetime` wrote."""
-    zone, fold = _unpack_zone(data[DATETIME.size :])
-    year, month, day, hour, minute, second, microsecond = DATETIME.unpack(data[: DATETIME.size])
-    return datetime(year, month, day, hour, minute, second, microsecond, zone, fold=fold)
-
-
-def _pack_time(value: time) -> bytes:
-    """Write a time of day."""
-    head = TIME.pack(value.hour, value.minute, value.second, value.microsecond)
-    return head + _pack_zone(value.tzinfo, value.fold)
-
-
-def _unpack_time(data: bytes) -> time:
-    """Read what `_pack_time` wrote."""
-    zone, fold = _unpack_zone(data[TIME.size :])
-    hour, minute, second, microsecond = TIME.unpack(data[: TIME.size])
-    return time(hour, minute, second, microsecond, zone, fold=fold)
-
-
-def _pack_date(value: date) -> bytes:
-    """Write a date."""
-    return DATE.pack(value.toordinal())
-
-
-def _unpack_date(data: bytes) -> date:
-    """Read what `_pack_date` wrote."""
-    return date.fromordinal(*DATE.unpack(data))
-
-
-def _pack_timedelta(value: timedelta) -> bytes:
-    """Write a duration."""
-    return TIMEDELTA.pack(value.days, value.seconds, value.microseconds)
-
-
-def _unpack_timedelta(data: bytes) -> timedelta:
-    """Read what `_pack_timedelta` wrote."""
-    return timedelta(*TIMEDELTA.unpack(data))
-
-
-def _pack_zone(zone: tzinfo | None, fold: int) -> bytes:
-    """Write a `datetime.timezone`, or a `zoneinfo.ZoneInfo` with a key; other zones are refused."""
-    if zone is None:
-        return bytes((fold,))
-    data = _pack_fixed(zone, fold) if type(zone) is timezone else _pack_named(zone, fold)
-    if len(data) > MAX_ZONE:
-        raise ValueError(f"the name of its tzinfo is longer than {MAX_ZONE} bytes")
-    return data
-
-
-def _pack_named(zone: tzinfo, fold: int) -> bytes:
-    zone_type = getattr(sys.modules.get("zoneinfo"), "ZoneInfo", None)
-    key: str | None = getattr(zone, "key", None) if type(zone) is zone_type else None
-    if key is None:
-        raise ValueError(
-            f"its tzinfo, a {type(zone).__module__}.{type(zone).__qualname__}, cannot travel: use "
-            "datetime.timezone or zoneinfo.ZoneInfo, for instance value.astimezone(timezone.utc)"
-        )
-    return bytes((fold + 2 * ZONE,)) + key.encode()
-
-
-def _pack_fixed(zone: timezone, fold: int) -> bytes:
-    offset, name = zone.utcoffset(None), zone.tzname(None)
-    data = OFFSET.pack(offset // MICROSECOND)
-    if name == timezone(offset).tzname(None):
-        return bytes((fold + 2 * FIXED,)) + data
-    return bytes((fold + 2 * FIXED_NAMED,)) + data + name.encode()
-
-
-@lru_cache(maxsize=64)
-def _unpack_zone(data: bytes) -> tuple[tzinfo | None, int]:
-    if len(data) > MAX_ZONE:
-        raise ValueError(f"a zone takes at most {MAX_ZONE} bytes, not {len(data)}")
-    kind, fold = divmod(data[0], 2)
-    if kind == NAIVE and len(data) == 1:
-        return None, fold
-    if kind == FIXED:
-        return timezone(_unpack_offset(data[1:])), fold
-    if kind == FIXED_NAMED:
-        offset = _unpack_offset(data[1 : 1 + OFFSET.size])
-        return timezone(offset, data[1 + OFFSET.size :].decode()), fold
-    if kind == ZONE:
-        from zoneinfo import ZoneInfo  # noqa: PLC0415  # few programs need it, and it takes milliseconds
-
-        return ZoneInfo(data[1:].decode()), fold
-    raise ValueError(f"there is no zone of kind {kind}")
-
-
-def _unpack_offset(data: bytes) -> timedelta:
-    return timedelta(microseconds=OFFSET.unpack(data)[0])
 
 
 # --- numpy arrays and scalars
@@ -281,10 +176,10 @@ _packers: dict[type, Packer] = {
     bytearray: _leaf(Code.BYTEARRAY, bytes),
     int: _leaf(Code.BIG_INT, _pack_big_int),
     complex: _leaf(Code.COMPLEX, lambda value: COMPLEX.pack(value.real, value.imag)),
-    datetime: _leaf(Code.DATETIME, _pack_datetime),
-    date: _leaf(Code.DATE, _pack_date),
-    time: _leaf(Code.TIME, _pack_time),
-    timedelta: _leaf(Code.TIMEDELTA, _pack_timedelta),
+    datetime: _leaf(Code.DATETIME, pack_datetime),
+    date: _leaf(Code.DATE, pack_date),
+    time: _leaf(Code.TIME, pack_time),
+    timedelta: _leaf(Code.TIMEDELTA, pack_timedelta),
 }
 
 #: Types of modules that `import taskq` does not load: class name -> its module, its packer.
@@ -376,10 +271,10 @@ LEAVES: Final[dict[int, Callable[[bytes], Any]]] = {
     Code.DECIMAL: _unpack_decimal,
     Code.UUID: _unpack_uuid,
     Code.PATH: _unpack_path,
-    Code.DATETIME: _unpack_datetime,
-    Code.DATE: _unpack_date,
-    Code.TIME: _unpack_time,
-    Code.TIMEDELTA: _unpack_timedelta,
+    Code.DATETIME: unpack_datetime,
+    Code.DATE: unpack_date,
+    Code.TIME: unpack_time,
+    Code.TIMEDELTA: unpack_timedelta,
     Code.ODD_TEXT: _unpack_odd_text,
 }
 

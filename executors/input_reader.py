@@ -238,7 +238,7 @@ class InputReader:
             return self._taken + len(self._stock)
 
     def _is_wanted_no_more(self) -> bool:
-        """Tell a consumer that waits that something was read; return whether there is nobody any more."""
+        """Tell a consumer that waits that something was read; return whether there is none any more."""
         stream = self._stream()
         if stream is not None and self._awaited:
             self._awaited = False

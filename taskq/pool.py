@@ -105,7 +105,7 @@ class IMapIterator(Generic[R]):
         return self.read_ahead().take(timeout)
 
     def read_ahead(self) -> _Reader[R]:
-        """Have a thread take all results, so that they are there whether or not somebody waits for them."""
+        """Have a thread take all results, so that they are there whether or not they are waited for."""
         with self._lock:
             if self._reader is None:
                 self._reader = _Reader(self._source)
@@ -272,7 +272,7 @@ class Pool:
     # -- its life
 
     def close(self) -> None:
-        """Take no more calls. Those that were made go on; results of `imap` that nobody has read are kept."""
+        """Take no more calls. Those that were made go on; results of `imap` that were not read are kept."""
         if self._state is _RUN:
             self._state = _CLOSE
             for iterator in tuple(self._iterators):

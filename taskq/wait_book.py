@@ -38,7 +38,7 @@ LOST_AFTER: Final = 0.9 * LOOK_EVERY
 #: Seconds between two turns of who waits for news while no job is waited for: it need not be woken for own jobs.
 IDLE: Final = 2.0
 
-#: Ids remembered of jobs that were put and that nobody waits for yet.
+#: Ids remembered of jobs that were put and that are not waited for yet.
 OWN_MAX: Final = 100_000
 
 W = TypeVar("W")
@@ -48,34 +48,26 @@ class WaitBook(Generic[W]):
     """Who waits for which job."""
 
     def __init__(self) -> None:
-        self._waiters: dict[str, W] = {}
-        #: Jobs that were put with our address, as long as neither their end was told nor somebody waits for them.
+        #: Who waits, by job; others read it.
+        self.waiters: dict[str, W] = {}
+        #: Jobs that were put with our address, as long as their end was not told and they are not waited for.
         self._own: dict[str, None] = {}
         self._to_ask: deque[str] = deque()
         #: Jobs that were not there when they were asked for, and since when. Only who calls `take` uses it.
         self._missing: dict[str, float] = {}
         self._look_at = self._looked_at = 0.0
 
-    def __bool__(self) -> bool:
-        return bool(self._waiters)
-
-    def __contains__(self, job_id: str) -> bool:
-        return job_id in self._waiters
-
     def ids(self) -> list[str]:
-        """Return the jobs that somebody waits for."""
-        return list(self._waiters)
-
-    def get(self, job_id: str) -> W | None:
-        """Return who waits for a job."""
-        return self._waiters.get(job_id)
+        """Return the jobs that are waited for."""
+        return list(self.waiters)
 
     # -- who waits
 
     def announce(self, ids: Iterable[str]) -> None:
         """Know that these jobs, which are nowhere yet, are about to be put with the subscription's `reply_to`."""
         self._own.update(dict.fromkeys(ids))
-        drop_oldest(self._own, OWN_MAX)
+        if len(self._own) > OWN_MAX:
+            drop_oldest(self._own, OWN_MAX)
 
     def add(self, job_id: str, waiter: W) -> bool:
         """Wait for a job; return whether the store has to be asked for it: then `due` gives it.
@@ -83,9 +75,9 @@ class WaitBook(Generic[W]):
         Its end may be told at any moment. `take` looks for waiters after it has taken the job from the own ones, and
         this for the job after there is a waiter: so one of the two sees the other.
         """
-        if not self._waiters:
+        if not self.waiters:
             self._put_off_looks()
-        self._waiters[job_id] = waiter
+        self.waiters[job_id] = waiter
         if self._own.pop(job_id, self) is None:
             return False
         self._to_ask.append(job_id)
@@ -97,13 +89,13 @@ class WaitBook(Generic[W]):
 
     def add_new(self, waiters: Iterable[tuple[str, W]]) -> None:
         """Wait for jobs that are nowhere yet, and are about to be put."""
-        if not self._waiters:
+        if not self.waiters:
             self._put_off_looks()
-        self._waiters.update(waiters)
+        self.waiters.update(waiters)
 
     def discard(self, job_id: str) -> bool:
-        """Wait for a job no more; return whether somebody did."""
-        return self._waiters.pop(job_id, self) is not self
+        """Wait for a job no more; return whether it was waited for."""
+        return self.waiters.pop(job_id, self) is not self
 
     # -- what is to be asked
 
@@ -112,16 +104,16 @@ class WaitBook(Generic[W]):
         self._to_ask.extend(ids)
 
     def ask_all(self) -> None:
-        """Have `due` give all that somebody waits for."""
+        """Have `due` give all that is waited for."""
         self._own.clear()
         self._to_ask.extend(self.ids())
 
     def due(self, most: int) -> list[str]:
         """Return the jobs to ask for now; of those that nothing was heard of for a while, at most so many."""
         asked = [self._to_ask.popleft() for _ in range(len(self._to_ask))]
-        asked = [job_id for job_id in dict.fromkeys(asked) if job_id in self._waiters]
+        asked = [job_id for job_id in dict.fromkeys(asked) if job_id in self.waiters]
         now = monotonic()
-        if not asked and self._waiters and (now >= self._look_at or now >= self._looked_at + LOOK_AT_LEAST):
+        if not asked and self.waiters and (now >= self._look_at or now >= self._looked_at + LOOK_AT_LEAST):
             asked = self._some(most)
             self._looked_at = now
         if asked:
@@ -131,19 +123,19 @@ class WaitBook(Generic[W]):
     def _some(self, most: int) -> list[str]:
         known = self.ids()
         start = random.randrange(len(known)) if len(known) > most else 0
-        missing = [job_id for job_id in list(self._missing)[:most] if job_id in self._waiters]
+        missing = [job_id for job_id in list(self._missing)[:most] if job_id in self.waiters]
         return list(dict.fromkeys([*missing, *known[start:], *known[:start]]))[:most]
 
     def patience(self) -> float:
         """Return for how many seconds to wait for news, until `due` may have something."""
         if self._to_ask:
             return 0.0
-        return max(0.0, self._look_at - monotonic()) if self._waiters else IDLE
+        return max(0.0, self._look_at - monotonic()) if self.waiters else IDLE
 
     # -- what was heard
 
     def take(self, news: News) -> list[Ended]:
-        """Return the ends to be told, also of jobs that nobody waits for; those who wait are left in the book."""
+        """Return the ends to be told, also of jobs that are not waited for; the waiters are left in the book."""
         if not news:
             return []
         self._look_at = monotonic() + LOOK_EVERY
@@ -163,7 +155,7 @@ class WaitBook(Generic[W]):
 
     def _is_lost(self, job_id: str) -> bool:
         """Note that a job was missing; return whether it has been for so long that it is lost."""
-        if job_id not in self._waiters:
+        if job_id not in self.waiters:
             self._missing.pop(job_id, None)
             return False
         now = monotonic()

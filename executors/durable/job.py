@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures._base import FINISHED
+from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import ref
@@ -102,9 +103,8 @@ class DurableJob(Job[Any]):
 
     # -- what it is
 
-    @property
-    def id(self) -> str:
-        return self._id
+    #: Read in C: each submit and each wait asks for it.
+    id: str = property(attrgetter("_id"))  # type: ignore[assignment]  # a property all the same
 
     @property
     def state(self) -> State:

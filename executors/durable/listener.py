@@ -152,14 +152,14 @@ class ResultListener:
         """
         self.start()
         subscription = self._subscription
-        alone = subscription is not None and subscription.waits_here and not self._book and job_id not in self._doubted
+        alone = subscription is not None and subscription.waits_here and not self._book.waiters and job_id not in self._doubted
         if subscription is None or not alone or self._broken is not None or self.is_this_thread():
             self.subscribe([(job_id, waiter)])
             return
         try:
             if not self._book.add(job_id, waiter):
                 self._take_here(job_id, waiter, subscription.wait_here(job_id, timeout))
-            if job_id in self._book:
+            if job_id in self._book.waiters:
                 self._wake()  # the thread goes on with it
         except BaseException:
             self._ask_again()
@@ -203,8 +203,8 @@ class ResultListener:
 
     def wait_until_idle(self, timeout: float | None = None) -> bool:
         """Wait until nothing is waited for any more; return whether that is so."""
-        self._idle.wait_for(lambda: not self._book or self._stopping, timeout)
-        return not self._book
+        self._idle.wait_for(lambda: not self._book.waiters or self._stopping, timeout)
+        return not self._book.waiters
 
     @property
     def is_stopping(self) -> bool:
@@ -253,7 +253,7 @@ class ResultListener:
                 return
             self._doubted.discard(ended.id)
             ended = ended_of(ended.id, record)
-        target = self._book.get(ended.id)
+        target = self._book.waiters.get(ended.id)
         if target is None:
             if ended.result is not None and len(ended.result) > _UNASKED_MAX:
                 self._look_ahead.end()
@@ -270,7 +270,7 @@ class ResultListener:
         self._settled(ended.id)
 
     def _settled(self, job_id: str) -> None:
-        if self._book.discard(job_id) and not self._book:
+        if self._book.discard(job_id) and not self._book.waiters:
             self._idle.notify_all()
 
     def recover(self) -> None:

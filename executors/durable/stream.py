@@ -40,9 +40,9 @@ __all__ = ["ChunkSizer", "DurableStream"]
 #: Chunks that go to the store in one call, and that are removed from it in one.
 _SEND_MAX: Final = 64
 _REMOVE_MAX: Final = 64
-#: Seconds for which a chunk's result is kept where nobody reads it.
+#: Seconds for which a chunk's result is kept where it is not read.
 _RESULT_TTL: Final = 60.0
-#: The same, of a map that somebody may go on with.
+#: The same, of a map that may be gone on with.
 _JOURNALED_TTL: Final = 86_400.0
 #: Nanoseconds of work in one chunk: some hundred times what a store and a worker need for a job.
 _TARGET_NS: Final = 50_000_000

@@ -11,7 +11,7 @@ The child stays the dispatcher's. Booking is one atomic step, and the side that 
 both send to it, and no job is lost between them. If a submitter is interrupted between booking and sending
 (KeyboardInterrupt), the dispatcher finds a child that does not begin: it reclaims the job as from any such child, and
 replaces the child. Polling consumes nothing: the dispatcher reads the same reports afterwards. It is woken by the first
-who wants to know of such a job and does not see its outcome there; if nobody does, it wakes by itself.
+who wants to know of such a job and does not see its outcome there; otherwise it wakes by itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from taskq.executors.pool.protocol import END, ON_SOCKET, ORDER, RECORD, REPORT,
 from taskq.locks import pass_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sized
 
     from taskq.executors.pool.child_handle import ChildHandle
     from taskq.executors.pool.connection import ChildConnection
@@ -60,16 +60,29 @@ _SETTLED: Final = _Settled()
 
 
 class DirectPath:
-    """The slots of one dispatcher, one at a time. `current` is for any thread, all else for the dispatcher's."""
+    """The slots of one dispatcher, one at a time. `current` and `submit` are for any thread, all else for its own."""
 
-    def __init__(self, poll: select.poll, wake: Callable[[], None]) -> None:
-        """Take children with an open slot out of what `poll` watches; `wake` wakes the dispatcher, in any thread."""
+    def __init__(
+        self, poll: select.poll, wake: Callable[[], None], inbox: Sized, post: Callable[[LocalJob], None]
+    ) -> None:
+        """Take children with an open slot out of what `poll` watches; `wake` wakes the dispatcher, in any thread.
+
+        `inbox`, when it is not empty, has jobs that come first; `post` puts one there.
+        """
         self.current: DirectSlot | None = None
         self._child: ChildHandle | None = None
         self._poll = poll
         self._wake = wake
+        self._inbox = inbox
+        self._post = post
         #: Written to when a slot was closed, for those who wait for a report that the dispatcher reads now.
         self._ended = os.eventfd(0) if hasattr(os, "eventfd") else None
+
+    def submit(self, job: LocalJob) -> None:
+        """Send a job without options to a free child straight away where one has an open slot, else post it."""
+        slot = self.current
+        if slot is None or self._inbox or not slot.try_send(job):
+            self._post(job)
 
     def introduce(self, connection: ChildConnection) -> None:
         """Prepare the connection of a new child."""

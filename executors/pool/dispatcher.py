@@ -72,7 +72,9 @@ class Dispatcher:
         self._poll = select.poll()
         self._poll.register(self._wake_pipe.fd, select.POLLIN)
         self._poll.register(listener.parent_end, select.POLLIN)
-        self._direct = DirectPath(self._poll, self.wake)
+        self._direct = DirectPath(self._poll, self.wake, self._inbox, self.post)
+        #: Does as `post` for a job without options, or sends it to a free child.
+        self.submit = self._direct.submit
         self.supervisor = Supervisor(self.scheduler, listener, self._poll, on_broken)
         self.supervisor.on_connect = self._direct.introduce
         self.watchdog = Watchdog(self.scheduler, self.supervisor)
@@ -116,12 +118,6 @@ class Dispatcher:
             )
         except (RuntimeError, ValueError):  # children come and go
             return False
-
-    def submit(self, job: LocalJob) -> None:
-        """Do as `post` for a job without options; send it to a free child straight away where one has an open slot."""
-        slot = self._direct.current
-        if slot is None or self._inbox or not slot.try_send(job):
-            self.post(job)
 
     def wake(self) -> None:
         """End the loop's sleep."""

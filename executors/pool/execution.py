@@ -158,8 +158,8 @@ class Execution:
             error = runner.run_one(function, args, kwargs, results, soft)
             if exact:
                 words[protocol.START] = 0
-            if capture is not None:
-                self._tell_printed(seq)
+            if capture is not None and (size := capture.size()):
+                self._tell_printed(seq, size)
             if error is None:
                 self._commit_one(results.pop())
             else:
@@ -178,10 +178,10 @@ class Execution:
     def _arguments_of_item(self, item: Any) -> tuple[Any, Any]:
         return item if self._order.flags & protocol.STAR else (item,), _NOTHING
 
-    def _tell_printed(self, seq: int) -> None:
-        """Send what a call printed that has just ended."""
+    def _tell_printed(self, seq: int, size: int) -> None:
+        """Send the bytes that a call has printed which has just ended."""
         if self._order.kind == protocol.CALLS:
-            self._state.reporter.send_printed(seq)
+            self._state.reporter.send_printed(seq, size)
 
     # -- several together
 
@@ -231,8 +231,8 @@ class Execution:
             self._in_job = True
             error = runner.run_one(function, args, kwargs, self._results)
             self._in_job = False
-            if capture is not None:
-                self._tell_printed(seq)
+            if capture is not None and (size := capture.size()):
+                self._tell_printed(seq, size)
             if error is not None:
                 self._commit_failure(error)
                 if self._state.words[protocol.INTERRUPT]:

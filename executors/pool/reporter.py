@@ -80,10 +80,10 @@ class ParentReporter:
         self._meta = number, changed
         self._say(protocol.NOTE, protocol.NOTE_BODY.pack(number, protocol.META, 0) + data)
 
-    def send_printed(self, number: int) -> None:
-        """Send what the job printed that has just ended, if it did; only where output is captured."""
+    def send_printed(self, number: int, size: int) -> None:
+        """Send the `size` bytes that the job has printed which has just ended; only where output is captured."""
         capture = self.capture
-        if capture is not None and (size := capture.size()):
+        if capture is not None:
             self._say(protocol.NOTE, protocol.NOTE_BODY.pack(number, protocol.PRINTED, size) + capture.take())
 
     def _say(self, kind: int, body: bytes) -> None:

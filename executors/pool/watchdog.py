@@ -121,7 +121,7 @@ class Watchdog:
             boundary = max(child.claim, child.done + (words[protocol.PHASE] == protocol.DEFINING))
         self._scheduler.backlog.put_back(_in_halves(child.reclaim(boundary)))
         if child.is_unsure and child.end_seq == child.done:
-            child.connection.kill()  # it was never sent anything, and nobody can tell whether it still will be
+            child.connection.kill()  # it was never sent anything, and may still be
         _carry_out(child, boundary)
 
     # -- wishes

@@ -71,7 +71,7 @@ class _Reporter:
             self._client.hset(self._key, FIELDS["progress"], progress_text((done, total)))
 
     def is_cancelled(self, number: int) -> bool:  # noqa: ARG002  # the interface's signature
-        """Return whether somebody wants it stopped."""
+        """Return whether it is to be stopped."""
         return bool(self._client.hexists(self._key, FIELDS["cancel"]))
 
     def log(self, number: int, text: str) -> None:  # noqa: ARG002  # the interface's signature

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from binascii import a2b_base64
+from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -121,6 +122,9 @@ class Notifications:
         """Whether nothing has happened since the last claim that another one should see."""
         due = self._due_at is not None and monotonic() >= self._due_at
         return not (self._stirred or due or any(self._closed))
+
+    #: Whether jobs were handed over. Read in C: each poll asks.
+    has_handed = property(attrgetter("_handed"))
 
     def handed(self) -> list[bytes]:
         """Return the jobs that were handed over since it was asked last, as they came."""
@@ -270,7 +274,7 @@ def _parsed(payload: bytes) -> dict[str, Any]:
 
 
 def _is_own(command: dict[str, Any]) -> bool:
-    """Tell whether a command is of our own clients, whose signature whoever gets the request looks at."""
+    """Tell whether a command is of our own clients; the receiver of the request checks its signature."""
     return bool(command.get("taskq")) and command.get("command") in ("stop-job", "taskq-cancel")
 
 

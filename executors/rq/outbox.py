@@ -74,7 +74,7 @@ class IdleWorker:
         """Return the moment and the entry of a job that was handed over; None: it came by a claim already.
 
         Raises:
-            Exception: it is no such message; anybody may publish anything.
+            Exception: it is no such message; any client may publish anything.
         """
         base, stamp, entry = msgpack.unpackb(message, raw=True)
         if base != self.base.encode():
@@ -123,11 +123,12 @@ class Outbox:
         self._queues = list(record.queues)
         self._held = held
         self._stopped = stopped
-        self._telling: list[_Telling] = []
-        self._noting: list[_Noting] = []
+        #: What is on its way.
+        self.telling: list[_Telling] = []
+        self.noting: list[_Noting] = []
         #: Whether a job was refused.
         self.has_refused = False
-        #: Ids of jobs whose outcomes came too late; whoever reads them empties it.
+        #: Ids of jobs whose outcomes came too late; their reader empties it.
         self.fenced: list[str] = []
         #: What the last finish that asked to be registered was told: 1, 0 or UNKNOWN; None: there was none.
         self.registered: int | None = None
@@ -136,14 +137,14 @@ class Outbox:
 
     def fresh(self, outcomes: Sequence[JobOutcome]) -> Sequence[JobOutcome]:
         """Return those that are not on their way yet, in the order in which they are to be told."""
-        seen = {outcome.token for telling in self._telling for outcome in telling.outcomes}
+        seen = {outcome.token for telling in self.telling for outcome in telling.outcomes}
         return _front_last([outcome for outcome in outcomes if outcome.token not in seen] if seen else outcomes)
 
     def add(self, outcomes: Sequence[JobOutcome], registration: list[Any] | int) -> None:
         """Pack outcomes; with the last of them goes what is to be asked of the registration."""
         for first in range(0, len(outcomes), AT_ONCE):
             last = first + AT_ONCE >= len(outcomes)
-            self._telling.append(self._packed(outcomes[first : first + AT_ONCE], registration if last else 0))
+            self.telling.append(self._packed(outcomes[first : first + AT_ONCE], registration if last else 0))
 
     def _packed(self, outcomes: Sequence[JobOutcome], registration: list[Any] | int) -> _Telling:
         rows: list[list[Any]] = []
@@ -159,12 +160,12 @@ class Outbox:
 
     def add_updates(self, updates: Sequence[ProgressUpdate]) -> None:
         """Pack the notes that are not on their way yet."""
-        sent = {id(update) for noting in self._noting for update in noting.updates}
+        sent = {id(update) for noting in self.noting for update in noting.updates}
         fresh = [update for update in updates if id(update) not in sent and update.token in self._held]
         for first in range(0, len(fresh), AT_ONCE):
             some = fresh[first : first + AT_ONCE]
             argument = [self._worker, str(next(self._sequence)), [self._update_row(update) for update in some]]
-            self._noting.append(_Noting(self._scripts.note.command(argument), some))
+            self.noting.append(_Noting(self._scripts.note.command(argument), some))
 
     def _update_row(self, update: ProgressUpdate) -> list[Any]:
         held = self._held[update.token]
@@ -176,30 +177,30 @@ class Outbox:
     @property
     def outcomes(self) -> int:
         """How many outcomes are on their way."""
-        return sum(len(telling.outcomes) for telling in self._telling)
+        return sum(len(telling.outcomes) for telling in self.telling)
 
     def early(self) -> list[tuple[Script, bytes]]:
-        """Return one request that is to go by itself, as there is more than one round trip should carry; or none."""
-        return [(self._scripts.finish, self._telling[0].command)] if len(self._telling) > 1 else []
+        """Return the first request, to go by itself: there is more than one round trip should carry."""
+        return [(self._scripts.finish, self.telling[0].command)]
 
     def requests(self) -> list[tuple[Script, bytes]]:
         """Return all that is to be sent."""
-        updates = [(self._scripts.note, noting.command) for noting in self._noting]
-        return updates + [(self._scripts.finish, telling.command) for telling in self._telling]
+        updates = [(self._scripts.note, noting.command) for noting in self.noting]
+        return updates + [(self._scripts.finish, telling.command) for telling in self.telling]
 
     def answered_early(self, reply: Any) -> None:
         """Take in the answer to what `early` gave."""
-        self._told(self._telling.pop(0), reply)
+        self._told(self.telling.pop(0), reply)
 
     def answered(self, replies: Sequence[Any]) -> None:
         """Take in the answers to what `requests` gave, in its order."""
-        updates = len(self._noting)
+        updates = len(self.noting)
         for late in replies[:updates]:
-            self._noting.pop(0)
+            self.noting.pop(0)
             if not isinstance(late, RedisError):  # else at the limit of memory: what was said is lost
                 self.fenced += names(late)
         for reply in replies[updates:]:
-            self._told(self._telling.pop(0), reply)
+            self._told(self.telling.pop(0), reply)
 
     def _told(self, telling: _Telling, reply: Any) -> None:
         if isinstance(reply, RedisError):

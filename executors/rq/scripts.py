@@ -71,11 +71,10 @@ class Scripts:
         self._made: dict[str, Script] = {}
 
     def __getattr__(self, name: str) -> Script:
+        """Make a script when it is asked for first; afterwards it is an attribute."""
         if name.startswith("_"):
             raise AttributeError(name)
-        made = self._made.get(name)
-        if made is None:
-            made = self._made[name] = Script(name, self._built(name))
+        made = self._made[name] = self.__dict__[name] = Script(name, self._built(name))
         return made
 
     def of(self, sha: str) -> Script | None:

@@ -143,14 +143,9 @@ class RQSession(WorkerSession):
         outbox = self._outbox
         self._at_once = False
         self._take_handed()
-        fresh = outbox.fresh(outcomes)
-        self._order.told(fresh)
-        # Who tells something, and knows that the queues are empty, registers by the same script and need not look there
-        known = self._needs_work and self._notifications.is_quiet and self._claiming is None
-        idle = bool(fresh) and want > 0 and known and not self._given
-        free = self._record.processes - len(self._held) + len(fresh)
-        outbox.add(fresh, self._idle.ask(free) if idle and not self._idle.base else 0)
-        outbox.add_updates(updates)
+        idle = bool(outcomes) and self._tell(outcomes, want)
+        if updates:
+            outbox.add_updates(updates)
         self._tell_early()
         self._trip(want, asks=not self._given and not (idle and self._idle.base))
         claims, self._given = self._given, []
@@ -159,14 +154,27 @@ class RQSession(WorkerSession):
         fenced, outbox.fenced = outbox.fenced, []
         return PollResult(claims=claims, control_requests=control_requests, fenced=fenced)
 
+    def _tell(self, outcomes: Sequence[JobOutcome], want: int) -> bool:
+        """Have outcomes told; return whether the worker is idle then, as far as it knows.
+
+        Who tells something, and knows that the queues are empty, registers by the same script and need not look there.
+        """
+        fresh = self._outbox.fresh(outcomes)
+        self._order.told(fresh)
+        known = self._needs_work and self._claiming is None and not self._given
+        idle = bool(fresh) and want > 0 and known and self._notifications.is_quiet
+        free = self._record.processes - len(self._held) + len(fresh)
+        self._outbox.add(fresh, self._idle.ask(free) if idle and not self._idle.base else 0)
+        return idle
+
     def _tell_early(self) -> None:
         """Tell all but the last of what is to be told, when there is more of it than one round trip should carry."""
-        while request := self._outbox.early():
-            self._outbox.answered_early(self._reached(request)[0])
+        while len(self._outbox.telling) > 1:
+            self._outbox.answered_early(self._reached(self._outbox.early())[0])
 
     def _trip(self, want: int, *, asks: bool) -> None:
         """Tell what is to be told, and ask for work."""
-        requests = self._outbox.requests()
+        requests = self._outbox.requests() if self._outbox.telling or self._outbox.noting else []
         told = len(requests)
         claiming = self._claim_request(want) if asks else None
         if claiming is not None:
@@ -174,7 +182,8 @@ class RQSession(WorkerSession):
         if not requests:
             return
         replies = self._reached(requests)
-        self._outbox.answered(replies[:told])
+        if told:
+            self._outbox.answered(replies[:told])
         registered, self._outbox.registered = self._outbox.registered, None
         if registered is not None and registered != 1:
             self._look_again()
@@ -215,7 +224,7 @@ class RQSession(WorkerSession):
 
     def _take_handed(self) -> None:
         """Take in the jobs that were handed over."""
-        for message in self._notifications.handed():
+        for message in self._notifications.handed() if self._notifications.has_handed else ():
             try:
                 found = self._idle.take(message)
                 if found is not None:

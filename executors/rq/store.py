@@ -87,6 +87,7 @@ class RQStore(Store):
         self.takes_unsigned = self.address.allow_unsigned
         self._scripts = self.address.scripts
         self._constants: dict[JobOptions, tuple[Any, ...]] = {}
+        self._latest: tuple[JobOptions | None, tuple[Any, ...]] = (None, ())
         #: The commands that the first put sees to it that this user may call, so that none stops half way.
         self._needed: list[str] | None = calls_of("put")
 
@@ -136,7 +137,7 @@ class RQStore(Store):
             options = job.options
             known = constants.get(id(options))
             if known is None:
-                known = constants[id(options)] = self._constants.get(options) or self._remember(options)
+                known = constants[id(options)] = self._constants_of(options)
             packed.append(_packed(job, known, reply_to))
         rare = any(entry[3] != 0 for entry in packed) or len({job.id for job in jobs}) != len(jobs)
         return [nonce, int(rare), packed, self._needed] if self._needed else [nonce, int(rare), packed]
@@ -145,6 +146,14 @@ class RQStore(Store):
         """Forget what an earlier step of a refused put has written."""
         for first in range(0, len(ids), LOOK_AT_ONCE):
             self.client.call(self._scripts.remove, [ids[first : first + LOOK_AT_ONCE]])
+
+    def _constants_of(self, options: JobOptions) -> tuple[Any, ...]:
+        """Return what all jobs with these options have in common: mostly they are those of the last put."""
+        latest, known = self._latest
+        if latest is not options:
+            known = self._constants.get(options) or self._remember(options)
+            self._latest = options, known
+        return known
 
     def _remember(self, options: JobOptions) -> tuple[Any, ...]:
         """Work out once what all jobs with these options have in common: few programs use many sets of options."""

@@ -83,7 +83,7 @@ class RQSubscription(Subscription):
         self._unread: dict[str, None] = {}
         self._connection: Connection | None = None
         self._turn = CallLock()
-        #: Whether somebody was interrupted while he used the connection: what came by it is in doubt.
+        #: Whether a thread was interrupted while it used the connection: what came by it is in doubt.
         self._spoiled = False
         self._questions = 0
         self._heard_at = 0.0
@@ -103,10 +103,10 @@ class RQSubscription(Subscription):
         self._asked.extend(ids)
 
     def wake(self) -> None:
-        """Have whoever listens look what there is to do. A finalizer may call it, at any point of its own thread."""
+        """Have the listening thread look what to do. A finalizer may call it, at any point of its own thread."""
         try:  # noqa: SIM105  # one call of C, which is done or not
             self._ringer.send(b"w")
-        except OSError:  # full: somebody is about to wake; closed: nobody listens any more
+        except OSError:  # full: a thread is about to wake; closed: none listens any more
             pass
 
     def close(self) -> None:
@@ -177,7 +177,7 @@ class RQSubscription(Subscription):
         connection = self._connection
         if connection is None:
             return News()
-        if connection.fileno() in ready and readable([connection], 0):  # else somebody has read it since
+        if connection.fileno() in ready and readable([connection], 0):  # else another thread has read it since
             return self._hear()
         if monotonic() >= self._heard_at + SILENCE:
             raise ConnectionError("no answer")

@@ -105,7 +105,7 @@ class ClaimTable:
                     continue
                 mine: list[Run] = []
                 limit = self._accept(claim, mine)
-                if ends_by_a_crash(claim.crashes, limit):
+                if (claim.crashes or limit == 1) and ends_by_a_crash(claim.crashes, limit):
                     self._put_off(claim, mine)
                 else:
                     runs += mine
@@ -216,7 +216,8 @@ class ClaimTable:
         while ended:
             run = self._runner.take()
             worked += not run.dropped
-            echo(run, ended=True)
+            if run.output is not None:
+                echo(run, ended=True)
             job_id = run.claim.id
             if run.chunk is None:
                 if held.get(job_id) is run:

@@ -16,6 +16,7 @@ from collections import deque
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED
 from contextlib import suppress
 from itertools import count
+from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -93,8 +94,10 @@ class Run(LocalJob):
     index = -1
     #: Bytes of the one item's envelope.
     size = 0
-    #: Whether somebody cancelled it.
+    #: Whether it was cancelled.
     unwanted = False
+    #: Whether it has no outcome, only an end.
+    dropped = False
     #: The outcome of its job, if it only runs what was to be called before that is told.
     outcome: JobOutcome | None = None
     #: What of its words the store was told.
@@ -155,13 +158,9 @@ class Run(LocalJob):
     def drop(self) -> None:
         """Tell the worker that it was not run, or not to its end; in the dispatcher's thread."""
         self._state = CANCELLED_AND_NOTIFIED
+        self.dropped = True
         self.owner.ended.append(self)
         self.owner.wake()
-
-    @property
-    def dropped(self) -> bool:
-        """Whether it has no outcome, only an end."""
-        return self._state == CANCELLED_AND_NOTIFIED
 
     # -- what it says
 
@@ -196,7 +195,7 @@ class Run(LocalJob):
         if isinstance(found, Outcome):
             if found.failed:
                 return found.failure()
-            found, _ = found.decode(self.id)
+            found, _ = found.decode(self.claim.id)
         return found  # type: ignore[no-any-return]
 
 
@@ -295,10 +294,8 @@ class PoolRunner:
             self._wake_pipe.wake()
         self._woken = True  # again, as the worker may have looked before it was written: the pipe is never left full
 
-    @property
-    def wake_fd(self) -> int:
-        """Readable when something has ended."""
-        return self._wake_pipe.fd
+    #: Readable when something has ended. Read in C, as `broken` is: each turn of the worker asks.
+    wake_fd: int = property(attrgetter("_wake_pipe.fd"))  # type: ignore[assignment]
 
     def awake(self) -> None:
         """Take note that the sleep is over; empty the wake pipe if it was written to."""
@@ -356,10 +353,8 @@ class PoolRunner:
         self.sleep(_LOOK)
         return False
 
-    @property
-    def broken(self) -> str | None:
-        """Why no child can be started; None as long as they can."""
-        return self._pool.broken
+    #: Why no child can be started; None as long as they can.
+    broken: str | None = property(attrgetter("_pool.broken"))  # type: ignore[assignment]
 
     def close(self) -> None:
         """Kill what still runs, and free everything."""

@@ -209,7 +209,7 @@ def ends(store: Store, ids: Collection[str], timeout: float | None) -> Iterator[
     for job_id in ids:
         book.add(job_id, None)
     with contextlib.closing(store.subscribe()) as subscription:
-        while book:
+        while book.waiters:
             rest = LOOK if deadline is None else min(LOOK, deadline - time.monotonic())
             subscription.ask(book.due(subscription.ask_most))
             for ended in book.take(subscription.wait(max(0.0, rest))):

@@ -152,7 +152,8 @@ class ResultListener:
         """
         self.start()
         subscription = self._subscription
-        alone = subscription is not None and subscription.waits_here and not self._book.waiters and job_id not in self._doubted
+        here = subscription is not None and subscription.waits_here
+        alone = here and not self._book.waiters and job_id not in self._doubted
         if subscription is None or not alone or self._broken is not None or self.is_this_thread():
             self.subscribe([(job_id, waiter)])
             return

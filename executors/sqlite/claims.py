@@ -29,8 +29,8 @@ from taskq.store import Claim
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from taskq.executors.sqlite.database import Tx
     from taskq.executors.sqlite.schema import Execute
+    from taskq.executors.sqlite.transaction import Tx
 
 __all__ = [
     "BATCH",
@@ -161,7 +161,7 @@ def _first(
     `takes`: whether those are taken, so that they are passed over as well.
     """
     query = f"SELECT {columns} FROM jobs INDEXED BY jobs_line WHERE state = {QUEUED} AND queue = ?"
-    mine, values = not_refused(execute, queue, None if refuser is None else refuser.name)
+    mine, values = ("", ()) if refuser is None else not_refused(execute, queue, refuser.name)
     if refuser is None or not mine:
         return execute(f"{query} ORDER BY rank, n LIMIT ?", (queue, count)).fetchall()
     started = time.thread_time()
@@ -238,8 +238,7 @@ def claim_one(tx: Tx, worker: str, job_id: str, *, refuser: Refuser | None = Non
     promote(tx)
     expire(tx)
     place = tx.execute("SELECT queue FROM jobs WHERE id = ?", (job_id,)).fetchone()
-    me = None if refuser is None else refuser.name
-    mine, values = not_refused(tx.execute, place[0], me) if place else ("", ())
+    mine, values = ("", ()) if refuser is None or not place else not_refused(tx.execute, place[0], refuser.name)
     query = f"SELECT {COLUMNS} FROM jobs WHERE id = ? AND state = {QUEUED}{mine}"
     rows = tx.execute(query, (job_id, *values)).fetchall()
     return next(iter(_take(tx, worker, rows)), None)

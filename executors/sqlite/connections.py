@@ -2,7 +2,7 @@
 
 one to write (`create` makes the file) · some to read · the lock with its page · the append log · the WAL, for syncs
 
-Where a file is found deleted, renamed or replaced (`FileIdentities`), what was open is closed and opened anew:
+Where a file is found deleted, renamed or replaced (`FileIdentities`), what was open is closed and opened again:
 
     the queue file gone          ─▶ an error; all stays open, for the case that it comes back
     another one in its place     ─▶ that is opened; the jobs of the old one are gone with it
@@ -27,12 +27,14 @@ from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskq.errors import BackendUnavailable, TaskqError
+from taskq.executors.sqlite.append_log import AppendLog
 from taskq.executors.sqlite.create import beside, open_reader, open_writer
+from taskq.executors.sqlite.file_sync import FileSync
 from taskq.executors.sqlite.fork import fork_guard, leak, watch
-from taskq.executors.sqlite.journal import AppendLog, FileSync
+from taskq.executors.sqlite.lock import PATIENCE, StoreLock
+from taskq.executors.sqlite.page import Page
 from taskq.executors.sqlite.place import check_folder, check_path, from_os, from_sqlite
 from taskq.executors.sqlite.schema import as_text
-from taskq.executors.sqlite.shared import PATIENCE, Page, StoreLock
 from taskq.locks import CallLock, aside
 from taskq.log import get_logger
 
@@ -77,12 +79,12 @@ class Connections:
     def __init__(self, place: Place) -> None:
         self.path = place.path
         self._place = place
-        #: The page of the lock file, for good: it is mapped anew where that file is another one.
+        #: The page of the lock file, for good: it is mapped again where that file is another one.
         self.page = Page.new()
         self._inherited: list[sqlite3.Connection] = []
         self._closed = False
         self._found = False  # whether the file was there once: it is not made again
-        #: How often it was opened anew since its files had changed.
+        #: How often it was opened again since its files had changed.
         self.generation = 0
         self._takes_any_text = False
         self._reset()
@@ -149,7 +151,7 @@ class Connections:
         return opened is not None and opened.identities.is_missing(FILE)
 
     def _retire(self, opened: Opened, changed: Sequence[str]) -> None:
-        """Close what is open; nobody is inside SQLite."""
+        """Close what is open; no thread is inside SQLite."""
         readers = self._readers.copy()
         self._readers.clear()
         self._taken.clear()
@@ -157,7 +159,7 @@ class Connections:
             with suppress(TaskqError, sqlite3.Error, OSError), opened.lock:
                 _ingest_rest(opened, checkpoints=LOG in changed and opened.identities.is_missing(LOG))
         _close_all([*readers, opened.writer], opened.lock, CLOSE_PATIENCE)
-        for thing in (opened.wal, opened.append_log, opened.lock):
+        for thing in (opened.wal, opened.append_log.file, opened.lock):
             thing.retire()
         opened.identities.close()
         self.opened = None
@@ -210,10 +212,10 @@ class Connections:
             except sqlite3.Error as exc:
                 raise from_sqlite(self.path, exc) from exc
             append_log = AppendLog(self.path, lock, shared=self._place.shared)
-            undo.callback(append_log.close)
+            undo.callback(append_log.file.close)
             wal = os.open(beside(self.path, "-wal"), os.O_RDWR | os.O_CLOEXEC)
             undo.callback(os.close, wal)
-            descriptors = {LOG: wal, INBOX: append_log.descriptor, LOCK: lock.descriptor}
+            descriptors = {LOG: wal, INBOX: append_log.file.descriptor, LOCK: lock.descriptor}
             identities = FileIdentities(self.path, descriptors)
             lock.look = identities.in_place
             undo.pop_all()
@@ -228,7 +230,7 @@ class Connections:
         self.get().writer.text_factory = as_text
 
     def acquire_reader(self) -> sqlite3.Connection:
-        """Return a connection for reading that nobody else uses; give it back."""
+        """Return a connection for reading that no other thread uses; give it back."""
         self.get()
         mark = get_ident(), fork_guard.depth()
         for connection in reversed(self._readers.copy()):
@@ -280,7 +282,7 @@ class Connections:
                 idle = [one for one in self._readers.copy() if self._taken.setdefault(one, mark) is mark]
                 _close_all([*idle, opened.writer], opened.lock, patience)
                 opened.wal.close()
-                opened.append_log.close()
+                opened.append_log.file.close()
                 opened.lock.close()
                 opened.identities.close()
 
@@ -291,7 +293,7 @@ class Connections:
                 leak(connection)
                 self._inherited.append(connection)
             self.opened.wal.close()
-            self.opened.append_log.close()
+            self.opened.append_log.file.close()
             self.opened.lock.close()
             self.opened.identities.close()
         self._reset()
@@ -343,7 +345,7 @@ def _close_all(connections: list[sqlite3.Connection], lock: StoreLock, patience:
     except (BackendUnavailable, OSError):
         if lock.path.parent.exists():
             for connection in connections:
-                leak(connection)  # closing it without the lock could checkpoint while somebody commits
+                leak(connection)  # closing it without the lock could checkpoint while another process commits
         else:
             _close_each(connections)  # the file is gone with its folder: SQLite sees that, and does not checkpoint
 

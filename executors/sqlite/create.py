@@ -1,4 +1,4 @@
-"""A connection to a queue file: made anew, led to the newest schema, or refused with the reason.
+"""A connection to a queue file: made, led to the newest schema, or refused with the reason.
 
     no file       ──▶ an empty one, 0600 ──▶ tables
     older schema  ──▶ the steps that lack, in one transaction
@@ -22,7 +22,7 @@ from taskq.executors.sqlite.schema import APPLICATION_ID, VERSION, migrate
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taskq.executors.sqlite.shared import Page
+    from taskq.executors.sqlite.page import Page
 
 __all__ = ["BUSY_MS", "beside", "connect", "keep_name", "make_file", "open_reader", "open_writer"]
 
@@ -172,7 +172,7 @@ def keep_name(path: Path) -> None:
 
 
 def _hinted(path: Path, error: TaskqError) -> TaskqError:
-    """Guess what somebody meant who writes sqlite:///queue.db."""
+    """Guess what was meant by sqlite:///queue.db."""
     if len(path.parts) == len(("/", "queue.db")):
         return ConfigError(f"{error}; three slashes begin an absolute path: did you mean sqlite:///./{path.name}?")
     return error

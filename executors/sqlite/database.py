@@ -16,29 +16,32 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-import time
 from collections import deque
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskq.errors import BackendUnavailable, SoftTimeout, TaskqError
 from taskq.executors.sqlite.connections import Connections, gone
 from taskq.executors.sqlite.create import BUSY_MS
 from taskq.executors.sqlite.disk_space import DiskSpace
 from taskq.executors.sqlite.fork import fork_guard, watch
+from taskq.executors.sqlite.lock import LockClosed
 from taskq.executors.sqlite.place import copied, from_os, from_sqlite, is_bad_text, real_path
-from taskq.executors.sqlite.shared import LockClosed
+from taskq.executors.sqlite.transaction import PendingWrite, run_all, under_lock
 from taskq.locks import CallLock, aside, may_be_interrupted, pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from taskq.executors.sqlite.connections import Opened
+    from taskq.executors.sqlite.lock import StoreLock
+    from taskq.executors.sqlite.page import Page
     from taskq.executors.sqlite.place import Place
-    from taskq.executors.sqlite.shared import Page, StoreLock
+    from taskq.executors.sqlite.transaction import Tx
 
-__all__ = ["Database", "Tx"]
+__all__ = ["Database"]
 
 T = TypeVar("T")
 
@@ -46,57 +49,12 @@ T = TypeVar("T")
 CHECKPOINT_FRAMES = 3000
 #: The same where the disk is nearly full.
 SHORT_FRAMES = 32
-#: Pages after which readers are waited for, so that the log can begin anew: 128 MiB.
+#: Pages after which readers are waited for, so that the log can restart: 128 MiB.
 TOO_LONG = 32_000
 #: Milliseconds for which they are.
 READERS_MS = 200
-#: Times that a file which was replaced is opened anew for one transaction.
+#: Times that a file which was replaced is opened again for one transaction.
 REPLACED = 5
-
-
-class Tx:
-    """A transaction in the making: its connection and moment, and who is to be woken when it is made."""
-
-    __slots__ = (
-        "ended",
-        "execute",
-        "executemany",
-        "now",
-        "number",
-        "page",
-        "queued",
-        "subscriptions",
-        "workers_to_wake",
-    )
-
-    def __init__(self, connection: sqlite3.Connection, page: Page) -> None:
-        self.execute = connection.execute
-        self.executemany = connection.executemany
-        self.page = page
-        self.now = time.time()
-        #: `Page.changes` when it is made.
-        self.number = 0
-        #: Subscriptions whose jobs have ended, and how many jobs have.
-        self.subscriptions: set[int] = set()
-        self.ended = 0
-        #: How many jobs have begun to wait in each queue.
-        self.queued: dict[str, int] = {}
-        #: Workers that are wanted for something else, by name.
-        self.workers_to_wake: set[str] = set()
-
-
-class _PendingWrite(Generic[T]):
-    """One caller's work, and what came of it."""
-
-    __slots__ = ("done", "error", "number", "tx", "value", "work")
-
-    def __init__(self, work: Callable[[Tx], T]) -> None:
-        self.work = work
-        self.done = False
-        self.number = 0
-        self.error: BaseException | None = None
-        self.value: T | None = None
-        self.tx: Tx | None = None
 
 
 class Database:
@@ -125,9 +83,9 @@ class Database:
         watch(self)
 
     def after_fork_in_child(self) -> None:
-        """Begin with nobody at work, as in a forked copy."""
+        """Begin with no thread at work, as in a forked copy."""
         self._turn = CallLock()
-        self._pending: deque[_PendingWrite[Any]] = deque()
+        self._pending: deque[PendingWrite[Any]] = deque()
 
     # -- writing
 
@@ -149,7 +107,7 @@ class Database:
             BackendUnavailable: nothing was done, or it is not known to last: the call may be repeated.
             StoreFull: the disk is full, nothing was done.
         """
-        write = _PendingWrite(work)
+        write = PendingWrite(work)
         try:
             self._pending.append(write)
             with self._turn:
@@ -211,7 +169,7 @@ class Database:
         """
         if self.place.full:
             try:
-                (self._connections.opened or self._connections.get()).append_log.sync(number)
+                (self._connections.opened or self._connections.get()).append_log.file.up_to(number)
             except OSError as exc:
                 raise from_os(self.path, exc, "syncing its inbox") from exc
 
@@ -219,9 +177,9 @@ class Database:
         """Have what is in the append log in the tables."""
         self.write(_nothing, lasting=False)
 
-    def _joined(self, own: _PendingWrite[Any]) -> list[_PendingWrite[Any]]:
-        """Take all writes that wait now; a thread that may be interrupted does nobody's but its own."""
-        if may_be_interrupted():
+    def _joined(self, own: PendingWrite[Any]) -> list[PendingWrite[Any]]:
+        """Take all writes that wait now; a thread that may be interrupted does only its own."""
+        if len(self._pending) == 1 or may_be_interrupted():
             self._pending.remove(own)
             return [own]
         found = []
@@ -229,7 +187,7 @@ class Database:
             found.append(self._pending.popleft())
         return found
 
-    def _make(self, writes: list[_PendingWrite[Any]], own: _PendingWrite[Any]) -> None:
+    def _make(self, writes: list[PendingWrite[Any]], own: PendingWrite[Any]) -> None:
         """Make one transaction of these writes; an error of all is each one's."""
         try:
             self._make_or_make_room(writes)
@@ -246,12 +204,12 @@ class Database:
             self._hand_back(writes, own)
             raise
 
-    def _hand_back(self, writes: list[_PendingWrite[Any]], own: _PendingWrite[Any]) -> None:
+    def _hand_back(self, writes: list[PendingWrite[Any]], own: PendingWrite[Any]) -> None:
         """Put the other callers' writes back, for them to run: this thread was interrupted."""
         self._pending.extendleft(write for write in reversed(writes) if write is not own and not write.done)
 
-    def _make_or_make_room(self, writes: list[_PendingWrite[Any]]) -> None:
-        """Make the transaction; once more where a text is no UTF-8, or, in a log that begins anew, the disk is full."""
+    def _make_or_make_room(self, writes: list[PendingWrite[Any]]) -> None:
+        """Make the transaction; once more where a text is no UTF-8, or, in a log that restarts, the disk is full."""
         try:
             self._make_under_lock(writes)
         except sqlite3.OperationalError as exc:
@@ -261,17 +219,17 @@ class Database:
                 raise
             else:
                 opened = self._connections.get()
-                _under_lock(opened, lambda: self._checkpoint(opened.writer, opened.lock.page))
+                under_lock(opened, lambda: self._checkpoint(opened.writer, opened.lock.page))
             for write in writes:
                 write.error = None
             self._make_under_lock(writes)
 
-    def _make_under_lock(self, writes: list[_PendingWrite[Any]]) -> None:
+    def _make_under_lock(self, writes: list[PendingWrite[Any]]) -> None:
         """Make the transaction in the file that stands at the path, however often that is replaced."""
         for _ in range(REPLACED):
             opened = self._connections.opened or self._connections.get()
             try:
-                if _under_lock(opened, partial(self._make_in, opened, writes)):
+                if under_lock(opened, partial(self._make_in, opened, writes)):
                     return
                 self.opened()
             except LockClosed:
@@ -279,16 +237,16 @@ class Database:
                     raise
         raise BackendUnavailable(f"{self.path}: its files are deleted or replaced again and again: find out by whom")
 
-    def _make_in(self, opened: Opened, writes: list[_PendingWrite[Any]]) -> bool:
+    def _make_in(self, opened: Opened, writes: list[PendingWrite[Any]]) -> bool:
         """Make the transaction in what is open, if that is what others read; return whether it was made."""
         if not opened.lock.in_place:
             return False
         changes = opened.writer.total_changes
-        _run_all(writes, opened)
+        run_all(writes, opened)
         self._made(writes, opened, opened.writer.total_changes - changes)
         return True
 
-    def _made(self, writes: list[_PendingWrite[Any]], opened: Opened, changes: int) -> None:
+    def _made(self, writes: list[PendingWrite[Any]], opened: Opened, changes: int) -> None:
         """Take note of a transaction that was made."""
         page = opened.lock.page
         number = page.wal.count_commit()
@@ -299,7 +257,7 @@ class Database:
                 write.tx.number = page.changes
         self._checkpoint_when_long(opened.writer, page, changes)
 
-    def _fail(self, writes: list[_PendingWrite[Any]], error: Exception, cause: BaseException | None) -> None:
+    def _fail(self, writes: list[PendingWrite[Any]], error: Exception, cause: BaseException | None) -> None:
         for write in writes:
             if not write.done:
                 write.done = True
@@ -333,7 +291,7 @@ class Database:
         with self._turn:
             opened = self._connections.get()
             if opened.lock.page.frames:
-                _under_lock(opened, lambda: self._checkpoint(opened.writer, opened.lock.page))
+                under_lock(opened, lambda: self._checkpoint(opened.writer, opened.lock.page))
 
     # -- reading
 
@@ -401,10 +359,8 @@ class Database:
         opened.lock.mend()
         return opened
 
-    @property
-    def generation(self) -> int:
-        """A number that changes when the file was opened anew, and may be another one."""
-        return self._connections.generation
+    #: A number that changes when the file was opened again, and may be another one. Read in C: each look asks for it.
+    generation: int = property(attrgetter("_connections.generation"))  # type: ignore[assignment]
 
     def opened_generation(self) -> int:
         """Return that number after a look at the files."""
@@ -425,7 +381,7 @@ class Database:
     def syncs(self) -> int:
         """How often this process has synced the log or the append log."""
         opened = self._connections.get()
-        return opened.wal.count + opened.append_log.syncs
+        return opened.wal.count + opened.append_log.file.count
 
     @property
     def lock(self) -> StoreLock:
@@ -448,64 +404,3 @@ class Database:
 
 def _nothing(_: Tx) -> None:
     """Change nothing."""
-
-
-def _under_lock(opened: Opened, work: Callable[[], T]) -> T:
-    """Do this under the store's lock, inside the fork guard; no transaction is open afterwards, however that ends."""
-    depth = fork_guard.depth()
-    try:
-        try:
-            with fork_guard:
-                return opened.lock.hold(work, partial(_undo, opened))
-        except BaseException:
-            fork_guard.restore(depth)
-            raise
-    except BaseException:  # an interrupt while an error was on its way
-        fork_guard.restore(depth)
-        raise
-
-
-def _undo(opened: Opened) -> None:
-    """Leave no transaction open."""
-    if opened.writer.in_transaction:
-        opened.writer.execute("ROLLBACK")
-    opened.append_log.not_ingested()
-
-
-def _run_all(writes: list[_PendingWrite[Any]], opened: Opened) -> None:
-    """Run writes in one transaction, behind all that is in the append log."""
-    connection, lock, wal, append_log, _ = opened
-    ingests = lock.page.append_log.is_waiting
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        if ingests:
-            append_log.ingest(connection)
-        for write in writes:
-            _run(write, connection, lock.page, alone=len(writes) == 1)
-        connection.execute("COMMIT")
-    except BaseException:
-        _undo(opened)
-        raise
-    if ingests:
-        append_log.ingested(wal)
-
-
-def _run(write: _PendingWrite[Any], connection: sqlite3.Connection, page: Page, *, alone: bool) -> None:
-    """Run one write; what it raises is its own affair, and its changes are taken back."""
-    tx = write.tx = Tx(connection, page)
-    if alone:
-        write.value = write.work(tx)
-        return
-    connection.execute("SAVEPOINT pending")
-    try:
-        write.value = write.work(tx)
-    except sqlite3.OperationalError:
-        raise  # the file's affair: a full disk, an error of reading
-    except SoftTimeout:
-        raise
-    except Exception as exc:  # noqa: BLE001 - whatever it is, it is for who called, in another thread perhaps
-        pass_on(exc)
-        connection.execute("ROLLBACK TO pending")
-        write.error = exc
-        write.tx = None
-    connection.execute("RELEASE pending")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["examine"]
 
-#: The first SQLite without the race between a commit and a log that begins anew.
+#: The first SQLite without the race between a commit and a log that restarts.
 FIXED = (3, 51, 3)
 
 #: Bytes of the log, and bytes free, from which something is said.

@@ -3,7 +3,7 @@
 SQLite keeps a table of each process's locks by file, and mutexes. A forked copy inherits both but not the locks: a new
 connection in it would believe in locks that only the parent has, and hang on a mutex whose thread is not there. So
 
-    before fork   ─▶ wait until nobody is inside SQLite, and let nobody in
+    before fork   ─▶ wait until no thread is inside SQLite, and let none in
     in the parent ─▶ go on
     in the copy   ─▶ descriptors of ours are closed at once; the inherited connections are never used, and are closed
                      (which mends the table) under the store's lock when the copy first uses the file
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Inherited", "fork_guard", "leak", "watch"]
 
-#: Seconds between two looks while somebody forks.
+#: Seconds between two looks while a thread forks.
 LOOK_S = 0.0005
 
 
@@ -49,7 +49,7 @@ class _ForkGuard:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, as in a forked copy: nobody is inside."""
+        """Start over, as in a forked copy: no thread is inside."""
         self._inside: dict[int, int] = {}  # how often each thread has entered
         self.forking.clear()
 
@@ -83,7 +83,7 @@ class _ForkGuard:
             self._inside.pop(get_ident(), None)
 
     def shut(self) -> None:
-        """Wait until nobody is inside, and let nobody in."""
+        """Wait until no thread is inside, and let none in."""
         try:
             self._shut()
         except BaseException:  # Python goes on with the fork all the same

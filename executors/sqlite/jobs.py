@@ -47,8 +47,8 @@ from taskq.states import Reason
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from taskq.executors.sqlite.database import Tx
     from taskq.executors.sqlite.schema import Execute
+    from taskq.executors.sqlite.transaction import Tx
     from taskq.states import State
     from taskq.store import NewJob
 
@@ -67,6 +67,7 @@ __all__ = [
     "dependency_failure",
     "last_end",
     "pack",
+    "prune",
     "put",
     "release",
     "remove",
@@ -406,3 +407,21 @@ def forget(tx: Tx, numbers: Sequence[int]) -> None:
         marks = ", ".join("?" * len(part))
         for table in ("jobs", "blobs", "logs", "log_sizes", "needs", "wishes", "refusals", "begun"):
             tx.execute(f"DELETE FROM {table} WHERE n IN ({marks})", tuple(part))
+
+
+#: Seconds after which a job that another one needs is looked at again.
+NEEDED_S = 60.0
+
+
+def prune(tx: Tx, limit: int) -> int:
+    """Forget jobs that have been kept long enough; return how many were looked at. Those still needed stay longer."""
+    query = (
+        "SELECT n, EXISTS (SELECT 1 FROM needs WHERE needed = jobs.id) FROM jobs INDEXED BY jobs_drop "
+        "WHERE drop_at IS NOT NULL AND drop_at <= ? ORDER BY drop_at LIMIT ?"
+    )
+    rows = tx.execute(query, (tx.now, limit)).fetchall()
+    if rows:
+        forget(tx, [n for n, needed in rows if not needed])
+        later = tx.now + NEEDED_S
+        tx.executemany("UPDATE jobs SET drop_at = ? WHERE n = ?", [(later, n) for n, needed in rows if needed])
+    return len(rows)

@@ -11,7 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from taskq.executors.sqlite.claims import BATCH, LAST_CRASH, expire, is_work, promote
-from taskq.executors.sqlite.jobs import COMPLETION_COLUMNS, Completion, complete_many, completion, forget
+from taskq.executors.sqlite.jobs import COMPLETION_COLUMNS, Completion, complete_many, completion, prune
+from taskq.executors.sqlite.page import AWAKE, WORKERS
 from taskq.executors.sqlite.refusals import forget_refusals
 from taskq.executors.sqlite.schema import (
     BLOCKED,
@@ -26,7 +27,6 @@ from taskq.executors.sqlite.schema import (
     is_number,
     listed,
 )
-from taskq.executors.sqlite.shared import AWAKE, WORKERS
 from taskq.executors.sqlite.wakeups import reader_of
 from taskq.failure import Failure
 from taskq.store import Remains
@@ -34,18 +34,16 @@ from taskq.store import Remains
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from taskq.executors.sqlite.database import Database, Tx
+    from taskq.executors.sqlite.database import Database
     from taskq.executors.sqlite.refusals import Refuser
     from taskq.executors.sqlite.schema import Execute
+    from taskq.executors.sqlite.transaction import Tx
     from taskq.executors.sqlite.wakeups import Wakeups
 
-__all__ = ["dead_workers", "detach_jobs", "is_dead", "prune", "remains", "requeue_held", "sweep"]
+__all__ = ["dead_workers", "detach_jobs", "is_dead", "remains", "requeue_held", "sweep"]
 
 #: Seconds that one sweep may spend on forgetting old jobs: it runs in the thread that feeds a worker's processes.
 PRUNE_S = 0.1
-
-#: Seconds after which a job that another one needs is looked at again.
-NEEDED_S = 60.0
 
 #: Jobs forgotten in one transaction.
 PRUNE_BATCH = 500
@@ -196,20 +194,6 @@ def requeue_held(tx: Tx, name: str) -> int:
 
 
 # --- the old
-
-
-def prune(tx: Tx, limit: int) -> int:
-    """Forget jobs that have been kept long enough; return how many were looked at. Those still needed stay longer."""
-    query = (
-        "SELECT n, EXISTS (SELECT 1 FROM needs WHERE needed = jobs.id) FROM jobs INDEXED BY jobs_drop "
-        "WHERE drop_at IS NOT NULL AND drop_at <= ? ORDER BY drop_at LIMIT ?"
-    )
-    rows = tx.execute(query, (tx.now, limit)).fetchall()
-    if rows:
-        forget(tx, [n for n, needed in rows if not needed])
-        later = tx.now + NEEDED_S
-        tx.executemany("UPDATE jobs SET drop_at = ? WHERE n = ?", [(later, n) for n, needed in rows if needed])
-    return len(rows)
 
 
 #: Whether a blocked job waits, directly or by way of other blocked ones, for a job that runs, or that a worker serves.

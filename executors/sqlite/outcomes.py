@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Sequence
 
-    from taskq.executors.sqlite.database import Tx
+    from taskq.executors.sqlite.transaction import Tx
     from taskq.store import JobOutcome, ProgressUpdate
 
 

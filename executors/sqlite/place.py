@@ -7,9 +7,9 @@
 SQLAlchemy reads three slashes as a relative path. Here they begin an absolute one, as in every other URL; four, as
 SQLAlchemy wants them for absolute paths, mean the same.
 
-Files are opened only when they are this user's own, and nobody else may write to them:
+Files are opened only when they are this user's own, and no other user may write to them:
 
-    a link of this user's, where nobody else can put one   ─▶ the file that it leads to, and all else stands beside that
+    a link of this user's, where no other can put one      ─▶ the file that it leads to, and all else stands beside that
     a link beside the queue file, or where others write    ─▶ refused
     another user's file, one that others may read or write,
     one with a second name, a FIFO, a device               ─▶ refused, but for the first two with ?shared=1
@@ -136,7 +136,7 @@ SHARED_CURE = "; for a queue that several users are to share write ?shared=1"
 
 
 def real_path(path: Path) -> Path:
-    """Return the path to use for a queue file: where a link leads that nobody else can have put there.
+    """Return the path to use for a queue file: where a link leads that no other user can have put there.
 
     Raises:
         ConfigError: it is another's link, or one in a folder to which others write.
@@ -152,7 +152,7 @@ def real_path(path: Path) -> Path:
 
 
 def check_folder(path: Path, *, shared: bool) -> None:
-    """See that nobody else can put files into the folder of a queue file, or take them out.
+    """See that no other user can put files into the folder of a queue file, or take them out.
 
     Raises:
         ConfigError: it is not there, another's, or others may write to it.

@@ -15,6 +15,7 @@ from taskq.executors.sqlite.schema import (
     as_text,
     chunks,
     code_of,
+    fits,
     is_count,
     is_number,
 )
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from taskq.store import JobQuery
 
-__all__ = ["find_jobs", "fits", "get_jobs", "list_queues", "list_workers", "read_log"]
+__all__ = ["find_jobs", "get_jobs", "list_queues", "list_workers", "read_log"]
 
 
 COLUMNS = (
@@ -83,11 +84,6 @@ def _record(row: tuple[Any, ...]) -> JobRecord:
         return _whole(row)
     except (TypeError, ValueError, AttributeError, KeyError):
         return _rest_of(row)
-
-
-def fits(value: object, kind: type) -> bool:
-    """Tell whether a column holds what its kind says, or nothing: SQLite itself takes anything."""
-    return value is None or type(value) is kind
 
 
 def _rest_of(row: tuple[Any, ...]) -> JobRecord:

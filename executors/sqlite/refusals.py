@@ -24,12 +24,12 @@ def _others(execute: Execute, queue: str, me: str) -> list[str]:
     return [row[0] for row in execute(OTHERS, (me, queue)).fetchall()]
 
 
-def not_refused(execute: Execute, queue: str, me: str | None) -> tuple[str, tuple[Any, ...]]:
-    """Return the condition, with its values, for jobs of a queue that this worker does not leave to others.
+def not_refused(execute: Execute, queue: str, me: str) -> tuple[str, tuple[Any, ...]]:
+    """Return the condition, with its values, for jobs of a queue that the worker of this name does not leave to others.
 
-    `me`: its name; None: it has refused nothing yet.
+    It has refused a job: before that there is nothing that it would leave.
     """
-    others = _others(execute, queue, me) if me is not None else []
+    others = _others(execute, queue, me)
     if not others:
         return "", ()
     marks = ", ".join("?" * len(others))
@@ -55,7 +55,7 @@ def forget_refusals(execute: Execute, name: str) -> None:
 class Refuser:
     """A worker that has refused jobs, and up to where it passes over them: looking at thousands costs each claim.
 
-    The front of a queue is looked through anew when some time has passed, in proportion to what that took: a job that
+    The front of a queue is looked through again when some time has passed, in proportion to what that took: a job that
     comes back to its old place waits so long.
     """
 
@@ -64,7 +64,7 @@ class Refuser:
         self._file: object = None
         self._passed: dict[str, dict[int, int]] = {}
         self._anew_at: dict[str, float] = {}
-        #: When to look anew, as the last answers have left something out; None: they have not.
+        #: When to look again, as the last answers have left something out; None: they have not.
         self.look_at: float | None = None
 
     def begin(self, file: object) -> None:

@@ -51,6 +51,7 @@ __all__ = [
     "as_state",
     "as_text",
     "code_of",
+    "fits",
     "is_count",
     "is_number",
     "migrate",
@@ -149,7 +150,7 @@ CREATE TABLE workers (
 );
 """
 
-#: The mark of the append log, one row; see `journal`.
+#: The mark of the append log, one row; see `append_log`.
 _SECOND = """
 CREATE TABLE inbox (salt INTEGER NOT NULL, upto INTEGER NOT NULL, chain INTEGER NOT NULL);
 INSERT INTO inbox (salt, upto, chain) VALUES (0, 0, 0);
@@ -201,6 +202,11 @@ HIGHEST = 1 << 53
 def is_number(value: Any) -> bool:
     """Tell whether a value is a number."""
     return type(value) is float or type(value) is int
+
+
+def fits(value: object, kind: type) -> bool:
+    """Tell whether a column holds what its kind says, or nothing: SQLite itself takes anything."""
+    return value is None or type(value) is kind
 
 
 def is_count(value: Any) -> bool:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from taskq.errors import BackendUnavailable, ConfigError, StoreFull
 from taskq.executors.sqlite.claims import claim, claim_one, claims_of, is_work, next_due
-from taskq.executors.sqlite.maintenance import detach_jobs, is_dead, prune, remains, requeue_held, sweep
+from taskq.executors.sqlite.jobs import prune
+from taskq.executors.sqlite.maintenance import detach_jobs, is_dead, remains, requeue_held, sweep
 from taskq.executors.sqlite.outcomes import (
     SMALL,
     apply_outcomes,
@@ -27,8 +28,8 @@ from taskq.executors.sqlite.outcomes import (
     without_log,
     without_payload,
 )
+from taskq.executors.sqlite.page import AWAKE, OWN
 from taskq.executors.sqlite.refusals import Refuser, forget_refusals
-from taskq.executors.sqlite.shared import AWAKE, OWN
 from taskq.executors.sqlite.wakeups import is_readable
 from taskq.log import get_logger
 from taskq.serving import QueueOrder
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Sequence
 
-    from taskq.executors.sqlite.database import Database, Tx
+    from taskq.executors.sqlite.database import Database
     from taskq.executors.sqlite.schema import Execute
+    from taskq.executors.sqlite.transaction import Tx
     from taskq.executors.sqlite.wakeups import Fifo, Wakeups
     from taskq.store import Claim, JobOutcome, ProgressUpdate, Remains, WorkerRecord
 
@@ -175,7 +177,7 @@ class SQLiteSession(WorkerSession):
         self, outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate], want: int, *, unclear: bool
     ) -> Polled:
         """Poll; where there is little room, tell the outcomes one by one first, each as it fits."""
-        size = bytes_of(outcomes, updates)
+        size = bytes_of(outcomes, updates) if outcomes or updates else 0
         if not size or self._database.disk_space.fits(size):
             try:
                 return self._polled(outcomes, updates, want, unclear=unclear)

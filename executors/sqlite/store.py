@@ -1,10 +1,10 @@
 """The store behind `sqlite:///path`: jobs in one file, for all processes of one machine.
 
-    SQLiteStore   ─▶ journal · jobs · queries            what clients ask for
+    SQLiteStore   ─▶ append_log · jobs · queries         what clients ask for
     .join()       ─▶ session ─▶ claims · maintenance ─▶ jobs
     .subscribe()  ─▶ subscription ─▶ wakeups: FIFOs, by which processes wake each other
                       │
-    all of it through `database`: one lock (`shared`), commits of a group (`database`), syncs of a group (`journal`)
+    all of it through `database`: one lock (`lock`), commits of a group (`database`), syncs of a group (`file_sync`)
 
 Beside `queue.db` stand SQLite's own -wal and -shm, our -inbox and -lock, and the folder -wake.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import TypeVar
 
-    from taskq.executors.sqlite.database import Tx
+    from taskq.executors.sqlite.transaction import Tx
     from taskq.states import State
     from taskq.store import Finding, JobQuery, JobRecord, NewJob, QueueRecord, Subscription, WorkerRecord, WorkerSession
 

@@ -1,6 +1,6 @@
 """How a client of a queue file learns that jobs have ended.
 
-    put(reply_to=subscription) ─▶ own jobs: whoever ends one rings this subscription's FIFO
+    put(reply_to=subscription) ─▶ own jobs: the process that ends one wakes this subscription's FIFO
     ask(others)                ─▶ foreign jobs: every end rings it, as long as one is waited for
 
     wait: what was asked ─▶ flag ─▶ what ended after the last number seen? ─▶ News
@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.errors import BackendUnavailable, QueueClosed, StoreDamaged, StoreFull
 from taskq.executors.sqlite.jobs import broken, last_end, unpack
-from taskq.executors.sqlite.queries import fits
-from taskq.executors.sqlite.schema import FAILED, HIGHEST, RUNNING, STATES, as_state, chunks, is_count
-from taskq.executors.sqlite.shared import ANY, AWAKE, OWN
+from taskq.executors.sqlite.page import ANY, AWAKE, OWN
+from taskq.executors.sqlite.schema import FAILED, HIGHEST, RUNNING, STATES, as_state, chunks, fits, is_count
 from taskq.locks import CallLock
 from taskq.states import State
 from taskq.store import Ended, News, Subscription
@@ -56,7 +55,7 @@ class SQLiteSubscription(Subscription):
         self._wakeups = wakeups
         self._lock = CallLock()  # a finalizer may wake it, at any point of its own thread
         self._asked: deque[str] = deque()
-        self._foreign: set[str] = set()  # waited for, and nobody rings us for them alone
+        self._foreign: set[str] = set()  # waited for, without a wake-up for them alone
         self._polls = self._woken = self._closed = False
         with database.lock:
             self._slot, self._fifo = wakeups.new_subscription()
@@ -102,7 +101,7 @@ class SQLiteSubscription(Subscription):
             self._flag(AWAKE)
             self._closed = True
             if self._polls:
-                self._fifo.wake()  # whoever waits closes it: not under the feet of its poll
+                self._fifo.wake()  # the waiting thread closes it, behind its poll
             else:
                 self._fifo.close()
 

@@ -24,19 +24,20 @@ from typing import TYPE_CHECKING
 from taskq.errors import BackendUnavailable
 from taskq.executors.sqlite.create import beside
 from taskq.executors.sqlite.fork import watch
+from taskq.executors.sqlite.page import ANY, AWAKE, SUBSCRIPTIONS, WORKERS
 from taskq.executors.sqlite.place import check_wake, from_os
 from taskq.executors.sqlite.schema import as_text
-from taskq.executors.sqlite.shared import ANY, AWAKE, SUBSCRIPTIONS, WORKERS
 from taskq.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from taskq.executors.sqlite.database import Database, Tx
+    from taskq.executors.sqlite.database import Database
+    from taskq.executors.sqlite.transaction import Tx
 
 __all__ = ["Fifo", "Wakeups", "is_read", "is_readable", "notify", "reader_of"]
 
-#: Bytes read at once; more than anybody writes while one sleeps.
+#: Bytes read at once; more than is written while one sleeps.
 DRAIN = 65536
 
 #: How a FIFO is opened to wake its reader, and what says that there is none: it, or its folder, was removed.
@@ -95,26 +96,23 @@ class Wakeups:
 
     def after(self, tx: Tx) -> None:
         """Wake those workers that this transaction gives something to do."""
-        if tx.queued and tx.page.worker_in_need() >= 0:
-            for queue, count in tx.queued.items():
-                self._wake_needing_work(queue, count)
+        for queue, count in tx.queued.items():
+            self._wake_needing_work(queue, count)
         for name in tx.workers_to_wake:
             self.wake_worker(name)
 
     def after_append(self, queue: str) -> None:
         """Wake a worker for a job that has come into the append log."""
-        if self._page.worker_in_need() >= 0:
-            self._wake_needing_work(queue, 1)
+        self._wake_needing_work(queue, 1)
 
     def _wake_needing_work(self, queue: str, count: int) -> None:
         """Wake as many workers of a queue as there are new jobs: each is awake by the time of the next commit."""
         page = self._page
-        slot = page.worker_in_need()
-        while slot >= 0 and count > 0:
+        slot = -1
+        while count > 0 and (slot := page.worker_in_need(slot + 1)) >= 0:
             if self._serves(slot, queue):
                 page.flag_worker(slot, AWAKE)
                 count -= notify(self.worker_path(slot))
-            slot = page.worker_in_need(slot + 1)
 
     def wake_worker(self, name: str) -> None:
         """Wake one worker, whether it needs work or not."""
@@ -132,8 +130,8 @@ class Wakeups:
         if not tx.ended:
             return
         page = self._page
-        wanted = {slot for slot in tx.subscriptions if page.subscription_flag(slot)}
         flags = page.subscription_flags()
+        wanted = {slot for slot in tx.subscriptions if 0 < slot < SUBSCRIPTIONS and flags[slot]}
         slot = flags.find(ANY)
         while slot >= 0:
             wanted.add(slot)
@@ -147,7 +145,7 @@ class Wakeups:
         return known is not None and (not known[1] or queue in known[1])
 
     def _current_workers(self) -> dict[int, tuple[str, frozenset[str]]]:
-        """Return name and queues of each worker by its slot, read anew when one has come or gone."""
+        """Return name and queues of each worker by its slot, read again when one has come or gone."""
         number = self._page.workers_generation
         if self._known_workers[0] != number:
             rows = self._database.read(lambda c: c.execute("SELECT slot, name, queues FROM workers").fetchall())
@@ -171,7 +169,7 @@ class Fifo:
         self._make()
 
     def _make(self) -> None:
-        """Put it in its place only when somebody reads it: one that nobody reads is taken for a dead worker's."""
+        """Put it in its place only when it has a reader: one without is taken for a dead worker's."""
         fresh = f"{self.path}-new-{os.getpid()}"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(fresh)  # noqa: PTH108 - the path is text, for speed
@@ -189,12 +187,12 @@ class Fifo:
     def _take_name(self, fresh: str) -> None:
         try:
             os.rename(fresh, self.path)  # noqa: PTH104 - as above
-        except IsADirectoryError:  # whoever made it there: its name is ours
+        except IsADirectoryError:  # the name is ours all the same
             os.rename(self.path, f"{self.path}-aside-{time.time_ns()}")  # noqa: PTH104 - as above
             os.rename(fresh, self.path)  # noqa: PTH104 - as above
 
     def remake(self) -> None:
-        """Take the place again, where somebody has removed the FIFO and nobody has taken it since."""
+        """Take the place again, where the FIFO was removed and no other took its place."""
         if is_read(self.path):
             return
         ends = self.reader, self.writer
@@ -210,7 +208,7 @@ class Fifo:
             return False
 
     def wait(self, seconds: float, *descriptors: int) -> None:
-        """Return when somebody wakes us, when one of the descriptors is readable, or after these seconds."""
+        """Return when a wake-up comes, when one of the descriptors is readable, or after these seconds."""
         poll = select.poll()
         for descriptor in (self.reader, *descriptors):
             if descriptor >= 0:
@@ -225,7 +223,7 @@ class Fifo:
             return False
 
     def wake(self) -> None:
-        """Wake whoever waits here."""
+        """Wake the process that waits here."""
         with contextlib.suppress(BlockingIOError):
             os.write(self.writer, b".")
 
@@ -248,7 +246,7 @@ class Fifo:
 
 
 def notify(path: str) -> bool:
-    """Wake whoever reads this FIFO; return whether somebody does."""
+    """Wake the reader of this FIFO; return whether there is one."""
     opened: list[int | None] = [None]
     try:
         _open_into(opened, path)
@@ -276,12 +274,12 @@ def is_readable(descriptor: int) -> bool:
 
 
 def is_read(path: str) -> bool:
-    """Return whether somebody reads this FIFO."""
+    """Return whether this FIFO has a reader."""
     return bool(reader_of(path))
 
 
 def reader_of(path: str) -> bool | None:
-    """Return whether somebody reads this FIFO; None: it is not there, so that nobody can tell."""
+    """Return whether this FIFO has a reader; None: it is not there, so that it is unknown."""
     opened: list[int | None] = [None]
     try:
         _open_into(opened, path)

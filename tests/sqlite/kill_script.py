@@ -9,8 +9,8 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+from taskq.executors.sqlite import append_log
 from taskq.executors.sqlite import jobs as sqlite_jobs
-from taskq.executors.sqlite import journal as sqlite_journal
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import State
 from taskq.store import ProgressUpdate
@@ -23,7 +23,7 @@ BATCHES = (("a1", "a2", "a3"), ("b1",), ("big1",), ("c1", "c2"), ("short1",), ("
 def main(path: str, ledger_path: str) -> None:
     """Submit, claim, update, send a heartbeat, finish, forget, checkpoint, leave, close."""
     sqlite_jobs.GRACE = 0.0
-    sqlite_journal.ROTATE_AT = 400  # it is rotated more than once
+    append_log.ROTATE_AT = 400  # it is rotated more than once
     ledger = os.open(ledger_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def update(*words: str) -> None:

@@ -150,7 +150,7 @@ def test_no_right_to_write(path: Path, url: str, monkeypatch: pytest.MonkeyPatch
     """A file that may not be written is said to be so, with its owner; not that a disk may be broken."""
     SQLiteStore(url).close()
     monkeypatch.setattr(os, "access", lambda place, _: place != path)
-    monkeypatch.setattr("taskq.executors.sqlite.shared.open_own", _refuse)
+    monkeypatch.setattr("taskq.executors.sqlite.lock.open_own", _refuse)
     with pytest.raises(BackendUnavailable, match=f"may not write {path}"):
         SQLiteStore(url)
 

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq.errors import BackendUnavailable, JobExists
-from taskq.executors.sqlite.journal import HEADER, FileSync
-from taskq.executors.sqlite.shared import Futex, Page, StoreLock, SyncState
+from taskq.executors.sqlite.append_log import HEADER
+from taskq.executors.sqlite.file_sync import FileSync
+from taskq.executors.sqlite.lock import StoreLock
+from taskq.executors.sqlite.page import Futex, Page, SyncState
 from taskq.executors.sqlite.store import SQLiteStore
 from tests.store_steps import job, said, take
 
@@ -145,7 +147,7 @@ def test_sync_waits_for_a_batch(full: SQLiteStore, monkeypatch: pytest.MonkeyPat
     full.put([job("b")])
     assert (state.batch, naps) == (1, [])
     state.batch = 3
-    file._connections.get().append_log._syncs._took = 60.0
+    file._connections.get().append_log.file._took = 60.0
     before = file.syncs
     full.put([job("c")])
     assert file.syncs == before + 1
@@ -224,7 +226,7 @@ def test_failed_sync(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("taskq.executors.sqlite.journal.sync_data", fail)
+        patch.setattr("taskq.executors.sqlite.file_sync.sync_data", fail)
         with pytest.raises(BackendUnavailable, match=f"syncing its {said_}: Input/output error"):
             full.put([job("b", **options)])
     state = state_of(full._database.page)
@@ -239,8 +241,8 @@ def test_failed_sync(
 
 def test_failed_sync_at_the_turn(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the log cannot be synced the append log does not begin anew, and puts say so; once it can, it does."""
-    monkeypatch.setattr("taskq.executors.sqlite.journal.INGEST_AT", 200)
-    monkeypatch.setattr("taskq.executors.sqlite.journal.ROTATE_AT", 300)
+    monkeypatch.setattr("taskq.executors.sqlite.append_log.INGEST_AT", 200)
+    monkeypatch.setattr("taskq.executors.sqlite.append_log.ROTATE_AT", 300)
     file = store._database.path.with_name("queue.db-inbox")
     kept: list[str] = []
 
@@ -254,7 +256,7 @@ def test_failed_sync_at_the_turn(store: SQLiteStore, monkeypatch: pytest.MonkeyP
     put()
     first = file.read_bytes()[: HEADER.size]
     with monkeypatch.context() as patch:
-        patch.setattr("taskq.executors.sqlite.journal.sync_data", fail)
+        patch.setattr("taskq.executors.sqlite.file_sync.sync_data", fail)
         for _ in range(3):
             with pytest.raises(BackendUnavailable, match="turning its inbox: Input/output error"):
                 while len(kept) < 100:
@@ -335,7 +337,7 @@ def test_order_of_calls(path: Path, name: str, options: str) -> None:
 @needs_strace
 def test_order_of_calls_at_the_turn(path: Path) -> None:
     """The append log begins anew when the log, which has all its jobs, is synced, and not before."""
-    small = "from taskq.executors.sqlite import journal\njournal.INGEST_AT, journal.ROTATE_AT = 200, 300\n"
+    small = "from taskq.executors.sqlite import append_log\nappend_log.INGEST_AT, append_log.ROTATE_AT = 200, 300\n"
     _, lines = trace(path, "-e", "trace=pwrite64,fdatasync,flock", script=small + SCRIPT)
     text = _collapsed(" ".join(word for line in lines if (word := _word(line, path))))
     assert text.count("lock log+ log-sync inbox+ unlock") >= 2, text

@@ -365,7 +365,7 @@ def test_held_lock(store: SQLiteStore, open_store: Callable[[], SQLiteStore], mo
     other = open_store()
     store.put([job("a")])
     assert see(store, "a")
-    monkeypatch.setattr("taskq.executors.sqlite.shared.PATIENCE", 0.1)
+    monkeypatch.setattr("taskq.executors.sqlite.lock.PATIENCE", 0.1)
     with other._database.lock:
         monkeypatch.setattr(type(store._database.lock).acquire, "__defaults__", (0.1,))
         with pytest.raises(BackendUnavailable, match=f"process {os.getpid()} has held the lock"):

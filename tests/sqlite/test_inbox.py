@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import struct
@@ -12,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from taskq import log
-from taskq.executors.sqlite import journal as sqlite_journal
+from taskq.executors.sqlite import append_log
+from taskq.executors.sqlite.append_log import HEADER, RECORD, AppendLog
 from taskq.executors.sqlite.disk_space import DiskSpace
-from taskq.executors.sqlite.journal import HEADER, RECORD, AppendLog
+from taskq.executors.sqlite.lock import FlockFile
 from taskq.executors.sqlite.schema import STEPS
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import State
@@ -38,8 +40,8 @@ def plenty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the append log be ingested and turned every few jobs."""
-    monkeypatch.setattr(sqlite_journal, "INGEST_AT", 300)
-    monkeypatch.setattr(sqlite_journal, "ROTATE_AT", 500)
+    monkeypatch.setattr(append_log, "INGEST_AT", 300)
+    monkeypatch.setattr(append_log, "ROTATE_AT", 500)
 
 
 def ids(store: SQLiteStore) -> list[str]:
@@ -193,7 +195,7 @@ def test_killed_at_the_turn(
         if step != "not synced":
             log.sync_under_lock()
         if step == "not on the page":
-            os.pwrite(inbox._descriptor, HEADER.pack(sqlite_journal.MAGIC, inbox._rotating), 0)
+            os.pwrite(inbox.file.descriptor, HEADER.pack(append_log.MAGIC, inbox._rotating), 0)
         assert page.end == 0
         raise Killed
 
@@ -320,10 +322,8 @@ class _NoInbox:
     """What the first schema had in its place."""
 
     def __init__(self, path: Path, *_: Any, **__: Any) -> None:
-        self.descriptor = os.open(path.with_name(path.name + "-inbox"), os.O_RDWR | os.O_CREAT, 0o600)
-
-    def close(self) -> None:
-        os.close(self.descriptor)
+        descriptor = os.open(path.with_name(path.name + "-inbox"), os.O_RDWR | os.O_CREAT, 0o600)
+        self.file = FlockFile(descriptor, contextlib.nullcontext())
 
 
 #: What `test_any_order` does in any order; a put is the most frequent.

@@ -35,7 +35,7 @@ Call = tuple[str, str, int, bytes]
 
 SCRIPT = """
 import os, sys
-from taskq.executors.sqlite import journal
+from taskq.executors.sqlite import append_log
 from taskq.executors.sqlite.store import SQLiteStore
 from taskq.states import State
 from tests.store_steps import job, said, worker
@@ -43,7 +43,7 @@ from tests.store_steps import job, said, worker
 def note(text):
     os.write(1, text.encode())
 
-journal.ROTATE_AT = 1500  # it is turned more than once
+append_log.ROTATE_AT = 1500  # it is turned more than once
 store = SQLiteStore(sys.argv[1])
 member = store.join(worker())
 for number in range(40):

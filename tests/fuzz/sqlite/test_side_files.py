@@ -13,7 +13,7 @@ from zlib import crc32
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from taskq.errors import BackendUnavailable, StoreDamaged
-from taskq.executors.sqlite.journal import HEADER, RECORD
+from taskq.executors.sqlite.append_log import HEADER, RECORD
 from taskq.executors.sqlite.schema import row_of
 from taskq.states import State
 from tests.fuzz.amounts import counts

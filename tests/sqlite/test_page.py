@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taskq.executors.sqlite.shared import SIZE, Page
+from taskq.executors.sqlite.page import SIZE, Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -257,3 +257,46 @@ def test_registry_entry_that_is_no_execution(store: RQStore, join: Callable[...,
     client.zadd("rq:wip:default", {"foo": 1, "": 1, ":": 1})
     join().run_maintenance()
     assert client.zcard("rq:wip:default") == 0
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"origin": None},
+        {"origin": None, "status": "failed"},
+        {"status": "failed", "dependency_ids": '[1, {}, null, "b", ["c"]]'},
+        {"rate_limit_key": "wrong", "status": "scheduled"},
+        {"key": "wrong"},
+    ],
+    ids=str,
+)
+def test_one_bad_record_among_many(store: RQStore, client: Any, spoil: dict[str, str | None]) -> None:
+    """A damaged record costs no other job its cancel, its retry or its removal, and a key of another kind neither."""
+    client.set("rq:rl:wrong:allowed", "x")
+    store.put([new_job(job_id=name) for name in ("bad", "list", "good")])
+    for field, text in spoil.items():
+        client.hdel("rq:job:bad", field) if text is None else client.hset("rq:job:bad", field, text)
+    client.delete("rq:job:list")
+    client.rpush("rq:job:list", "x")
+    ids = ["bad", "list", "good"]
+    assert store.cancel(ids)[-1] is State.CANCELLED
+    assert store.retry(ids)[-1] is True
+    assert client.lrange("rq:queue:default", 0, -1)[-1] == b"good"
+    assert store.remove(ids)[-1] is True
+    assert store.get(["good"]) == [None]
+
+
+def test_a_dead_worker_with_damaged_keys(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """What a dead worker leaves in a key of another kind keeps no other dead worker's jobs from coming back."""
+    first, second, third = join("w1"), join("w2"), join("w3")
+    store.put([new_job(job_id="good")])
+    assert [claim.id for claim in second.take()] == ["good"]
+    first.die(), second.die()
+    client.zadd("rq:tq:expiries", {"damaged": 1})
+    client.rpush("rq:job:damaged", "x")
+    for key in ("rq:worker:w1:executions", "rq:worker:w1", "rq:tq:parked:default"):
+        client.delete(key)
+        client.set(key, "x")
+    assert third.run_maintenance() == 1
+    client.delete("rq:tq:parked:default")  # it is like an absent store for who has nothing to do
+    assert [claim.id for claim in third.take()] == ["good"]

@@ -23,17 +23,18 @@ local function leave_list(queue, gone)
 end
 
 local closing = {}
-for i, id in ipairs(ids) do
+local function cancel(i, id)
   local j = call('HMGET', K_JOB .. id, F_status, F_origin, F_worker_name, F_rate_limit_key)
   local status = j[1]
   if not status then
     found[i] = ''
   elseif WAITS[status] then
     if status == S_QUEUED then
-      queued[j[2]] = queued[j[2]] or {}
-      queued[j[2]][id] = true
+      local queue = j[2] or ''
+      queued[queue] = queued[queue] or {}
+      queued[queue][id] = true
     else
-      withdraw(id, j[2], status)
+      withdraw(id, j[2] or '', status)
     end
     closing[#closing + 1] = {id, j[4]}
     call('HSET', K_JOB .. id, F_status, S_CANCELED)
@@ -48,10 +49,18 @@ for i, id in ipairs(ids) do
     found[i] = status
   end
 end
-for queue, gone in pairs(queued) do leave_list(queue, gone) end
-for _, entry in ipairs(closing) do
-  close(entry[1], '', '')
-  if entry[2] then release_slot(entry[1], entry[2]) end
+
+local function finish(id, limited)
+  close(id, '', '')
+  if limited then release_slot(id, limited) end
 end
+
+-- What one record holds costs that job alone
+for i, id in ipairs(ids) do
+  found[i] = ''
+  pcall(cancel, i, id)
+end
+for queue, gone in pairs(queued) do leave_list(queue, gone) end
+for _, entry in ipairs(closing) do pcall(finish, unpack(entry)) end
 send_news()
 return found

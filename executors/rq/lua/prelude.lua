@@ -24,10 +24,14 @@ end
 -- A time from now on as text: Redis reads and orders whole numbers in text twice as fast as Lua's own
 local function at(seconds) return string.format('%d', now + seconds) end
 
--- What stands there as JSON: a list, or an empty one
+-- The texts in what stands there as a list in JSON, or none
 local function list_of(text)
   local fine, found = pcall(cjson.decode, text or '[]')
-  return fine and type(found) == 'table' and found or {}
+  local texts = {}
+  for _, entry in ipairs(fine and type(found) == 'table' and found or {}) do
+    if type(entry) == 'string' then texts[#texts + 1] = entry end
+  end
+  return texts
 end
 
 -- Source of the calendar: "days_from_civil" turned round, Howard Hinnant, chrono-compatible date algorithms.

@@ -2,10 +2,9 @@
 -- Forget jobs that are not running, with all that belongs to them. Argument: {ids}. Returns 1 or 0 for each.
 local done = {}
 begin_writing()
-for i, id in ipairs(unpack(cmsgpack.unpack(ARGV[1]))) do
+local function remove(i, id)
   local j = call('HMGET', K_JOB .. id, F_status, F_origin, F_key, F_group_id, F_rate_limit_key)
   local status, queue = j[1], j[2]
-  done[i] = 0
   if status and status ~= S_STARTED then
     done[i] = 1
     if queue then
@@ -22,6 +21,10 @@ for i, id in ipairs(unpack(cmsgpack.unpack(ARGV[1]))) do
     if #dependents > 0 then release(id) end
     keep(id, 0)
   end
+end
+for i, id in ipairs(unpack(cmsgpack.unpack(ARGV[1]))) do
+  done[i] = 0
+  pcall(remove, i, id) -- what one record holds costs that job alone
 end
 send_news()
 return done

@@ -26,7 +26,8 @@ end
 
 local function put_back(worker, counted)
   local wkey, returned = K_WORKER .. worker, 0
-  local held = call('SMEMBERS', wkey .. ':executions')
+  -- What holds something else keeps nobody: its jobs are found by the registry of started ones
+  local held = redis.pcall('SMEMBERS', wkey .. ':executions')
   table.sort(held, function(left, right) return left > right end) -- ids grow with time: the oldest ends up foremost
   for _, composite in ipairs(held) do
     local fine, count = pcall(put_back_one, composite, counted)
@@ -35,9 +36,10 @@ local function put_back(worker, counted)
   call('DEL', wkey .. ':executions')
   call('ZREM', K_LEASES, worker)
   call('SREM', K_WORKERS, wkey)
-  for queue in string.gmatch(call('HGET', wkey, F_queues) or '', '[^,]+') do
-    call('SREM', K_WORKERS_OF .. queue, wkey)
-    call('SREM', K_IDLE .. queue, worker)
+  local queues = redis.pcall('HGET', wkey, F_queues)
+  for queue in string.gmatch(type(queues) == 'string' and queues or '', '[^,]+') do
+    redis.pcall('SREM', K_WORKERS_OF .. queue, wkey)
+    redis.pcall('SREM', K_IDLE .. queue, worker)
   end
   return returned
 end

@@ -9,11 +9,10 @@ local function is_taken(key, id)
   local status = call('HGET', K_JOB .. holder, F_status)
   return status and not ENDED[status]
 end
-for i, id in ipairs(unpack(cmsgpack.unpack(ARGV[1]))) do
+local function retry(i, id)
   local j = call('HMGET', K_JOB .. id, F_status, F_origin, F_task, F_max_retries, F_priority, F_dependency_ids, F_data,
     F_rate_limit_key, F_rate_limit_concurrency, F_key)
   local status, queue = j[1], j[2]
-  done[i] = 0
   if j[7] and queue and (status == S_FAILED or status == S_STOPPED or status == S_CANCELED)
     and not is_taken(j[10], id) then
     local job = K_JOB .. id
@@ -45,6 +44,10 @@ for i, id in ipairs(unpack(cmsgpack.unpack(ARGV[1]))) do
       close(id, because_of(verdict), T_DEPENDENCY)
     end
   end
+end
+for i, id in ipairs(unpack(cmsgpack.unpack(ARGV[1]))) do
+  done[i] = 0
+  pcall(retry, i, id) -- what one record holds costs that job alone
 end
 send_news()
 return done

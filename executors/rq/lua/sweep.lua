@@ -15,12 +15,15 @@ if reap == 1 then
 end
 
 -- Jobs that nothing started in time
-for _, id in ipairs(call('ZRANGEBYSCORE', K_EXPIRIES, '-inf', now, 'LIMIT', 0, 200)) do
+local function expire(id)
   local j = call('HMGET', K_JOB .. id, F_status, F_origin, F_expires_in, F_attempts)
   if num(j[4]) == 0 and (j[1] == S_QUEUED or j[1] == S_SCHEDULED or j[1] == S_DEFERRED) then
     withdraw(id, j[2], j[1])
     close(id, 'E' .. (j[3] or ''), T_EXPIRED)
   end
+end
+for _, id in ipairs(call('ZRANGEBYSCORE', K_EXPIRIES, '-inf', now, 'LIMIT', 0, 200)) do
+  pcall(expire, id)
   call('ZREM', K_EXPIRIES, id)
 end
 

@@ -47,6 +47,11 @@ def poisoned(garbage: Garbage, client: Any, ids: list[str]) -> None:
         if pick.random() < 0.1:
             pipe.xadd(f"rq:results:{job_id}", {pick.choice(names): garbage.text() for _ in range(2)})
         pipe.hset(key, field, garbage.text())
+        if pick.random() < 0.1:
+            pipe.hdel(key, pick.choice(names))
+        if pick.random() < 0.01:
+            pipe.delete(key)
+            pipe.rpush(key, "x")
     pipe.execute()
 
 
@@ -229,6 +234,7 @@ def test_workers(store: RQStore, client: Any, garbage: Garbage, total: int) -> N
     good = Hands(store, "good", ("default",))
     try:
         while garbage.count < total:
+            good.session.heartbeat(good.record, [])
             for n in range(50):
                 name = f"bad{n}"
                 fields = {pick: garbage.text() for pick in garbage.random.sample(sorted(set(FIELDS.values())), 4)}

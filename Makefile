@@ -40,7 +40,7 @@ test-loaded: venv-dev  ## the tests beside a program that keeps each core busy, 
 	@trap '' HUP; $(BIN)/python -m tests.busy $(PYTEST) $(ARGS)
 
 soak: venv-dev  ## the long runs that make test leaves out: many minutes
-	@$(BIN)/python -m pytest -m soak $(ARGS)
+	@$(BIN)/python -m pytest -m soak -o faulthandler_timeout=7200 $(ARGS)
 
 rq-suite: venv-dev  ## RQ's own tests with its worker replaced by ours; needs redis-server
 	@$(BIN)/python tests/rq_suite/run.py

@@ -21,7 +21,7 @@ local function rare_of(id)
   local r = call('HMGET', K_JOB .. id, F_key, F_refused, F_dependency_ids, F_meta, F_attempts, F_crashes, F_retries)
   local results = {}
   if r[3] then
-    for _, need in ipairs(list_of(r[3])) do
+    for _, need in ipairs(ids_of(r[3])) do
       local latest = call('XREVRANGE', K_RESULTS .. need, '+', '-', 'COUNT', 1)[1]
       results[#results + 1] = need
       results[#results + 1] = latest and latest[2] or {}

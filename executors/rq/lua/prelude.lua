@@ -24,14 +24,19 @@ end
 -- A time from now on as text: Redis reads and orders whole numbers in text twice as fast as Lua's own
 local function at(seconds) return string.format('%d', now + seconds) end
 
--- The texts in what stands there as a list in JSON, or none
+-- What stands there as JSON: a list, or an empty one
 local function list_of(text)
   local fine, found = pcall(cjson.decode, text or '[]')
-  local texts = {}
-  for _, entry in ipairs(fine and type(found) == 'table' and found or {}) do
-    if type(entry) == 'string' then texts[#texts + 1] = entry end
+  return fine and type(found) == 'table' and found or {}
+end
+
+-- The ids that stand there as a list in JSON, without what can be none
+local function ids_of(text)
+  local ids = {}
+  for _, entry in ipairs(list_of(text)) do
+    if type(entry) == 'string' then ids[#ids + 1] = entry end
   end
-  return texts
+  return ids
 end
 
 -- Source of the calendar: "days_from_civil" turned round, Howard Hinnant, chrono-compatible date algorithms.

@@ -29,7 +29,7 @@ local function retry(i, id)
     local verdict = 'met'
     if j[3] and j[6] then
       call('DEL', K_DEPENDENCIES .. id .. ':dependencies')
-      for _, need in ipairs(list_of(j[6])) do
+      for _, need in ipairs(ids_of(j[6])) do
         call('SADD', K_DEPENDENCIES .. id .. ':dependencies', need)
         call('SADD', K_JOB .. need .. ':dependents', id)
       end

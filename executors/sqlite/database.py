@@ -333,11 +333,14 @@ class Database:
         fork_guard.restore(depth)
 
     def _unused(self) -> int:
-        """Return how many bytes of the file are in no table."""
-        pages, size = self.read(
-            lambda c: (c.execute("PRAGMA freelist_count").fetchone()[0], c.execute("PRAGMA page_size").fetchone()[0])
-        )
-        return int(pages * size)
+        """Return how many bytes of the file are in no table, less those by which the next checkpoint lengthens it."""
+        names = ("freelist_count", "page_count", "page_size")
+        free, pages, size = self.read(lambda c: [int(c.execute(f"PRAGMA {name}").fetchone()[0]) for name in names])
+        try:
+            length = self.path.stat().st_size
+        except OSError:  # it was moved away, and the write will say so
+            length = pages * size
+        return free * size - max(0, pages * size - length)
 
     def _unfinished(self) -> int:
         """Return how many jobs have not ended."""

@@ -41,7 +41,8 @@ class DiskSpace:
     def __init__(self, path: Path, unused: Callable[[], int], unfinished: Callable[[], int]) -> None:
         """Look after a file.
 
-        `unused` tells how many bytes in it are free for new jobs, `unfinished` how many jobs in it have not ended.
+        `unused` tells how many bytes in it are free for new jobs, less those that its log will still add to it;
+        `unfinished`, how many jobs in it have not ended.
         """
         self._path = path
         self._unused = unused

@@ -123,6 +123,17 @@ def test_what_is_kept_is_worked_off(small_disk: Path, result: int) -> None:
     store.close()
 
 
+def test_what_the_log_will_add_is_no_room(store: SQLiteStore, member: Any) -> None:
+    """Results that stand in the log take their room in the file before it grows by them: others do not get it too."""
+    store.put([job("big")])
+    (big,) = take(member, 1)
+    before = store._database._unused()
+    assert tell(member, said(big, result=b"r" * 200_000)) == []
+    assert store._database._unused() < before - 190_000
+    store._database._connections.get().writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert store._database._unused() >= 0
+
+
 def test_result_without_room(store: SQLiteStore, member: Any) -> None:
     """A result that the file cannot take fails its job as StoreFull, and the next ones are told and taken."""
     store.put([job("big"), job("small"), job("next")])

@@ -119,7 +119,7 @@ release = function(first)
         elseif j[8] and j[9] then
           enqueue_limited(waiting, j[8], j[9])
         else
-          enqueue(j[2], waiting, j[6], j[7] == '1')
+          enqueue(j[2], waiting, j[6], at_front(j[7]))
         end
       elseif verdict ~= 'unmet' and verdict ~= 'gone' then
         withdraw(waiting, j[2], S_DEFERRED)

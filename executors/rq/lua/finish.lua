@@ -88,7 +88,7 @@ local function retried(v)
   local count = j[2] and #list_of(j[2]) or 0
   local delay = interval_of(j[2], count - left)
   call('HSET', K_JOB .. v[1], F_retries_left, left - 1, F_ended_at, iso)
-  again(v, delay, j[3] == '1')
+  again(v, delay, at_front(j[3]))
   return true
 end
 
@@ -116,7 +116,7 @@ local function returned_retry(v, retry)
   call('HSET', K_JOB .. v[1], F_number_of_retries, before + 1, F_ended_at, iso)
   local front = retry[3] == 1 or call('HGET', K_JOB .. v[1], F_front_on_retry) == '1'
   if retry[3] == 1 then call('HSET', K_JOB .. v[1], F_front_on_retry, 1) end
-  again(v, num(retry[2][math.min(#retry[2], before + 1)]), front)
+  again(v, num(retry[2][math.min(#retry[2], before + 1)]), front and FIRST)
   return true
 end
 

@@ -7,7 +7,7 @@ local function promote_one(queue, id)
   elseif j[6] and j[7] then
     enqueue_limited(id, j[6], j[7])
   else
-    enqueue(queue, id, j[2], j[3] == '1' or (j[4] == '1' and (j[5] or '') ~= ''))
+    enqueue(queue, id, j[2], at_front(j[3]) or ((j[5] or '') ~= '' and at_front(j[4])))
   end
 end
 

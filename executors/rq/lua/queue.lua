@@ -26,13 +26,17 @@ local function push_front(list, id)
   call('LPUSH', list, id)
 end
 
+-- Where RQ's `at_front` puts a job: before all, older ones too
+local FIRST = 'first'
+local function at_front(flag) return flag == '1' and FIRST end
+
 local function place(queue, id, priority, front)
   local list, bands = K_QUEUE .. queue, K_PRIORITIES .. queue
   if priority ~= 0 then
     call('ZADD', bands, priority, id)
     banded[queue] = true
   elseif not has_bands(queue) then
-    if front then push_front(list, id) else call('RPUSH', list, id) end
+    if front == FIRST then call('LPUSH', list, id) elseif front then push_front(list, id) else call('RPUSH', list, id) end
     return
   end
   local function comes_after(other)
@@ -50,7 +54,8 @@ local function place(queue, id, priority, front)
   call('LINSERT', list, 'BEFORE', call('LINDEX', list, low), id)
 end
 
--- Queue a job whose hash is there: status, time, place. `front`: before its equals.
+-- Queue a job whose hash is there: status, time, place. `front`: before its equals, as it comes back; FIRST: before all
+-- of its priority.
 local function enqueue(queue, id, priority, front)
   call('HSET', K_JOB .. id, F_status, S_QUEUED, F_enqueued_at, iso)
   call('SADD', K_QUEUES, K_QUEUE .. queue)

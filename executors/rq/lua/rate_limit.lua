@@ -8,7 +8,7 @@ local function fill_slots(key, concurrency)
     local found = call('HMGET', K_JOB .. id, F_origin, F_status, F_at_front)
     if found[1] and found[2] == S_RATE_LIMITED then
       call('ZADD', allowed, math.floor(now), id)
-      enqueue(found[1], id, 0, found[3] == '1')
+      enqueue(found[1], id, 0, at_front(found[3]))
     end
   end
 end

@@ -112,7 +112,7 @@ local function tidy(queue)
     call('ZREM', K_READY .. queue, id)
     local j = call('HMGET', K_JOB .. id, F_status, F_priority, F_at_front, F_rate_limit_key, F_rate_limit_concurrency)
     if j[1] == S_READY then
-      if j[4] and j[5] then enqueue_limited(id, j[4], j[5]) else enqueue(queue, id, j[2], j[3] == '1') end
+      if j[4] and j[5] then enqueue_limited(id, j[4], j[5]) else enqueue(queue, id, j[2], at_front(j[3])) end
     end
   end
   if call('EXISTS', K_QUEUE .. queue) == 0 then call('DEL', K_PRIORITIES .. queue) end

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from taskq.worker_session import (
+    Blame,
     Claim,
     ControlRequest,
     Foreign,
@@ -26,6 +27,7 @@ from taskq.worker_session import (
     Remains,
     WorkerRecord,
     WorkerSession,
+    blame,
     ends_by_a_crash,
 )
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NO_SEALS",
+    "Blame",
     "Claim",
     "ControlRequest",
     "Ended",
@@ -57,6 +60,7 @@ __all__ = [
     "Subscription",
     "WorkerRecord",
     "WorkerSession",
+    "blame",
     "ends_by_a_crash",
 ]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from taskq.serving import USUAL, Serving
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from taskq.states import State
 
 __all__ = [
+    "Blame",
     "Claim",
     "ControlRequest",
     "Foreign",
@@ -31,6 +33,7 @@ __all__ = [
     "Remains",
     "WorkerRecord",
     "WorkerSession",
+    "blame",
     "ends_by_a_crash",
 ]
 
@@ -82,8 +85,9 @@ class Foreign(Protocol):
 class Claim:
     """A job in the hands of a worker. `token` fences: only who holds the newest one can tell the job's outcome.
 
-    `attempt` is this start's number from 1; `crashes` and `retries` count what was before. `results`: the codec bytes
-    of the jobs that it needed, by id. `refused_for`: seconds since a worker first said that it has no such task.
+    `attempt` is this start's number from 1; `crashes` and `retries` count what was before. `suspect`: a worker died
+    that had it, and perhaps had begun it (`blame`). `results`: the codec bytes of the jobs that it needed, by id.
+    `refused_for`: seconds since a worker first said that it has no such task.
     `foreign`: set where the job was not made by taskq; then `envelope` is empty.
     `meta`: codec bytes of what earlier attempts have noted (`JobRecord.meta`), empty where they have not.
     `refusal`: why it must not be run, whoever holds it.
@@ -95,6 +99,7 @@ class Claim:
     queue: str
     attempt: int
     crashes: int = 0
+    suspect: bool = False
     retries: int = 0
     refused_for: float = 0.0
     results: Mapping[str, bytes] = field(default_factory=dict)
@@ -191,6 +196,30 @@ def ends_by_a_crash(crashes: int, max_crashes: int) -> bool:
     return crashes >= max_crashes - 1
 
 
+class Blame(Enum):
+    """What its worker's death means for a claimed job."""
+
+    #: It had begun: one crash more.
+    CRASH = "crash"
+    #: It may have begun: no crash, but its attempt counts, and it is a suspect from now on.
+    SUSPECT = "suspect"
+    #: It had not begun: its attempt is taken back.
+    NONE = "none"
+
+
+def blame(crashes: int, max_crashes: int, *, begun: bool | None, suspect: bool) -> Blame:
+    """Return what the death of its worker means for a claimed job.
+
+    `begun`: whether its worker has told that it begins; None where it was not to tell that first: neither suspect nor
+    crashed when it was claimed, or claimed by a worker older than suspects, which told it before the last crash only.
+    """
+    if begun is not None:
+        return Blame.CRASH if begun else Blame.NONE
+    if ends_by_a_crash(crashes, max_crashes):
+        return Blame.NONE
+    return Blame.CRASH if suspect or crashes else Blame.SUSPECT
+
+
 class WorkerSession(ABC):
     """A worker's place in a store, from `Store.join` to `leave`. One thread uses it, except for `wake`.
 
@@ -215,7 +244,8 @@ class WorkerSession(ABC):
     def begin(self, claims: Sequence[tuple[str, str]]) -> list[str]:
         """Note that these (id, token) begin now; return the ids of those that are not this worker's any more.
 
-        For jobs whose next crash is their last: without this a worker's death counts nothing for them.
+        Told before the start of jobs that are suspect, have crashed, or whose next crash is their last; of others when
+        they are seen to run. A worker's death counts a crash only for what has begun.
         """
 
     @abstractmethod
@@ -233,9 +263,9 @@ class WorkerSession(ABC):
     def run_maintenance(self) -> int:
         """Put back the jobs of dead workers, promote what is due, fail what has expired, drop what is too old.
 
-        Any worker may; returns how many jobs were put back. A job whose worker died may have been running, and counts
-        one crash more. One whose next crash is its last (`ends_by_a_crash`) counts it only after a `begin`, and fails
-        then; it is claimed alone if it has crashed before, so that no other one can be to blame.
+        Any worker may; returns how many jobs were put back. What its worker's death means for a job says `blame`. One
+        whose next crash is its last (`ends_by_a_crash`) is claimed alone if it has crashed before, so that no other one
+        can be to blame for it.
         """
 
     @abstractmethod

@@ -236,6 +236,13 @@ def hold(gate: str, ledger: str | None = None, text: str = "held") -> str:
     return text
 
 
+def hold_seen(gate: str, ledger: str, text: str) -> str:
+    """Note the start and report it, so that whoever reads that knows that the store has heard of it; then hold."""
+    note(ledger, text)
+    current_job().progress(1)
+    return hold(gate) and text
+
+
 def hold_and_sign(gate: str, ledger: str) -> int:
     """Note start and end, wait at the gate in between, and tell which process ran this."""
     note(ledger, "start")

@@ -80,7 +80,7 @@ def _read(
 
 def _rare(held: HeldJob, envelope: bytes, rare: list[Any]) -> Claim:
     """Return the claim of a job that has what few have, see claim.lua."""
-    key, refused, results, meta, attempts, crashes, retries = rare
+    key, refused, results, meta, attempts, crashes, retries, suspect = rare
     held.key, held.whole = _text(key), 1
     held.attempt, held.crashes, held.retries = (
         whole_number(attempts, 1),
@@ -94,6 +94,7 @@ def _rare(held: HeldJob, envelope: bytes, rare: list[Any]) -> Claim:
         queue=held.queue,
         attempt=held.attempt,
         crashes=held.crashes,
+        suspect=suspect != b"",
         retries=held.retries,
         refused_for=float(refused),
         results={_text(results[n]): result_of(results[n + 1]) for n in range(0, len(results), 2)},
@@ -110,6 +111,7 @@ def _foreign(store: Backend, worker: str, held: HeldJob, raw: dict[bytes, bytes]
         queue=held.queue,
         attempt=held.attempt,
         crashes=held.crashes,
+        suspect=FIELDS["suspect"].encode() in raw,
         refused_for=_waited(held.since, refused),
         foreign=StockJob(store.address, held.id, worker, raw, store.max_bytes),
     )

@@ -30,6 +30,9 @@ __all__ = ["FIELDS", "STATUSES", "TEXTS", "Keys", "as_exc_string", "default_pref
 #: sweep must have been there before.
 ALIVE: Final = 300
 
+#: Seconds for which is known what a dead worker held, until any other one puts that back: none may come for weeks.
+HELD: Final = 2_592_000
+
 #: Seconds for which RQ's readers take our worker for alive; renewed every 5 s.
 WORKER_ALIVE: Final = 75
 
@@ -115,6 +118,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "task": "tq_task",  # the task's name; a job without it is not ours
     "attempts": "tq_attempts",  # starts so far
     "crashes": "tq_crashes",  # of which the process or the worker died
+    "suspect": "tq_suspect",  # a worker died that had it, and perhaps had begun it; see `store.blame`
+    "told": "tq_told",  # the token under which it has begun, see WorkerSession.begin; after "-" one that tells it first
     "retries": "tq_retries",  # of which were retries after an error
     "max_crashes": "tq_max_crashes",  # where it is not 3
     "priority": "tq_priority",  # where it is not 0
@@ -163,7 +168,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "execution_ended_at": "execution_ended_at",
     "concurrency": "concurrency",
     # ours, in execution hashes
-    "begun": "tq_begun",  # its worker has said that it begins now, see WorkerSession.begin
+    "begun": "tq_begun",  # 1: its worker has told that it begins; workers older than `told` read it
 }
 
 #: RQ's words for where a job stands.
@@ -195,6 +200,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "BROKEN": as_exc_string("taskq.errors.DecodeError: the job's record in Redis has no data that could be run"),
     "STOPPED": as_exc_string("Job stopped by user, work-horse terminated."),
     "ALIVE": str(ALIVE),
+    "HELD": str(HELD),
     "WORKER_ALIVE": str(WORKER_ALIVE),
     "REPLIES_KEPT": str(REPLIES_KEPT),
     "REPLIES_MAX": str(REPLIES_MAX),

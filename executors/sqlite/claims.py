@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BATCH",
-    "LAST_CRASH",
     "claim",
     "claim_one",
     "claims_of",
@@ -49,7 +48,11 @@ __all__ = [
 #: Jobs that one transaction promotes or fails at most, so that nobody waits long behind it.
 BATCH = 1000
 
-COLUMNS = "n, id, fence, jobs.envelope, queue, attempts, crashes, retries, refused, expires, needs, meta"
+#: The last says of a job whether it is suspect, see the table `begun`.
+COLUMNS = (
+    "n, id, fence, jobs.envelope, queue, attempts, crashes, retries, refused, expires, needs, meta, "
+    "EXISTS (SELECT 1 FROM begun WHERE n = jobs.n AND fence <= 0)"
+)
 #: The results that most jobs need.
 NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
@@ -185,6 +188,9 @@ def _take(tx: Tx, worker: str, rows: list[tuple[Any, ...]]) -> list[Claim]:
     for part in chunks([n for n, _ in claims]):
         marks, numbers = listed(part)
         tx.execute(TAKE + marks, (tx.now, worker, *numbers))
+    telling = [token_parts(claim.token) for _, claim in claims if claim.suspect or claim.crashes]
+    if telling:
+        tx.executemany("INSERT OR REPLACE INTO begun (n, fence) VALUES (?, -?)", telling)
     return [claim for _, claim in claims]
 
 
@@ -201,7 +207,7 @@ def _claims(tx: Tx, rows: list[tuple[Any, ...]], step: int) -> list[tuple[int, C
 
 def _claim(tx: Tx, row: tuple[Any, ...], step: int) -> Claim:
     """Make a claim of a row; `step` is what a claim adds to the numbers in it."""
-    n, job_id, fence, envelope, queue, attempts, crashes, retries, refused, _, needs, meta = row
+    n, job_id, fence, envelope, queue, attempts, crashes, retries, refused, _, needs, meta, suspect = row
     if envelope is None:
         envelope = tx.execute("SELECT envelope FROM blobs WHERE n = ?", (n,)).fetchone()[0]
     if type(envelope) is not bytes or (meta is not None and type(meta) is not bytes) or type(job_id) is not str:
@@ -215,6 +221,7 @@ def _claim(tx: Tx, row: tuple[Any, ...], step: int) -> Claim:
         queue=queue,
         attempt=attempts + step,
         crashes=crashes,
+        suspect=bool(suspect),
         retries=retries,
         refused_for=0.0 if refused is None else max(0.0, tx.now - refused),
         results=_results(tx, needs.split(" ")) if needs else NOTHING,

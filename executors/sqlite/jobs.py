@@ -377,7 +377,7 @@ def _retry(tx: Tx, job_id: str) -> bool:
         (n, QUEUED, tx.now, tx.now, old),
     )
     tx.execute("UPDATE OR REPLACE blobs SET n = ? WHERE n = ?", (n, old))
-    for table in ("logs", "log_sizes", "needs", "refusals"):
+    for table in ("logs", "log_sizes", "needs", "refusals", "begun"):
         tx.execute(f"DELETE FROM {table} WHERE n = ?", (old,))
     tx.queued[queue] = tx.queued.get(queue, 0) + 1
     if needs:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from taskq.executors.sqlite.claims import BATCH, LAST_CRASH, expire, is_work, promote
+from taskq.executors.sqlite.claims import BATCH, expire, is_work, promote
 from taskq.executors.sqlite.jobs import COMPLETION_COLUMNS, Completion, complete_many, completion, prune
 from taskq.executors.sqlite.page import AWAKE, WORKERS
 from taskq.executors.sqlite.refusals import forget_refusals
@@ -22,6 +22,7 @@ from taskq.executors.sqlite.schema import (
     QUEUED,
     RUNNING,
     SCHEDULED,
+    as_count,
     chunks,
     is_count,
     is_number,
@@ -29,7 +30,7 @@ from taskq.executors.sqlite.schema import (
 )
 from taskq.executors.sqlite.wakeups import reader_of
 from taskq.failure import Failure
-from taskq.store import Remains
+from taskq.store import Blame, Remains, blame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -134,36 +135,48 @@ def _requeue_strays(tx: Tx, me: str, held: Collection[str]) -> int:
 
 
 def _requeue_orphans(tx: Tx, which: str, values: tuple[Any, ...]) -> int:
-    """Put back the running jobs of workers that are gone, with one crash more; end those that had enough.
-
-    A job whose next crash is its last has begun for certain, or has not: then nothing is counted.
-    """
+    """Put back the running jobs of workers that are gone, as `blame` says of each; end those that crash too often."""
     rows = tx.execute(
-        f"SELECT {COMPLETION_COLUMNS}, crashes + 1, max_crashes, queue, "
-        "EXISTS (SELECT 1 FROM wishes WHERE n = jobs.n), "
-        f"NOT ({LAST_CRASH}) OR EXISTS (SELECT 1 FROM begun WHERE n = jobs.n AND fence = jobs.fence) "
+        f"SELECT {COMPLETION_COLUMNS}, crashes, max_crashes, queue, EXISTS (SELECT 1 FROM wishes WHERE n = jobs.n), "
+        "fence, (SELECT fence FROM begun WHERE n = jobs.n) "
         f"FROM jobs INDEXED BY jobs_line WHERE state = {RUNNING} AND {which} LIMIT {BATCH}",
         values,
     ).fetchall()
     completions: list[Completion] = []
     again: list[tuple[int, int, int]] = []
+    suspects: list[tuple[int]] = []
     for row in rows:
-        crashes, limit, queue, unwanted, counts = row[5:]
+        crashes, limit, queue, unwanted, fence, told = row[5:]
+        found = _blame(crashes, limit, fence, told)
+        crash = found is Blame.CRASH
         if unwanted:
-            completions.append(completion(row, CANCELLED, crashes=counts))
-        elif counts and not (is_count(limit) and crashes < limit):
-            completions.append(completion(row, FAILED, failure=Failure.crashed(None, crashes), crashes=1))
+            completions.append(completion(row, CANCELLED, crashes=crash))
+        elif crash and not (is_count(limit) and as_count(crashes) + 1 < limit):
+            failure = Failure.crashed(None, as_count(crashes) + 1)
+            completions.append(completion(row, FAILED, failure=failure, crashes=1))
         else:
-            again.append((counts, counts, row[0]))
+            again.append((crash, found is not Blame.NONE, row[0]))
+            if found is Blame.SUSPECT:
+                suspects.append((row[0],))
             tx.queued[queue] = tx.queued.get(queue, 0) + 1
     tx.executemany(
         f"UPDATE jobs SET state = {QUEUED}, due = NULL, fence = fence + 1, crashes = crashes + ?, "
         "attempts = attempts - 1 + ? WHERE n = ?",
         again,
     )
+    tx.executemany("INSERT OR REPLACE INTO begun (n, fence) VALUES (?, 0)", suspects)
     if completions:
         complete_many(tx, completions)
     return len(rows)
+
+
+def _blame(crashes: Any, limit: Any, fence: Any, told: Any) -> Blame:
+    """Say what a dead worker means for a job; `told`: what the table `begun` has of it. Damaged values count."""
+    if not (is_count(crashes) and is_count(limit)):
+        return Blame.CRASH
+    mark = told if type(told) is int else None
+    begun = None if mark is None or abs(mark) != fence else mark > 0
+    return blame(crashes, limit, begun=begun, suspect=mark is not None and mark <= 0)
 
 
 def detach_jobs(tx: Tx, name: str) -> None:

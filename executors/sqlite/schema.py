@@ -5,6 +5,7 @@
     needs    dependent ─▶ the job it waits for        wishes  running jobs that somebody wants cancelled
     logs     what jobs have printed, in pieces        workers, paused
     refusals workers that cannot run a job, which is left to others
+    begun    jobs whose worker has told that they begin, or died with them in its hands
     inbox    up to where the append log has been ingested into `jobs`
 
 `n` numbers the jobs in the order of their submits; all tables name a job by it. `PRAGMA user_version` is the schema's
@@ -161,7 +162,9 @@ _THIRD = """
 CREATE TABLE refusals (n INTEGER NOT NULL, worker TEXT NOT NULL, PRIMARY KEY (n, worker)) WITHOUT ROWID;
 """
 
-#: Jobs whose worker has said that they begin, see `WorkerSession.begin`; and an index of those that have crashed.
+#: Jobs whose worker has told that they begin, see `WorkerSession.begin`, by the fence of that claim; and an index of
+#: those that have crashed. Of a job that is suspect (`store.blame`) `fence` is 0, or minus that of the claim whose
+#: worker is to tell: older programs, which know no suspects, look for the fence of a claim alone.
 _FOURTH = """
 CREATE TABLE begun (n INTEGER PRIMARY KEY, fence INTEGER NOT NULL);
 CREATE INDEX jobs_crashed ON jobs (queue) WHERE crashes > 0 AND state = 3;

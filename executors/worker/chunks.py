@@ -61,6 +61,8 @@ class ChunkRun:
         self.runs: set[Run] = set()
         #: Whether somebody cancelled it.
         self.unwanted = False
+        #: Whether the store knows that it has begun.
+        self.told = False
         self._runner = runner
         self._task = head.task
         self._options = head.options
@@ -87,7 +89,9 @@ class ChunkRun:
         else:
             count_items(parts(claim.envelope).args)
         args = (claim.envelope, claim.id, claim.attempt)
-        return [self._run(perform_chunk, args, _WHOLE, -1)]
+        whole = self._run(perform_chunk, args, _WHOLE, -1)
+        whole.isolated = claim.suspect
+        return [whole]
 
     def stop(self) -> None:
         """Begin nothing more: whoever has it now, or wanted it, does not want the rest from here."""

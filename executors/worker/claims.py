@@ -1,7 +1,8 @@
 """The table of what a worker has claimed, from claim to outcome, and the limit of what it claims ahead.
 
     accept(claims) ──▶ runs, or a chunk's ──▶ PoolRunner ──▶ collect() ──▶ outcomes
-    a job whose next crash is its last waits for a free process, and for `begin`: then it counts as running if we die
+    a job that has crashed, or may have, or must not once, waits for a free process, and until the store knows that it
+    begins: if we die, only what has begun counts a crash
     cancel, requeue, forget, kill_all         what ends without an outcome comes out of `collect` too
 
 Only the thread of the loop uses it.
@@ -105,8 +106,8 @@ class ClaimTable:
                     continue
                 mine: list[Run] = []
                 limit = self._accept(claim, mine)
-                if (claim.crashes or limit == 1) and ends_by_a_crash(claim.crashes, limit):
-                    self._put_off(claim, mine)
+                if claim.suspect or claim.crashes or limit == 1:
+                    self._put_off(claim, mine, limit)
                 else:
                     runs += mine
             except Exception as error:  # noqa: BLE001  # whatever its bytes make go wrong is this job's failure alone
@@ -128,10 +129,10 @@ class ClaimTable:
             return None
         return failure
 
-    def _put_off(self, claim: Claim, runs: list[Run]) -> None:
+    def _put_off(self, claim: Claim, runs: list[Run], limit: int) -> None:
         self.announced.append((claim, runs))
         self._runner.ahead_ns += sum(run.cost for run in runs)
-        if claim.crashes:
+        if claim.crashes and ends_by_a_crash(claim.crashes, limit):
             self._alone = claim.id
 
     @property
@@ -141,18 +142,29 @@ class ClaimTable:
 
     def ready(self) -> list[tuple[str, str]]:
         """Return the id and token of those that could begin now, if the store knew it."""
-        if not self.announced:
-            return []
         free = self._runner.processes - (len(self.held) - len(self.announced))
         return [(claim.id, claim.token) for claim, _ in islice(self.announced, max(0, free))]
 
     def begin(self, ready: Sequence[tuple[str, str]], lost: Sequence[str]) -> None:
         """Have those run that are `ready`, as the store knows it now, but for those that it has `lost`."""
         begun = [self.announced.popleft() for _ in ready]
+        self.note_told(ready)
         self.forget(lost)
         for _, runs in begun:
             self._runner.ahead_ns -= sum(run.cost for run in runs)
         self._runner.start([run for claim, runs in begun if claim.id in self.held for run in runs])
+
+    def untold(self, running: Iterable[Run]) -> list[tuple[str, str]]:
+        """Return the id and token of those of these that the store does not know to have begun."""
+        claims = {run.claim.id: run.claim for run in running if run.outcome is None}
+        found = [self.held[job_id] for job_id, claim in claims.items() if job_id in self.held]
+        return [(one.claim.id, one.claim.token) for one in found if not one.told and one.claim is claims[one.claim.id]]
+
+    def note_told(self, begun: Iterable[tuple[str, str]]) -> None:
+        """Take note that the store knows that these have begun."""
+        for job_id, _ in begun:
+            if (found := self.held.get(job_id)) is not None:
+                found.told = True
 
     def requeue(self, *, everything: bool) -> None:
         """Give back what has not begun. Not `everything`: only what never began."""
@@ -190,7 +202,7 @@ class ClaimTable:
         run.claim = claim
         if options.retry is not None:
             run.policy = options.retry
-        if claim.crashes:
+        if claim.crashes or claim.suspect:
             run.crashes = claim.crashes
             run.isolated = True
         if claim.meta:

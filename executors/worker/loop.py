@@ -34,7 +34,7 @@ from taskq.store import WorkerRecord
 
 if TYPE_CHECKING:
     from taskq.executors.worker.runs import PoolRunner
-    from taskq.store import PollResult, Remains, Store
+    from taskq.store import PollResult, ProgressUpdate, Remains, Store
 
 __all__ = ["BACKEND", "CLEAN", "FORCED", "Loop", "WorkerOptions"]
 
@@ -165,11 +165,14 @@ class Loop:
             self.claims.forget(session.maintain_lease(self.record, self.claims.tokens))
         if session.retry_at <= now:
             self._poll(monotonic())
-        while self.claims.announced and not self._stops and session.may_try() and (ready := self.claims.ready()):
+        while self._may_begin() and (ready := self.claims.ready()):
             self._begin(ready)
 
+    def _may_begin(self) -> bool:
+        """Tell whether jobs may begin of which the store must know it first: it knows what has ended before them."""
+        return bool(self.claims.announced) and not (self._stops or self.session.pending) and self.session.may_try()
+
     def _begin(self, ready: list[tuple[str, str]]) -> None:
-        """Have those begin of which the store must know it first."""
         lost = self.session.begin(ready)
         if lost is not None:
             self.claims.begin(ready, lost)
@@ -188,8 +191,8 @@ class Loop:
 
     def _want(self) -> int:
         self._stalled = self._stalled and bool(self.claims.held)  # what stood in the way may have been taken from us
-        if self.closing or self.session.away or self.claims.is_alone:
-            return 0
+        if self.closing or self.session.away or self.claims.is_alone or self.claims.announced:
+            return 0  # what is claimed now would begin before those that are announced
         held = len(self.claims.held)
         idle = max(0, self.runner.processes - held)
         want = idle if self._stalled else self.prefetch.want(held, self.runner.ahead_ns)
@@ -205,7 +208,7 @@ class Loop:
             self._take_only(self.options.only, now)
         else:
             want = self._want()
-        progress = self.progress.gather(now) if self.claims.held and now >= self.progress.next_at else []
+        progress = self._gather(now) if self.claims.held and now >= self.progress.next_at else []
         self._needs_work = want > 0
         if not (want or progress or self.session.pending or now >= self._control_at):
             return
@@ -214,6 +217,15 @@ class Loop:
         if found is not None:
             self._control_at = self._polled_at + _CONTROL_EVERY
             self._take(found, want)
+
+    def _gather(self, now: float) -> list[ProgressUpdate]:
+        """Look at what runs: tell which jobs have begun, and return what they say."""
+        found = self.progress.gather(now)
+        fresh = self.claims.untold(self.progress.running)
+        if fresh and self.session.may_try() and (lost := self.session.begin(fresh)) is not None:
+            self.claims.note_told(fresh)
+            self.claims.forget(lost)
+        return found
 
     def _take(self, found: PollResult, want: int) -> None:
         for job_id in found.fenced:
@@ -228,6 +240,8 @@ class Loop:
         if found.claims:
             if not self.claims.held:
                 self._worked_at = self._polled_at
+            if len(self.claims.held) < self.runner.processes:
+                self.progress.look_soon()
             self.session.pending += self.claims.accept(found.claims)
             self._needs_work = len(found.claims) < want
         elif want and self._burst is not None and not self.claims.held and not self.session.pending:
@@ -240,6 +254,7 @@ class Loop:
         self._only_at = now + _ONLY_EVERY
         found = self.session.claim_one(job_id)
         if found is not None and found.claims:
+            self.progress.look_soon()
             self.session.pending += self.claims.accept(found.claims)
         elif found is not None and not self.session.waits(job_id):
             self.closing = True

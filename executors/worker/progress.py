@@ -10,6 +10,7 @@ job_output   ..., left_out: bytes that a job has printed too fast to be shown; `
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from taskq.context import awaited_in
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ProgressReporter", "echo", "printable"]
 
-#: Seconds between two looks at running jobs.
-_EVERY: Final = 0.25
+#: Seconds between two looks at running jobs, and until the first one at a job that a free process takes.
+_EVERY, _SOON = 0.25, 0.02
 #: Jobs named in a warning.
 _NAMED: Final = 10
 
@@ -42,15 +43,23 @@ class ProgressReporter:
         self._runner = runner
         #: When to look next, by the monotonic clock.
         self.next_at = 0.0
+        #: What ran for certain at the last look: jobs, and runs of chunks.
+        self.running: list[Run] = []
         #: Of the last warning: which job waits for which.
         self._waits: dict[str, str] = {}
+
+    def look_soon(self) -> None:
+        """Look a moment from now: what is taken now begins at once."""
+        now = monotonic()
+        if not now <= self.next_at <= now + _SOON:
+            self.next_at = now + _SOON
 
     def gather(self, now: float) -> list[ProgressUpdate]:
         """Return what jobs have said since they were asked last; nothing when that was just now."""
         if now < self.next_at:
             return []
         self.next_at = now + _EVERY
-        running = self._runner.running()
+        self.running, running = self._runner.running()
         for run in running:
             echo(run, ended=False)
         self._judge(running)

@@ -98,6 +98,8 @@ class Run(LocalJob):
     unwanted = False
     #: Whether it has no outcome, only an end.
     dropped = False
+    #: Whether the store knows that it has begun.
+    told = False
     #: The outcome of its job, if it only runs what was to be called before that is told.
     outcome: JobOutcome | None = None
     #: What of its words the store was told.
@@ -340,9 +342,21 @@ class PoolRunner:
 
     # -- what runs
 
-    def running(self) -> list[Run]:
-        """Return the jobs of users that run for certain, with their progress and output as of now."""
-        return [job for job in self._pool.running(_is_whole_job) if isinstance(job, Run)]
+    def running(self) -> tuple[list[Run], list[Run]]:
+        """Return the runs that run for certain; and of these the users' jobs, with their progress and output as of now.
+
+        The others are of chunks, or of their items.
+        """
+        everything: list[Run] = []
+
+        def is_whole_job(job: LocalJob) -> bool:
+            if not isinstance(job, Run):
+                return False
+            everything.append(job)
+            return job.chunk is None
+
+        jobs = [job for job in self._pool.running(is_whole_job) if isinstance(job, Run)]
+        return everything, jobs
 
     # -- life
 
@@ -361,8 +375,3 @@ class PoolRunner:
         self._pool.accepting = False
         self._pool.finish(0)
         self._wake_pipe.close()
-
-
-def _is_whole_job(job: LocalJob) -> bool:
-    """Tell whether it is a user's job, and no chunk or item of one."""
-    return isinstance(job, Run) and job.chunk is None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from taskq.errors import JobExists
 from taskq.failure import Failure
 from taskq.states import TERMINAL, State
-from taskq.store import Claim, JobRecord, QueueRecord, Store, WorkerRecord, ends_by_a_crash
+from taskq.store import Blame, Claim, JobRecord, QueueRecord, Store, WorkerRecord, blame, ends_by_a_crash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -61,7 +61,10 @@ class Row:
     number: int
     reply_to: str = ""
     token: str = ""
-    begun: bool = False
+    #: Whether its worker has told that it begins; None: it need not tell that first.
+    begun: bool | None = None
+    #: Whether a worker died that had it in its hands, and perhaps had begun it.
+    suspect: bool = False
     #: Whether somebody wants it cancelled while it runs, and whether at once.
     wanted: bool | None = None
     seal: bytes = b""
@@ -172,7 +175,7 @@ class Jobs:
             depends_on=old.depends_on,
             envelope=old.envelope,
         )
-        row.number, row.token, row.begun, row.wanted = next(self.order), "", False, None
+        row.number, row.token, row.suspect, row.wanted = next(self.order), "", False, None
         row.refusers, row.refused_at, row.log, row.left_out = set(), None, b"", 0
         self.block(row)
         return True
@@ -240,7 +243,7 @@ class Jobs:
         now = self.now()
         attempts = row.record.attempts + 1
         row.record = replace(row.record, state=State.RUNNING, attempts=attempts, started_at=now, worker=session.name)
-        row.token, row.begun = f"{next(self.tokens)}", False
+        row.token, row.begun = f"{next(self.tokens)}", False if row.suspect or row.record.crashes else None
         return self.claim_of(row)
 
     def claim_of(self, row: Row) -> Claim:
@@ -253,6 +256,7 @@ class Jobs:
             queue=record.queue,
             attempt=record.attempts,
             crashes=record.crashes,
+            suspect=row.suspect,
             retries=record.retries,
             refused_for=0.0 if row.refused_at is None else max(0.0, self.now() - row.refused_at),
             results={job_id: result for job_id, result in needed.items() if result is not None},
@@ -263,19 +267,20 @@ class Jobs:
         return [row for row in self.rows.values() if row.state is State.RUNNING and row.record.worker == name]
 
     def bury(self, name: str) -> int:
-        """Put the jobs of a dead worker back, with one crash more; return how many there were."""
+        """Put the jobs of a dead worker back, those that had begun with one crash more; return how many there were."""
         self.sessions.pop(name, None)
         rows = self.running(name)
         for row in rows:
             record, limit = row.record, row.options.max_crashes
-            counts = not ends_by_a_crash(record.crashes, limit) or row.begun
-            record.crashes += counts
+            found = blame(record.crashes, limit, begun=row.begun, suspect=row.suspect)
+            record.crashes += found is Blame.CRASH
+            row.suspect |= found is Blame.SUSPECT
             if row.wanted is not None:
                 self.end(row, State.CANCELLED)
-            elif counts and record.crashes >= limit:
+            elif found is Blame.CRASH and record.crashes >= limit:
                 self.end(row, State.FAILED, failure=Failure.crashed(None, record.crashes))
             else:
-                record.attempts -= not counts
+                record.attempts -= found is Blame.NONE
                 self.put_back(row)
         for row in self.rows.values():
             row.refusers.discard(name)

@@ -58,7 +58,9 @@ def test_when_the_worker_dies_it_runs_here(file_queue: Queue, worker: Callable[.
     gate = file_queue.project / "gate"
     words = ("submit", "--url", file_queue.url, "--wait", "jobs:watched", gate, "--raw")
     with Command(file_queue.project, *words, name="w-") as command:
-        eventually(lambda: '"state": "running"' in file_queue.run("status", "--json").out, "the worker to run it")
+        eventually(
+            lambda: '"done": 3' in file_queue.run("status", "--json").out, "the worker to tell that it has begun"
+        )
         dying.process.kill()
         eventually(lambda: "step 3" in command.err, "it to begin here")
         gate.touch()

@@ -190,6 +190,7 @@ def test_old_token_is_fenced(store: RQStore, join: Callable[..., Hands]) -> None
     job = new_job()
     store.put([job])
     (claim,) = old.take()
+    assert old.session.begin([(claim.id, claim.token)]) == []
     old.die()
     assert new.run_maintenance() == 1
     (other,) = new.take()
@@ -244,7 +245,7 @@ def test_the_last_crash_is_nobody_elses(store: RQStore, join: Callable[..., Hand
     first, maintainer = join("first"), join("sweeper", queues=("none",))
     ids = ["a", "b", "c", "d"]
     store.put([new_job(job_id=name, max_crashes=2) for name in ids[:2]])
-    assert len(first.take()) == 2
+    assert first.session.begin([(claim.id, claim.token) for claim in first.take()]) == []
     first.die()
     assert maintainer.run_maintenance() == 2
     second, third = join("second"), join("third")
@@ -260,7 +261,7 @@ def test_the_last_crash_is_nobody_elses(store: RQStore, join: Callable[..., Hand
 
 
 def test_death_before_the_begin(store: RQStore, join: Callable[..., Hands]) -> None:
-    """A worker's death counts nothing for a job whose next crash is its last, and which had not begun."""
+    """A worker's death counts no crash for a job that had not begun, and no attempt once it would have told that."""
     store.put([new_job(job_id="a", max_crashes=2), new_job(job_id="b", max_crashes=1)])
     maintainer = join("sweeper", queues=("none",))
     for name in ("w1", "w2", "w3"):
@@ -269,7 +270,36 @@ def test_death_before_the_begin(store: RQStore, join: Callable[..., Hands]) -> N
         hands.die()
         maintainer.run_maintenance()
     records = [record for record in store.get(["a", "b"]) if record]
-    assert [(one.state, one.attempts, one.crashes) for one in records] == [(State.QUEUED, 1, 1), (State.QUEUED, 0, 0)]
+    assert [(one.state, one.attempts, one.crashes) for one in records] == [(State.QUEUED, 1, 0), (State.QUEUED, 0, 0)]
+
+
+def test_death_that_is_found_late(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """Which jobs had begun is known when the records of their executions have run out, too."""
+    store.put([new_job(job_id="a", max_crashes=1), new_job(job_id="b")])
+    hands, maintainer = join("w"), join("sweeper", queues=("none",))
+    claims = hands.take()
+    hands.session.begin([(claim.id, claim.token) for claim in claims if claim.id == "a"])
+    assert client.ttl("rq:worker:w:executions") > 1_000_000
+    client.delete(*client.keys("rq:execution:*"))
+    hands.die()
+    maintainer.run_maintenance()
+    records = [record for record in store.get(["a", "b"]) if record]
+    assert [(one.state, one.crashes) for one in records] == [(State.FAILED, 1), (State.QUEUED, 0)]
+
+
+def test_death_of_an_older_worker(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """One that knows no suspects told only the last begin, in the execution's record: its jobs end all the same."""
+    store.put([new_job(job_id="a", max_crashes=2)])
+    maintainer = join("sweeper", queues=("none",))
+    for name in ("w1", "w2"):
+        hands = join(name)
+        (claim,) = hands.take()
+        client.hset(f"rq:execution:a:{claim.token}", "tq_begun", 1)
+        hands.die()
+        maintainer.run_maintenance()
+    (record,) = store.get(["a"])
+    assert record is not None
+    assert (record.state, record.reason, record.crashes) == (State.FAILED, Reason.CRASHED, 2)
 
 
 def test_nothing_is_reaped_after_a_restart(store: RQStore, join: Callable[..., Hands]) -> None:
@@ -402,7 +432,7 @@ def test_two_workers_of_one_name(store: RQStore, join: Callable[..., Hands]) -> 
     store.client.command("HSET", "rq:worker:same", "pid", 2**22 + 1)
     other = join("same")
     (claim,) = other.take()
-    assert claim.crashes == 1
+    assert (claim.crashes, claim.suspect) == (0, True)
 
 
 def test_worker_whose_record_expired_registers_anew(store: RQStore, join: Callable[..., Hands], client: Any) -> None:

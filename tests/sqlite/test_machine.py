@@ -41,7 +41,8 @@ class Model:
     state: State = State.QUEUED
     attempts: int = 0
     crashes: int = 0
-    begun: bool = False
+    begun: bool | None = None
+    suspect: bool = False
     retries: int = 0
     holder: str | None = None
     wished: bool = False
@@ -164,10 +165,11 @@ class QueueFile(RuleBasedStateMachine):
             model.state, model.holder = State.RUNNING, name
             model.attempts += 1
             model.claims.append(one)
-            model.begun = begins
+            model.begun = begins or (False if model.suspect or model.crashes else None)
             if begins:
                 assert self.members[name].begin([(one.id, one.token)]) == []
             assert (one.attempt, one.crashes, one.retries) == (model.attempts, model.crashes, model.retries)
+            assert one.suspect >= model.suspect
 
     def _takeable(self, name: str, ready: list[str]) -> list[str]:
         at = next((n for n, one in enumerate(ready) if self.jobs[one].crashes == 2), None)
@@ -220,16 +222,16 @@ class QueueFile(RuleBasedStateMachine):
             self.leave(name)
 
     def die(self, name: str) -> None:
-        """Let a worker die with its jobs: each counts one crash, and the third one ends it, if it had begun."""
+        """Let a worker die with its jobs: those that had begun count one crash, and the third one ends it."""
         self.members[name]._fifo.after_fork_in_child()  # type: ignore[attr-defined]
         held = [one for one in self.jobs if self.jobs[one].holder == name and self.jobs[one].state is State.RUNNING]
         other = self.members[next(one for one in WORKERS if one != name)]
         assert other.run_maintenance() == len(held)
         for one in held:
             model = self.jobs[one]
-            counts = model.begun or model.crashes < 2
-            model.crashes += counts
-            model.attempts -= not counts
+            model.crashes += model.begun is True
+            model.attempts -= model.begun is False
+            model.suspect |= model.begun is None
             model.state = State.QUEUED
             if model.wished:
                 self._end(one, State.CANCELLED)

@@ -26,6 +26,7 @@ def note_and_return(path: str, text: str) -> str:
 def hold(path: str, gate: str, text: str) -> str:
     """Note the start, and wait until the gate is open."""
     note(path, text)
+    current_job().progress(1)
     while not os.path.exists(gate):
         time.sleep(0.002)
     return text

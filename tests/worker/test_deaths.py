@@ -124,7 +124,7 @@ def test_killed_daemon_takes_its_children_along(store: Store, start: Start, tmp_
     gate = str(tmp_path / "gate")
     job_id = put(store, "hold", ledger.path, gate, "held")
     worker = start()
-    eventually(ledger.texts, "the job to begin")
+    eventually(lambda: record(store, job_id).progress, "the store to hear that the job has begun")
     worker.kill()
     worker.assert_gone()
     (tmp_path / "gate").touch()

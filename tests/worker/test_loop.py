@@ -385,3 +385,32 @@ def test_request_to_stop(store: StoreDouble, serve: Serve) -> None:
     store.control_requests = [ControlRequest(stop=True)]
     assert running.wait() == 0
     assert store.left
+
+
+@pytest.mark.parametrize("facts", [{"suspect": True}, {"crashes": 1}], ids=["suspect", "crashed"])
+def test_suspects_are_told_first_and_not_overtaken(
+    store: StoreDouble, serve: Serve, ledger: Ledger, facts: dict[str, Any]
+) -> None:
+    """A job that may have killed a worker starts only when the store knows it, and before most that come after it."""
+    for n in range(20):
+        store.call(f"{SAMPLE}:note_and_return", ledger.path, f"before {n}")
+    suspect = store.call(f"{SAMPLE}:note_and_return", ledger.path, "suspect", **facts)
+    for n in range(3000):
+        store.call(f"{SAMPLE}:note_and_return", ledger.path, str(n))
+    assert serve(burst=True, processes=1).wait() == 0
+    assert suspect in store.begun
+    assert ledger.texts().index("suspect") < 1500
+    assert len(ledger.texts()) == 3021
+
+
+def test_what_runs_is_told_to_have_begun(store: StoreDouble, serve: Serve, tmp_path: Path, ledger: Ledger) -> None:
+    """The store hears once of each job that is seen to run, and not of those that wait."""
+    gate = tmp_path / "gate"
+    ids = [store.call(f"{SAMPLE}:hold", ledger.path, str(gate), str(n)) for n in range(5)]
+    running = serve(processes=2)
+    eventually(lambda: len(store.begun) == 2, "the store to hear of two")
+    told = len(store.records)
+    eventually(lambda: len(store.records) > told + 3, "some heartbeats more")
+    assert sorted(store.begun) == sorted(ids[int(text)] for text in ledger.texts())
+    gate.touch()
+    running.stop()

@@ -1,5 +1,5 @@
 -- needs: prelude
--- Note that jobs begin now, of which it must be known for certain. Argument: {{id, token, queue, ...}}. Returns the ids of
+-- Note that jobs begin. Argument: {{id, token, queue, ...}}. Returns the ids of
 -- those that are not this worker's any more.
 local jobs = unpack(cmsgpack.unpack(ARGV[1]))
 local lost = {}
@@ -7,6 +7,7 @@ begin_writing()
 for n = 1, #jobs, 3 do
   local composite = jobs[n] .. ':' .. jobs[n + 1]
   if call('ZSCORE', K_WIP .. jobs[n + 2], composite) then
+    call('HSET', K_JOB .. jobs[n], F_told, jobs[n + 1])
     call('HSET', K_EXECUTION .. composite, F_begun, 1)
     call('EXPIRE', K_EXECUTION .. composite, T_ALIVE)
   else

@@ -16,9 +16,10 @@ local executions = wkey .. ':executions'
 local before, state = unpack(call('HMGET', wkey, F_claim_seq, F_state))
 if not before then return {'gone'} end
 
--- What few jobs have: {key, refused for, needs and their results, meta, starts before, crashes, retries}
+-- What few jobs have: {key, refused for, needs and their results, meta, starts before, crashes, retries, suspect}
 local function rare_of(id)
-  local r = call('HMGET', K_JOB .. id, F_key, F_refused, F_dependency_ids, F_meta, F_attempts, F_crashes, F_retries)
+  local r = call('HMGET', K_JOB .. id, F_key, F_refused, F_dependency_ids, F_meta, F_attempts, F_crashes, F_retries,
+    F_suspect)
   local results = {}
   if r[3] then
     for _, need in ipairs(ids_of(r[3])) do
@@ -28,7 +29,7 @@ local function rare_of(id)
     end
   end
   return {r[1] or '', r[2] and tostring(now - num(r[2])) or '0', results, r[4] or '', r[5] or '1',
-    r[6] or '0', r[7] or '0'}
+    r[6] or '0', r[7] or '0', r[8] or ''}
 end
 
 local function answer(id, token, queue, f)
@@ -76,7 +77,11 @@ local members, wip = {}, {}
 local function start(id, queue, f)
   local token = string.format('%s%08x', base, #jobs)
   local attempts = '1' -- the first one, unless something is said
-  if f[6] or not f[2] then attempts = tostring(num(call('HGET', K_JOB .. id, F_attempts)) + 1) end
+  if f[6] or not f[2] then
+    local before = call('HMGET', K_JOB .. id, F_attempts, F_crashes, F_suspect)
+    attempts = tostring(num(before[1]) + 1)
+    if before[3] or num(before[2]) > 0 then call('HSET', K_JOB .. id, F_told, '-' .. token) end
+  end
   -- RQ's clients tell by this time which of several jobs was taken first
   local began = (f[2] or #jobs == 0) and iso or later_iso(#jobs)
   call('HSET', K_JOB .. id, F_status, S_STARTED, F_started_at, began, F_last_heartbeat, iso, F_worker_name, worker,
@@ -306,7 +311,7 @@ if trouble and #jobs == 0 then
 end
 if dropped >= DROPS then next_due = stamp end -- there may be more behind them: it asks again at once
 if #jobs > 0 then
-  call('EXPIRE', executions, T_ALIVE + 60)
+  call('EXPIRE', executions, T_HELD)
   call('HSET', wkey, F_state, 'busy')
 elseif state == 'suspended' and paused[1] ~= 3 then
   call('HSET', wkey, F_state, 'idle')

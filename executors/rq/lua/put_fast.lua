@@ -22,7 +22,7 @@ local function give(id, queue, fields, worker, base)
   call('SADD', wkey .. ':executions', composite)
   write(id, fields, S_STARTED, F_started_at, iso, F_last_heartbeat, iso, F_worker_name, worker, F_attempts, '1')
   execution(id, token, worker)
-  call('EXPIRE', wkey .. ':executions', T_ALIVE + 60)
+  call('EXPIRE', wkey .. ':executions', T_HELD)
   call('HSET', wkey, F_state, 'busy', F_idle, '')
   call('PUBLISH', K_HANDOFF .. worker, cmsgpack.pack({base, stamp, entry_of(id, token, queue, told, 0)}))
 end

@@ -11,7 +11,7 @@ begin_writing()
 call('ZADD', K_LEASES, now + lease, worker)
 call('HSET', wkey, F_last_heartbeat, iso, unpack(fields))
 call('EXPIRE', wkey, T_WORKER_ALIVE)
-call('EXPIRE', wkey .. ':executions', T_ALIVE + 60)
+call('EXPIRE', wkey .. ':executions', T_HELD)
 local lost, wishes = {}, {}
 -- See finish: a job of stock RQ that a client of it has cancelled runs on
 local function runs_on(id, composite)

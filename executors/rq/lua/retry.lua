@@ -22,8 +22,8 @@ local function retry(i, id)
     call('ZREM', K_CANCELED .. queue, id)
     call('PERSIST', job)
     call('PERSIST', K_RESULTS .. id)
-    call('HDEL', job, F_failure, F_attempts, F_crashes, F_retries, F_cancel, F_refused, F_left, F_why, F_progress, F_expires, F_ended_at,
-      F_started_at)
+    call('HDEL', job, F_failure, F_attempts, F_crashes, F_suspect, F_told, F_retries, F_cancel, F_refused, F_left, F_why,
+      F_progress, F_expires, F_ended_at, F_started_at)
     call('DEL', K_LOG .. id)
     if j[4] then call('HSET', job, F_retries_left, j[4]) end
     local verdict = 'met'

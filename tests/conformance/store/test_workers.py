@@ -245,29 +245,68 @@ def _claims(held: list[tuple[str, str]]) -> list[Claim]:
 
 
 def test_dead_worker(store: Store, join: Callable[..., Any], die: Any, maintain: Any) -> None:
-    """A dead worker's jobs wait again at once, with one crash more; its late word is fenced; it is listed no more."""
+    """A dead worker's jobs wait again at once; its late word is fenced; it is listed no more."""
     dead, other = join("dead"), join("other")
     store.put([job("a"), job("b")])
     (first, _) = take(dead)
+    assert dead.begin([("a", first.token)]) == []
     die(dead, "dead")
     assert maintain(other) == 2
     assert maintain(other) == 0
     assert [one.name for one in store.workers()] == ["other"]
     assert see(store, "a").crashes == 1
     claims = take(other)
-    assert [(one.id, one.crashes, one.attempt) for one in claims] == [("a", 1, 2), ("b", 1, 2)]
+    assert [(one.id, one.crashes, one.suspect, one.attempt) for one in claims] == [
+        ("a", 1, False, 2),
+        ("b", 0, True, 2),
+    ]
     assert tell(other, said(first)) == ["a"]
 
 
+def test_only_what_has_begun_counts_a_crash(store: Store, join: Callable[..., Any], die: Any, maintain: Any) -> None:
+    """However often its workers die, a job that has not begun counts no crash; its attempts count while it may have."""
+    keeper = join("keeper", queues=("none",))
+    store.put([job("a"), job("b")])
+    for number in range(5):
+        dead = join(f"dead{number}")
+        claims = take(dead)
+        assert [(one.id, one.suspect, one.attempt) for one in claims] == [
+            (name, number > 0, 2 if number else 1) for name in ("a", "b")
+        ]
+        if number == 4:
+            dead.begin([(one.id, one.token) for one in claims if one.id == "a"])
+        die(dead, f"dead{number}")
+        assert maintain(keeper) == 2
+    records = [see(store, name) for name in ("a", "b")]
+    assert [(one.state, one.crashes, one.attempts) for one in records] == [(State.QUEUED, 1, 2), (State.QUEUED, 0, 1)]
+
+
+def test_suspicion_ends_with_the_job(store: Store, join: Callable[..., Any], die: Any, maintain: Any) -> None:
+    """A suspect that was given back is one; a job that is retried after its end is none."""
+    dead, other = join("dead"), join("other")
+    store.put([job("a")])
+    take(dead)
+    die(dead, "dead")
+    maintain(other)
+    (claim,) = take(other)
+    tell(other, said(claim, State.QUEUED, started=False))
+    (claim,) = take(other)
+    assert claim.suspect
+    assert other.begin([("a", claim.token)]) == []
+    tell(other, said(claim, State.FAILED, failure=Failure.from_exception(ValueError("no"))))
+    assert store.retry(["a"]) == [True]
+    assert [(one.suspect, one.crashes, one.attempt) for one in take(other)] == [(False, 0, 1)]
+
+
 def test_poison(store: Store, join: Callable[..., Any], die: Any, maintain: Any) -> None:
-    """A job whose workers die `max_crashes` times fails as crashed; the last time it must have begun."""
+    """A job that had begun when its workers died `max_crashes` times fails as crashed."""
     keeper = join("keeper", queues=("none",))
     store.put([job("a", max_crashes=2)])
-    for number in range(3):
+    for number in range(4):
         dead = join(f"dead{number}")
         (claim,) = take(dead)
-        assert claim.crashes == min(number, 1)
-        if number != 1:
+        assert claim.crashes == number // 2
+        if number % 2:
             assert dead.begin([("a", claim.token), ("b", "0.0")]) == ["b"]
         die(dead, f"dead{number}")
         maintain(keeper)
@@ -281,7 +320,7 @@ def test_the_last_crash_is_nobody_elses(
     """A job whose next crash is its last is taken alone, by a worker that holds nothing, and before what is behind."""
     first, keeper = join("first"), join("keeper", queues=("none",))
     store.put([job("a", max_crashes=2), job("b", max_crashes=2)])
-    assert len(take(first)) == 2
+    assert first.begin([(one.id, one.token) for one in take(first)]) == []
     die(first, "first")
     assert maintain(keeper) == 2
     second, third = join("second"), join("third")
@@ -313,7 +352,7 @@ def test_name_of_a_dead_worker(store: Store, join: Callable[..., Any], die: Any,
     """A worker that starts anew under its old name does not inherit the jobs of the dead one: they count a crash."""
     old = join("a")
     store.put([job("x")])
-    take(old)
+    old.begin([(one.id, one.token) for one in take(old)])
     die(old, "a")
     new = join("a")
     early = take(new)

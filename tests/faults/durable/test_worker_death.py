@@ -12,7 +12,7 @@ from taskq import State
 from taskq.errors import JobCrashed
 from tests.faults.durable.fleet import PATIENCE, check, total_starts, wait_for_starts
 from tests.processes import is_frozen
-from tests.sample_tasks import hold, hold_and_sign, kill_worker, nap, note_and_die, note_and_nap, square
+from tests.sample_tasks import hold_and_sign, hold_seen, kill_worker, nap, note_and_die, note_and_nap, square
 from tests.scripts import Script
 from tests.waiting import eventually
 
@@ -54,8 +54,8 @@ def test_all_workers_killed(fleet: Fleet, ledger: Ledger) -> None:
 def test_killed_worker_runs_long_jobs_again(fleet: Fleet, ledger: Ledger, gate: Gate) -> None:
     """The jobs that ran in the dead worker are started again, and know that a crash was before."""
     victim = fleet.start()
-    jobs = [fleet.queue.submit(hold, gate.path, ledger.path, f"job {number}") for number in range(2)]
-    eventually(lambda: len(ledger.texts()) == 2, "both jobs to start")
+    jobs = [fleet.queue.submit(hold_seen, gate.path, ledger.path, f"job {number}") for number in range(2)]
+    eventually(lambda: all(fleet.record(job.id).progress for job in jobs), "the store to hear that both have begun")
     fleet.start()
     victim.kill()
     eventually(lambda: ledger.counts() == {"job 0": 2, "job 1": 2}, "both jobs to start again")
@@ -66,10 +66,13 @@ def test_killed_worker_runs_long_jobs_again(fleet: Fleet, ledger: Ledger, gate: 
 
 def test_job_that_outlives_its_workers(fleet: Fleet, ledger: Ledger) -> None:
     """A job whose workers die again and again is failed as crashed when it has had its crashes, not run for ever."""
-    job = fleet.queue.options(max_crashes=2).submit(hold, "/no such gate", ledger.path)
+    job = fleet.queue.options(max_crashes=2).submit(hold_seen, "/no such gate", ledger.path, "held")
     for death in (1, 2):
         worker = fleet.start()
-        eventually(lambda wanted=death: len(ledger.texts()) == wanted, "the job to start")
+        eventually(
+            lambda wanted=death: len(ledger.texts()) == wanted and fleet.record(job.id).progress,
+            "the store to hear that the job has begun",
+        )
         worker.kill_machine()
     fleet.start()
     error = job.exception(timeout=PATIENCE)
@@ -91,21 +94,27 @@ def test_poison_job(fleet: Fleet, ledger: Ledger) -> None:
 
 
 def test_job_that_kills_its_worker(fleet: Fleet, ledger: Ledger) -> None:
-    """Only the job that kills its worker again and again fails as crashed, not those that died with it each time."""
+    """Only the job that kills its worker again and again counts crashes and fails, not those that died with it.
+
+    The first death, within moments of the start, may leave it open which job had begun.
+    """
     jobs = fleet.submit(ledger, 12, 0.0)
     poison = fleet.queue.submit(kill_worker, ledger.path)
     jobs += [fleet.queue.submit(note_and_nap, ledger.path, 12 + number, 0.0) for number in range(12)]
-    for _ in range(3):
+    deaths = 0
+    while not fleet.has_ended(poison.id) and deaths < 4:
         worker = fleet.prepare(processes=1, arguments=("--start-method", "fork"))
         worker.start()
         assert worker.wait(PATIENCE) == -signal.SIGKILL, worker.log()
+        deaths += 1
     fleet.start()
     error = poison.exception(timeout=PATIENCE)
     assert isinstance(error, JobCrashed)
     assert error.crashes == 3
     assert [job.result(timeout=PATIENCE) for job in jobs] == list(range(24))
     counts = ledger.counts()
-    assert counts["poison"] == 3
+    assert counts["poison"] == deaths
+    assert {fleet.record(job.id).crashes for job in jobs} == {0}
     assert max(counts[f"start {number}"] for number in range(12, 24)) == 1
 
 

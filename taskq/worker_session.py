@@ -71,8 +71,11 @@ class Foreign(Protocol):
     def task(self) -> str:
         """What it calls, for logs."""
 
-    def order(self) -> Order:
-        """Return what runs it; its bytes are the result. Raises what keeps it from running, as UnknownTask."""
+    def order(self, *, last: bool) -> Order:
+        """Return what runs it; its bytes are the result. Raises what keeps it from running, as UnknownTask.
+
+        `last`: nobody has known its function for so long that it fails now, like any other job that raises.
+        """
 
     def after_stop(self) -> Order | None:
         """Return what is to run when it was killed on demand, before that is told; None: nothing."""

@@ -77,8 +77,8 @@ class StockJob:
         """What it calls, for logs: its description begins with it."""
         return self.fields.get(b"description", b"?").decode("utf-8", "replace").partition("(")[0]
 
-    def order(self) -> Order:
-        """Return what runs it in a child.
+    def order(self, *, last: bool = False) -> Order:
+        """Return what runs it in a child; the `last` time it fails there if its function is not trusted.
 
         Raises:
             UnknownTask: this worker does not run such jobs; says what would let it.
@@ -92,7 +92,7 @@ class StockJob:
             )
         if not address.allow_callbacks and any(self.fields.get(name) for name in CALLBACKS):
             raise UnknownTask("the job has callbacks or webhooks: the worker runs them with ?allow_callbacks=1")
-        return self._in_child(run, number_in(self.fields, b"timeout", TIMEOUT))
+        return self._in_child(run, number_in(self.fields, b"timeout", TIMEOUT), last=last)
 
     def after_stop(self) -> Order | None:
         """Return what runs its callback for a job that was stopped; None: it has none, or `order` refused it."""
@@ -107,10 +107,10 @@ class StockJob:
             return None
         return self._in_child(run_webhooks, CALLBACK_TIMEOUT, horse_text(failure))
 
-    def _in_child(self, call: Callable[..., bytes], timeout: int, *more: str) -> Order:
+    def _in_child(self, call: Callable[..., bytes], timeout: int, *more: str, last: bool = False) -> Order:
         address = self.address
         options = JobOptions(timeout=timeout + KILL_AFTER if timeout > 0 else None, max_crashes=1)
-        flags = 2 * address.allow_callbacks + address.allow_pickle
+        flags = 4 * last + 2 * address.allow_callbacks + address.allow_pickle
         place = (address.secret_url, address.keys.prefix)
         return call, (*place, self.id, self.worker, msgpack.packb(self.fields), flags, self.limit, *more), options
 
@@ -125,14 +125,15 @@ def run(url: str, prefix: str, job_id: str, worker: str, packed: bytes, flags: i
     """Run the job as RQ's work horse would, up to the point where its end is written down; return `Returned`'s bytes.
 
     Raises:
-        UnknownTask: its function is not trusted here; a callback that is not fails the job, when its time comes.
+        UnknownTask: its function is not trusted here, and may be elsewhere (no flag 4); a callback that is not fails
+            the job, when its time comes.
         DecodeError, EncodeError: its data cannot be read, its value cannot be written.
         Exception: whatever the function, or its success callback, raises.
     """
     try:
         rq_job = _rq_job(prefix)
         job = _restored(rq_job, url, job_id, worker, packed, flags, limit)
-        function = _function(job)
+        function = _function(job, last=bool(flags & 4))
     except (UnknownTask, DecodeError) as error:
         error.__before_start__ = True
         raise
@@ -229,13 +230,22 @@ def _serializer(data: bytes, *, allow_pickle: bool) -> Any:
     return serializers.JSONSerializer if data.lstrip()[:1] == b"[" else MsgpackSerializer
 
 
-def _function(job: Job) -> Callable[..., Any]:
-    """Return what the job calls, if it is trusted here.
+def _function(job: Job, *, last: bool) -> Callable[..., Any]:
+    """Return what the job calls, if it is trusted here; else, for the `last` time, what raises that it is not.
 
     Raises:
         DecodeError: the job's data cannot be read.
         UnknownTask: it is not trusted.
     """
+    try:
+        return _trusted_function(job)
+    except UnknownTask as error:
+        if not last:
+            raise
+        return _raising(UnknownTask(str(error)))
+
+
+def _trusted_function(job: Job) -> Callable[..., Any]:
     from rq.exceptions import DeserializationError  # noqa: PLC0415  # as in _rq_job
 
     try:
@@ -271,9 +281,12 @@ def _trusted(dotted: str) -> Callable[..., Any]:
 
 def _missing(dotted: str) -> Callable[..., Any]:
     """Return what fails as the job of a function that is nowhere fails in a stock worker."""
+    return _raising(ValueError(f"Invalid attribute name: {dotted.rpartition('.')[2]}"))
 
+
+def _raising(error: Exception) -> Callable[..., NoReturn]:
     def call(*_args: Any, **_kwargs: Any) -> NoReturn:
-        raise ValueError(f"Invalid attribute name: {dotted.rpartition('.')[2]}")
+        raise error
 
     return call
 

@@ -21,7 +21,7 @@ from taskq.envelope import CHUNK, head, pack_results
 from taskq.errors import NotSigned, UnknownTask
 from taskq.executors.pool.jobs import DEFAULTS
 from taskq.executors.worker.chunks import ChunkRun
-from taskq.executors.worker.outcomes import log_outcome, outcome_of, refused, requeued
+from taskq.executors.worker.outcomes import REFUSED_FOR, log_outcome, outcome_of, refused, requeued
 from taskq.executors.worker.progress import echo
 from taskq.executors.worker.runs import UNKNOWN_NS, Run
 from taskq.failure import Failure
@@ -193,7 +193,7 @@ class ClaimTable:
         return options.max_crashes
 
     def _accept_foreign(self, claim: Claim, foreign: Foreign, runs: list[Run]) -> int:
-        fn, args, options = foreign.order()
+        fn, args, options = foreign.order(last=claim.refused_for >= REFUSED_FOR)
         run = self._runner.new_run(fn, foreign.task, args, _pool_options(options, claim.queue))
         self._add(claim, run, options, runs)
         return NO_OPTIONS.max_crashes

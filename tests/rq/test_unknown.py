@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -84,3 +85,16 @@ def test_callback_that_raises_our_refusal(client: Any, url: str, tmp_path: Path,
     work_off(url, tmp_path)
     assert {job.get_status() for job in (first, second)} == {JobStatus.FAILED}
     assert noted(client) == [f"ran {second.id}"]
+
+
+def test_function_that_nobody_has_known(client: Any, url: str, tmp_path: Path, queue: Queue) -> None:
+    """A job that every worker has refused for ten minutes fails as in RQ: its callback is called, with the reason."""
+    job = queue.enqueue("tests.rq.no_such_module.call", on_failure=Callback(f"{STOCK}note_failure"))
+    client.hset(f"rq:job:{job.id}", "tq_refused", time() - 700)
+    work_off(url, tmp_path)
+    assert job.get_status() == JobStatus.FAILED
+    (told,) = noted(client)
+    assert told.startswith(f"failure {job.id} UnknownTask")
+    result = job.latest_result()
+    assert result is not None
+    assert "--import tests.rq.no_such_module:call" in (result.exc_string or "")

@@ -291,7 +291,7 @@ class Stranger:
         self.args = args
         self.after = after
 
-    def order(self) -> Order:
+    def order(self, *, last: bool) -> Order:
         if not self.args:
             raise ValueError("cannot be read")
         return self.function, self.args, JobOptions()

@@ -258,6 +258,8 @@ class _ChunkRun:
             error = run_many(function, rest, self._values, star=star)
             if error is None and self.done == len(items):
                 break
+            if isinstance(error, KeyboardInterrupt) and context.current_job().cancelled:
+                raise error  # it was raised in the item because nobody wants the rest
             self._failures[self.done] = Failure.from_exception(
                 error or StopIteration()
             )  # a C loop takes it for its end

@@ -659,3 +659,13 @@ def sum_here(array: Any) -> Any:
     import numpy as np  # noqa: PLC0415
 
     return np.asarray(array).sum()
+
+
+def tidy_up_when_interrupted(ledger: str, item: int) -> int:
+    """Note the start, run until something is raised here, and note the end on the way out."""
+    note(ledger, f"start {item}")
+    try:
+        time.sleep(LIMIT)
+    finally:
+        note(ledger, f"tidied {item}")
+    return item

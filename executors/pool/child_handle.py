@@ -56,7 +56,7 @@ class InFlight:
 class KillRequest:
     """A running job that must be ended, and why: it is past its timeout, it was cancelled, or it has expired.
 
-    `by_force`: its process is killed; else it is asked to stop.
+    `by_force`: its process is killed, `grace` seconds after it was interrupted; else the job is asked to stop.
     """
 
     #: Ticks that a child gets to release the jobs of a run that it has not started.
@@ -70,6 +70,7 @@ class KillRequest:
         job: LocalJob | None = None,
         answer: Callable[[bool], None] = lambda _: None,
         by_force: bool = True,
+        grace: float = 0.0,
         expired: bool = False,
     ) -> None:
         self.seq = seq
@@ -77,9 +78,27 @@ class KillRequest:
         self.job = job
         self.answer = answer
         self.by_force = by_force
+        self._grace = grace
+        #: When the process is killed that was interrupted, by the monotonic clock.
+        self._kill_at: float | None = None
         #: Whether the job fails as expired if it had not started; else it goes on.
         self.expired = expired
         self.patience = self.RELEASE_TICKS
+
+    def enforce(self, child: ChildHandle, *, alone: bool) -> None:
+        """Kill the process; if the job runs `alone` interrupt it first, and give it the grace.
+
+        A process that was interrupted is not used again.
+        """
+        now = monotonic()
+        if self._kill_at is None:
+            grace = self._grace if alone else 0.0
+            self._kill_at = now + grace
+            if grace and not child.interrupted:
+                child.connection.page.words[protocol.CANCEL] = self.seq + 1
+                child.interrupt()
+        if now >= self._kill_at:
+            child.connection.kill()
 
     def conclude(self) -> None:
         """Answer: a job that was reclaimed can be dropped; one that has ended stays as it ended."""
@@ -121,6 +140,8 @@ class ChildHandle:
         self.in_flight: deque[InFlight] = deque()
         #: Running jobs that are to be ended.
         self.kill_requests: list[KillRequest] = []
+        #: Whether a job in it was interrupted by itself.
+        self.interrupted = False
         #: When, by the monotonic clock, a child that was asked to stop has certainly heard it; None: it was not asked.
         self.stopping: float | None = None
         #: Whether there was no sign of progress for a tick, and what was seen at the last one; -1: it had no work then.
@@ -214,6 +235,12 @@ class ChildHandle:
         self._begin()
         for batch in batches:
             self._append(batch)
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the running job; the child is ended with its batch."""
+        self.interrupted = True
+        self.connection.page.words[protocol.INTERRUPT] = protocol.ASKED
+        self.connection.ask_to_release()
 
     @property
     def is_held(self) -> bool:

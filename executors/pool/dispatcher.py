@@ -323,11 +323,14 @@ class Dispatcher:
         paused = self.scheduler.backlog.paused
         paused.difference_update([queue] if queue is not None else list(paused))
 
-    def cancel(self, job: LocalJob, answer: Callable[[bool], None], *, kill: bool) -> None:
-        """Keep a job from running, or ask it to stop, or kill it; `answer` hears if it is cancelled for certain."""
+    def cancel(self, job: LocalJob, answer: Callable[[bool], None], *, kill: bool, grace: float = 0.0) -> None:
+        """Keep a job from running, or ask it to stop, or kill it; `answer` hears if it is cancelled for certain.
+
+        `grace`: seconds for which one that is to be killed is interrupted first.
+        """
         found = None if job.done() else self.supervisor.find_child(job)
         if found is not None:
-            self.watchdog.cancel(found, job, answer, kill)
+            self.watchdog.cancel(found, job, answer, kill=kill, grace=grace)
             return
         if not job.done():
             job.withdraw()

@@ -143,10 +143,10 @@ class ProcessPool:
                 continue
         return job.cancelled()
 
-    def cancel_soon(self, jobs: Iterable[LocalJob], *, kill: bool = False) -> None:
-        """Cancel jobs whose ends tell the answer."""
+    def cancel_soon(self, jobs: Iterable[LocalJob], *, kill: bool = False, grace: float = 0.0) -> None:
+        """Cancel jobs whose ends tell the answer. `grace`: seconds from an interrupt to the kill."""
         for job in jobs:
-            self.post(partial(self._dispatcher.cancel, job, _no_answer, kill=kill))
+            self.post(partial(self._dispatcher.cancel, job, _no_answer, kill=kill, grace=grace))
 
     def cancel_now(self, jobs: Iterable[LocalJob]) -> None:
         """Cancel jobs, and return when the dispatcher has done so, or has had to ask their children."""

@@ -223,7 +223,10 @@ class Supervisor:
         requests, child.kill_requests = child.kill_requests, []
         for request in requests:  # the jobs ended by themselves, or were reclaimed
             request.conclude()
-        if child.stopping is not None:  # it may start again
+        if child.interrupted:
+            child.retiring = True
+            child.connection.kill()
+        elif child.stopping is not None:  # it may start again
             child.stopping = None
             child.connection.page.words[protocol.STOP] = 0
         if child.retiring and child.orphan:

@@ -5,7 +5,8 @@ Every tick, for each busy child:
     reclaiming      its running job is long and others wait behind it: stop it from starting more, reclaim the rest;
                     of a run of short jobs, the ones behind the long one are released by the child at a signal
     sharing         another child has nothing to do: reclaim what this one has in store, for both to go on with
-    kill requests   a job past its timeout, or cancelled with kill: reclaim the rest, then kill
+    kill requests   a job past its timeout, or cancelled with kill: reclaim the rest, interrupt it if it gets a grace,
+                    then kill
 
     STOP is set ──▶ [milliseconds later] read journal, then CLAIM ──▶ everything from CLAIM on is ours again
                                                        │
@@ -126,11 +127,19 @@ class Watchdog:
 
     # -- wishes
 
-    def cancel(self, found: tuple[ChildHandle, int], job: LocalJob, answer: Callable[[bool], None], kill: bool) -> None:
-        """Cancel a job that is in a child's hands."""
+    def cancel(
+        self,
+        found: tuple[ChildHandle, int],
+        job: LocalJob,
+        answer: Callable[[bool], None],
+        *,
+        kill: bool,
+        grace: float = 0.0,
+    ) -> None:
+        """Cancel a job that is in a child's hands; `kill` and `grace`: see `KillRequest`."""
         child, seq = found
         job.stop_requested = True
-        child.kill_requests.append(KillRequest(seq, job=job, answer=answer, by_force=kill))
+        child.kill_requests.append(KillRequest(seq, job=job, answer=answer, by_force=kill, grace=grace))
         self.stop(child)
 
     def expire(self, found: tuple[ChildHandle, int], job: LocalJob) -> None:
@@ -177,7 +186,7 @@ def _carry_out(child: ChildHandle, boundary: int) -> None:
         elif boundary - child.done > 1 and request.patience:
             request.patience -= 1  # of a run of short jobs the child is asked to release the others first
         elif request.by_force:
-            child.connection.kill()
+            request.enforce(child, alone=boundary - child.done == 1)
         else:
             if not request.expired:
                 child.connection.page.words[protocol.CANCEL] = request.seq + 1

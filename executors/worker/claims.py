@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from taskq.envelope import CHUNK, head, pack_results
 from taskq.errors import NotSigned, UnknownTask
+from taskq.executor import LEAVING_GRACE
 from taskq.executors.pool.jobs import DEFAULTS
 from taskq.executors.worker.chunks import ChunkRun
 from taskq.executors.worker.outcomes import REFUSED_FOR, log_outcome, outcome_of, refused, requeued
@@ -300,7 +301,8 @@ class ClaimTable:
             for run in _runs_of(found):
                 run.unwanted = True
             self._take_out(job_id)
-            self._runner.cancel(_runs_of(found), kill=kill)
+            grace = LEAVING_GRACE if isinstance(found, ChunkRun) else 0.0  # a map was left, by Ctrl-C or an error
+            self._runner.cancel(_runs_of(found), kill=kill, grace=grace)
 
     def _take_out(self, job_id: str) -> None:
         """Drop a job that has not begun because the store does not know it yet."""

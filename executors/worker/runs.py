@@ -332,9 +332,12 @@ class PoolRunner:
         """
         self._pool.drain(interrupt=interrupt)
 
-    def cancel(self, runs: Iterable[Run], *, kill: bool) -> None:
-        """Drop those that have not begun; ask those that run to stop, or kill their processes."""
-        self._pool.cancel_soon(runs, kill=kill)
+    def cancel(self, runs: Iterable[Run], *, kill: bool, grace: float = 0.0) -> None:
+        """Drop those that have not begun; ask those that run to stop, or kill their processes.
+
+        `grace`: seconds for which KeyboardInterrupt lets them tidy up before they are killed.
+        """
+        self._pool.cancel_soon(runs, kill=kill, grace=grace)
 
     def crash(self) -> None:
         """Kill the processes that run something: for what they run that is a crash."""

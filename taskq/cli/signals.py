@@ -92,7 +92,7 @@ def end_at_once(queue: TaskQueue) -> None:
     """Drop what waits, and end what runs.
 
     In local jobs KeyboardInterrupt is raised, so that they tidy up; those that do not end soon are killed. Jobs in a
-    store are asked to stop, and killed by their workers.
+    store are asked to stop, and killed by their workers; items of a map are interrupted by these in the same way first.
     """
     if "start_methods" in queue.capabilities:
         interrupt = KeyboardInterrupt()

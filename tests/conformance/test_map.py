@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +25,7 @@ from tests.sample_tasks import (
     pid_of,
     square,
     stop_iteration,
+    tidy_up_when_interrupted,
 )
 from tests.waiting import PATIENCE, eventually
 
@@ -285,3 +287,23 @@ def test_one_error_among_many(queue: TaskQueue) -> None:
     """A division by zero among thousands is raised as what it is."""
     with pytest.raises(ZeroDivisionError):
         list(queue.map(divide, range(3_000), (1_500 - number for number in range(3_000))))
+
+
+@pytest.mark.parametrize("chunksize", [1, 4], ids=["lines", "chunks"])
+def test_map_that_is_left_is_interrupted(make_queue: Callable[..., TaskQueue], ledger: Ledger, chunksize: int) -> None:
+    """When a queue is left, as by Ctrl-C, KeyboardInterrupt ends what runs, so that it tidies up; no more begins."""
+    queue = make_queue()
+    items = range(8 * chunksize)
+    results = queue.imap_unordered(partial(tidy_up_when_interrupted, ledger.path), items, chunksize=chunksize)
+    eventually(ledger.texts, "an item to start")
+    if "durable" in queue.capabilities:
+        queue.shutdown(cancel_futures=True, grace=0.1)
+    else:
+        queue.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    del results
+    begun = [text.split()[1] for text in ledger.texts() if text.startswith("start")]
+    assert 1 <= len(begun) <= 4
+    eventually(
+        lambda: sorted(ledger.texts()) == sorted(f"{what} {item}" for what in ("start", "tidied") for item in begun),
+        "what ran to tidy up, and nothing else to start",
+    )

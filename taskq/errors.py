@@ -2,7 +2,7 @@
 
     TaskqError(Exception)
     ├── ConfigError(ValueError)              a setting or option is unknown or has a bad value
-    ├── TaskRefused(TypeError)               this callable cannot be run as a task
+    ├── TaskRefused(TypeError)               this callable cannot be run as a task, or not with these arguments
     ├── UnknownTask(LookupError)             no task has this name
     ├── NotSigned                            no known key has signed it, though all has to be
     ├── EncodeError(TypeError)               a value cannot travel; .path says which
@@ -85,7 +85,7 @@ class ConfigError(TaskqError, ValueError):
 
 
 class TaskRefused(TaskqError, TypeError):
-    """A callable cannot be run as a task: no other process could import it by its name."""
+    """A callable cannot be run as a task: no other process could import it by its name, or it takes other arguments."""
 
 
 class UnknownTask(TaskqError, LookupError):

@@ -116,7 +116,7 @@ class Executor(ABC):
         Jobs among the arguments make the call wait for them; their results stand in their places.
 
         Raises:
-            TaskRefused: no process could import the function.
+            TaskRefused: no process could import the function, or it takes other arguments.
             EncodeError: an argument cannot travel; the message has its path, as `args[1]['when']`.
             ConfigError: an option does not fit this executor.
             JobExists: the `key` or `job_id` is taken, and `if_exists` is "reject".

@@ -52,7 +52,7 @@ class Submitter(FuturesExecutor):
         Jobs among the arguments are waited for, and their results passed in their places.
 
         Raises:
-            TaskRefused: no other process could import the function (a lambda, a closure).
+            TaskRefused: no other process could import the function (a lambda, a closure), or it takes other arguments.
             EncodeError: an argument cannot travel; says which.
             QueueClosed: after `shutdown`.
         """

@@ -56,7 +56,7 @@ POOL_FLAGS = (
     click.option("--processes", "-j", metavar="N", help="Child processes; default: one per CPU."),
     click.option("--timeout", metavar="TIME", help="Kill a job that runs longer: 90, 1.5s, 10m, 1h."),
     click.option("--soft-timeout", metavar="TIME", help="Raise SoftTimeout in a job that runs longer."),
-    click.option("--retries", metavar="N", help="Run a job that failed up to N times again."),
+    click.option("--retry", "--retries", "retries", metavar="N", help="Run a job that failed up to N times again."),
     click.option("--start-method", type=click.Choice(config.START_METHODS), help="How processes start."),
     click.option("--url", metavar="URL", help="Where jobs live; default: see taskq config show."),
     click.option("--log-format", type=click.Choice(["console", "json"]), help="Form of messages on stderr."),
@@ -142,6 +142,7 @@ JOB_FLAGS = (
     click.option(
         "--if-exists", type=click.Choice(["return", "reject"]), help="What a taken key or id does; default: return."
     ),
+    click.option("--max-crashes", type=int, metavar="N", help="Deaths of its process until it fails; default: 3."),
     click.option("--result-ttl", metavar="TIME", help="Keep it this long after its end; default: 1d, failed 7d."),
     click.option("--label", metavar="TEXT", help="How lists show it; default: its call, without secrets."),
 )
@@ -191,6 +192,7 @@ JOB_READERS: dict[str, Callable[[Any], object]] = {
     "key": _as_it_is,
     "job_id": _as_it_is,
     "if_exists": _as_it_is,
+    "max_crashes": _as_it_is,
     "result_ttl": _length,
     "label": _as_it_is,
 }

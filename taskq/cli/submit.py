@@ -71,7 +71,7 @@ code. --url local:// needs no store: the job runs here at once.
 Examples:
   taskq submit tasks:thumbnail a.jpg size:=128
   taskq submit tasks:thumbnail a.jpg --wait
-  taskq submit tasks:report --at 06:30 --queue nightly --key report --retries 3
+  taskq submit tasks:report --at 06:30 --queue nightly --key report --retry 3
   taskq submit tasks:report --args-json '{"year": 2026, "parts": ["a", "b"]}'
   taskq submit tasks:summary @notes.txt --wait --raw > summary.txt
   taskq submit tasks:thumbnail --jsonl items.jsonl > ids.txt

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskq.cli.arguments import Arguments, parse_arguments, spread
+from taskq.cli.submit import submit
 from taskq.errors import ConfigError
+from taskq.options import JobOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,3 +142,9 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"ab\xff")
     with pytest.raises(ConfigError, match=r"not UTF-8 text \(byte 3\)"):
         parse_arguments([f"@{file}"])
+
+
+def test_each_option_of_a_job_has_a_flag_of_its_name() -> None:
+    """What Python calls an option, the command line calls it, too."""
+    flags = {word for parameter in submit.params for word in parameter.opts}
+    assert {f"--{name.replace('_', '-')}" for name in JobOptions.field_names()} <= flags

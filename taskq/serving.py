@@ -73,6 +73,8 @@ class QueueOrder:
     def __init__(self, queues: Sequence[str], strategy: str) -> None:
         self.queues = tuple(queues)
         self.strategy = strategy if len(self.queues) > 1 else DEFAULT
+        #: Whether it has to be told of claims and of what became of them.
+        self.takes_turns = self.strategy == ROUND_ROBIN
         #: The place among `queues` of the one that comes first.
         self.first = 0
         #: The queues of what was claimed by turns and has not ended, by token, in the order of the claims.
@@ -102,15 +104,16 @@ class QueueOrder:
 
     def took(self, claims: Sequence[Taken]) -> None:
         """Take note of jobs that were claimed."""
-        if self.strategy == ROUND_ROBIN:
-            for claim in claims:
-                self._turns[claim.token] = claim.queue
-                self.first = (self._place(claim.queue) + 1) % len(self.queues)
-            drop_oldest(self._turns, TURNS)
+        if not self.takes_turns:
+            return
+        for claim in claims:
+            self._turns[claim.token] = claim.queue
+            self.first = (self._place(claim.queue) + 1) % len(self.queues)
+        drop_oldest(self._turns, TURNS)
 
     def told(self, outcomes: Sequence[Ended]) -> None:
         """Take note of what became of jobs; the turn of the first one that goes back unstarted comes again."""
-        if self.strategy != ROUND_ROBIN:
+        if not self.takes_turns:
             return
         back = {outcome.token for outcome in outcomes if not outcome.started and not outcome.refused}
         again = next((queue for token, queue in self._turns.items() if token in back), None)

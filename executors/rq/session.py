@@ -160,7 +160,8 @@ class RQSession(WorkerSession):
         Who tells something, and knows that the queues are empty, registers by the same script and need not look there.
         """
         fresh = self._outbox.fresh(outcomes)
-        self._order.told(fresh)
+        if self._order.takes_turns:
+            self._order.told(fresh)
         known = self._needs_work and self._claiming is None and not self._given
         idle = bool(fresh) and want > 0 and known and self._notifications.is_quiet
         free = self._record.processes - len(self._held) + len(fresh)
@@ -262,7 +263,8 @@ class RQSession(WorkerSession):
         self._idle.answered(registered=registered == 1)
         self._needs_work = len(jobs) < wanted
         claims = [self._claim(entry, stamp.decode()) for entry in jobs]
-        self._order.took(claims)
+        if self._order.takes_turns:
+            self._order.took(claims)
         return claims
 
     def _turns(self) -> Any:

@@ -160,7 +160,8 @@ class SQLiteSession(WorkerSession):
         if not (outcomes or updates or want or self._unclear) and self._has_seen(self._page.changes):
             return PollResult()
         fresh = [update for update in updates if not any(update is known for known in self._written_updates)]
-        self._order.told(outcomes)
+        if self._order.takes_turns:
+            self._order.told(outcomes)
         unclear, self._unclear = self._unclear, True
         tx, found, told, due = self._polled_in_room(outcomes, fresh, want, unclear=unclear)
         self._unclear = False

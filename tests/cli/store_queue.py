@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from taskq.connect import open_store
+from taskq.states import State
 from tests.cli.command import Done, taskq
 from tests.waiting import eventually
 
@@ -51,6 +52,11 @@ class Queue:
         """Wait until a job has come to a state; asked of the store itself, as each command would be a process."""
         with contextlib.closing(open_store(self.url)) as store:
             eventually(lambda: [job.state for job in store.get([job_id]) if job] == [state], f"{job_id} to be {state}")
+
+    def until_one_runs(self) -> None:
+        """Wait until a job runs; asked of the store itself, too."""
+        with contextlib.closing(open_store(self.url)) as store:
+            eventually(lambda: sum(row.counts.get(State.RUNNING, 0) for row in store.queues()), "a job to run")
 
     def waiting(self) -> int:
         """Return how many jobs wait."""

@@ -240,7 +240,7 @@ def test_a_worker_keeps_an_ignored_signal_ignored(file_queue: Queue, number: int
     place = file_queue.project / "w"  # its temporary files stay as long as it runs
     place.mkdir()
     with Command(file_queue.project, *words, name="w-", env={"TMPDIR": str(place)}, ignored=[number]) as command:
-        eventually(lambda: '"state": "running"' in file_queue.run("status", "--json").out, "the job to start")
+        file_queue.until_one_runs()
         command.interrupt(number)
         (file_queue.project / "gate").touch()
         assert command.wait() == 0

@@ -35,7 +35,7 @@ LONGER = (
     ("test_job.py", "block_seconds = 5", "block_seconds = 20"),
     ("test_registry.py", "failure_ttl=5)", "failure_ttl=60)"),
     ("test_worker_pool.py", "sleep(0.75)", "sleep(6)"),
-    ("test_worker_pool.py", "args=(os.getpid(), 0.5)", "args=(os.getpid(), 8)"),
+    ("test_worker_pool.py", "args=(os.getpid(), 0.5)", "args=(os.getpid(), 30)"),
     ("test_worker_pool.py", "long_running_job, 1)", "long_running_job, 15)"),
     ("test_cli.py", "'--schedule-in', '10s'", "'--schedule-in', '20s'"),
     ("test_cli.py", "sleep(11)", "sleep(21)"),

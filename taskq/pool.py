@@ -20,7 +20,7 @@ from multiprocessing import TimeoutError as PoolTimeout
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from taskq.errors import QueueClosed
+from taskq.errors import EncodeError, QueueClosed, TaskRefused
 from taskq.locks import pass_on
 from taskq.queue import TaskQueue
 
@@ -174,8 +174,16 @@ class Pool:
         callback: Callable[[R], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> AsyncResult[R]:
-        """Have `func(*args, **kwds)` called; the callbacks get the result or the exception, in another thread."""
-        job = self._submit(func, args, kwds)
+        """Have `func(*args, **kwds)` called; the callbacks get the result or the exception, in another thread.
+
+        A call that cannot be sent, or has the wrong arguments, fails too: `get` raises.
+        """
+        job: Future[R]
+        try:
+            job = self._submit(func, args, kwds)
+        except (EncodeError, TaskRefused) as error:  # Pool tells them by `get`, and calls `error_callback`
+            job = Future()
+            job.set_exception(error)
         if callback is None and error_callback is None:
             return AsyncResult(job)
         ended: Future[R] = Future()

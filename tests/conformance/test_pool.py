@@ -90,6 +90,17 @@ def test_callbacks_come_before_the_result(make_pool: Callable[..., Pool]) -> Non
         failed.get()
 
 
+def test_calls_that_cannot_be_made(make_pool: Callable[..., Pool]) -> None:
+    """Wrong arguments, and what cannot travel, are the outcome of `apply_async`, as they are in multiprocessing."""
+    pool = make_pool()
+    for call in ((add, (1, 2, 3)), (add, (1, threading.Lock()))):
+        heard: list[BaseException] = []
+        failed = pool.apply_async(*call, error_callback=heard.append)
+        with pytest.raises(TypeError) as caught:
+            failed.get(PATIENCE)
+        assert heard == [caught.value]
+
+
 def test_an_unfinished_call(make_pool: Callable[..., Pool], gate: Gate, ledger: Ledger) -> None:
     """A result that is not there in time is multiprocessing's TimeoutError, and is there later."""
     pool = make_pool()

@@ -3,7 +3,7 @@
     @task functions of imported modules                      may run
     what the operator named, `--import app.tasks:resize`     may run, whatever it is that is called there
     plain functions that an `--import app.tasks` defines     may run, unless a part of their name begins with `_`;
-                                                             none in C: of `math`, too, each is to be named
+                                                             in C only those of `math` and `cmath` that end soon
     shell commands (`taskq.shell:run_command`)               only where the operator allows them
     the lines of `taskq map`                                 they look their task, or command, up here in turn
     all else                                                 UnknownTask, with the name and the line that opens it
@@ -44,6 +44,13 @@ IMPORT_VARIABLE = "TASKQ_IMPORT"
 
 #: How a task is named: module, colon, function, both of them perhaps with dots.
 NAME: Final = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+
+#: Modules in C that are lent as a whole. Of others, as builtins, posix and _pickle, a module's name does not tell what
+#: its functions can do: each is to be named.
+COMPUTING: Final = frozenset({"math", "cmath"})
+
+#: Functions of theirs that may take for ever and all memory, by arguments of a few bytes: each is to be named too.
+UNBOUNDED: Final = frozenset({"comb", "factorial", "lcm", "perm", "prod", "sumprod"})
 
 #: Decorators on top of each other that are looked through.
 WRAPPERS_MAX: Final = 32
@@ -225,15 +232,21 @@ def _defined(name: str) -> Callable[..., Any]:
     opens = f"to let it run, start the worker with --import {name}"
     found, _ = _held(name)
     function = found.__func__ if isinstance(found, staticmethod) else found
-    if type(function) is BuiltinFunctionType:
+    if type(function) is BuiltinFunctionType and not _computes(function, module):
         raise UnknownTask(f"{name} is written in C, of which nothing runs that was not named: {opens}")
-    if type(function) is not FunctionType:
+    if type(function) not in (FunctionType, BuiltinFunctionType):
         raise UnknownTask(f"{name} is no plain function but a {type(function).__name__}: {opens}")
     if (function.__module__, function.__qualname__) != (module, qualname):
         raise UnknownTask(f"{name} is really {function.__module__}:{function.__qualname__}: {opens}")
     if any(part.startswith("_") for part in qualname.split(".")):
         raise UnknownTask(f"{name} begins with _, as what is not for others: {opens}")
     return function
+
+
+def _computes(function: BuiltinFunctionType, module: str) -> bool:
+    """Tell whether it is a function in C of a module whose functions only compute, bound to it, and ends soon."""
+    is_bound = module in COMPUTING and function.__self__ is sys.modules.get(module)
+    return is_bound and function.__name__ not in UNBOUNDED
 
 
 def _held(name: str) -> tuple[Any, Any]:

@@ -93,7 +93,8 @@ class AppendLog:
         self.file = FileSync(descriptor, lock, self._state, ROTATE_AT)
         self._pack = msgpack.Packer(autoreset=True).pack
         self._ingested = 0, 0  # where the records end that the open transaction ingests, and the check of the last
-        self._rotating: int | None = None  # the salt of the next header
+        #: The salt of the next header, from the transaction that begins the log anew until it is committed.
+        self.rotating: int | None = None
         self._state.forget()
 
     # -- appending
@@ -153,8 +154,8 @@ class AppendLog:
         is_cut = os.lseek(self.file.descriptor, 0, os.SEEK_END) < end
         if end > ROTATE_AT or is_cut or not self._is_of(salt):
             state.forget()
-            self._rotating = secrets.randbits(SALT_BITS) | 1
-            connection.execute(MOVE_MARK, (self._rotating, HEADER.size, _first_check(self._rotating)))
+            self.rotating = secrets.randbits(SALT_BITS) | 1
+            connection.execute(MOVE_MARK, (self.rotating, HEADER.size, _first_check(self.rotating)))
         elif end != start:
             connection.execute(MOVE_MARK, (salt, end, chain))
         self._ingested = end, chain
@@ -162,8 +163,8 @@ class AppendLog:
     def ingested(self, wal: FileSync) -> None:
         """Take note that the transaction of the last `ingest` is made; `wal` is the database's."""
         state = self._state
-        if self._rotating is not None:
-            salt, self._rotating = self._rotating, None
+        if self.rotating is not None:
+            salt, self.rotating = self.rotating, None
             wal.sync_under_lock()
             os.pwrite(self.file.descriptor, HEADER.pack(MAGIC, salt), 0)
             self._ingested = HEADER.size, _first_check(salt)
@@ -173,7 +174,7 @@ class AppendLog:
 
     def not_ingested(self) -> None:
         """Take note that it is not."""
-        self._rotating = None
+        self.rotating = None
 
     def _mark(self, connection: sqlite3.Connection) -> tuple[int, int, int]:
         """Return the mark.

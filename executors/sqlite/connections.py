@@ -399,6 +399,11 @@ class FileIdentities:
         if folder >= 0:
             os.close(folder)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the folder has been as it is for long enough: its files are looked at only now and then."""
+        return bool(self._trusted)
+
     def in_place(self) -> bool:
         """Return whether all files are in their places; not, when they were closed."""
         now = monotonic()

@@ -68,7 +68,7 @@ def open_writer(path: Path, page: Page, *, shared: bool = False) -> sqlite3.Conn
         make_file(path, page, shared=shared)
         connection = connect(path)
     except OSError as exc:
-        raise _hinted(path, from_os(path, exc, "making the queue file")) from exc
+        raise hinted(path, from_os(path, exc, "making the queue file")) from exc
     except sqlite3.Error as exc:
         raise from_sqlite(path, exc) from exc
     try:
@@ -171,7 +171,7 @@ def keep_name(path: Path) -> None:
             os.close(descriptor)
 
 
-def _hinted(path: Path, error: TaskqError) -> TaskqError:
+def hinted(path: Path, error: TaskqError) -> TaskqError:
     """Guess what was meant by sqlite:///queue.db."""
     if len(path.parts) == len(("/", "queue.db")):
         return ConfigError(f"{error}; three slashes begin an absolute path: did you mean sqlite:///./{path.name}?")

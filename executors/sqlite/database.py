@@ -74,18 +74,20 @@ class Database:
             raise from_os(place.path, exc, "copying it to read it") from exc
         place = self.place
         self.path = place.path
-        self.disk_space = DiskSpace(place.path, self._unused, self._unfinished)
-        self._connections = Connections(place)
+        self.disk_space = DiskSpace(place.path, self.unused, self._unfinished)
+        #: What is open of it: the writer, the readers, the files beside it.
+        self.connections = Connections(place)
         #: The page that all processes share.
-        self.page = self._connections.page
-        self._connections.get()
+        self.page = self.connections.page
+        self.connections.get()
         self.after_fork_in_child()
         watch(self)
 
     def after_fork_in_child(self) -> None:
         """Begin with no thread at work, as in a forked copy."""
         self._turn = CallLock()
-        self._pending: deque[PendingWrite[Any]] = deque()
+        #: Writes that wait for the one that is being made.
+        self.pending: deque[PendingWrite[Any]] = deque()
 
     # -- writing
 
@@ -109,13 +111,13 @@ class Database:
         """
         write = PendingWrite(work)
         try:
-            self._pending.append(write)
+            self.pending.append(write)
             with self._turn:
                 if not write.done:
                     self._make(self._joined(write), write)
         except BaseException:
             with contextlib.suppress(ValueError):
-                self._pending.remove(write)
+                self.pending.remove(write)
             raise
         if write.error is not None:
             raise write.error
@@ -131,7 +133,7 @@ class Database:
     def sync(self, number: int) -> None:
         """Return when commit `number` is on the disk."""
         try:
-            (self._connections.opened or self._connections.get()).wal.up_to(number)
+            (self.connections.opened or self.connections.get()).wal.up_to(number)
         except OSError as exc:
             raise from_os(self.path, exc, "syncing its log") from exc
 
@@ -143,11 +145,11 @@ class Database:
             StoreFull: the disk is full.
         """
         while True:
-            opened = self._connections.opened or self._connections.get()
+            opened = self.connections.opened or self.connections.get()
             try:  # no fork guard: there is nothing of SQLite's that a fork could find half done
                 number = opened.lock.hold(partial(opened.append_log.append, row))
             except LockClosed:
-                if self._connections.get() is opened:
+                if self.connections.get() is opened:
                     raise
                 continue
             except BackendUnavailable:
@@ -155,7 +157,7 @@ class Database:
             except OSError as exc:
                 raise self._from_os(exc, "writing to its inbox") from exc
             if number < 0:
-                self._connections.mend(opened)
+                self.connections.mend(opened)
             elif number:
                 return number
             else:
@@ -169,7 +171,7 @@ class Database:
         """
         if self.place.full:
             try:
-                (self._connections.opened or self._connections.get()).append_log.file.up_to(number)
+                (self.connections.opened or self.connections.get()).append_log.file.up_to(number)
             except OSError as exc:
                 raise from_os(self.path, exc, "syncing its inbox") from exc
 
@@ -179,12 +181,12 @@ class Database:
 
     def _joined(self, own: PendingWrite[Any]) -> list[PendingWrite[Any]]:
         """Take all writes that wait now; a thread that may be interrupted does only its own."""
-        if len(self._pending) == 1 or may_be_interrupted():
-            self._pending.remove(own)
+        if len(self.pending) == 1 or may_be_interrupted():
+            self.pending.remove(own)
             return [own]
         found = []
-        while self._pending:
-            found.append(self._pending.popleft())
+        while self.pending:
+            found.append(self.pending.popleft())
         return found
 
     def _make(self, writes: list[PendingWrite[Any]], own: PendingWrite[Any]) -> None:
@@ -206,7 +208,7 @@ class Database:
 
     def _hand_back(self, writes: list[PendingWrite[Any]], own: PendingWrite[Any]) -> None:
         """Put the other callers' writes back, for them to run: this thread was interrupted."""
-        self._pending.extendleft(write for write in reversed(writes) if write is not own and not write.done)
+        self.pending.extendleft(write for write in reversed(writes) if write is not own and not write.done)
 
     def _make_or_make_room(self, writes: list[PendingWrite[Any]]) -> None:
         """Make the transaction; once more where a text is no UTF-8, or, in a log that restarts, the disk is full."""
@@ -214,11 +216,11 @@ class Database:
             self._make_under_lock(writes)
         except sqlite3.OperationalError as exc:
             if is_bad_text(exc):
-                self._connections.take_any_text()
+                self.connections.take_any_text()
             elif getattr(exc, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
                 raise
             else:
-                opened = self._connections.get()
+                opened = self.connections.get()
                 under_lock(opened, lambda: self._checkpoint(opened.writer, opened.lock.page))
             for write in writes:
                 write.error = None
@@ -227,13 +229,13 @@ class Database:
     def _make_under_lock(self, writes: list[PendingWrite[Any]]) -> None:
         """Make the transaction in the file that stands at the path, however often that is replaced."""
         for _ in range(REPLACED):
-            opened = self._connections.opened or self._connections.get()
+            opened = self.connections.opened or self.connections.get()
             try:
                 if under_lock(opened, partial(self._make_in, opened, writes)):
                     return
                 self.opened()
             except LockClosed:
-                if self._connections.get() is opened:
+                if self.connections.get() is opened:
                     raise
         raise BackendUnavailable(f"{self.path}: its files are deleted or replaced again and again: find out by whom")
 
@@ -289,7 +291,7 @@ class Database:
     def checkpoint(self) -> None:
         """Copy the log into the database now, when there is something in it."""
         with self._turn:
-            opened = self._connections.get()
+            opened = self.connections.get()
             if opened.lock.page.frames:
                 under_lock(opened, lambda: self._checkpoint(opened.writer, opened.lock.page))
 
@@ -302,7 +304,7 @@ class Database:
         except sqlite3.Error as exc:
             if not is_bad_text(exc):
                 raise from_sqlite(self.path, exc) from exc
-        self._connections.take_any_text()
+        self.connections.take_any_text()
         try:
             return self._read(work)
         except sqlite3.Error as exc:
@@ -316,9 +318,9 @@ class Database:
         try:
             try:
                 with fork_guard:
-                    connection = self._connections.acquire_reader()
+                    connection = self.connections.acquire_reader()
                     value = work(connection)
-                    self._connections.release_reader(connection)
+                    self.connections.release_reader(connection)
             except BaseException:
                 self._go_out(depth)
                 raise
@@ -329,10 +331,10 @@ class Database:
 
     def _go_out(self, depth: int) -> None:
         """Leave nothing of a read that failed or was interrupted."""
-        self._connections.throw_away_taken(depth)
+        self.connections.throw_away_taken(depth)
         fork_guard.restore(depth)
 
-    def _unused(self) -> int:
+    def unused(self) -> int:
         """Return how many bytes of the file are in no table, less those by which the next checkpoint lengthens it."""
         names = ("freelist_count", "page_count", "page_size")
         free, pages, size = self.read(lambda c: [int(c.execute(f"PRAGMA {name}").fetchone()[0]) for name in names])
@@ -355,24 +357,24 @@ class Database:
         Raises:
             BackendUnavailable: the queue file was deleted or moved away.
         """
-        opened = self._connections.get()
+        opened = self.connections.get()
         if not opened.identities.in_place():
-            self._connections.mend(opened)
-            opened = self._connections.get()
+            self.connections.mend(opened)
+            opened = self.connections.get()
         opened.lock.mend()
         return opened
 
     #: A number that changes when the file was opened again, and may be another one. Read in C: each look asks for it.
-    generation: int = property(attrgetter("_connections.generation"))  # type: ignore[assignment]
+    generation: int = property(attrgetter("connections.generation"))  # type: ignore[assignment]
 
     def opened_generation(self) -> int:
         """Return that number after a look at the files."""
         self.opened()
-        return self._connections.generation
+        return self.connections.generation
 
     def is_gone(self) -> bool:
         """Return whether the queue file was deleted or moved away."""
-        return self._connections.is_gone()
+        return self.connections.is_gone()
 
     def _from_os(self, exc: OSError, doing: str) -> TaskqError:
         pass_on(exc)
@@ -383,13 +385,13 @@ class Database:
     @property
     def syncs(self) -> int:
         """How often this process has synced the log or the append log."""
-        opened = self._connections.get()
+        opened = self.connections.get()
         return opened.wal.count + opened.append_log.file.count
 
     @property
     def lock(self) -> StoreLock:
         """The store's lock."""
-        return self._connections.get().lock
+        return self.connections.get().lock
 
     def close(self) -> None:
         """Close all connections; leave all jobs in the file itself, when that works. Safe to call twice."""
@@ -400,7 +402,7 @@ class Database:
             if self.page.append_log.is_waiting:
                 self._ingest()
         with self._turn:
-            self._connections.close()
+            self.connections.close()
         if self._copy is not None:
             shutil.rmtree(self._copy, ignore_errors=True)
 

@@ -62,10 +62,12 @@ class FileSync(FlockFile):
         self._turn = CallLock()
         super().__init__(descriptor, self._turn)
         self._lock = lock
-        self._state = state
+        #: Its numbers on the page.
+        self.state = state
         self._room = room
         self._synced = 0
-        self._took = 0.0  # seconds that the last sync took
+        #: Seconds that the last sync took.
+        self.took = 0.0
         #: Syncs made by this process; tests count them.
         self.count = 0
 
@@ -89,7 +91,7 @@ class FileSync(FlockFile):
         with self._turn:
             if self._synced >= number:
                 return
-            state = self._state
+            state = self.state
             before = state.synced
             if before >= number:
                 self._synced = number
@@ -115,7 +117,7 @@ class FileSync(FlockFile):
             before, target = state.synced, state.committed
             started = time.monotonic()
             self._sync(state)
-            self._took = time.monotonic() - started
+            self.took = time.monotonic() - started
             self._synced = max(target, number)
             state.count_sync(self._synced, before)
         finally:
@@ -130,7 +132,7 @@ class FileSync(FlockFile):
         Raises:
             OSError: the disk says that it could not write.
         """
-        state = self._state
+        state = self.state
         again = bool(state.suspect)
         if again:
             self._write_again()
@@ -144,7 +146,7 @@ class FileSync(FlockFile):
         wanted = state.synced + state.batch
         if state.committed >= wanted:
             return
-        deadline = time.monotonic() + min(self._took * BATCH_WAIT, BATCH_WAIT_S)
+        deadline = time.monotonic() + min(self.took * BATCH_WAIT, BATCH_WAIT_S)
         state.wanted = wanted
         while True:
             seen = state.committed_futex.listen()

@@ -95,8 +95,9 @@ class SQLiteSession(WorkerSession):
         self._refuser: Refuser | None = None  # ourselves, once we have refused a job
         self._record = record
         self._generation = -1  # of the file in which we have signed on last
-        self._slot = -1
-        self._fifo: Fifo | None = None
+        #: Our place on the page and the FIFO by which we are woken; while it is open for reading, we live.
+        self.slot = -1
+        self.fifo: Fifo | None = None
         try:
             database.write(self._sign_on)
         except BaseException:
@@ -115,27 +116,27 @@ class SQLiteSession(WorkerSession):
 
     def _take_place(self, tx: Tx) -> None:
         """Have a FIFO, in a slot that no other worker has who may live."""
-        if self._fifo is not None and self._fifo.is_there():
+        if self.fifo is not None and self.fifo.is_there():
             return
         self._close_fifo()
         rows = tx.execute("SELECT slot, renewed FROM workers WHERE name <> ?", (self._name,)).fetchall()
         taken = [slot for slot, renewed in rows if not is_dead(self._wakeups, slot, renewed)]
-        self._slot, self._fifo = self._wakeups.new_worker(taken)
+        self.slot, self.fifo = self._wakeups.new_worker(taken)
 
     def _close_fifo(self) -> None:
-        if self._fifo is not None:
-            self._fifo.close()
-            self._fifo = None
+        if self.fifo is not None:
+            self.fifo.close()
+            self.fifo = None
 
     def _write_row(self, tx: Tx) -> None:
         """Write down, or again, that we are here."""
         self._take_place(tx)
         record = self._record
-        tx.execute("DELETE FROM workers WHERE name = ? OR slot = ?", (self._name, self._slot))
+        tx.execute("DELETE FROM workers WHERE name = ? OR slot = ?", (self._name, self.slot))
         self._generation = self._database.generation
         self._seen = -1
         values = (
-            self._slot,
+            self.slot,
             record.name,
             record.host,
             record.pid,
@@ -314,7 +315,7 @@ class SQLiteSession(WorkerSession):
                 record.succeeded,
                 record.failed,
                 record.stopping,
-                self._slot,
+                self.slot,
                 self._name,
             ),
         )
@@ -328,7 +329,7 @@ class SQLiteSession(WorkerSession):
 
     def _is_displaced(self) -> bool:
         """Return whether our FIFO was removed, or the file is another one."""
-        there = self._fifo is not None and self._fifo.is_there()
+        there = self.fifo is not None and self.fifo.is_there()
         return not there or self._database.generation != self._generation
 
     def run_maintenance(self) -> int:
@@ -358,16 +359,16 @@ class SQLiteSession(WorkerSession):
 
     def _sleep(self, nap: float, wake_fd: int) -> bool:
         """Sleep for so long, unless something has changed since the last look; return whether we were woken."""
-        page, fifo = self._page, self._fifo
+        page, fifo = self._page, self.fifo
         if fifo is None:
             return True
-        page.flag_worker(self._slot, OWN if self._needs_work else AWAKE)
+        page.flag_worker(self.slot, OWN if self._needs_work else AWAKE)
         try:
             if nap > 0 and self._has_seen(page.changes):
                 fifo.wait(nap, wake_fd)
             return fifo.drain()
         finally:
-            self._page.flag_worker(self._slot, AWAKE)
+            self._page.flag_worker(self.slot, AWAKE)
 
     def _has_seen(self, changes: int) -> bool:
         return changes == self._seen and self._database.generation == self._generation
@@ -410,7 +411,7 @@ class SQLiteSession(WorkerSession):
     def leave(self) -> None:
         if self._left:
             return
-        self._page.flag_worker(self._slot, AWAKE)
+        self._page.flag_worker(self.slot, AWAKE)
         self._write(self._sign_off)
         self._left = True
         self._close_fifo()

@@ -57,8 +57,9 @@ class SQLiteStore(Store):
     def __init__(self, url: str) -> None:
         place = parse(url)
         self.url = place.url
-        self._database = Database(place)
-        self._wakeups = Wakeups(self._database)
+        #: The queue file, as this process has it open.
+        self.database = Database(place)
+        self._wakeups = Wakeups(self.database)
         self._subscriptions: dict[str, SQLiteSubscription] = {}
 
     @property
@@ -72,7 +73,7 @@ class SQLiteStore(Store):
 
     def _write(self, work: Callable[[Tx], T]) -> T:
         """Write, and wake whoever that concerns: workers as soon as it shows, subscriptions when it will last."""
-        return self._database.write(work, after=self._wakeups.after, kept=self._wakeups.wake_subscriptions)
+        return self.database.write(work, after=self._wakeups.after, kept=self._wakeups.wake_subscriptions)
 
     def _write_in_parts(self, ids: Sequence[str], work: Callable[[Tx, Sequence[str]], list[T]]) -> list[T]:
         """Do something to each of many jobs, in transactions behind which others need not wait long."""
@@ -86,23 +87,23 @@ class SQLiteStore(Store):
     def put(self, jobs: Sequence[NewJob], *, reply_to: str = "") -> list[str]:
         if not jobs:
             return []
-        short = self._database.disk_space.check(sum([len(job.envelope) for job in jobs]), len(jobs))
+        short = self.database.disk_space.check(sum([len(job.envelope) for job in jobs]), len(jobs))
         address = int(reply_to or 0)
         if len(jobs) == 1 and not short and can_append(jobs[0]):
             return [self._append(jobs[0], address)]
         return self._write(lambda tx: put(tx, jobs, address))
 
     def _append(self, job: NewJob, address: int) -> str:
-        number = self._database.append(row_of(job, address, time.time()))
+        number = self.database.append(row_of(job, address, time.time()))
         self._wakeups.after_append(job.options.queue)
-        self._database.sync_append(number)
+        self.database.sync_append(number)
         return job.id
 
     def get(self, ids: Sequence[str], *, payload: bool = False) -> list[JobRecord | None]:
-        return self._database.read(lambda connection: get_jobs(connection, ids, payload=payload))
+        return self.database.read(lambda connection: get_jobs(connection, ids, payload=payload))
 
     def find(self, query: JobQuery) -> list[JobRecord]:
-        return self._database.read(lambda connection: find_jobs(connection, query))
+        return self.database.read(lambda connection: find_jobs(connection, query))
 
     def cancel(
         self, ids: Sequence[str], *, kill: bool = False, seals: Mapping[str, bytes] = NO_SEALS
@@ -116,15 +117,15 @@ class SQLiteStore(Store):
         return self._write_in_parts(ids, remove)
 
     def log(self, job_id: str, offset: int = 0) -> bytes:
-        return self._database.read(lambda connection: read_log(connection, job_id, offset))
+        return self.database.read(lambda connection: read_log(connection, job_id, offset))
 
     # -- queues and workers
 
     def queues(self) -> list[QueueRecord]:
-        return self._database.read(list_queues)
+        return self.database.read(list_queues)
 
     def workers(self) -> list[WorkerRecord]:
-        rows = self._database.read(list_workers)
+        rows = self.database.read(list_workers)
         return [record for slot, renewed, record in rows if not is_dead(self._wakeups, slot, renewed)]
 
     def pause(self, queue: str) -> None:
@@ -135,12 +136,12 @@ class SQLiteStore(Store):
         self._wakeups.wake_workers()
 
     def doctor(self) -> list[Finding]:
-        return examine(self._database, self._wakeups)
+        return examine(self.database, self._wakeups)
 
     # -- for clients and workers
 
     def subscribe(self) -> Subscription:
-        made = SQLiteSubscription(self._database, self._wakeups)
+        made = SQLiteSubscription(self.database, self._wakeups)
         self._subscriptions = {
             address: subscription for address, subscription in self._subscriptions.items() if not subscription.is_closed
         }
@@ -148,9 +149,9 @@ class SQLiteStore(Store):
         return made
 
     def join(self, record: WorkerRecord) -> WorkerSession:
-        return SQLiteSession(self._database, self._wakeups, record)
+        return SQLiteSession(self.database, self._wakeups, record)
 
     def close(self) -> None:
         for subscription in self._subscriptions.values():
             subscription.close()
-        self._database.close()
+        self.database.close()

@@ -57,12 +57,13 @@ class SQLiteSubscription(Subscription):
         self._asked: deque[str] = deque()
         self._foreign: set[str] = set()  # waited for, without a wake-up for them alone
         self._polls = self._woken = self._closed = False
+        #: Its place on the page and the FIFO by which it is woken.
         with database.lock:
-            self._slot, self._fifo = wakeups.new_subscription()
+            self.slot, self.fifo = wakeups.new_subscription()
         self._last: int = database.read(lambda connection: last_end(connection.execute))
         self._generation = database.generation
         self._gone_since: float | None = None  # when the queue file was first seen to be missing
-        self.reply_to = str(self._slot)
+        self.reply_to = str(self.slot)
 
     @property
     def is_closed(self) -> bool:
@@ -92,7 +93,7 @@ class SQLiteSubscription(Subscription):
         self._woken = True
         with self._lock:  # the ends of the FIFO are closed under it: their numbers may be another file's by then
             if not self._closed:
-                self._fifo.wake()
+                self.fifo.wake()
 
     def close(self) -> None:
         with self._lock:
@@ -101,29 +102,29 @@ class SQLiteSubscription(Subscription):
             self._flag(AWAKE)
             self._closed = True
             if self._polls:
-                self._fifo.wake()  # the waiting thread closes it, behind its poll
+                self.fifo.wake()  # the waiting thread closes it, behind its poll
             else:
-                self._fifo.close()
+                self.fifo.close()
 
     def _flag(self, flag: int) -> None:
         if not self._closed:
             with suppress(
                 BackendUnavailable, QueueClosed, StoreDamaged, StoreFull
             ):  # who hears nothing of it looks each second
-                self._database.page.flag_subscription(self._slot, flag)
+                self._database.page.flag_subscription(self.slot, flag)
 
     def _poll(self, nap: float) -> None:
         with self._lock:
             if self._closed or self._woken or self._asked:
                 return
             self._polls = True
-        self._fifo.wait(nap)
+        self.fifo.wait(nap)
         with self._lock:
             self._polls = False
             if self._closed:
-                self._fifo.close()
+                self.fifo.close()
             else:
-                self._fifo.drain()
+                self.fifo.drain()
 
     def _listen(self) -> News:
         """Return what is new; of a store that cannot be reached nothing, for now."""
@@ -145,9 +146,9 @@ class SQLiteSubscription(Subscription):
         """Listen where others ring, and in the file that is there now; return whether it is another one than before."""
         generation = self._database.opened_generation()
         with self._lock:
-            if not self._closed and not self._fifo.is_there():
+            if not self._closed and not self.fifo.is_there():
                 self._wakeups.make_folder()
-                self._fifo.remake()
+                self.fifo.remake()
         if generation == self._generation:
             return False
         self._generation = generation
@@ -185,7 +186,7 @@ class SQLiteSubscription(Subscription):
             self._foreign.discard(job_id)
             news.ended.append(_ended(row))
             return
-        if row is None or row[6] != self._slot:
+        if row is None or row[6] != self.slot:
             self._foreign.add(job_id)
         else:
             self._foreign.discard(job_id)
@@ -198,7 +199,7 @@ class SQLiteSubscription(Subscription):
             if not rows:
                 break
             for row in rows:
-                if row[6] == self._slot or row[0] in self._foreign:
+                if row[6] == self.slot or row[0] in self._foreign:
                     self._foreign.discard(row[0])
                     news.ended.append(_ended(row))
 
@@ -207,7 +208,7 @@ class SQLiteSubscription(Subscription):
         highest = last_end(connection.execute)
         if highest <= self._last:
             return [], self._last
-        ours = "" if self._foreign else f"AND ear = {self._slot}"
+        ours = "" if self._foreign else f"AND ear = {self.slot}"
         query = f"SELECT {OUTCOME}, end_no FROM jobs INDEXED BY jobs_end WHERE end_no > ? AND end_no < {HIGHEST} {ours} ORDER BY end_no LIMIT {READ}"  # noqa: E501
         rows, _ = _as_fit(connection.execute(query, (self._last,)))
         return rows, rows[-1][-1] if rows else highest

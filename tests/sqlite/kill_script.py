@@ -59,7 +59,7 @@ def main(path: str, ledger_path: str) -> None:
     store.retry([again.id])
     store.cancel([again.id])
     update("cancel", again.id)
-    store._database.page.frames = 9999  # the next commit makes a checkpoint
+    store.database.page.frames = 9999  # the next commit makes a checkpoint
     store.put([job("late1")])
     update("put", "late1")
     member.run_maintenance()

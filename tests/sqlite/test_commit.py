@@ -38,33 +38,33 @@ def full(path: Path, open_store: Callable[..., SQLiteStore]) -> SQLiteStore:
 def test_one_sync_for_each_lonely_put(full: SQLiteStore) -> None:
     """At full durability a put that is alone makes one sync, and so does a repeated one: it may have been unsynced."""
     full.put([job("0")])
-    before = full._database.syncs
+    before = full.database.syncs
     for number in range(5):
         full.put([job(f"j{number}")])
     full.put([job("j0")])
-    assert full._database.syncs - before == 6
+    assert full.database.syncs - before == 6
 
 
 def test_no_syncs_at_normal(store: SQLiteStore, member: Any) -> None:
     """At normal durability nothing waits for the disk, once the append log has begun."""
     store.put([job("first")])
-    before = store._database.syncs
+    before = store.database.syncs
     store.put([job("a")])
     store.put([job("b", key="k")])
     member.poll([said(one) for one in take(member)], [], 1)
-    assert store._database.syncs == before
+    assert store.database.syncs == before
 
 
 def test_claims_need_no_sync(full: SQLiteStore, join: Callable[..., Any]) -> None:
     """A claim that is lost with the power is only a job that waits again; an outcome is synced."""
     member = join(at=full)
     full.put([job("a")])
-    before = full._database.syncs
+    before = full.database.syncs
     claims = take(member)
     member.heartbeat(_record(), [(one.id, one.token) for one in claims])
-    assert full._database.syncs == before
+    assert full.database.syncs == before
     member.poll([said(one) for one in claims], [], 0)
-    assert full._database.syncs == before + 1
+    assert full.database.syncs == before + 1
 
 
 def _record() -> Any:
@@ -76,7 +76,7 @@ def _record() -> Any:
 def test_threads_share_commits_and_syncs(full: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts of threads that come together are one commit; each one's error is its own, and its changes only its own."""
     full.put([job("taken", key="k")])
-    file = full._database
+    file = full.database
     commits, syncs = file.page.wal.committed, file.syncs
     results: dict[str, Any] = {}
 
@@ -91,7 +91,7 @@ def test_threads_share_commits_and_syncs(full: SQLiteStore, monkeypatch: pytest.
     with file.lock:  # until all of them wait
         for thread in threads:
             thread.start()
-        while len(file._pending) < 15:
+        while len(file.pending) < 15:
             threading.Event().wait(0.01)
     for thread in threads:
         thread.join()
@@ -117,7 +117,7 @@ def test_a_sync_covers_what_was_committed_before_it(
     """Who finds its commit covered by another's sync makes none of its own."""
     full.put([job("first")])
     full.put([job("a", **options)])
-    file = full._database
+    file = full.database
     lock = StoreLock(file.path.with_name("queue.db-lock"))
     other = FileSync(os.open(file.path.with_name(f"queue.db-{name}"), os.O_RDWR), lock, state_of(file.page), 0)
     state = state_of(file.page)
@@ -136,7 +136,7 @@ def test_a_sync_covers_what_was_committed_before_it(
 def test_sync_waits_for_a_batch(full: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where others have committed around the last sync, the next one waits a moment for as many; alone it does not."""
     full.put([job("a")])
-    file = full._database
+    file = full.database
     state, naps = file.page.append_log, []
 
     def wait(_: Futex, __: int, seconds: float) -> None:
@@ -147,7 +147,7 @@ def test_sync_waits_for_a_batch(full: SQLiteStore, monkeypatch: pytest.MonkeyPat
     full.put([job("b")])
     assert (state.batch, naps) == (1, [])
     state.batch = 3
-    file._connections.get().append_log.file._took = 60.0
+    file.connections.get().append_log.file.took = 60.0
     before = file.syncs
     full.put([job("c")])
     assert file.syncs == before + 1
@@ -159,7 +159,7 @@ def test_sync_waits_for_a_batch(full: SQLiteStore, monkeypatch: pytest.MonkeyPat
 
 def test_futex(full: SQLiteStore) -> None:
     """Whoever listens is woken by a ring, also by one before it waits; a ring that is lost costs little."""
-    futex, heard = full._database.page.lock_futex, threading.Event()
+    futex, heard = full.database.page.lock_futex, threading.Event()
 
     def listen() -> None:
         seen = futex.listen()
@@ -201,7 +201,7 @@ def _put_many(path: str, number: int, gate: Any, counts: Any) -> None:
     gate.wait()
     for index in range(200):
         store.put([job(f"{number}-{index}")])
-    counts.put(store._database.syncs)
+    counts.put(store.database.syncs)
     store.close()
 
 
@@ -229,13 +229,13 @@ def test_failed_sync(
         patch.setattr("taskq.executors.sqlite.file_sync.sync_data", fail)
         with pytest.raises(BackendUnavailable, match=f"syncing its {said_}: Input/output error"):
             full.put([job("b", **options)])
-    state = state_of(full._database.page)
+    state = state_of(full.database.page)
     assert state.suspect
     monkeypatch.setattr("os.pwrite", lambda fd, data, at: wrote.append(len(data)) or real(fd, data, at))
     full.put([job("b", **options)])
-    assert wrote[-1] == full._database.path.with_name(f"queue.db-{name}").stat().st_size
+    assert wrote[-1] == full.database.path.with_name(f"queue.db-{name}").stat().st_size
     assert not state.suspect
-    assert full._database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
+    assert full.database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
     assert len(full.list()) == 2
 
 
@@ -243,7 +243,7 @@ def test_failed_sync_at_the_turn(store: SQLiteStore, monkeypatch: pytest.MonkeyP
     """While the log cannot be synced the append log does not begin anew, and puts say so; once it can, it does."""
     monkeypatch.setattr("taskq.executors.sqlite.append_log.INGEST_AT", 200)
     monkeypatch.setattr("taskq.executors.sqlite.append_log.ROTATE_AT", 300)
-    file = store._database.path.with_name("queue.db-inbox")
+    file = store.database.path.with_name("queue.db-inbox")
     kept: list[str] = []
 
     def put() -> None:
@@ -317,7 +317,7 @@ def test_input_output_error(path: Path) -> None:
     assert said_.count("BackendUnavailable") in {1, 2}
     assert said_.endswith("kept 6")
     store = SQLiteStore(f"sqlite://{path}")
-    assert store._database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
+    assert store.database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
     assert len(store.list()) == 6
     store.close()
 
@@ -326,7 +326,7 @@ def test_input_output_error(path: Path) -> None:
 @pytest.mark.parametrize(("name", "options"), [("inbox", ""), ("log", ', key=f"k{number}"')], ids=["inbox", "log"])
 def test_order_of_calls(path: Path, name: str, options: str) -> None:
     """A commit is synced when the lock is free again; a checkpoint syncs log, writes database, syncs database."""
-    checkpoint = "store._database.page.frames = 9999\nstore.put([job('last', key='k')])\nstore.close()"
+    checkpoint = "store.database.page.frames = 9999\nstore.put([job('last', key='k')])\nstore.close()"
     script = SCRIPT.replace('f"j{number}"', f'f"j{{number}}"{options}').replace("store.close()", checkpoint)
     _, lines = trace(path, "-e", "trace=pwrite64,fdatasync,flock", script=script)
     text = _collapsed(" ".join(word for line in lines if (word := _word(line, path))))

@@ -61,7 +61,7 @@ def test_full(small_disk: Path) -> None:
     assert {record.id for record in store.list(limit=10_000)} == set(kept)
     store.remove(kept[20:])
     assert store.put([job("again")]) == ["again"]
-    assert store._database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
+    assert store.database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
     member.leave()
     store.close()
 
@@ -80,7 +80,7 @@ def test_really_full(small_disk: Path) -> None:
     failed = _try_outcomes(member, claims)
     with pytest.raises(StoreFull):
         store.put([job("more", envelope=b"e" * 500_000)])
-    assert store._database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
+    assert store.database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
     filler.unlink()
     assert tell(member, *map(said, failed)) == []
     assert [one.id for one in member.poll([], [], 10).claims] == []
@@ -118,7 +118,7 @@ def test_what_is_kept_is_worked_off(small_disk: Path, result: int) -> None:
     failures = [record.failure.type for record in records if record and record.failure]
     assert set(failures) <= {"taskq.errors.StoreFull"}
     assert bool(failures) == (result > 2)
-    assert store._database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
+    assert store.database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
     member.leave()
     store.close()
 
@@ -127,18 +127,18 @@ def test_what_the_log_will_add_is_no_room(store: SQLiteStore, member: Any) -> No
     """Results that stand in the log take their room in the file before it grows by them: others do not get it too."""
     store.put([job("big")])
     (big,) = take(member, 1)
-    before = store._database._unused()
+    before = store.database.unused()
     assert tell(member, said(big, result=b"r" * 200_000)) == []
-    assert store._database._unused() < before - 190_000
-    store._database._connections.get().writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert store._database._unused() >= 0
+    assert store.database.unused() < before - 190_000
+    store.database.connections.get().writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert store.database.unused() >= 0
 
 
 def test_result_without_room(store: SQLiteStore, member: Any) -> None:
     """A result that the file cannot take fails its job as StoreFull, and the next ones are told and taken."""
     store.put([job("big"), job("small"), job("next")])
     big, small = take(member, 2)
-    writer = store._database._connections.get().writer
+    writer = store.database.connections.get().writer
     pages = writer.execute("PRAGMA page_count").fetchone()[0]
     writer.execute(f"PRAGMA max_page_count = {pages + 2}")
     found = member.poll([said(big, result=b"r" * 100_000), said(small)], [], 1)

@@ -34,9 +34,9 @@ def test_worries(store: SQLiteStore, path: Path, join: Callable[..., Any], monke
     member = join("dead")
     store.put([job("a"), job("b")])
     take(member, 1)
-    member._fifo.after_fork_in_child()
+    member.fifo.after_fork_in_child()
     path.chmod(0o644)
-    store._database.write(lambda tx: tx.execute("UPDATE jobs SET submitted = submitted - 9999").close())
+    store.database.write(lambda tx: tx.execute("UPDATE jobs SET submitted = submitted - 9999").close())
     monkeypatch.setattr("taskq.executors.sqlite.doctor._kind_of_file_system", lambda path: "nfs4")
     monkeypatch.setattr("taskq.executors.sqlite.doctor.LITTLE_ROOM", 1 << 60)
     monkeypatch.setattr("taskq.executors.sqlite.doctor.LONG_LOG", 1)
@@ -60,8 +60,8 @@ def test_kind_of_file_system(path: Path, store: SQLiteStore) -> None:
 def test_damage(store: SQLiteStore, path: Path) -> None:
     """Damage that came after opening is a problem, with the cure."""
     store.put([job(f"j{number}", envelope=b"e" * 900) for number in range(300)])
-    store._database.page.frames = 1
-    store._database.checkpoint()
+    store.database.page.frames = 1
+    store.database.checkpoint()
     with path.open("r+b") as file:
         file.seek(20_000)
         file.write(b"\xa5" * 60_000)

@@ -110,7 +110,7 @@ def test_pragmas(store: SQLiteStore) -> None:
         names = ("journal_mode", "application_id", "user_version", "wal_autocheckpoint", "mmap_size", "synchronous")
         return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]  # type: ignore[index]
 
-    for found in (store._database.read(ask), store._database.write(ask)):  # type: ignore[arg-type]
+    for found in (store.database.read(ask), store.database.write(ask)):  # type: ignore[arg-type]
         assert found == ["wal", sqlite_schema.APPLICATION_ID, sqlite_schema.VERSION, 0, 0, 1]
 
 
@@ -125,7 +125,7 @@ def test_thrown_away(url: str, path: Path) -> None:
 
 def test_relative_path_by_mistake() -> None:
     """Whoever writes sqlite:///queue.db and may not write there is asked what he meant."""
-    error = sqlite_create._hinted(Path("/queue.db"), BackendUnavailable("no"))
+    error = sqlite_create.hinted(Path("/queue.db"), BackendUnavailable("no"))
     assert "sqlite:///./queue.db" in str(error)
 
 
@@ -239,8 +239,8 @@ def test_older_schema(path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> 
     _newer_code(monkeypatch, good)
     store = SQLiteStore(url)
     assert see(store, "a").envelope == b"envelope"
-    assert store._database.read(lambda c: c.execute("SELECT x, y FROM fresh, jobs").fetchall()) == [(1, None)]
-    assert store._database.read(lambda c: c.execute("PRAGMA user_version").fetchone()) == (len(good),)
+    assert store.database.read(lambda c: c.execute("SELECT x, y FROM fresh, jobs").fetchall()) == [(1, None)]
+    assert store.database.read(lambda c: c.execute("PRAGMA user_version").fetchone()) == (len(good),)
     store.close()
     assert len(before) > 0
 
@@ -302,7 +302,7 @@ def test_fork_while_a_thread_writes(store: SQLiteStore) -> None:
     thread.join()
     assert [child.exitcode for child in children] == [0] * 10
     assert None not in store.get([f"c{number}" for number in range(10)])
-    assert store._database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
+    assert store.database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
 
 
 def _put_one_in_child(store: SQLiteStore, number: int) -> None:
@@ -316,7 +316,7 @@ def test_copy_does_not_hold_the_lock(store: SQLiteStore, member: Any) -> None:
     child = context.Process(target=gate.wait, args=(30,))
     child.start()
     try:
-        member._fifo.after_fork_in_child()
+        member.fifo.after_fork_in_child()
         eventually(lambda: store.workers() == [], "the copy to close what it has inherited")
     finally:
         gate.set()
@@ -350,13 +350,13 @@ def test_deleted_lock_file(path: Path, open_store: Callable[[], SQLiteStore]) ->
     first, second = open_store(), open_store()
     for number in range(5):
         first.put([job(f"a{number}")])
-    committed = first._database.page.wal.committed
+    committed = first.database.page.wal.committed
     path.with_name("queue.db-lock").unlink()
     third = open_store()
     third.put([job("c")])
     first.put([job("d")])
     second.put([job("b")])
-    assert min(store._database.page.wal.committed for store in (first, second, third)) > committed
+    assert min(store.database.page.wal.committed for store in (first, second, third)) > committed
     assert len(first.list()) == 8
 
 
@@ -366,20 +366,20 @@ def test_held_lock(store: SQLiteStore, open_store: Callable[[], SQLiteStore], mo
     store.put([job("a")])
     assert see(store, "a")
     monkeypatch.setattr("taskq.executors.sqlite.lock.PATIENCE", 0.1)
-    with other._database.lock:
-        monkeypatch.setattr(type(store._database.lock).acquire, "__defaults__", (0.1,))
+    with other.database.lock:
+        monkeypatch.setattr(type(store.database.lock).acquire, "__defaults__", (0.1,))
         with pytest.raises(BackendUnavailable, match=f"process {os.getpid()} has held the lock"):
             store.put([job("b")])
         assert see(store, "a")
     store.put([job("b")])
-    with other._database.lock, pytest.raises(BackendUnavailable, match=f"process {os.getpid()} has held the lock"):
+    with other.database.lock, pytest.raises(BackendUnavailable, match=f"process {os.getpid()} has held the lock"):
         store.get(["b"])
 
 
 def test_other_programs_transaction(path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write fails in words while a program without our lock holds the file; the append log takes jobs."""
     store.put([job("first")])
-    store._database.write(lambda tx: tx.execute("PRAGMA busy_timeout = 50").close())
+    store.database.write(lambda tx: tx.execute("PRAGMA busy_timeout = 50").close())
     foreign = sqlite3.connect(path, isolation_level=None)
     foreign.execute("BEGIN IMMEDIATE")
     store.put([job("a")])

@@ -88,7 +88,7 @@ def test_hammer(path: Path, durability: str) -> None:
     assert accepted <= ended
     assert {line[4:] for line in lines if line.startswith("end ")} <= ended
     assert max(count for line, count in lines.items() if line.startswith("end ")) == 1
-    assert store._database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
+    assert store.database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall()) == [("ok",)]
     store.close()
 
 

@@ -52,8 +52,8 @@ def cut(path: Path) -> None:
 
 def settle(store: SQLiteStore) -> None:
     """Have a store trust what it has seen of its folder: from then on it looks at no file while that is as it was."""
-    identities = store._database._connections.get().identities
-    eventually(lambda: identities.in_place() and identities._trusted, "the folder has settled")
+    identities = store.database.connections.get().identities
+    eventually(lambda: identities.in_place() and identities.is_settled, "the folder has settled")
 
 
 @pytest.mark.parametrize("act", [delete, rename, replace, cut])
@@ -179,10 +179,10 @@ def test_deleted_fifos(path: Path, store: SQLiteStore, open_store: Callable[[], 
     assert second.run_maintenance() == 0
     assert {one.name for one in other.workers()} == {"first", "second"}
     assert first.heartbeat(worker("first"), [(claim.id, claim.token)]) == []
-    assert first._slot != second._slot
+    assert first.slot != second.slot
     assert tell(first, said(claim)) == []
     assert hear(subscription, 1)["a"].state is State.SUCCEEDED
-    assert subscription.subscription._fifo.is_there()
+    assert subscription.subscription.fifo.is_there()
     first.leave()
     second.leave()
 
@@ -200,12 +200,12 @@ def test_many_descriptors(path: Path, store: SQLiteStore) -> None:
     assert count() == before
 
 
-def test_a_settled_look_is_cheap(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_settled_look_is_cheap(open_store: Callable[[], SQLiteStore], monkeypatch: pytest.MonkeyPatch) -> None:
     """While a folder is as it was, no file in it is looked at, but for a look each quarter of a second."""
-    identities = store._database._connections.get().identities
-    eventually(lambda: identities.in_place() and identities._trusted, "the folder has settled")
+    monkeypatch.setattr("taskq.executors.sqlite.connections.LOOK_S", 1000.0)
+    identities = open_store().database.connections.get().identities
+    eventually(lambda: identities.in_place() and identities.is_settled, "the folder has settled")
     looks: list[int] = []
     monkeypatch.setattr(type(identities), "changed", lambda _: looks.append(1) or [])
-    identities._look_at += 1000.0
     assert all(identities.in_place() for _ in range(100))
     assert looks == []

@@ -46,7 +46,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ids(store: SQLiteStore) -> list[str]:
     """Return all jobs in the order of their submits."""
-    rows = store._database.read(lambda c: c.execute("SELECT id FROM jobs ORDER BY n").fetchall())
+    rows = store.database.read(lambda c: c.execute("SELECT id FROM jobs ORDER BY n").fetchall())
     return [row[0] for row in rows]
 
 
@@ -61,7 +61,7 @@ def in_tables(path: Path) -> list[str]:
 
 def abandon(store: SQLiteStore) -> None:
     """Leave a store as a process that is killed does: nothing is ingested, checkpointed or said."""
-    store._database._connections.close()
+    store.database.connections.close()
 
 
 def test_waits_for_the_next_look(path: Path, store: SQLiteStore) -> None:
@@ -132,7 +132,7 @@ def test_options_arrive(store: SQLiteStore) -> None:
         "SELECT state, queue, rank, task, label, max_crashes, round(due - submitted), round(expires - submitted), ttl, "
         "envelope, attempts, ear, needs FROM jobs ORDER BY n"
     )
-    rows = store._database.read(lambda c: c.execute(query).fetchall())
+    rows = store.database.read(lambda c: c.execute(query).fetchall())
     assert rows[0] == rows[1]
 
 
@@ -188,14 +188,14 @@ def test_killed_at_the_turn(
     real = AppendLog.ingested
 
     def die(inbox: AppendLog, log: Any) -> None:
-        if inbox._rotating is None or len(names) < 8:
+        if inbox.rotating is None or len(names) < 8:
             real(inbox, log)
             return
-        page = inbox._state
+        page = inbox.file.state
         if step != "not synced":
             log.sync_under_lock()
         if step == "not on the page":
-            os.pwrite(inbox.file.descriptor, HEADER.pack(append_log.MAGIC, inbox._rotating), 0)
+            os.pwrite(inbox.file.descriptor, HEADER.pack(append_log.MAGIC, inbox.rotating), 0)
         assert page.end == 0
         raise Killed
 
@@ -221,7 +221,7 @@ def test_torn_record(path: Path, open_store: Callable[[], SQLiteStore]) -> None:
     ):
         store = open_store()
         store.put([job(f"j{number}")])
-        end = store._database.page.append_log.end
+        end = store.database.page.append_log.end
         abandon(store)
         with path.with_name("queue.db-inbox").open("r+b") as file:
             file.seek(end)
@@ -235,7 +235,7 @@ def test_record_of_an_older_turn(path: Path, open_store: Callable[[], SQLiteStor
     store.put([job("a")])
     store.put([job("b")])
     file = path.with_name("queue.db-inbox")
-    first, second = HEADER.size, store._database.page.append_log.end
+    first, second = HEADER.size, store.database.page.append_log.end
     record = file.read_bytes()[first:second]
     assert ids(store) == ["a", "b"]
     store.remove(["a", "b"])
@@ -308,7 +308,7 @@ def test_older_file(path: Path, open_store: Callable[[], SQLiteStore], monkeypat
         patch.setattr("taskq.executors.sqlite.schema.migrate.__defaults__", (STEPS[:1],))
         patch.setattr("taskq.executors.sqlite.connections.AppendLog", _NoInbox)
         old = open_store()
-        old._database._connections.get().writer.execute(
+        old.database.connections.get().writer.execute(
             "INSERT INTO jobs (id, state, queue, rank, task, fence, max_crashes, submitted) "
             "VALUES ('old', 3, 'default', 0, 'tests:nothing', 1, 3, 1.0)"
         )
@@ -357,7 +357,7 @@ def test_any_order(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -
                 abandon(stores[0])
                 stores[0] = SQLiteStore(f"sqlite://{path}?durability=normal")
             elif step == "forget":
-                stores[0]._database.page.append_log.forget()
+                stores[0].database.page.append_log.forget()
             elif wanted:
                 gone = wanted.pop(0)
                 stores[1].cancel([gone])

@@ -26,7 +26,7 @@ def test_envelopes_of_any_size(store: SQLiteStore, member: WorkerSession, size: 
     assert claim.envelope == b"e" * size
     tell(member, said(claim))
     assert store.remove(["a"]) == [True]
-    assert store._database.read(lambda c: c.execute("SELECT count(*) FROM blobs").fetchone()[0]) == 0
+    assert store.database.read(lambda c: c.execute("SELECT count(*) FROM blobs").fetchone()[0]) == 0
 
 
 def test_label_with_half_a_surrogate(store: SQLiteStore) -> None:
@@ -60,7 +60,7 @@ def test_cancel_what_runs(store: SQLiteStore, member: WorkerSession) -> None:
     assert [(request.job_id, request.kill) for request in member.poll([], [], 0).control_requests] == [("a", True)]
     tell(member, said(first, State.CANCELLED), said(second))
     assert (state_of(store, "a"), state_of(store, "b")) == (State.CANCELLED, State.SUCCEEDED)
-    assert store._database.read(lambda c: c.execute("SELECT count(*) FROM wishes").fetchone()[0]) == 0
+    assert store.database.read(lambda c: c.execute("SELECT count(*) FROM wishes").fetchone()[0]) == 0
 
 
 # --- needs
@@ -77,7 +77,7 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def count_rows(store: SQLiteStore) -> int:
     """Return how many jobs have rows."""
-    return int(store._database.read(lambda c: c.execute("SELECT count(*) FROM jobs").fetchone()[0]))
+    return int(store.database.read(lambda c: c.execute("SELECT count(*) FROM jobs").fetchone()[0]))
 
 
 def test_result_ttl(store: SQLiteStore, member: WorkerSession, no_grace: None) -> None:

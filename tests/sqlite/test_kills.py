@@ -71,7 +71,7 @@ def check(folder: Path) -> str | None:
     lines = [line.split() for line in state.read_text().splitlines()] if state.exists() else []
     store = SQLiteStore(f"sqlite://{folder}/q/queue.db?durability=normal")
     try:
-        whole = store._database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall())
+        whole = store.database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall())
         if whole != [("ok",)]:
             return f"integrity_check: {whole}"
         return _missing(store, lines) or _half_put(store) or _stuck(store)

@@ -223,7 +223,7 @@ class QueueFile(RuleBasedStateMachine):
 
     def die(self, name: str) -> None:
         """Let a worker die with its jobs: those that had begun count one crash, and the third one ends it."""
-        self.members[name]._fifo.after_fork_in_child()  # type: ignore[attr-defined]
+        self.members[name].fifo.after_fork_in_child()  # type: ignore[attr-defined]
         held = [one for one in self.jobs if self.jobs[one].holder == name and self.jobs[one].state is State.RUNNING]
         other = self.members[next(one for one in WORKERS if one != name)]
         assert other.run_maintenance() == len(held)

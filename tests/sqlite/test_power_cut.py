@@ -57,7 +57,7 @@ for number in range(40):
         member.poll([said(one) for one in claims], [], 0)
         note("end " + " ".join(one.id for one in claims))
     if number % 11 == 10:
-        store._database.page.frames = 9999  # the next commit makes a checkpoint, the one after begins the log anew
+        store.database.page.frames = 9999  # the next commit makes a checkpoint, the one after begins the log anew
 os._exit(0)
 """
 
@@ -150,7 +150,7 @@ def look(folder: Path, disk: Disk, updates: list[str], chance: random.Random) ->
     except StoreDamaged as exc:
         return str(exc)
     try:
-        whole = store._database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall())
+        whole = store.database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall())
         states = {record.id: record.state for record in store.list(limit=1000)}
     finally:
         store.close()

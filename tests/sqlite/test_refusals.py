@@ -32,7 +32,7 @@ def refuse_all(store: SQLiteStore, member: WorkerSession, count: int, **options:
 
 def steps(store: SQLiteStore, member: WorkerSession, want: int = 1) -> tuple[int, list[str]]:
     """Claim; return how many hundreds of steps SQLite took for it, and what was claimed."""
-    writer = store._database._connections.get().writer
+    writer = store.database.connections.get().writer
     counted: list[int] = []
     writer.set_progress_handler(lambda: counted.append(1), 100)
     claims = take(member, want)

@@ -133,7 +133,7 @@ def test_store_away(
         raise BackendUnavailable("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store._database, "read", away)
+        patch.setattr(store.database, "read", away)
         assert subscription.wait(0.1) == []
     end_all(member)
     assert set(hear(subscription, 1)) == {"a"}
@@ -143,7 +143,7 @@ def test_slots(store: SQLiteStore, open_store: Any) -> None:
     """Each subscription has a place of its own, which is free when it is closed or its process is dead."""
     first, second = store.subscribe(), open_store().subscribe()
     assert first.reply_to != second.reply_to
-    first._fifo.after_fork_in_child()
+    first.fifo.after_fork_in_child()
     third = store.subscribe()
     assert third.reply_to == first.reply_to
     for one in (second, third):

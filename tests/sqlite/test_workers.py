@@ -35,7 +35,7 @@ def test_retry_later(store: SQLiteStore, member: WorkerSession) -> None:
     assert (record.state, record.retries, record.crashes, record.attempts) == (State.SCHEDULED, 1, 1, 1)
     assert record.due_at == pytest.approx(time.time() + 60, abs=30)
     assert record.failure is None
-    store._database.write(lambda tx: tx.execute("UPDATE jobs SET due = 0").close())
+    store.database.write(lambda tx: tx.execute("UPDATE jobs SET due = 0").close())
     (again,) = take(member)
     assert (again.attempt, again.retries, again.crashes, again.meta) == (2, 1, 1, b"m")
 
@@ -46,7 +46,7 @@ def test_refused(store: SQLiteStore, member: WorkerSession) -> None:
     for _ in range(2):
         claims = take(member, 1)
         tell(member, said(claims[0], State.QUEUED, refused=True, started=False, delay=60.0))
-        store._database.write(lambda tx: tx.execute("UPDATE jobs SET due = 0, refused = refused - 100").close())
+        store.database.write(lambda tx: tx.execute("UPDATE jobs SET due = 0, refused = refused - 100").close())
     (claim,) = [one for one in take(member) if one.id == "a"]
     assert 200 <= claim.refused_for < 300
     assert claim.attempt == 1
@@ -70,8 +70,8 @@ def test_claims_of_a_call_that_failed(
     (first,) = take(member, 1)
     update = ProgressUpdate(id="a", token=first.token, log=b"once")
     with monkeypatch.context() as patch:
-        patch.setattr(store._database, "sync", _no_disk)
-        patch.setattr(store._database, "place", _at_full_durability(store))
+        patch.setattr(store.database, "sync", _no_disk)
+        patch.setattr(store.database, "place", _at_full_durability(store))
         with pytest.raises(BackendUnavailable):
             member.poll([said(first)], [update], 5)
     found = member.poll([said(first)], [update], 5)
@@ -87,7 +87,7 @@ def _no_disk(number: int) -> None:
 def _at_full_durability(store: SQLiteStore) -> Any:
     import dataclasses  # noqa: PLC0415 - only here
 
-    return dataclasses.replace(store._database.place, full=True)
+    return dataclasses.replace(store.database.place, full=True)
 
 
 # --- life and death
@@ -99,13 +99,13 @@ def _fields(record: Any) -> dict[str, Any]:
 
 def die(member: Any) -> None:
     """Do what the kernel does when a worker's process ends."""
-    member._fifo.after_fork_in_child()
+    member.fifo.after_fork_in_child()
 
 
 def freeze(store: SQLiteStore, name: str) -> None:
     """Make a worker look as if it had not renewed for longer than its lease."""
     then = time.monotonic() - Store.lease - 1
-    store._database.write(lambda tx: tx.execute("UPDATE workers SET renewed = ? WHERE name = ?", (then, name)).close())
+    store.database.write(lambda tx: tx.execute("UPDATE workers SET renewed = ? WHERE name = ?", (then, name)).close())
 
 
 def test_frozen_worker(store: SQLiteStore, join: Callable[..., WorkerSession]) -> None:
@@ -142,10 +142,10 @@ def test_own_freeze(store: SQLiteStore, join: Callable[..., Any]) -> None:
 def test_removed_fifo(store: SQLiteStore, join: Callable[..., Any]) -> None:
     """A worker whose FIFO somebody has deleted is not taken for dead, and has a new one with its next renewal."""
     member = join("a")
-    os.unlink(member._fifo.path)
+    os.unlink(member.fifo.path)
     assert [one.name for one in store.workers()] == ["a"]
     member.heartbeat(worker("a"), [])
-    assert os.path.exists(member._fifo.path)
+    assert os.path.exists(member.fifo.path)
     assert [one.name for one in store.workers()] == ["a"]
     store.put([job("x")])
     assert len(take(member)) == 1
@@ -225,8 +225,8 @@ def test_lost_wake_up(store: SQLiteStore, member: Any, monkeypatch: pytest.Monke
 def test_one_job_wakes_one_worker(store: SQLiteStore, join: Callable[..., Any]) -> None:
     """Of several workers that need work as many are woken as there are jobs, and only those that serve the queue."""
     members = [join(name, queues=(queue,)) for name, queue in (("a", "x"), ("b", "q"), ("c", "q"), ("d", "q"))]
-    page = store._database.page
+    page = store.database.page
     for one in members:
-        page.flag_worker(one._slot, 1)
+        page.flag_worker(one.slot, 1)
     store.put([job("1", queue="q"), job("2", queue="q")])
-    assert [one._fifo.drain() for one in members] == [False, True, True, False]
+    assert [one.fifo.drain() for one in members] == [False, True, True, False]

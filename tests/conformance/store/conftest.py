@@ -41,7 +41,7 @@ def sqlite(folder: Path) -> Kind:
     """Return a queue file, whose workers are dead when nobody reads their FIFO."""
     folder.mkdir(mode=0o700)
     store = open_store(f"sqlite://{folder}/queue.db?durability=normal")
-    return Kind(store, lambda session, _name: session._fifo.after_fork_in_child())
+    return Kind(store, lambda session, _name: session.fifo.after_fork_in_child())
 
 
 def redis(url: str) -> Kind:

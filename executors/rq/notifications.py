@@ -146,7 +146,7 @@ class Notifications:
                 deadline = min(deadline, monotonic() + (LEFT_EVERY if LEFT in self._closed else UNTOLD_EVERY))
             self._select(deadline, wake_fd, self._open_peeks() if needs_work else [])
         except (BackendUnavailable, *BROKEN):
-            self._drop()
+            self.disconnect()
             readable([wake_fd] if wake_fd >= 0 else [], min(0.2, deadline - monotonic()))
 
     def _open_peeks(self) -> list[_Peek]:
@@ -202,7 +202,7 @@ class Notifications:
         try:
             self._subscribe()
         except (BackendUnavailable, *BROKEN):
-            self._drop()
+            self.disconnect()
 
     def _subscribe(self) -> None:
         if self._commands is not None:
@@ -240,7 +240,7 @@ class Notifications:
             try:
                 self._hear()
             except BROKEN:
-                self._drop()
+                self.disconnect()
         heard, self._heard = self._heard, []
         found: list[ControlRequest] = []
         for command in heard:
@@ -251,7 +251,8 @@ class Notifications:
                 log.warning("command_refused", command=name, cure="?rq_commands=")
         return found
 
-    def _drop(self) -> None:
+    def disconnect(self) -> None:
+        """Let the connection go; `listen` makes another one."""
         self._stirred = True
         for peek in self._peeks:
             peek.drop()
@@ -261,7 +262,7 @@ class Notifications:
 
     def close(self) -> None:
         """Close all connections."""
-        self._drop()
+        self.disconnect()
 
 
 def _parsed(payload: bytes) -> dict[str, Any]:

@@ -77,6 +77,10 @@ class Scripts:
         made = self._made[name] = self.__dict__[name] = Script(name, self._built(name))
         return made
 
+    def replace(self, script: Script) -> None:
+        """Use this script in the place of the one with its name."""
+        self._made[script.name] = self.__dict__[script.name] = script
+
     def of(self, sha: str) -> Script | None:
         """Return the script with this SHA1."""
         return next((script for script in self._made.values() if script.sha == sha), None)

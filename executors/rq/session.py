@@ -64,9 +64,11 @@ class RQSession(WorkerSession):
     def __init__(self, store: Backend, record: WorkerRecord) -> None:
         self._store = store
         self._scripts = store.address.scripts
-        self._client = store.client
+        #: What carries its calls.
+        self.client = store.client
         self._record = record
-        self._held: dict[str, HeldJob] = {}  # by token
+        #: The jobs that it has, by their tokens.
+        self.held: dict[str, HeldJob] = {}
         self._order = QueueOrder(record.queues, record.serving.strategy)
         self._sequence = count(1)
         self._nonce = os.urandom(8).hex()
@@ -75,7 +77,8 @@ class RQSession(WorkerSession):
         self._given: list[Claim] = []  # handed over, until the loop has them
         self._control_requests: list[ControlRequest] = []
         self._stopped: set[str] = set()
-        self._outbox = Outbox(store, record, self._held, self._stopped, self._sequence)
+        #: What it has to tell.
+        self.outbox = Outbox(store, record, self.held, self._stopped, self._sequence)
         self._needs_work = False
         self._suspended = False
         self._at_once = False
@@ -83,14 +86,15 @@ class RQSession(WorkerSession):
         self._trusted_at = monotonic() + self._gap
         self._reap_at = 0.0
         self._join(take_over=False)
-        self._notifications = Notifications(store, record)
-        self._notifications.listen()
+        #: What it hears between two polls.
+        self.notifications = Notifications(store, record)
+        self.notifications.listen()
 
     # -- signing on
 
     def _join(self, *, take_over: bool) -> None:
         record, fields = self._record, self._fields(self._record, birth=True)
-        answer = self._client.call(
+        answer = self.client.call(
             self._scripts.join,
             [
                 *(record.name, self._store.lease, fields, list(record.queues), int(take_over), self._nonce),
@@ -100,12 +104,12 @@ class RQSession(WorkerSession):
         self._idle.answered(registered=False)
         if not answer.startswith(b"taken"):
             if not take_over:
-                self._client.call(self._scripts.leave, [record.name, 1])
+                self.client.call(self._scripts.leave, [record.name, 1])
                 self._join(take_over=True)
             return
         _, host, pid = [*as_text(answer).split(" ", 2), "", ""][:3]
         if host == socket.gethostname() and not _is_alive(whole_number(pid.encode(), 0)):
-            self._client.call(self._scripts.leave, [record.name, 1])
+            self.client.call(self._scripts.leave, [record.name, 1])
             self._join(take_over=True)
             return
         raise ConfigError(
@@ -113,7 +117,7 @@ class RQSession(WorkerSession):
         )
 
     def _fields(self, record: WorkerRecord, *, birth: bool = False) -> list[Any]:
-        state = "busy" if self._held else "suspended" if self._suspended else "idle"
+        state = "busy" if self.held else "suspended" if self._suspended else "idle"
         fields = [
             FIELDS["state"],
             state,
@@ -130,7 +134,7 @@ class RQSession(WorkerSession):
                     FIELDS["hostname"],
                     record.host,
                     FIELDS["ip_address"],
-                    self._client.own_address(),
+                    self.client.own_address(),
                 ),
                 *(FIELDS["version"], f"taskq {record.version}".strip()),
                 *(FIELDS["python_version"], platform.python_version()),
@@ -140,7 +144,7 @@ class RQSession(WorkerSession):
     # -- telling and taking
 
     def poll(self, outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate], want: int) -> PollResult:
-        outbox = self._outbox
+        outbox = self.outbox
         self._at_once = False
         self._take_handed()
         idle = bool(outcomes) and self._tell(outcomes, want)
@@ -150,7 +154,7 @@ class RQSession(WorkerSession):
         self._trip(want, asks=not self._given and not (idle and self._idle.base))
         claims, self._given = self._given, []
         control_requests, self._control_requests = self._control_requests, []
-        control_requests += self._notifications.control_requests(self._stopped, self._held)
+        control_requests += self.notifications.control_requests(self._stopped, self.held)
         fenced, outbox.fenced = outbox.fenced, []
         return PollResult(claims=claims, control_requests=control_requests, fenced=fenced)
 
@@ -159,33 +163,33 @@ class RQSession(WorkerSession):
 
         Who tells something, and knows that the queues are empty, registers by the same script and need not look there.
         """
-        fresh = self._outbox.fresh(outcomes)
+        fresh = self.outbox.fresh(outcomes)
         if self._order.takes_turns:
             self._order.told(fresh)
         known = self._needs_work and self._claiming is None and not self._given
-        idle = bool(fresh) and want > 0 and known and self._notifications.is_quiet
-        free = self._record.processes - len(self._held) + len(fresh)
-        self._outbox.add(fresh, self._idle.ask(free) if idle and not self._idle.base else 0)
+        idle = bool(fresh) and want > 0 and known and self.notifications.is_quiet
+        free = self._record.processes - len(self.held) + len(fresh)
+        self.outbox.add(fresh, self._idle.ask(free) if idle and not self._idle.base else 0)
         return idle
 
     def _tell_early(self) -> None:
         """Tell all but the last of what is to be told, when there is more of it than one round trip should carry."""
-        while len(self._outbox.telling) > 1:
-            self._outbox.answered_early(self._reached(self._outbox.early())[0])
+        while len(self.outbox.telling) > 1:
+            self.outbox.answered_early(self._reached(self.outbox.early())[0])
 
     def _trip(self, want: int, *, asks: bool) -> None:
         """Tell what is to be told, and ask for work."""
-        requests = self._outbox.requests() if self._outbox.telling or self._outbox.noting else []
+        requests = self.outbox.requests() if self.outbox.telling or self.outbox.noting else []
         told = len(requests)
-        claiming = self._claim_request(want) if asks else None
+        claiming = self.claim_request(want) if asks else None
         if claiming is not None:
             requests.append((self._scripts.claim, claiming))
         if not requests:
             return
         replies = self._reached(requests)
         if told:
-            self._outbox.answered(replies[:told])
-        registered, self._outbox.registered = self._outbox.registered, None
+            self.outbox.answered(replies[:told])
+        registered, self.outbox.registered = self.outbox.registered, None
         if registered is not None and registered != 1:
             self._look_again()
             if registered != UNKNOWN:
@@ -196,13 +200,13 @@ class RQSession(WorkerSession):
     def _reached(self, requests: Sequence[tuple[Script, bytes]]) -> list[Any]:
         """Send it all; what Redis refuses of it stays to be sent again."""
         try:
-            replies = self._client.exchange(requests, partial=True)
+            replies = self.client.exchange(requests, partial=True)
         except BackendUnavailable:
             self._reap_at = monotonic() + self._store.lease
             raise
         for (script, command), reply in zip(requests, replies, strict=True):
             if isinstance(reply, RedisError):
-                error = self._client.mapped(reply, (script, command))
+                error = self.client.mapped(reply, (script, command))
                 at_limit = isinstance(error, StoreFull)
                 damaged = "WRONGTYPE" in str(reply)[:200]  # perhaps one job's key alone: its outcome is told by itself
                 if (isinstance(error, BackendUnavailable) and not damaged) or (
@@ -213,7 +217,7 @@ class RQSession(WorkerSession):
 
     def _look_again(self) -> None:
         """Have the next poll ask for work, and soon."""
-        self._notifications.stir()
+        self.notifications.stir()
         self._at_once = True
 
     # -- claims
@@ -221,11 +225,11 @@ class RQSession(WorkerSession):
     @property
     def _refuser(self) -> str:
         """The name under which jobs are left to others, once this worker has refused one; until then, none."""
-        return self._nonce if self._outbox.has_refused else ""
+        return self._nonce if self.outbox.has_refused else ""
 
     def _take_handed(self) -> None:
         """Take in the jobs that were handed over."""
-        for message in self._notifications.handed() if self._notifications.has_handed else ():
+        for message in self.notifications.handed() if self.notifications.has_handed else ():
             try:
                 found = self._idle.take(message)
                 if found is not None:
@@ -234,9 +238,10 @@ class RQSession(WorkerSession):
             except Exception as error:  # noqa: BLE001  # whatever somebody publishes there: a real job comes back by renew
                 log.warning("message_refused", worker=self._record.name, error=f"{type(error).__name__}: {error}")
 
-    def _claim_request(self, want: int) -> bytes | None:
+    def claim_request(self, want: int) -> bytes | None:
+        """Return the command that claims up to so many jobs; None: there is nothing to ask for."""
         if self._claiming is None:
-            held = len(self._held) - self._outbox.outcomes
+            held = len(self.held) - self.outbox.outcomes
             registration = self._idle.ask(min(want, self._record.processes - held))
             if want <= 0 and registration == 0:
                 return None
@@ -250,7 +255,7 @@ class RQSession(WorkerSession):
         self._needs_work = False
         if isinstance(reply, RedisError):  # at the limit of memory: nothing was taken
             self._claiming = None
-            self._notifications.learn(b"0", b"", [1] * len(self._record.queues))
+            self.notifications.learn(b"0", b"", [1] * len(self._record.queues))
             return []
         wanted, self._claiming = self._claiming[2] if self._claiming else 0, None
         if reply[0] == b"gone":
@@ -258,7 +263,7 @@ class RQSession(WorkerSession):
             self._at_once = True
             return []
         _, stamp, due, jobs, closed, registered = reply
-        self._notifications.learn(stamp, due, closed)
+        self.notifications.learn(stamp, due, closed)
         self._suspended = SUSPENDED in closed
         self._idle.answered(registered=registered == 1)
         self._needs_work = len(jobs) < wanted
@@ -276,25 +281,25 @@ class RQSession(WorkerSession):
 
     def _claim(self, entry: list[Any], since: str) -> Claim:
         claim, held = read_claim(self._store, self._record, entry, since)
-        self._held[claim.token] = held
+        self.held[claim.token] = held
         if claim.foreign is not None:
-            self._notifications.among_stock_clients = True
+            self.notifications.among_stock_clients = True
         return claim
 
     def claim_one(self, job_id: str) -> Claim | None:
         sequence, base = str(next(self._sequence)), os.urandom(12).hex()
         argument = [self._record.name, sequence, base, 1, list(self._record.queues), job_id, 0, self._refuser, 0]
-        reply = self._client.call(self._scripts.claim, argument)
+        reply = self.client.call(self._scripts.claim, argument)
         if reply[0] == b"gone":
             self._join(take_over=True)
-            reply = self._client.call(self._scripts.claim, argument)
+            reply = self.client.call(self._scripts.claim, argument)
         jobs = reply[3]
         return self._claim(jobs[0], reply[1].decode()) if jobs else None
 
     def begin(self, claims: Sequence[tuple[str, str]]) -> list[str]:
-        known = [(job_id, token, self._held[token].queue) for job_id, token in claims if token in self._held]
-        lost = names(self._client.call(self._scripts.begin, [[part for row in known for part in row]]))
-        return lost + [job_id for job_id, token in claims if token not in self._held]
+        known = [(job_id, token, self.held[token].queue) for job_id, token in claims if token in self.held]
+        lost = names(self.client.call(self._scripts.begin, [[part for row in known for part in row]]))
+        return lost + [job_id for job_id, token in claims if token not in self.held]
 
     # -- staying alive
 
@@ -303,21 +308,21 @@ class RQSession(WorkerSession):
         by_queue: dict[str, list[str]] = {}
         missing = []
         for job_id, token in held:
-            known = self._held.get(token)
+            known = self.held.get(token)
             if known is None:
                 missing.append(job_id)
             else:
                 by_queue.setdefault(known.queue, []).extend((job_id, token))
         rows: list[Any] = [part for entry in by_queue.items() for part in entry]
-        mine = [f"{known.id}:{known.token}" for known in self._held.values()]
+        mine = [f"{known.id}:{known.token}" for known in self.held.values()]
         coming = [base for base in (self._idle.base, self._claiming and self._claiming[1]) if base]
         head = [record.name, self._store.lease, self._fields(record), rows]
         argument = [*head, mine, coming, self._idle.ask(0), record.queues]
         try:
-            reply = self._client.call(self._scripts.renew, argument)
+            reply = self.client.call(self._scripts.renew, argument)
             if reply[0] == b"gone":
                 self._join(take_over=True)
-                reply = self._client.call(self._scripts.renew, argument)
+                reply = self.client.call(self._scripts.renew, argument)
         except BackendUnavailable:
             self._reap_at = monotonic() + self._store.lease
             raise
@@ -340,18 +345,18 @@ class RQSession(WorkerSession):
 
     def remains(self) -> Remains:
         argument = [list(self._record.queues), self._refuser]
-        busy, scheduled, again, first, last = self._client.call(self._scripts.remains, argument)
+        busy, scheduled, again, first, last = self.client.call(self._scripts.remains, argument)
         return Remains(busy=bool(busy), scheduled=scheduled, again=again, first=float(first), last=float(last))
 
     def run_maintenance(self) -> int:
         """Do it in one script; workers are taken for dead only when Redis and this worker were there for one lease."""
         reap = monotonic() >= self._reap_at and self._redis_is_settled()
-        returned: int = self._client.call(self._scripts.sweep, [int(reap), list(self._record.queues)])
+        returned: int = self.client.call(self._scripts.sweep, [int(reap), list(self._record.queues)])
         return returned
 
     def _redis_is_settled(self) -> bool:
         """Return whether Redis has been up for one lease: before, leases ran out because nobody could renew them."""
-        for line in self._client.command("INFO", "server").splitlines():
+        for line in self.client.command("INFO", "server").splitlines():
             name, _, value = line.partition(b":")
             if name == b"uptime_in_seconds":
                 return int(value) > self._store.lease
@@ -361,12 +366,12 @@ class RQSession(WorkerSession):
         if self._control_requests or self._at_once:
             self._at_once = False
             return
-        self._notifications.wait(timeout, wake_fd, needs_work=self._needs_work)
+        self.notifications.wait(timeout, wake_fd, needs_work=self._needs_work)
 
     def leave(self) -> None:
-        self._notifications.close()
-        self._held.clear()
-        self._client.call(self._scripts.leave, [self._record.name, 0])
+        self.notifications.close()
+        self.held.clear()
+        self.client.call(self._scripts.leave, [self._record.name, 0])
 
 
 def _is_alive(pid: int) -> bool:

@@ -189,7 +189,7 @@ def _restored(rq_job: Any, url: str, job_id: str, worker: str, packed: bytes, fl
     raw: dict[bytes, bytes] = msgpack.unpackb(packed, strict_map_key=False)
     data = inflate_if_packed(raw.get(b"data", b""), limit)
     serializer = _serializer(data, allow_pickle=bool(flags & 1))
-    job = GuardedJob(job_id, connection=_client(url), serializer=serializer)
+    job = GuardedJob(job_id, connection=client_of(url), serializer=serializer)
     job.look_up = _trusted
     # RQ decompresses without a limit what it finds, data within data too: it finds nothing of that kind
     job.restore({**{name: value for name, value in raw.items() if name not in INFLATED}, b"data": b""})
@@ -214,7 +214,7 @@ def _rq_job(prefix: str) -> Any:
 
 
 @lru_cache(maxsize=4)
-def _client(url: str) -> Any:
+def client_of(url: str) -> Any:
     """Return this process's client; it connects only when the job itself asks it for something. `url`: with secrets."""
     return Address(url).client()
 

@@ -81,12 +81,14 @@ class RQSubscription(Subscription):
         self._asked: deque[str] = deque()
         self._registered: dict[str, None] = {}
         self._unread: dict[str, None] = {}
-        self._connection: Connection | None = None
-        self._turn = CallLock()
+        #: Where news come in, and when something came last, by the monotonic clock.
+        self.connection: Connection | None = None
+        self.heard_at = 0.0
+        #: Held by the thread that uses the connection.
+        self.turn = CallLock()
         #: Whether a thread was interrupted while it used the connection: what came by it is in doubt.
         self._spoiled = False
         self._questions = 0
-        self._heard_at = 0.0
         self._settle_at = monotonic() + LOOK_EVERY
         self._try_at = 0.0
         self._away = False
@@ -114,7 +116,7 @@ class RQSubscription(Subscription):
             return
         self._closed = True
         self.wake()
-        with self._turn:
+        with self.turn:
             self._drop()
             self._ringer.close()
             self._rings.close()
@@ -129,7 +131,7 @@ class RQSubscription(Subscription):
         while not self._closed:
             news = self._take_turn(self._prepare)
             if not news and not self._closed:
-                news = self._take_turn(partial(self._listen, self._sleep(deadline)))
+                news = self._take_turn(partial(self._listen, self.sleep(deadline)))
             woken = self._woken and not self._asked
             if news or woken or (deadline is not None and monotonic() >= deadline):
                 return news
@@ -138,7 +140,7 @@ class RQSubscription(Subscription):
     _woken = False
 
     def _take_turn(self, step: Callable[[], News]) -> News:
-        with self._turn:
+        with self.turn:
             try:
                 return step() if not self._closed else News()
             except (BackendUnavailable, *BROKEN) as exc:
@@ -151,7 +153,7 @@ class RQSubscription(Subscription):
         if self._spoiled:
             self._away = True
             self._drop()
-        if self._connection is None:
+        if self.connection is None:
             if monotonic() < self._try_at:
                 return News()
             self._connect()
@@ -161,9 +163,9 @@ class RQSubscription(Subscription):
             return News(renewed=True)
         return self._answer() if self._asked else News()
 
-    def _sleep(self, deadline: float | None) -> list[int]:
+    def sleep(self, deadline: float | None) -> list[int]:
         """Wait for news, for `wake`, or for the deadline; return the descriptors that have something."""
-        until = self._try_at if self._connection is None else self._heard_at + SILENCE
+        until = self._try_at if self.connection is None else self.heard_at + SILENCE
         if deadline is not None:
             until = min(until, deadline)
         seconds = max(0.0, until - monotonic())
@@ -174,39 +176,39 @@ class RQSubscription(Subscription):
         if self._rings.fileno() in ready:
             self._drain()
             self._woken = True
-        connection = self._connection
+        connection = self.connection
         if connection is None:
             return News()
         if connection.fileno() in ready and readable([connection], 0):  # else another thread has read it since
             return self._hear()
-        if monotonic() >= self._heard_at + SILENCE:
+        if monotonic() >= self.heard_at + SILENCE:
             raise ConnectionError("no answer")
         return News()
 
     def _connect(self) -> None:
         connection = self._store.address.connect(timeout=ANSWER)
-        self._connection, self._questions = connection, 0
+        self.connection, self._questions = connection, 0
         self._sleep_on.register(connection, select.POLLIN)
         if self._away:
             self._registered.clear()  # Redis may know none of them any more
 
     def _ask_ahead(self) -> None:
-        assert self._connection is not None  # noqa: S101  # callers have connected
+        assert self.connection is not None  # noqa: S101  # callers have connected
         if self._questions == 0:
-            self._heard_at = monotonic()
+            self.heard_at = monotonic()
         if self._questions < AHEAD:
-            self._connection.send(self._question * (AHEAD - self._questions))
+            self.connection.send(self._question * (AHEAD - self._questions))
             self._questions = AHEAD
 
     # -- a thread that wants one job
 
     def wait_here(self, job_id: str, timeout: float | None) -> News:
         try:
-            if self._turn.acquire(blocking=False):
+            if self.turn.acquire(blocking=False):
                 try:
                     return self._wait_alone(job_id, timeout)
                 finally:
-                    self._turn.release()
+                    self.turn.release()
         except (BackendUnavailable, *BROKEN) as exc:
             self.wake()  # the thread goes on with it
             pass_on(exc)
@@ -217,14 +219,14 @@ class RQSubscription(Subscription):
 
     def _wait_alone(self, job_id: str, timeout: float | None) -> News:
         """Wait for the next news here, while nothing else is to be done and the thread need not look after anything."""
-        connection = self._connection
+        connection = self.connection
         if self._closed or self._spoiled or self._asked or connection is None:
             return News()
         self._spoiled = True  # unless it gets through this uninterrupted: then the thread begins again
         self._ask_ahead()
         news = News()
         now = monotonic()
-        until = min(now + LOOK_EVERY, self._heard_at + SILENCE)
+        until = min(now + LOOK_EVERY, self.heard_at + SILENCE)
         if timeout is not None:
             until = min(until, now + timeout)
         self._sleep_on.unregister(connection)
@@ -241,11 +243,11 @@ class RQSubscription(Subscription):
     # -- what both do
 
     def _hear(self) -> News:
-        assert self._connection is not None  # noqa: S101  # callers have waited on it
-        first = self._connection.read()
-        more = self._connection.read()
+        assert self.connection is not None  # noqa: S101  # callers have waited on it
+        first = self.connection.read()
+        more = self.connection.read()
         self._questions -= 1
-        self._heard_at = monotonic()
+        self.heard_at = monotonic()
         for reply in (first, more):
             if isinstance(reply, RedisError):
                 raise ConnectionError(str(reply))
@@ -336,7 +338,7 @@ class RQSubscription(Subscription):
             return
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self.connection = self.connection, None
         self._spoiled = False
         if connection is not None:
             with contextlib.suppress(OSError, KeyError, ValueError):  # it was taken out by one who was interrupted

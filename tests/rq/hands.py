@@ -98,4 +98,4 @@ class Hands:
         try:
             self.session.leave()
         except (RuntimeError, ConnectionError):
-            self.session._notifications.close()
+            self.session.notifications.close()

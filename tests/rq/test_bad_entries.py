@@ -222,12 +222,12 @@ def test_repeated_ids(
     repeated = 10_000
     client.lpush("rq:queue:default", *["bad"] * repeated)
     store.put([new_job(job_id="good")])
-    second.session._outbox.has_refused = refuses  # then it looks at each entry before it takes it
+    second.session.outbox.has_refused = refuses  # then it looks at each entry before it takes it
     left = repeated + 1
     while not (claims := second.take(1)):
         before, left = left, client.llen("rq:queue:default")
         assert 1_000 <= before - left <= 4_000
-        assert not second.session._notifications.is_quiet
+        assert not second.session.notifications.is_quiet
     assert left <= 4_000
     assert [claim.id for claim in claims] == ["good"]
     assert client.zcard("rq:wip:default") == (2 if fields in (None, REPEATED["running"]) else 1)

@@ -34,7 +34,7 @@ def ways(url: str) -> Iterator[dict[str, Hands]]:
         finish = store.address.scripts.finish
         assert QUICK in finish.text
         made[way] = Hands(store, "w1", ("default", "other"))
-        store.address.scripts._made["finish"] = Script("finish", finish.text.replace(QUICK, condition).decode())
+        store.address.scripts.replace(Script("finish", finish.text.replace(QUICK, condition).decode()))
     yield made
     for hands in made.values():
         hands.close()
@@ -86,7 +86,7 @@ def test_both_ways_leave_the_same(  # noqa: PLR0917  # one combination of shapes
         if rest:
             hands.store.put([new_job(job_id="rest", queue=rest)])
         outcome = JobOutcome(id=claim.id, token=claim.token, state=State.SUCCEEDED, result=encode(value), seconds=0.25)
-        row = outcome_row(outcome, hands.session._held[claim.token], stopped=False)
+        row = outcome_row(outcome, hands.session.held[claim.token], stopped=False)
         idle: Any = ["base", 60, 1, 0] if registers else 0
         argument = ["w1", "7", [row], "idle", 0.25, idle, ["default", "other"]]
         answers[way] = hands.store.client.call(hands.store.address.scripts.finish, argument)

@@ -41,8 +41,8 @@ def trusted(url: str) -> Iterator[None]:
     """Let this process run the functions of these tests, and close what jobs have opened in it."""
     perform.allow(["tests.rq.stock"])
     yield
-    stock_jobs._client(url).connection_pool.disconnect()
-    stock_jobs._client.cache_clear()
+    stock_jobs.client_of(url).connection_pool.disconnect()
+    stock_jobs.client_of.cache_clear()
 
 
 class Deaf(SimpleWorker):

@@ -80,8 +80,8 @@ def both(redis_server: RedisServer) -> Iterator[tuple[State, State]]:
     with ExitStack() as stack:
         client: Any = stack.enter_context(redis.Redis.from_url(url))
         yield run(by_stock, client, url), run(by_ours, client, url)
-        stock_jobs._client(url).connection_pool.disconnect()
-        stock_jobs._client.cache_clear()
+        stock_jobs.client_of(url).connection_pool.disconnect()
+        stock_jobs.client_of.cache_clear()
         client.connection_pool.disconnect()
 
 

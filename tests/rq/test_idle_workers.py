@@ -36,13 +36,13 @@ def registered(hands: Hands) -> Hands:
 
 def handed(hands: Hands) -> list[str]:
     """Return the jobs that come to a worker without its asking."""
-    before = hands.session._claim_request
-    hands.session._claim_request = lambda _: None  # type: ignore[method-assign]
+    before = hands.session.claim_request
+    hands.session.claim_request = lambda _: None  # type: ignore[method-assign]
     hands.session.wait(0.2, -1)
     try:
         return [claim.id for claim in hands.session.poll([], [], 2).claims]
     finally:
-        hands.session._claim_request = before  # type: ignore[method-assign]
+        hands.session.claim_request = before  # type: ignore[method-assign]
 
 
 def states(store: RQStore, *ids: str) -> list[State | None]:
@@ -181,7 +181,7 @@ def test_paused(store: RQStore, join: Callable[..., Hands], client: Any, how: st
 def test_nobody_listens(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
     """A worker that does not listen is handed nothing, even while somebody watches all channels."""
     hands = registered(join())
-    hands.session._notifications.close()
+    hands.session.notifications.close()
     with client.pubsub() as monitor:
         monitor.psubscribe("*")
         monitor.get_message(timeout=LONG)
@@ -264,7 +264,7 @@ def test_word_that_never_comes(store: RQStore, join: Callable[..., Hands]) -> No
     hands = registered(join())
     (job_id,) = store.put([new_job()])
     hands.session.wait(LONG, -1)
-    assert len(hands.session._notifications.handed()) == 1
+    assert len(hands.session.notifications.handed()) == 1
     assert hands.session.heartbeat(hands.record, []) == []
     start = monotonic()
     hands.session.wait(LONG, -1)

@@ -128,11 +128,11 @@ def test_lost_claim_is_found_again(store: RQStore, join: Callable[..., Hands]) -
     jobs = [new_job() for _ in range(3)]
     store.put(jobs)
     session = hands.session
-    line = session._client
-    session._client = Lossy(line)  # type: ignore[assignment]
+    line = session.client
+    session.client = Lossy(line)  # type: ignore[assignment]
     with pytest.raises(BackendUnavailable):
         session.poll([], [], 2)
-    session._client = line
+    session.client = line
     claims = hands.take(2)
     assert [claim.id for claim in claims] == [job.id for job in jobs[:2]]
     assert [claim.attempt for claim in claims] == [1, 1]
@@ -157,12 +157,12 @@ def test_lost_finish_is_told_again(store: RQStore, join: Callable[..., Hands]) -
     store.put([new_job(), new_job()])
     claims = hands.take()
     session = hands.session
-    line = session._client
+    line = session.client
     outcomes = [succeeded(claim) for claim in claims]
-    session._client = Lossy(line)  # type: ignore[assignment]
+    session.client = Lossy(line)  # type: ignore[assignment]
     with pytest.raises(BackendUnavailable):
         session.poll(outcomes[:1], [], 0)
-    session._client = line
+    session.client = line
     assert session.poll(outcomes, [], 0).fenced == []
     assert store.workers()[0].succeeded == 2
     assert store.client.command("XLEN", f"rq:results:{claims[0].id}") == 1
@@ -174,12 +174,12 @@ def test_lost_update_is_not_said_twice(store: RQStore, join: Callable[..., Hands
     store.put([new_job()])
     (claim,) = hands.take()
     session = hands.session
-    line = session._client
+    line = session.client
     first, second = (ProgressUpdate(id=claim.id, token=claim.token, log=text) for text in (b"one\n", b"two\n"))
-    session._client = Lossy(line)  # type: ignore[assignment]
+    session.client = Lossy(line)  # type: ignore[assignment]
     with pytest.raises(BackendUnavailable):
         session.poll([], [first], 0)
-    session._client = line
+    session.client = line
     session.poll([], [first, second], 0)
     assert store.log(claim.id) == b"one\ntwo\n"
 
@@ -324,11 +324,11 @@ def test_nothing_is_reaped_after_an_absence(store: RQStore, join: Callable[..., 
     old.take()
     old.die()
     session = new.session
-    line, session._client = session._client, Lossy(session._client)  # type: ignore[assignment]
+    line, session.client = session.client, Lossy(session.client)  # type: ignore[assignment]
     store.lease = 15.0
     with pytest.raises(BackendUnavailable):
         session.poll([], [], 1)
-    session._client = line
+    session.client = line
     store.lease = -1.0
     assert session.run_maintenance() == 0
 
@@ -365,7 +365,7 @@ def test_claims_pass_over_thousands_that_are_left_to_others(
         for job in left:
             pipe.hset(f"rq:job:{job.id}", "tq_left", nonce)
         pipe.execute()
-    hands.session._outbox.has_refused = True
+    hands.session.outbox.has_refused = True
     (claim,) = eventually(lambda: hands.take(1), "the job behind them")
     assert claim.id == good.id
     hands.tell(succeeded(claim))

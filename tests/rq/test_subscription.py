@@ -271,7 +271,7 @@ def test_descriptors_above_what_select_takes(store: RQStore) -> None:
 def listening(alone: RQSubscription, monkeypatch: pytest.MonkeyPatch) -> Iterator[News]:
     """Have a thread wait for all, as a listener does, and sleep; give the news that it gets."""
     heard = News()
-    over, asleep, sleep = threading.Event(), threading.Event(), alone._sleep
+    over, asleep, sleep = threading.Event(), threading.Event(), alone.sleep
 
     def noted(deadline: float | None) -> list[int]:
         asleep.set()
@@ -283,7 +283,7 @@ def listening(alone: RQSubscription, monkeypatch: pytest.MonkeyPatch) -> Iterato
             heard.ended += news.ended
             heard.renewed |= news.renewed
 
-    monkeypatch.setattr(alone, "_sleep", noted)
+    monkeypatch.setattr(alone, "sleep", noted)
     thread = threading.Thread(target=listen)
     thread.start()
     assert asleep.wait(PATIENCE)
@@ -362,10 +362,10 @@ def test_one_that_does_not_end(  # noqa: PLR0917  # fixtures
     monkeypatch.setattr("taskq.executors.rq.subscription.SILENCE", 1000)
     job = new_job()
     store.put([job], reply_to=alone.reply_to)
-    heard_at = alone._heard_at
+    heard_at = alone.heard_at
     timer = in_a_moment(alone.wake)
     assert not alone.wait_here(job.id, timeout)
-    assert alone._heard_at == heard_at, "it came back because Redis answered"
+    assert alone.heard_at == heard_at, "it came back because Redis answered"
     timer.join()
     join().run()
     eventually(lambda: ids(listening) == [job.id], "the end")
@@ -380,7 +380,7 @@ def test_only_one_waits_by_himself(
     found: list[Ended] = []
     first = threading.Thread(target=lambda: found.extend(alone.wait_here(jobs[0].id, PATIENCE).ended))
     first.start()
-    eventually(lambda: not alone._turn.acquire(blocking=False) or alone._turn.release(), "the first to wait")
+    eventually(lambda: not alone.turn.acquire(blocking=False) or alone.turn.release(), "the first to wait")
     for job in jobs[1:]:
         assert not alone.wait_here(job.id, PATIENCE)
     join().run()
@@ -412,7 +412,7 @@ def test_interrupted_in_the_midst_of_an_answer(
     """An interrupt between the two parts of an answer loses no end: the connection is not trusted any more."""
     job = new_job()
     store.put([job], reply_to=alone.reply_to)
-    connection = alone._connection
+    connection = alone.connection
     assert connection is not None
     read, parts = type(connection).read, []
 
@@ -437,12 +437,12 @@ def test_interrupted_in_the_midst_of_an_answer(
 def test_read_by_another_thread_meanwhile(alone: RQSubscription, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that was woken by news which somebody else has read by then goes on to wait."""
     assert not alone.wait(0.05)
-    connection, heard_at = alone._connection, alone._heard_at
+    connection, heard_at = alone.connection, alone.heard_at
     assert connection is not None
     with monkeypatch.context() as patched:
-        patched.setattr(alone, "_sleep", lambda _: [connection.fileno()])
+        patched.setattr(alone, "sleep", lambda _: [connection.fileno()])
         assert not alone.wait(0.0)
-    assert (alone._connection, alone._heard_at) == (connection, heard_at), "it waited for an answer"
+    assert (alone.connection, alone.heard_at) == (connection, heard_at), "it waited for an answer"
 
 
 def test_without_epoll(store: RQStore, join: Callable[..., Hands], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,8 +86,8 @@ def taken_when_due(hands: Hands) -> float:
 def test_what_happens_while_it_cannot_hear(store: RQStore, join: Callable[..., Hands]) -> None:
     """A worker whose connection was lost asks once more: for what was put before the new one stood."""
     hands = join()
-    watch = hands.session._notifications
-    watch._drop()
+    watch = hands.session.notifications
+    watch.disconnect()
     listen = watch.listen
 
     def listen_late() -> None:

@@ -184,7 +184,7 @@ def _parsed(data: bytes, path: str, pyproject: bool) -> Mapping[str, object]:
 # --- files that are found by searching
 
 #: Files that were warned of already.
-_warned: set[str] = set()
+warned: set[str] = set()
 
 
 def _upwards(folder: str) -> Iterator[str]:
@@ -255,8 +255,8 @@ def _is_private(gid: int) -> bool:
 
 
 def _tell(path: str, why: str) -> None:
-    if path not in _warned and sys.stderr is not None:
-        _warned.add(path)
+    if path not in warned and sys.stderr is not None:
+        warned.add(path)
         try:
             sys.stderr.write(f"taskq: the settings in {path} are not read: {why} (TASKQ_CONFIG names a file to read)\n")
             sys.stderr.flush()

@@ -96,7 +96,7 @@ class Template:
     __slots__ = ("_start",)
 
     def __init__(self, kind: int, task: str, options: JobOptions) -> None:
-        packed = [VERSION, kind, task, _pack_options(options)]
+        packed = [VERSION, kind, task, pack_options(options)]
         self._start = b"\x96" + b"".join(map(msgpack.packb, packed))
 
     def pack(self, args: bytes, kwargs: bytes, *, limit: int | None = None) -> bytes:
@@ -119,7 +119,7 @@ def _bin_header(data: bytes) -> bytes:
     return b"\xc5" + size.to_bytes(2, "big") if size < 1 << 16 else b"\xc6" + size.to_bytes(4, "big")
 
 
-def _pack_options(options: JobOptions) -> bytes:
+def pack_options(options: JobOptions) -> bytes:
     carried = {name: getattr(options, name) for name in CARRIED if getattr(options, name) != getattr(_DEFAULTS, name)}
     if "retry" in carried:
         carried["retry"] = _retry_to_data(carried["retry"])
@@ -178,10 +178,10 @@ def parts(envelope: bytes) -> Parts:
 
 @lru_cache(maxsize=1024)
 def _head(kind: int, task: str, options: bytes) -> Head:
-    return Head(kind, task, _DEFAULTS if options == _NO_OPTIONS else _read_options(options))
+    return Head(kind, task, _DEFAULTS if options == _NO_OPTIONS else read_options(options))
 
 
-def _read_options(packed: bytes) -> JobOptions:
+def read_options(packed: bytes) -> JobOptions:
     """Return the options; those that this version does not know do not matter to it."""
     try:
         found: dict[str, Any] = msgpack.unpackb(packed, max_array_len=1024, max_map_len=FRAME_LIMIT, max_ext_len=0)

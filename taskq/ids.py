@@ -31,15 +31,15 @@ PAIRS: Final = [first + second for first in ALPHABET for second in ALPHABET]
 LAST: Final = (1 << (BITS * COUNT_LENGTH)) - 1
 
 
-class _Moment:
+class Moment:
     """A millisecond in which ids are made, and the next such."""
 
     __slots__ = ("after", "count", "ms", "of_second", "prefix", "random", "second")
 
-    def __init__(self, ms: int, before: _Moment | None = None) -> None:
+    def __init__(self, ms: int, before: Moment | None = None) -> None:
         self.ms = ms
         self.count = count()
-        self.after: dict[int, _Moment] = {}
+        self.after: dict[int, Moment] = {}
         self.of_second: str
         self.random: str
         self.second, rest = divmod(ms, len(PAIRS))
@@ -51,19 +51,20 @@ class _Moment:
         self.prefix = f"{self.of_second}{PAIRS[rest]}{self.random}"
 
 
-class _Source:
+class Source:
     """The ids of one process, made without a lock, which an interrupted thread could not give back."""
 
     def __init__(self) -> None:
-        self._now = _Moment(0)
+        #: The millisecond in which ids are made at present.
+        self.now = Moment(0)
 
     def next(self) -> str:
         """Return a new id, greater than all before."""
         ms = time_ns() // 1_000_000
-        moment = self._now
+        moment = self.now
         while ms > moment.ms or moment.after or (number := next(moment.count)) > LAST:
-            fresh = _Moment(max(ms, moment.ms + 1), moment)
-            self._now = moment = moment.after.setdefault(0, fresh)  # of several threads one is first
+            fresh = Moment(max(ms, moment.ms + 1), moment)
+            self.now = moment = moment.after.setdefault(0, fresh)  # of several threads one is first
         return f"{moment.prefix}{PAIRS[number >> 10]}{PAIRS[number & 1023]}"
 
 
@@ -72,7 +73,7 @@ def _written(number: int, length: int) -> str:
     return "".join(ALPHABET[number >> shift & 31] for shift in range(BITS * (length - 1), -1, -BITS))
 
 
-_source = _Source()
+_source = Source()
 
 
 def new_id() -> str:
@@ -93,7 +94,7 @@ def time_of(job_id: str) -> float | None:
 def _renew() -> None:
     """Start a new sequence in a forked process: its parent goes on with the old one."""
     global _source  # noqa: PLW0603  # the one source of the process
-    _source = _Source()
+    _source = Source()
 
 
 os.register_at_fork(after_in_child=_renew)

@@ -60,6 +60,12 @@ def allow(  # noqa: PLR0917  # the pool gives an initializer its arguments by th
     _handlers = tuple(allowlist.handler(name) for name in handlers)
 
 
+def disallow() -> None:
+    """Forget what was allowed: the next job goes by the environment, as in a new process."""
+    global _allowed  # noqa: PLW0603  # see allow
+    _allowed = None
+
+
 def exception_handlers() -> tuple[Callable[..., Any], ...]:
     """Return what the operator wants called with each job of another program that has failed; no job can call these."""
     return _handlers

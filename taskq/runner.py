@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import FrameType
 
-__all__ = ["begin_process", "disown", "prepare", "run_many", "run_one"]
+__all__ = ["begin_process", "close_loop", "disown", "prepare", "run_many", "run_one"]
 
 #: The flag of an `async def` in its code object: `inspect.CO_COROUTINE`, without the 5 ms that importing inspect takes.
 _CO_COROUTINE: Final = 0x80
@@ -223,3 +223,11 @@ def _loop() -> asyncio.Runner:
 
         _runner = asyncio.Runner()
     return _runner
+
+
+def close_loop() -> None:
+    """Close the event loop of this process, if there is one; the next async job makes another."""
+    global _runner  # noqa: PLW0603  # the one event loop of the process
+    if _runner is not None:
+        _runner.close()
+        _runner = None

@@ -35,7 +35,7 @@ NO_OPTIONS = JobOptions()
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-_registry: dict[str, Callable[..., Any]] = {}
+registry: dict[str, Callable[..., Any]] = {}
 
 
 @overload
@@ -67,7 +67,7 @@ def _register(options: JobOptions, fn: F) -> F:
         setattr(function, OPTIONS_ATTRIBUTE, options)
     except (AttributeError, TypeError) as exc:
         raise TaskRefused(f"{name} takes no attributes, so wrap it in a function to make it a task") from exc
-    _registry[name] = function
+    registry[name] = function
     return fn
 
 
@@ -76,7 +76,7 @@ def registered() -> Mapping[str, Callable[..., Any]]:
 
     It says which names are tasks. To call one use `resolve`: of a class method this holds the bare function.
     """
-    return MappingProxyType(_registry)
+    return MappingProxyType(registry)
 
 
 def options_of(fn: Callable[..., Any]) -> JobOptions:

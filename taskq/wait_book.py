@@ -51,7 +51,7 @@ class WaitBook(Generic[W]):
         #: Who waits, by job; others read it.
         self.waiters: dict[str, W] = {}
         #: Jobs that were put with our address, as long as their end was not told and they are not waited for.
-        self._own: dict[str, None] = {}
+        self.own: dict[str, None] = {}
         self._to_ask: deque[str] = deque()
         #: Jobs that were not there when they were asked for, and since when. Only who calls `take` uses it.
         self._missing: dict[str, float] = {}
@@ -65,9 +65,9 @@ class WaitBook(Generic[W]):
 
     def announce(self, ids: Iterable[str]) -> None:
         """Know that these jobs, which are nowhere yet, are about to be put with the subscription's `reply_to`."""
-        self._own.update(dict.fromkeys(ids))
-        if len(self._own) > OWN_MAX:
-            drop_oldest(self._own, OWN_MAX)
+        self.own.update(dict.fromkeys(ids))
+        if len(self.own) > OWN_MAX:
+            drop_oldest(self.own, OWN_MAX)
 
     def add(self, job_id: str, waiter: W) -> bool:
         """Wait for a job; return whether the store has to be asked for it: then `due` gives it.
@@ -78,7 +78,7 @@ class WaitBook(Generic[W]):
         if not self.waiters:
             self._put_off_looks()
         self.waiters[job_id] = waiter
-        if self._own.pop(job_id, self) is None:
+        if self.own.pop(job_id, self) is None:
             return False
         self._to_ask.append(job_id)
         return True
@@ -105,7 +105,7 @@ class WaitBook(Generic[W]):
 
     def ask_all(self) -> None:
         """Have `due` give all that is waited for."""
-        self._own.clear()
+        self.own.clear()
         self._to_ask.extend(self.ids())
 
     def due(self, most: int) -> list[str]:
@@ -144,10 +144,10 @@ class WaitBook(Generic[W]):
         if news.renewed:
             self.ask_all()
         for ended in news.ended:
-            self._own.pop(ended.id, None)
+            self.own.pop(ended.id, None)
             self._missing.pop(ended.id, None)
         for job_id in news.unread:
-            self._own.pop(job_id, None)
+            self.own.pop(job_id, None)
             self._to_ask.append(job_id)
         for job_id in news.waiting:
             self._missing.pop(job_id, None)

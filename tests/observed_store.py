@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from taskq.options import JobOptions
     from taskq.states import State
     from taskq.store import JobRecord, NewJob, WorkerRecord
+    from taskq.testing.jobs import Jobs
 
 
 class ObservedStore(MemoryStore):
@@ -101,7 +102,7 @@ class ObservedStore(MemoryStore):
 
     def subscribe(self) -> ObservedSubscription:
         self.enter("subscribe")
-        made = ObservedSubscription(self)
+        made = ObservedSubscription(self, self._jobs)
         self.subscriptions.append(made)
         return made
 
@@ -112,9 +113,9 @@ class ObservedStore(MemoryStore):
 class ObservedSubscription(MemorySubscription):
     """Note what is asked."""
 
-    def __init__(self, store: ObservedStore) -> None:
-        super().__init__(store._jobs, f"subscription-{len(store.subscriptions)}")
-        store._jobs.subscriptions[self.reply_to] = self
+    def __init__(self, store: ObservedStore, jobs: Jobs) -> None:
+        super().__init__(jobs, f"subscription-{len(store.subscriptions)}")
+        jobs.subscriptions[self.reply_to] = self
         self._store = store
         self.closed = False
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from taskq import current_job, task
 from taskq.errors import JobCancelled, SoftTimeout
 from tests.ledger import note
+from tests.seams import executor_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -602,7 +603,7 @@ def submit_to_own_queue(number: int) -> tuple[str, int]:
     queue = TaskQueue()
     job = queue.submit(square, number)
     result: int = job.result(timeout=20)
-    return queue._executor.url, result  # type: ignore[attr-defined]
+    return str(executor_of(queue).url), result
 
 
 def wait_in_each_way(url: str) -> list[str]:

@@ -68,16 +68,17 @@ class DurableExecutor(StoreInspection):
 
     def __init__(self, store: Store) -> None:
         self.url = store.url
-        self._store = store
+        self.store = store
         self._tasks: dict[Any, SubmittedTask] = {}
         self._handles = WeakHandles()
         self._streams: weakref.WeakSet[DurableStream] = weakref.WeakSet()
         self._closed = False
         self._over = False
         self._released = False
-        self._listeners = [ResultListener(store, self._handles)]
+        #: The one listener, in a list that outlives this object: a fork or an end replaces it.
+        self.listeners = [ResultListener(store, self._handles)]
         # A queue that is dropped goes when its jobs, which hold it, are gone too.
-        weakref.finalize(self, _release, self._listeners, store).atexit = False
+        weakref.finalize(self, _release, self.listeners, store).atexit = False
 
     # -- Executor
 
@@ -111,7 +112,7 @@ class DurableExecutor(StoreInspection):
         """Put jobs; return their handles, which are there before: a job may have ended before the put is over."""
         jobs = [self._handle(new.id) for new in batch]
         try:
-            kept = self._store.put(batch, reply_to=listener.announce(_new_ids(batch)))
+            kept = self.store.put(batch, reply_to=listener.announce(_new_ids(batch)))
         except BaseException:
             self._handles.drop(new.id for new in batch)
             raise
@@ -125,10 +126,10 @@ class DurableExecutor(StoreInspection):
         done = 0
         try:
             while done < len(ids):
-                self._store.cancel(ids[done : done + _BATCH])
+                self.store.cancel(ids[done : done + _BATCH])
                 done += _BATCH
         except TaskqError as problem:
-            left = f"up to {len(ids) - done:,} of the call's jobs may be in {self._store.url} and run"
+            left = f"up to {len(ids) - done:,} of the call's jobs may be in {self.store.url} and run"
             error.add_note(f"{left}: to cancel them failed, too ({problem})")
 
     def stream(
@@ -141,7 +142,7 @@ class DurableExecutor(StoreInspection):
             if getattr(chosen, name) is not None:
                 raise ConfigError(f"{name} is for single jobs: a map over items cannot have it; use submit")
         stream = DurableStream(
-            self._store,
+            self.store,
             listener,
             items,
             plan,
@@ -155,15 +156,15 @@ class DurableExecutor(StoreInspection):
 
     def find(self, job_id: str) -> Job[Any]:
         self._refuse_if_released()
-        if self._store.get([job_id])[0] is None:
-            raise not_found(job_id, self._store)
+        if self.store.get([job_id])[0] is None:
+            raise not_found(job_id, self.store)
         return self._handle(job_id)
 
     def pause(self, queue: str) -> None:
-        self._store.pause(queue)
+        self.store.pause(queue)
 
     def resume(self, queue: str) -> None:
-        self._store.resume(queue)
+        self.store.resume(queue)
 
     def close(self, *, wait: bool = True, cancel: bool = False, grace: float | None = None) -> None:
         self._close(wait=wait, cancel=cancel, grace=grace, leaves=False)
@@ -187,7 +188,7 @@ class DurableExecutor(StoreInspection):
                 return
             self._released = True
             listener.stop(wait=True)
-            self._store.close()
+            self.store.close()
             self._over = True
 
     # -- what its jobs ask for
@@ -202,19 +203,19 @@ class DurableExecutor(StoreInspection):
 
     def look_up(self, job: DurableJob, *, payload: bool = False) -> JobRecord | None:
         self._refuse_if_released()
-        return self._store.get([job.id], payload=payload)[0]
+        return self.store.get([job.id], payload=payload)[0]
 
     def delivers_here(self) -> bool:
         return self._listener().is_this_thread()
 
     def log_of(self, job: DurableJob) -> bytes:
         self._refuse_if_released()
-        return self._store.log(job.id)
+        return self.store.log(job.id)
 
     def cancel(self, job: DurableJob, *, kill: bool) -> bool:
         if job.is_known_to_have_ended:
             return job.cancelled()
-        (state,) = self._store.cancel([job.id], kill=kill)
+        (state,) = self.store.cancel([job.id], kill=kill)
         if state is State.CANCELLED:
             self._end_cancelled([job.id])
         elif state is None or state in TERMINAL:
@@ -254,11 +255,10 @@ class DurableExecutor(StoreInspection):
         return NewJob(
             id=options.job_id or new_id(),
             task=task.name,
-            envelope=task.template(options).pack(packed, named, limit=self._store.max_bytes),
+            envelope=task.template(options).pack(packed, named, limit=self.store.max_bytes),
             options=options,
             depends_on=depends_on,
-            label=options.label
-            or label_of(task.name, task.parameters, args, kwargs, full=self._store.labels == "full"),
+            label=options.label or label_of(task.name, task.parameters, args, kwargs, full=self.store.labels == "full"),
         )
 
     def _encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bytes, bytes, tuple[str, ...]]:
@@ -307,9 +307,9 @@ class DurableExecutor(StoreInspection):
 
     def _listener(self) -> ResultListener:
         """Return the listener of this process; a forked one begins with its own."""
-        listener = self._listeners[0]
+        listener = self.listeners[0]
         if listener.pid != os.getpid():
-            listener = self._listeners[0] = ResultListener(self._store, self._handles)
+            listener = self.listeners[0] = ResultListener(self.store, self._handles)
         return listener
 
     def _listener_if_open(self) -> ResultListener:
@@ -334,7 +334,7 @@ class DurableExecutor(StoreInspection):
         ids = sorted({job.id for job in self._open_handles()}.union(self._listener().subscribed()))
         for start in range(0, len(ids), _BATCH):
             part = ids[start : start + _BATCH]
-            pairs = zip(part, self._store.cancel(part), strict=True)
+            pairs = zip(part, self.store.cancel(part), strict=True)
             self._end_cancelled([job_id for job_id, state in pairs if state is State.CANCELLED])
 
     def _end_cancelled(self, ids: Sequence[str]) -> None:
@@ -349,7 +349,7 @@ class DurableExecutor(StoreInspection):
         if held:
             listener.subscribe(held)
             del held
-        waiting = ShutdownWait(self._store, leaves=leaves)
+        waiting = ShutdownWait(self.store, leaves=leaves)
         deadline = None if grace is None else monotonic() + grace
         while not listener.wait_until_idle(LOOK if deadline is None else min(LOOK, deadline - monotonic())):
             if listener.is_stopping:
@@ -365,7 +365,7 @@ class DurableExecutor(StoreInspection):
     def _kill_subscribed(self, listener: ResultListener) -> None:
         ids = sorted(listener.subscribed())
         for start in range(0, len(ids), _BATCH):
-            self._store.cancel(ids[start : start + _BATCH], kill=True)
+            self.store.cancel(ids[start : start + _BATCH], kill=True)
 
 
 class SubmittedTask:

@@ -24,7 +24,7 @@ __all__ = ["StoreInspection", "not_found"]
 class StoreInspection(Executor):
     """The part of the executor that looks and acts."""
 
-    _store: Store
+    store: Store
     _handles: WeakHandles
 
     @abstractmethod
@@ -40,40 +40,40 @@ class StoreInspection(Executor):
         """Return the listener; raise QueueClosed after the end."""
 
     def jobs(self, wanted: Selection) -> list[JobInfo]:
-        return [survey.job_info(record) for record in survey.select(self._store, wanted)]
+        return [survey.job_info(record) for record in survey.select(self.store, wanted)]
 
     def queues(self) -> list[QueueInfo]:
-        return survey.queue_infos(self._store)
+        return survey.queue_infos(self.store)
 
     def workers(self) -> list[WorkerInfo]:
-        return [survey.worker_info(record) for record in self._store.workers()]
+        return [survey.worker_info(record) for record in self.store.workers()]
 
     def retry_all(self, wanted: Selection) -> int:
         listener = self._listener_if_open()
-        records = list(survey.select(self._store, wanted))
+        records = list(survey.select(self.store, wanted))
         for record in records:
             self._detach(record, listener)
-        return sum(again for _, again in survey.retry_all(self._store, records))
+        return sum(again for _, again in survey.retry_all(self.store, records))
 
     def purge(self, wanted: Selection) -> int:
-        return survey.purge(self._store, wanted)
+        return survey.purge(self.store, wanted)
 
     def info_of(self, job: DurableJob) -> JobInfo:
         record = self.look_up(job, payload=True)
         if record is None:
-            raise not_found(job.id, self._store)
+            raise not_found(job.id, self.store)
         return survey.job_info(record, self._handle)
 
     def retry(self, job: DurableJob) -> DurableJob:
         listener = self._listener_if_open()
         record = self.look_up(job)
         if record is None:
-            raise not_found(job.id, self._store)
+            raise not_found(job.id, self.store)
         if record.state not in RETRIED:
             raise RetryRefused(f"job {job.id} is {record.state}: only what failed or was cancelled can be run again")
         job.on_ended(ended_of(job.id, record))
         self._detach(record, listener)
-        if not self._store.retry([job.id])[0]:
+        if not self.store.retry([job.id])[0]:
             why = "a new job has its key, or another program has done so"
             raise RetryRefused(f"job {job.id} cannot be run again: {why}: look at queue.jobs()")
         return self._handle(job.id)

@@ -114,7 +114,7 @@ class ChunkRun:
         singles = []
         while self._waiting and self._has_room():
             single = self._waiting.popleft()
-            run = self._run_of_item(single)
+            run = self.run_of_item(single)
             left = single.due - monotonic() if single.due else 0.0
             if left > 0:
                 self._runner.start_in(left, run)
@@ -127,7 +127,8 @@ class ChunkRun:
         least = max(_AHEAD_MIN, 2 * self._runner.processes)
         return ahead < least or (ahead < _AHEAD and self._ahead_bytes < _AHEAD_BYTES)
 
-    def _run_of_item(self, single: _ItemRun) -> Run:
+    def run_of_item(self, single: _ItemRun) -> Run:
+        """Return a run of one item alone."""
         index = single.item
         envelope = self._template.pack(self._items.alone(index), self._items.shape)
         args = (envelope, index, self.claim.id, 1)

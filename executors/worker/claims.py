@@ -106,7 +106,7 @@ class ClaimTable:
                     unseen += 1
                     continue
                 mine: list[Run] = []
-                limit = self._accept(claim, mine)
+                limit = self.accept_one(claim, mine)
                 if claim.suspect or claim.crashes or limit == 1:
                     self._put_off(claim, mine, limit)
                 else:
@@ -173,7 +173,7 @@ class ClaimTable:
             _drop(self.announced.popleft()[1])
         self._runner.requeue(everything=everything)
 
-    def _accept(self, claim: Claim, runs: list[Run]) -> int:
+    def accept_one(self, claim: Claim, runs: list[Run]) -> int:
         """Hold a claim; return how many crashes it may have."""
         if claim.foreign is not None:
             return self._accept_foreign(claim, claim.foreign, runs)

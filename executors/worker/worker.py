@@ -107,13 +107,14 @@ class Worker:
         }
         self._health = None if health_port is None else (health_host, health_port)
         self._stops = 0
-        self._loop: Loop | None = None
+        #: Its loop, once its pool has begun.
+        self.loop: Loop | None = None
 
     def stop(self) -> None:
         """End in an orderly way; called again: at once. Safe in signal handlers."""
         self._stops += 1
-        if self._loop is not None:
-            self._loop.stop()
+        if self.loop is not None:
+            self.loop.stop()
 
     def run(self) -> int:
         """Serve until stopped; return the exit code: 0 for a clean end, 1 for a forced one, 3 without the store.
@@ -129,12 +130,12 @@ class Worker:
                 runner = resources.enter_context(closing(PoolRunner(**self._pool)))
             if not self._wait_for(runner):
                 return CLEAN
-            self._loop = Loop(self._store, runner, self._options)
+            self.loop = Loop(self._store, runner, self._options)
             if health is not None:
-                health.source = self._loop.report
+                health.source = self.loop.report
             for _ in range(self._stops):
-                self._loop.stop()
-            return self._loop.run()
+                self.loop.stop()
+            return self.loop.run()
 
     def _wait_for(self, runner: PoolRunner) -> bool:
         """Return whether a process is ready for work, once one is or a stop was asked for."""

@@ -114,7 +114,8 @@ class Lines:
         self._name = name
         self._done = done
         self._regular = _size_of(descriptor) is not None
-        self._under_way: dict[int, Place] = {}
+        #: Where the lines stood that were given out and not taken, by their number.
+        self.under_way: dict[int, Place] = {}
         self._bytes = self._items = self._size = 0
         self._progress: Progress | None = None
 
@@ -131,7 +132,7 @@ class Lines:
                 if not line or line.isspace():
                     continue
                 if not self._done.has(item):
-                    self._under_way[sent] = (item, number)
+                    self.under_way[sent] = (item, number)
                     sent += 1
                     yield line
                 item += 1
@@ -140,15 +141,15 @@ class Lines:
 
     def place(self, sent: int) -> Place | None:
         """Return the place of the `sent`th line given out while it is under way; None where it was a PAUSE."""
-        return self._under_way.get(sent)
+        return self.under_way.get(sent)
 
     def taken(self, sent: int) -> Place | None:
         """Return the place of the `sent`th line given out; None where it was a PAUSE."""
-        return self._under_way.pop(sent, None)
+        return self.under_way.pop(sent, None)
 
     def _is_quiet(self) -> bool:
         """Wait a moment for input; return whether there is none while results are awaited."""
-        if self._regular or not self._under_way:
+        if self._regular or not self.under_way:
             return False
         return not select.select([self._descriptor], [], [], PATIENCE)[0]
 

@@ -89,7 +89,8 @@ class Indexes:
 
     def __init__(self, name: str = "") -> None:
         self._below = 0
-        self._beyond: set[int] = set()
+        #: Those behind the first gap.
+        self.beyond: set[int] = set()
         self._highest = -1
         self._name = name
 
@@ -97,14 +98,14 @@ class Indexes:
         """Note an item as done."""
         self._highest = max(self._highest, item)
         if item >= self._below:
-            self._beyond.add(item)
-        while self._below in self._beyond:
-            self._beyond.remove(self._below)
+            self.beyond.add(item)
+        while self._below in self.beyond:
+            self.beyond.remove(self._below)
             self._below += 1
 
     def has(self, item: int) -> bool:
         """Return whether the item was added."""
-        return item < self._below or item in self._beyond
+        return item < self._below or item in self.beyond
 
     def check(self, items: int) -> None:
         """Refuse an input that ends before an index that was added."""

@@ -297,23 +297,23 @@ def head_of_registered(code: int, payload: bytes) -> Head:
     if code != Code.REGISTERED:
         raise ValueError(f"extension type {code} is not known to this version of taskq")
     name = payload.decode()
-    if name not in _registered:
+    if name not in registered_classes:
         raise ValueError(
             f"no type is registered here under the name {name!r}: call taskq.codec.register in a module "
             "that this process imports"
         )
-    return _registered[name][1]
+    return registered_classes[name][1]
 
 
 # --- users' own types
 
-_registered: dict[str, tuple[type, Head]] = {}
-_object_packers: dict[type, Packer] = {}
+registered_classes: dict[str, tuple[type, Head]] = {}
+object_packers: dict[type, Packer] = {}
 
 
 def object_packer_of(cls: type) -> Packer | None:
     """Return the function that turns objects of a registered class into [head, packed], or None."""
-    return _object_packers.get(cls)
+    return object_packers.get(cls)
 
 
 def register(
@@ -334,7 +334,7 @@ def register(
         ConfigError: the class or the name is taken, or the functions are missing.
     """
     label = cls.__qualname__ if name is None else name
-    known = _registered.get(label, (cls, None))[0]
+    known = registered_classes.get(label, (cls, None))[0]
     if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
         raise ConfigError(f"the name {label!r} is taken by {known!r}: register {cls!r} with another name=")
     if cls in NATIVE or packer_of(cls) is not None:
@@ -345,8 +345,8 @@ def register(
         if pack is not unpack:
             raise ConfigError(f"to register {cls!r}, give both pack and unpack, or neither")
         pack, unpack = _standard(cls)
-    _object_packers[cls] = _object_packer(label, pack)
-    _registered[label] = (cls, Head(_object_builder(cls, unpack)))
+    object_packers[cls] = _object_packer(label, pack)
+    registered_classes[label] = (cls, Head(_object_builder(cls, unpack)))
     return cls
 
 

@@ -81,7 +81,7 @@ def test_places_are_forgotten_when_taken(tmp_path: Path) -> None:
     with lines_of(tmp_path / "in", b"1\n" * 1000) as lines:
         for sent, _ in enumerate(lines):
             lines.taken(sent)
-            assert not lines._under_way
+            assert not lines.under_way
 
 
 def test_a_byte_order_mark_is_taken_off(tmp_path: Path) -> None:

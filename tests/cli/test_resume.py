@@ -154,6 +154,6 @@ def test_done_indexes_take_little_memory() -> None:
     for start in range(0, 10_000, 10):
         for item in random.Random(start).sample(range(start, start + 10), 10):
             done.add(item)
-        assert len(done._beyond) <= 10
+        assert len(done.beyond) <= 10
     assert done.has(9_999)
     assert not done.has(10_000)

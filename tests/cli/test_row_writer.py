@@ -79,7 +79,7 @@ def test_a_slow_reader_makes_the_writer_wait(monkeypatch: pytest.MonkeyPatch) ->
         thread = threading.Thread(target=produce)
         thread.start()
         eventually(lambda: len(put) > 10, "the first rows to be taken")
-        eventually(lambda: writer._put - writer._written > 100_000, "the writer to be crowded")
+        eventually(lambda: writer.put_bytes - writer.written_bytes > 100_000, "the writer to be crowded")
         assert len(put) < 40
         received = 0
         while received < 3_000_000:

@@ -13,6 +13,7 @@ from taskq.connect import open_store
 from taskq.errors import ConfigError, EncodeError, JobNotFound, TaskRefused
 from tests.sample_tasks import add, divide, hold, identity, note_item, square, submit_to_own_queue, zeros
 from tests.scripts import Script, run
+from tests.seams import executor_of
 from tests.waiting import PATIENCE, eventually
 from tests.worker_process import WorkerProcess
 
@@ -56,9 +57,8 @@ def test_job_outlives_its_queue(make_queue: Callable[..., TaskQueue], gate: Gate
 
 def test_queue_in_a_job(queue: TaskQueue) -> None:
     """A `TaskQueue()` in a job is the queue that runs the job, though no variable of the worker says so."""
-    mine: Any = queue
     url, result = queue.submit(submit_to_own_queue, 7).result(timeout=PATIENCE)
-    assert (url, result) == (mine._executor.url, 49)
+    assert (url, result) == (executor_of(queue).url, 49)
 
 
 def test_jobs_that_wait_for_their_own_queue(lonely_url: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conformance import test_cancel, test_durable, test_queues, test_retries
+from tests.seams import executor_of
 from tests.variants import VARIANTS, Variant
 
 if TYPE_CHECKING:
@@ -61,4 +62,4 @@ def variant(request: pytest.FixtureRequest, open_variant: Callable[[Variant], Va
 def test_it_is_signed(variant: Variant) -> None:
     """Otherwise this module would prove nothing."""
     with variant.open() as queue:
-        assert type(queue._executor._store).__name__ == "SignedStore"  # type: ignore[attr-defined]
+        assert type(executor_of(queue).store).__name__ == "SignedStore"

@@ -10,6 +10,7 @@ import pytest
 from taskq import TaskQueue, connect, perform
 from taskq.executors.durable.executor import DurableExecutor
 from tests.observed_store import ObservedStore, ThreadWorker
+from tests.seams import executor_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,13 +30,13 @@ def queue(store: ObservedStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tas
     perform.allow(["tests.sample_tasks"])
     made = TaskQueue("memory://")
     yield made
-    executor: object = made._executor
+    executor = executor_of(made)
     assert isinstance(executor, DurableExecutor)
     made.shutdown(wait=False, cancel_futures=True)
-    executor._listeners[0].stop(wait=True)
+    executor.listeners[0].stop(wait=True)
     del made, executor
     gc.collect()
-    perform._allowed = None
+    perform.disallow()
 
 
 @pytest.fixture

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from tests.observed_store import ObservedStore
 
 
+#: Seconds for which `shutdown` has patience with a store that nobody serves.
+SHORT = 0.3
+
+
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the looks come often and the patience be short."""
     monkeypatch.setattr(executor, "LOOK", 0.02)
-    monkeypatch.setattr(shutdown, "_PATIENCE", 0.3)
+    monkeypatch.setattr(shutdown, "_PATIENCE", SHORT)
 
 
 def worker(*queues: str, name: str = "one", **more: Any) -> WorkerRecord:
@@ -99,7 +103,7 @@ def test_waits_for_a_worker(
     if taken == "job":
         store.records[job.id].state, store.records[job.id].worker = State.RUNNING, "one"
     closer = in_thread(lambda: leave(queue))
-    closer.join(2 * shutdown._PATIENCE)
+    closer.join(2 * SHORT)
     assert closer.is_alive()
     store.end(job.id, State.SUCCEEDED, result=encode(9))
     closer.join(PATIENCE)
@@ -114,7 +118,7 @@ def test_a_worker_that_comes_late_is_waited_for(queue: TaskQueue, store: Observe
     closer = in_thread(lambda: leave(queue))
     eventually(lambda: "get" in store.calls, "the first look")
     store.workers_now = [worker("default")]
-    closer.join(2 * shutdown._PATIENCE)
+    closer.join(2 * SHORT)
     assert closer.is_alive()
     store.end(job.id, State.SUCCEEDED, result=encode(9))
     closer.join(PATIENCE)
@@ -140,7 +144,7 @@ def test_an_explicit_shutdown_waits_on(
     """`shutdown()` waits for jobs that nobody runs, for as long as it takes, and says why."""
     job = queue.submit(square, 3)
     closer = in_thread(queue.shutdown)
-    closer.join(2 * shutdown._PATIENCE)
+    closer.join(2 * SHORT)
     assert closer.is_alive()
     assert "no worker serves queue default; shutdown(wait=True) waits until one does" in capsys.readouterr().err
     store.end(job.id, State.SUCCEEDED, result=encode(9))

@@ -50,6 +50,10 @@ class Killer(threading.Thread):
             if victims and kill(self._random.choice(victims).pid, self._number):
                 self.kills += 1
 
+    def stop(self) -> None:
+        """Kill no more."""
+        self._halt.set()
+
     @property
     def busy(self) -> bool:
         """Return whether there are kills to come."""
@@ -63,7 +67,7 @@ class Killer(threading.Thread):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            self._halt.set()
+            self.stop()
         self.join(PATIENCE)
-        self._halt.set()
+        self.stop()
         self.join()

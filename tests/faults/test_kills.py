@@ -59,7 +59,7 @@ def test_random_kills_during_a_map(make_queue: Callable[..., TaskQueue], ledger:
     )
     with Killer(KILLS) as killer:
         got = list(results)
-        killer._halt.set()
+        killer.stop()
     assert (got if how == "map" else sorted(got)) == list(range(1_500))
     assert killer.kills > 5, "the map was over before the killing had begun"
     assert 1_500 <= total_starts(ledger.counts()) <= 1_500 + killer.kills
@@ -234,7 +234,7 @@ def test_kills_during_shutdown(make_queue: Callable[..., TaskQueue], ledger: Led
     jobs = [bound.submit(note_and_nap, ledger.path, number, 0.01) for number in range(150)]
     with Killer(10) as killer:
         queue.shutdown()
-        killer._halt.set()
+        killer.stop()
     assert [job.result(timeout=0) for job in jobs] == list(range(150))
     check(jobs, ledger, killer.kills)
 

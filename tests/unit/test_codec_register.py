@@ -18,8 +18,8 @@ from tests.sample_values import same
 @pytest.fixture(autouse=True)
 def clean_register(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each test register classes without a trace."""
-    monkeypatch.setattr(extensions, "_registered", dict(extensions._registered))
-    monkeypatch.setattr(extensions, "_object_packers", dict(extensions._object_packers))
+    monkeypatch.setattr(extensions, "registered_classes", dict(extensions.registered_classes))
+    monkeypatch.setattr(extensions, "object_packers", dict(extensions.object_packers))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +187,7 @@ def test_subclasses_are_not_registered_with_their_base() -> None:
 def test_unknown_at_the_other_end() -> None:
     """A class that the reader has not registered is refused with its name and the cure."""
     data = encode(Money(5))
-    extensions._registered.clear()
+    extensions.registered_classes.clear()
     with pytest.raises(DecodeError, match=r"under the name 'Money': call taskq\.codec\.register"):
         decode(data)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a folder two below one that has a settings file, in a home that is above both."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(config, "_warned", set())
+    monkeypatch.setattr(config, "warned", set())
     (tmp_path / "above" / "here").mkdir(parents=True)
     settings(tmp_path / "above" / "taskq.toml")
     return tmp_path / "above" / "here"
@@ -66,7 +66,7 @@ def test_another_user_s_is_passed_over(folder: Path, name: str, capsys: pytest.C
     os.chown(theirs, 12345, 12345)
     assert retries(folder) is None
     assert "it belongs to another user" in capsys.readouterr().err
-    config._warned.clear()
+    config.warned.clear()
     os.chown(settings(folder.parent / "pyproject.toml", "[project]"), 12345, 12345)
     (folder.parent / "taskq.toml").unlink(missing_ok=True)
     assert retries(folder) is None

@@ -41,17 +41,17 @@ def test_time_of_other_texts() -> None:
 
 def test_clock_that_is_set_back() -> None:
     """Ids go on to ascend when the clock does not."""
-    source = ids._Source()
+    source = ids.Source()
     first = source.next()
-    source._now = ids._Moment(source._now.ms + 3_600_000)
+    source.now = ids.Moment(source.now.ms + 3_600_000)
     assert first < source.next() < source.next()
 
 
 def test_more_in_a_millisecond_than_it_counts() -> None:
     """When a millisecond's count is full, the ids go on in the next one."""
-    source = ids._Source()
+    source = ids.Source()
     first = source.next()
-    source._now.count = itertools.count(ids.LAST)
+    source.now.count = itertools.count(ids.LAST)
     made = [first, *(source.next() for _ in range(3))]
     assert made == sorted(set(made))
 

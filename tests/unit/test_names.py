@@ -101,10 +101,10 @@ def test_retries_have_a_limit_and_stored_ones_stay_readable() -> None:
     """More retries than that are refused, and read as so many where they were stored."""
     with pytest.raises(ConfigError, match="1,000,000"):
         Retry(MAX_RETRIES + 1)
-    packed = envelope._pack_options(JobOptions(retry=Retry(MAX_RETRIES)))
+    packed = envelope.pack_options(JobOptions(retry=Retry(MAX_RETRIES)))
     older = packed.replace(MAX_RETRIES.to_bytes(4, "big"), (2**31).to_bytes(4, "big"))
     assert older != packed
-    retry = envelope._read_options(older).retry
+    retry = envelope.read_options(older).retry
     assert retry is not None
     assert retry.max_retries == MAX_RETRIES
 

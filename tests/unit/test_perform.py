@@ -29,7 +29,7 @@ def trusted() -> Iterator[None]:
     perform.allow([TASKS, "builtins:abs", "builtins:len", __name__])
     yield
     perform.allow([])
-    perform._allowed = None
+    perform.disallow()
 
 
 def call(task: str, *args: Any, options: JobOptions = PLAIN, **kwargs: Any) -> bytes:
@@ -62,9 +62,7 @@ def test_coroutine_function() -> None:
         loops = [decode(perform.perform_call(call(f"{TASKS}:running_loop"), "j", 1)) for _ in range(2)]
         assert decode(perform.perform_call(call(f"{TASKS}:add_slowly", 1, 2), "j", 1)) == 3
     finally:
-        assert runner._runner is not None
-        runner._runner.close()
-        runner._runner = None
+        runner.close_loop()
     assert all("Loop" in name for name in loops)
 
 

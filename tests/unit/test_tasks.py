@@ -28,7 +28,7 @@ HERE = "tests.unit.tasks_for_resolve"
 @pytest.fixture
 def clean_register(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a test register tasks without a trace."""
-    monkeypatch.setattr(tasks, "_registry", dict(tasks._registry))
+    monkeypatch.setattr(tasks, "registry", dict(tasks.registry))
 
 
 @pytest.fixture

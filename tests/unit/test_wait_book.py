@@ -181,7 +181,7 @@ def test_the_book_is_bounded(book: WaitBook[str], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(wait_book, "OWN_MAX", 100)
     for number in range(1_000):
         book.announce([str(number)])
-    assert len(book._own) <= 120
+    assert len(book.own) <= 120
     assert book.add("1", "waiter")
     assert not book.add("999", "waiter")
 

@@ -49,8 +49,8 @@ class StoreDouble:
         self.wants: list[int] = []
         self.news = threading.Event()
         self._numbers = count(1)
-        self._tokens = count(1)
-        self._lock = threading.RLock()
+        self.tokens = count(1)
+        self.lock = threading.RLock()
 
     # -- what the test does
 
@@ -61,7 +61,7 @@ class StoreDouble:
 
     def put(self, envelope: bytes, **facts: Any) -> str:
         job_id = f"job{next(self._numbers)}"
-        with self._lock:
+        with self.lock:
             self.claims[job_id] = {"envelope": envelope, "attempt": 0, "crashes": 0, "retries": 0, **facts}
             self.states[job_id] = State.QUEUED
             self.waiting.append(job_id)
@@ -112,7 +112,7 @@ class SessionDouble(WorkerSession):
     def poll(self, outcomes: Sequence[JobOutcome], updates: Sequence[ProgressUpdate], want: int) -> PollResult:
         store = self.store
         store.check()
-        with store._lock:
+        with store.lock:
             store.polls += 1
             store.wants.append(want)
             fenced = [outcome.id for outcome in outcomes if not self._settle(outcome)]
@@ -149,7 +149,7 @@ class SessionDouble(WorkerSession):
 
     def _claim(self, job_id: str) -> Claim:
         store = self.store
-        token = str(next(store._tokens))
+        token = str(next(store.tokens))
         store.held[job_id] = token
         store.states[job_id] = State.RUNNING
         store.claims[job_id]["attempt"] += 1
@@ -160,7 +160,7 @@ class SessionDouble(WorkerSession):
 
     def claim_one(self, job_id: str) -> Claim | None:
         self.store.check()
-        with self.store._lock:
+        with self.store.lock:
             self._promote()
             if job_id not in self.store.waiting:
                 return None
@@ -178,7 +178,7 @@ class SessionDouble(WorkerSession):
     def remains(self) -> Remains:
         store = self.store
         store.check()
-        with store._lock:
+        with store.lock:
             again = [due - monotonic() for due, name in store.due if store.claims[name]["attempt"]]
             busy = bool(store.waiting or store.held)
             first, last = (min(again), max(again)) if again else (0.0, 0.0)

@@ -28,7 +28,7 @@ def test_outcomes_wait_for_the_store(store: StoreDouble, serve: Serve, tmp_path:
     store.away = True
     (tmp_path / "gate").touch()
     later = store.call(f"{SAMPLE}:quiet", 9)
-    loop = running.worker._loop
+    loop = running.worker.loop
     eventually(lambda: loop is not None and len(loop.session.pending) == 2, "the outcomes to wait")
     assert store.ended() == 0
     store.away = False
@@ -45,7 +45,7 @@ def test_nothing_is_claimed_while_away(store: StoreDouble, serve: Serve) -> None
     running = serve(burst=True)
     eventually(lambda: store.ended() > 500, "work to be under way")
     store.away = True
-    loop = running.worker._loop
+    loop = running.worker.loop
     assert loop is not None
     eventually(lambda: not loop.claims.held, "all that was taken to end")
     assert store.ended() + len(loop.session.pending) + len(store.waiting) == 3000
@@ -60,7 +60,7 @@ def test_lost_jobs_are_ended(store: StoreDouble, serve: Serve, tmp_path: Path, l
     running = serve()
     eventually(ledger.texts, "the job to begin")
     store.lost = [job_id]
-    eventually(lambda: not running.worker._loop.claims.held, "the job to be given up")  # type: ignore[union-attr]
+    eventually(lambda: not running.worker.loop.claims.held, "the job to be given up")  # type: ignore[union-attr]
     assert running.stop() == 0
     assert job_id not in store.outcomes
 

@@ -170,7 +170,7 @@ def test_singles_are_made_as_others_end(store: StoreDouble, serve: Serve, monkey
     """Items with a time limit are packed one by one, and only a window of them at a time."""
     sizes: list[int] = []
     most = 0
-    make, took = ChunkRun._run_of_item, ChunkRun.ended
+    make, took = ChunkRun.run_of_item, ChunkRun.ended
 
     def single(chunk: ChunkRun, found: Any) -> Run:
         run = make(chunk, found)
@@ -183,7 +183,7 @@ def test_singles_are_made_as_others_end(store: StoreDouble, serve: Serve, monkey
         return took(chunk, run)
 
     monkeypatch.setattr(chunks, "_AHEAD", 20)
-    monkeypatch.setattr(ChunkRun, "_run_of_item", single)
+    monkeypatch.setattr(ChunkRun, "run_of_item", single)
     monkeypatch.setattr(ChunkRun, "ended", ended)
     job_id = chunk(store, "item", range(300), JobOptions(timeout=60.0))
     assert serve(burst=True).wait() == 0

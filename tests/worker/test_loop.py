@@ -209,13 +209,13 @@ def test_burst_whose_store_stays_away(
 def test_thousands_of_an_unknown_task(store: StoreDouble, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of jobs that cannot run here are passed over without asking a child about each: what is behind runs."""
     asked: list[str] = []
-    plain = ClaimTable._accept
+    plain = ClaimTable.accept_one
 
     def accept(claims: ClaimTable, claim: Claim, runs: list[Run]) -> int:
         asked.append(claim.id)
         return plain(claims, claim, runs)
 
-    monkeypatch.setattr(ClaimTable, "_accept", accept)
+    monkeypatch.setattr(ClaimTable, "accept_one", accept)
     for _ in range(5000):
         store.call("tests.sample_tasks:square", 2)
     good = store.call(f"{SAMPLE}:quiet", 1)

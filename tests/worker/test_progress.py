@@ -93,8 +93,8 @@ def test_flood_takes_no_memory(store: StoreDouble, serve: Serve, tmp_path: Path)
     """The memory behind what a job prints beyond the limit is given back while it runs."""
     job_id = store.call(f"{SAMPLE}:flood_and_hold", 200_000_000, str(tmp_path / "gate"))
     running = serve(processes=1)
-    eventually(lambda: running.worker._loop is not None, "the worker to be there")
-    children = running.worker._loop.runner._pool._dispatcher.supervisor.children  # type: ignore[union-attr]
+    eventually(lambda: running.worker.loop is not None, "the worker to be there")
+    children = running.worker.loop.runner._pool._dispatcher.supervisor.children  # type: ignore[union-attr]
 
     def sizes() -> tuple[int, int]:
         (child,) = children.values()

@@ -46,14 +46,7 @@ rq-suite: venv-dev  ## RQ's own tests with its worker replaced by ours; needs re
 	@$(BIN)/python tests/rq_suite/run.py
 
 lint: venv-dev  ## style, types and import rules
-	$(call heading,ruff check)
-	@$(BIN)/ruff check
-	$(call heading,ruff format --check)
-	@$(BIN)/ruff format --check
-	$(call heading,mypy)
-	@$(BIN)/mypy
-	$(call heading,lint-imports)
-	@$(BIN)/lint-imports --no-logo --no-cache
+	@PATH="$(BIN):$$PATH" .ci/side-by-side "ruff check" "ruff format --check" mypy "lint-imports --no-logo --no-cache"
 
 format: venv-dev  ## let ruff put the files in order
 	@$(BIN)/ruff check --fix

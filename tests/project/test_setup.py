@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -94,3 +95,28 @@ def test_this_python_will_do() -> None:
     """The finder accepts the Python that runs the tests."""
     done = run(["/bin/sh", str(ROOT / ".ci/find-python")], ROOT, environment={"PYTHON": sys.executable})
     assert done.stdout == f"{sys.executable}\n"
+
+
+def side_by_side(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
+    """Run made-up programs by the script that `make lint` uses; each is a text of sh, called with its own name."""
+    for name, text in programs.items():
+        program = folder / name
+        program.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        program.chmod(0o755)
+    commands = [f"{folder}/{name} {name}" for name in programs]
+    return run(["/bin/sh", str(ROOT / ".ci/side-by-side"), *commands], folder)
+
+
+def test_linters_run_side_by_side_and_are_shown_in_order(tmp_path: Path) -> None:
+    """The first waits for the second, and stands before it nevertheless, each under its command."""
+    os.mkfifo(tmp_path / "fifo")
+    done = side_by_side(tmp_path, one="read line <fifo; echo first $line", two="echo $1 >fifo; echo second")
+    assert done.returncode == 0
+    assert done.stdout == f"\n---- {tmp_path}/one one ----\nfirst two\n\n---- {tmp_path}/two two ----\nsecond\n"
+
+
+def test_linter_that_fails_is_shown_last_and_fails_all(tmp_path: Path) -> None:
+    """What a failed one said is not above the pages of others, and those have run to their end."""
+    done = side_by_side(tmp_path, bad="echo wrong >&2; exit 3", good="echo well")
+    assert done.returncode == 1
+    assert done.stdout.split() == f"---- {tmp_path}/good good ---- well ---- {tmp_path}/bad bad ---- wrong".split()

@@ -19,17 +19,16 @@ from dataclasses import replace
 from itertools import count
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
-from zlib import crc32
 
 import hypothesis
 import pytest
 
-from tests import leaks, processes
+from tests import leaks, processes, selection
 from tests.ledger import Ledger
 from tests.places import QUERY, Places
 from tests.redis_server import RedisServer, bundled
 from tests.sample_tasks import pid_after_nap
-from tests.variants import BY_ONE_METHOD, ON_VALKEY, PROCESSES, VARIANTS, Variant
+from tests.variants import PROCESSES, VARIANTS, Variant
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
@@ -50,14 +49,14 @@ hypothesis.settings.register_profile("pool", deadline=None, max_examples=50, der
 hypothesis.settings.load_profile("pool")
 
 
-#: How many repeated tests one is drawn of.
-ONE_OF = 8
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option of `make check`, and the one for all there is."""
     parser.addoption("--whole", action="store_true", help="draw nothing: run all repeated tests, on all variants")
-    parser.addoption("--tenth", action="store_true", help="run a tenth of the tests, always the same, of all kinds")
+    parser.addoption(
+        "--tenth",
+        action="store_true",
+        help="run a tenth of the tests, always the same, of all modules but the slow ones",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -87,73 +86,22 @@ def _lighten_main() -> None:
     sys.modules["__main__"] = ModuleType("__main__")
 
 
+@pytest.hookimpl(tryfirst=True)  # so that nobody puts in order what is then left out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long runs out unless they are asked for by their mark, and skip what a variant cannot do."""
+    """Leave out what does not run this time, skip what a variant cannot do, and keep together what shares a queue."""
+    chosen = selection.selected(config, items)
+    if len(chosen) < len(items):
+        config.hook.pytest_deselected(items=list(set(items).difference(chosen)))
+        items[:] = chosen
     for item in items:
-        _skip_unless_able(item)
-        item.add_marker(pytest.mark.xdist_group(_shared_by(item)))
-    if "soak" not in (config.option.markexpr or ""):
-        _leave_out(config, items, [item for item in items if item.get_closest_marker("soak")])
-    if not config.getoption("--whole"):
-        _leave_out(config, items, [item for item in items if _is_not_drawn(config, item) or not _has_its_variant(item)])
-    if config.getoption("--tenth"):
-        _leave_out(config, items, [item for item in items if crc32(item.nodeid.encode()) % 10])
+        for reason in selection.reasons_to_skip(item):
+            item.add_marker(pytest.mark.skip(reason=reason))
+        item.add_marker(pytest.mark.xdist_group(selection.shared_by(item)))
 
 
-def _is_not_drawn(config: pytest.Config, item: pytest.Item) -> bool:
-    """Tell whether a test stands in a module that repeats those of others, and is not among them this time.
-
-    Such a module names in `ALWAYS` the tests that tell something new; of the others the run's seed draws some.
-    """
-    always = getattr(getattr(item, "module", None), "ALWAYS", None)
-    if always is None or getattr(item, "originalname", item.name) in always:
-        return False
-    return crc32(f"{config.getoption('randomly_seed', 0)} {item.nodeid}".encode()) % ONE_OF != 0
-
-
-def _leave_out(config: pytest.Config, items: list[pytest.Item], those: list[pytest.Item]) -> None:
-    if those:
-        config.hook.pytest_deselected(items=those)
-        left_out = set(those)
-        items[:] = [item for item in items if item not in left_out]
-
-
-def _row(item: pytest.Item) -> Variant | None:
-    """Return the executor on which a test runs; CPython's own tests have it in their class."""
-    row = getattr(getattr(item, "cls", None), "row", None)
-    if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-        row = item.callspec.params.get("variant", row)
-    return row if isinstance(row, Variant) else None
-
-
-def _has_its_variant(item: pytest.Item) -> bool:
-    """Tell whether a test runs on this variant: where it does not matter which, the name of the test draws one."""
-    row = _row(item)
-    if row is None or (row.name != "valkey" and row.scheme != "local"):
-        return True
-    if row.name == "valkey":
-        return item.path.stem in ON_VALKEY
-    methods = [each.name for each in VARIANTS if each.scheme == "local"]
-    name = item.nodeid.replace(row.name, "").replace(row.name.replace("-", "_"), "")
-    return item.path.stem not in BY_ONE_METHOD or row.name == methods[crc32(name.encode()) % len(methods)]
-
-
-def _shared_by(item: pytest.Item) -> str:
-    """Name the tests that share queues and workers, so that one process runs them: a module's on one variant."""
-    module = item.nodeid.partition("::")[0]
-    row = _row(item)
-    return f"{module}-{row.name}" if row is not None else module
-
-
-def _skip_unless_able(item: pytest.Item) -> None:
-    row = _row(item)
-    for mark in item.iter_markers("needs"):
-        missing = set(mark.args) - (row.capabilities if row is not None else set(mark.args))
-        if missing:
-            why = mark.kwargs.get("why", "")
-            item.add_marker(
-                pytest.mark.skip(reason=f"does not declare {', '.join(sorted(missing))}: {why}".rstrip(": "))
-            )
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Spare the tenth the import of modules of which it has nothing."""
+    return True if config.getoption("--tenth") and selection.is_slow(collection_path) else None
 
 
 @pytest.hookimpl(wrapper=True)

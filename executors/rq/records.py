@@ -1,4 +1,4 @@
-"""Between Redis' bytes and taskq's records: a job's hash, its `data`, its failure, the news of its end.
+"""Between Redis' bytes and taskq's records: a job's hash, its `data`, its failure.
 
 data       RQ's (function, instance, args, kwargs) with one function and one argument, our envelope:
            94  ac "taskq.rq.run"  c0  91 <envelope>  80                    zlib over it from 1 kB up, as RQ's own
@@ -27,7 +27,7 @@ from taskq.failure import Failure
 from taskq.locks import pass_on
 from taskq.rq import NAME
 from taskq.states import Reason, State
-from taskq.store import Ended, JobRecord
+from taskq.store import JobRecord
 
 __all__ = [
     "LOOKED_UP",
@@ -40,7 +40,6 @@ __all__ = [
     "inflate",
     "pack_failure",
     "progress_text",
-    "read_news",
     "read_record",
     "whole_number",
 ]
@@ -399,36 +398,6 @@ def _ids(packed: bytes | None) -> list[str]:
         return [str(entry) for entry in json.loads(packed)] if packed else []
     except (ValueError, TypeError, RecursionError):
         return []
-
-
-# --- news
-
-
-def read_news(news: bytes) -> tuple[str, Ended | None]:
-    """Return the id that news of an end is about, and the end itself; None: it is too large, ask for it."""
-    counts, crashes, job_id, payload = (news.split(b" ", 3) + [b""] * 3)[:4]
-    kind, name = counts[:1], job_id.decode("utf-8", "replace")
-    if kind.isupper():
-        return name, None
-    try:
-        return name, _end_of(name, kind, (_number(counts[1:]), _number(crashes)), payload)
-    except Exception as exc:  # noqa: BLE001  # anybody may write there: the job's record says what is true
-        pass_on(exc)
-        return name, None
-
-
-def _end_of(name: str, kind: bytes, counts: tuple[int, int], payload: bytes) -> Ended | None:
-    attempts, died = counts
-    if kind == b"s":
-        result = a2b_base64(payload, strict_mode=True) if payload else NONE
-        return Ended(id=name, state=State.SUCCEEDED, result=result, attempts=attempts, crashes=died)
-    if kind == b"f":
-        if not payload:
-            return None
-        return Ended(id=name, state=State.FAILED, failure=failure_of(payload), attempts=attempts, crashes=died)
-    if kind != b"c":
-        return None
-    return Ended(id=name, state=State.CANCELLED, attempts=attempts, crashes=died)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 from taskq.bounded_dict import drop_oldest
 from taskq.errors import BackendUnavailable, StoreFull
 from taskq.executors.rq.connection import BROKEN, Connection, RedisError, pack, readable
-from taskq.executors.rq.records import read_news
+from taskq.executors.rq.ends import LOOKED_UP, has_ended, read_end, read_news
 from taskq.locks import CallLock, pass_on
 from taskq.states import TERMINAL
 from taskq.store import News, Subscription
@@ -305,8 +305,23 @@ class RQSubscription(Subscription):
 
     def _fetch(self, ids: list[str], news: News) -> None:
         """Add what the records of these jobs tell."""
-        if not ids:
-            return
+        unclear: list[str] = []
+        for first in range(0, len(ids), LOOK_AT):
+            part = ids[first : first + LOOK_AT]
+            entries = self._store.client.call(self._scripts.get, [part, LOOKED_UP, 1])
+            for job_id, entry in zip(part, entries, strict=True):
+                if entry == 0:
+                    news.missing.append(job_id)
+                elif not has_ended(entry):
+                    news.waiting.append(job_id)
+                elif (ended := read_end(job_id, entry)) is not None:
+                    news.ended.append(ended)
+                else:
+                    unclear.append(job_id)
+        if unclear:
+            self._fetch_whole(unclear, news)
+
+    def _fetch_whole(self, ids: list[str], news: News) -> None:
         for job_id, record in zip(ids, self._store.get(ids, payload=True), strict=True):
             if record is None:
                 news.missing.append(job_id)

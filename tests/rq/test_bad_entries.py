@@ -12,7 +12,8 @@ import msgpack
 import pytest
 
 from taskq.errors import BackendUnavailable, DecodeError
-from taskq.executors.rq.records import data_of, envelope_of, read_news
+from taskq.executors.rq.ends import read_news
+from taskq.executors.rq.records import data_of, envelope_of
 from taskq.executors.rq.stock_jobs import _restored, _rq_job
 from taskq.states import Reason, State
 from tests.rq.hands import again, new_job, succeeded

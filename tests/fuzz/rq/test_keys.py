@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskq.errors import BackendUnavailable, TaskqError
+from taskq.executors.rq.ends import read_news
 from taskq.executors.rq.keys import FIELDS, KEYS, STATUSES
-from taskq.executors.rq.records import read_news
 from taskq.states import State
 from tests.fuzz.amounts import counts
 from tests.rq.hands import Hands, again, failed, given_back, new_job, succeeded

@@ -122,10 +122,12 @@ class Completion:
         return now + (max(self.ttl, GRACE) if type(self.ttl) is float else KEEP[self.state])
 
 
-def completion(row: Sequence[Any], state: int, *, failure: Failure | None = None, crashes: int = 0) -> Completion:
+def completion(
+    row: Sequence[Any], state: int, *, failure: Failure | None = None, attempts: int = 0, crashes: int = 0
+) -> Completion:
     """Return how a job ends, of a row that begins with the columns of COMPLETION_COLUMNS."""
     n, job_id, reply_to, ttl, needs = row[:5]
-    return Completion(n, job_id, reply_to, ttl, needs, state, failure=failure, crashes=crashes)
+    return Completion(n, job_id, reply_to, ttl, needs, state, failure=failure, attempts=attempts, crashes=crashes)
 
 
 def pack(failure: Failure | None) -> bytes | None:

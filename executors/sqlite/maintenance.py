@@ -150,7 +150,7 @@ def _requeue_orphans(tx: Tx, which: str, values: tuple[Any, ...]) -> int:
         found = _blame(crashes, limit, fence, told)
         crash = found is Blame.CRASH
         if unwanted:
-            completions.append(completion(row, CANCELLED, crashes=crash))
+            completions.append(completion(row, CANCELLED, attempts=-(found is Blame.NONE), crashes=crash))
         elif crash and not (is_count(limit) and as_count(crashes) + 1 < limit):
             failure = Failure.crashed(None, as_count(crashes) + 1)
             completions.append(completion(row, FAILED, failure=failure, crashes=1))

@@ -273,6 +273,7 @@ class Jobs:
         for row in rows:
             record, limit = row.record, row.options.max_crashes
             found = blame(record.crashes, limit, begun=row.begun, suspect=row.suspect)
+            record.attempts -= found is Blame.NONE
             record.crashes += found is Blame.CRASH
             row.suspect |= found is Blame.SUSPECT
             if row.wanted is not None:
@@ -280,7 +281,6 @@ class Jobs:
             elif found is Blame.CRASH and record.crashes >= limit:
                 self.end(row, State.FAILED, failure=Failure.crashed(None, record.crashes))
             else:
-                record.attempts -= found is Blame.NONE
                 self.put_back(row)
         for row in self.rows.values():
             row.refusers.discard(name)

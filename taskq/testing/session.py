@@ -146,7 +146,8 @@ class MemoryWorkerSession(WorkerSession):
             lost = self._lost(claims)
             for job_id, _ in claims:
                 if job_id not in lost:
-                    self._jobs.rows[job_id].begun = True
+                    row = self._jobs.rows[job_id]
+                    row.begun, row.suspect = True, False
             return lost
 
     def _lost(self, claims: Collection[tuple[str, str]]) -> list[str]:

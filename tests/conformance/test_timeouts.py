@@ -175,7 +175,7 @@ def test_soft_timeout_in_a_map(queue: TaskQueue) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"timeout": 0}, {"timeout": -1}, {"soft_timeout": "1"}, {"timeout": 1, "soft_timeout": 2}]
+    "options", [{"timeout": 0}, {"timeout": -1}, {"soft_timeout": "soon"}, {"timeout": 1, "soft_timeout": 2}]
 )
 def test_senseless_timeouts(queue: TaskQueue, options: dict[str, Any]) -> None:
     """A timeout that makes no sense is refused before anything runs, with the name of the option."""

@@ -50,7 +50,7 @@ def queue(request: pytest.FixtureRequest) -> Iterator[TaskQueue]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_large_values_travel_in_and_out(queue: TaskQueue, kind: str) -> None:
     """A value of any size comes back equal: as the argument, by name, among others, and as an item of a map."""
-    strict = queue._executor._strict  # type: ignore[attr-defined]  # what no user can see
+    strict = queue._executor.strict  # type: ignore[attr-defined]  # what no user can see
     if strict and kind == "bytearray":
         pytest.skip("the strict codec has no bytearray")
     for size in SIZES[1::2] if strict else SIZES:

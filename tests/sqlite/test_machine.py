@@ -166,10 +166,11 @@ class QueueFile(RuleBasedStateMachine):
             model.attempts += 1
             model.claims.append(one)
             model.begun = begins or (False if model.suspect or model.crashes else None)
+            is_suspect, model.suspect = model.suspect, model.suspect and not begins
             if begins:
                 assert self.members[name].begin([(one.id, one.token)]) == []
             assert (one.attempt, one.crashes, one.retries) == (model.attempts, model.crashes, model.retries)
-            assert one.suspect >= model.suspect
+            assert one.suspect >= is_suspect
 
     def _takeable(self, name: str, ready: list[str]) -> list[str]:
         at = next((n for n, one in enumerate(ready) if self.jobs[one].crashes == 2), None)

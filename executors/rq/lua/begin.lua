@@ -8,6 +8,7 @@ for n = 1, #jobs, 3 do
   local composite = jobs[n] .. ':' .. jobs[n + 1]
   if call('ZSCORE', K_WIP .. jobs[n + 2], composite) then
     call('HSET', K_JOB .. jobs[n], F_told, jobs[n + 1])
+    call('HDEL', K_JOB .. jobs[n], F_suspect)
     call('HSET', K_EXECUTION .. composite, F_begun, 1)
     call('EXPIRE', K_EXECUTION .. composite, T_ALIVE)
   else

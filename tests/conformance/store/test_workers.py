@@ -281,6 +281,24 @@ def test_only_what_has_begun_counts_a_crash(store: Store, join: Callable[..., An
     assert [(one.state, one.crashes, one.attempts) for one in records] == [(State.QUEUED, 1, 2), (State.QUEUED, 0, 1)]
 
 
+def test_suspects_that_have_begun(store: Store, join: Callable[..., Any], die: Any, maintain: Any) -> None:
+    """A suspect that began and was given back is none; one that was cancelled unbegun counts no second attempt."""
+    dead, other, third = join("dead"), join("other"), join("third")
+    store.put([job("a"), job("b")])
+    take(dead)
+    die(dead, "dead")
+    maintain(other)
+    claims = {claim.id: claim for claim in take(other)}
+    assert all(claim.suspect for claim in claims.values())
+    assert other.begin([("a", claims["a"].token)]) == []
+    tell(other, said(claims["a"], State.QUEUED, started=False))
+    assert [(one.id, one.suspect) for one in take(third)] == [("a", False)]
+    store.cancel(["b"])
+    die(other, "other")
+    maintain(third)
+    assert (see(store, "b").state, see(store, "b").attempts) == (State.CANCELLED, 1)
+
+
 def test_suspicion_ends_with_the_job(store: Store, join: Callable[..., Any], die: Any, maintain: Any) -> None:
     """A suspect that was given back is one; a job that is retried after its end is none."""
     dead, other = join("dead"), join("other")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from taskq.executors.pool import payloads, protocol
-from taskq.executors.pool.jobs import DEFAULTS, LocalJob, Outcome
+from taskq.executors.pool.jobs import DEFAULTS, Outcome, PoolJob
 from taskq.job import ENDED
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class CallBatch:
 
     __slots__ = ("count", "function", "jobs", "options")
 
-    def __init__(self, function: Function, jobs: list[LocalJob]) -> None:
+    def __init__(self, function: Function, jobs: list[PoolJob]) -> None:
         self.function = function
         self.jobs = jobs
         self.count = len(jobs)
@@ -254,4 +254,4 @@ class MapChunk:
 #: What goes to a child at once.
 Batch: TypeAlias = CallBatch | MapChunk
 #: What waits in the backlog: jobs are joined into CallBatch when a child has room.
-WorkItem: TypeAlias = LocalJob | MapChunk
+WorkItem: TypeAlias = PoolJob | MapChunk

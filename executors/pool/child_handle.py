@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from taskq.executors.pool.batches import Batch, WorkItem
     from taskq.executors.pool.connection import ChildConnection
     from taskq.executors.pool.functions import Function
-    from taskq.executors.pool.jobs import LocalJob
+    from taskq.executors.pool.jobs import PoolJob
     from taskq.executors.pool.reports import Record
 
 #: Batches that a child may have: the one it runs, and one behind it so that it never waits for the parent.
@@ -67,7 +67,7 @@ class KillRequest:
         seq: int,
         *,
         timed_out: bool = False,
-        job: LocalJob | None = None,
+        job: PoolJob | None = None,
         answer: Callable[[bool], None] = lambda _: None,
         by_force: bool = True,
         grace: float = 0.0,
@@ -338,7 +338,7 @@ class ChildHandle:
         """The sequence number after the last job that is still in the child's hands."""
         return max((flight.first + flight.cut for flight in self.in_flight), default=self.next_seq)
 
-    def find_job(self, job: LocalJob) -> int | None:
+    def find_job(self, job: PoolJob) -> int | None:
         """Return the sequence number of a job in the child's hands."""
         for flight in self.in_flight:
             if isinstance(flight.batch, CallBatch) and flight.batch.function is job.function:
@@ -347,7 +347,7 @@ class ChildHandle:
                         return flight.first + at
         return None
 
-    def in_hand(self) -> Iterator[tuple[LocalJob, bool]]:
+    def in_hand(self) -> Iterator[tuple[PoolJob, bool]]:
         """Yield the jobs in the child's hands, each with whether it runs, or may be started any moment."""
         first_waiting = max(self.claim, self.done + 1)
         for flight in self.in_flight:
@@ -362,14 +362,14 @@ class ChildHandle:
                 return flight, seq - flight.first
         return None
 
-    def _job_at(self, seq: int) -> LocalJob | None:
+    def _job_at(self, seq: int) -> PoolJob | None:
         """Return the job with this sequence number; None: it is an item of a map, or is not here."""
         found = self.find(seq)
         if found is None or not isinstance(found[0].batch, CallBatch):
             return None
         return found[0].batch.jobs[found[1]]
 
-    def running_job(self, wanted: Callable[[LocalJob], bool]) -> LocalJob | None:
+    def running_job(self, wanted: Callable[[PoolJob], bool]) -> PoolJob | None:
         """Return the job that it is running, if that is beyond doubt and it is wanted; with its words as of now."""
         if not self.in_flight or self.claim - self.done != 1:
             return None

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from taskq.executors.pool import payloads
 from taskq.executors.pool.batches import CallBatch
-from taskq.executors.pool.jobs import DEFAULTS, LocalJob
+from taskq.executors.pool.jobs import DEFAULTS, PoolJob
 from taskq.executors.pool.protocol import END, ON_SOCKET, ORDER, RECORD, REPORT, RESULTS
 from taskq.locks import pass_on
 
@@ -47,7 +47,7 @@ _LOOK: Final = 4096
 _NOTHING_LEFT: Final[dict[int, CallBatch | None]] = dict.fromkeys(range(_BATCHES_MAX))
 
 
-class _Settled(LocalJob):
+class _Settled(PoolJob):
     """Stands in a batch for jobs that got their outcome early."""
 
     _state = FINISHED
@@ -63,7 +63,7 @@ class DirectPath:
     """The slots of one dispatcher, one at a time. `current` and `submit` are for any thread, all else for its own."""
 
     def __init__(
-        self, poll: select.poll, wake: Callable[[], None], inbox: Sized, post: Callable[[LocalJob], None]
+        self, poll: select.poll, wake: Callable[[], None], inbox: Sized, post: Callable[[PoolJob], None]
     ) -> None:
         """Take children with an open slot out of what `poll` watches; `wake` wakes the dispatcher, in any thread.
 
@@ -78,7 +78,7 @@ class DirectPath:
         #: Written to when a slot was closed, for those who wait for a report that the dispatcher reads now.
         self._ended = os.eventfd(0) if hasattr(os, "eventfd") else None
 
-    def submit(self, job: LocalJob) -> None:
+    def submit(self, job: PoolJob) -> None:
         """Send a job without options to a free child straight away where one has an open slot, else post it."""
         slot = self.current
         if slot is None or self._inbox or not slot.try_send(job):
@@ -152,7 +152,7 @@ class DirectSlot:
         #: Bytes of the reports that were seen.
         self._read = 0
 
-    def try_send(self, job: LocalJob) -> bool:
+    def try_send(self, job: PoolJob) -> bool:
         """Send a job that has no options to the child; False: it must go the usual way."""
         place = self._place
         if place in self._booked or place == _BATCHES_MAX or not self._fits(job):
@@ -177,10 +177,10 @@ class DirectSlot:
                 self._left = place + 1
         return True
 
-    def _fits(self, job: LocalJob) -> bool:
+    def _fits(self, job: PoolJob) -> bool:
         return job.function.number in self._functions and len(job.payload) <= _PAYLOAD_MAX
 
-    def poll(self, job: LocalJob, patience: float = 0.0, awake: float = 0.0) -> tuple[int, bytes] | None:
+    def poll(self, job: PoolJob, patience: float = 0.0, awake: float = 0.0) -> tuple[int, bytes] | None:
         """Return encoding and bytes of the value that a job came to, if its child reports it within so many seconds.
 
         `awake`: for how many of them the thread looks again and again, and does not sleep unless others need its core.
@@ -202,7 +202,7 @@ class DirectSlot:
             else:
                 waker.wait(deadline - now)
 
-    def _records_of(self, job: LocalJob) -> bytes | None:
+    def _records_of(self, job: PoolJob) -> bytes | None:
         """Return what the report says that ends a job's batch, if it is there."""
         try:
             data = self._connection.sock.recv(self._read + _LOOK, MSG_PEEK | MSG_DONTWAIT)
@@ -229,7 +229,7 @@ class DirectSlot:
         if batches == _BATCHES_MAX:
             self.wake()
 
-    def release(self, job: LocalJob) -> None:
+    def release(self, job: PoolJob) -> None:
         """Hold no job that has its outcome: it may be the last thing that keeps the queue from being dropped."""
         batch = self._booked.get(job.seq - self._start)
         if batch is not None:

@@ -24,7 +24,7 @@ from taskq.executors.pool import protocol
 from taskq.executors.pool.batches import MapChunk
 from taskq.executors.pool.child_handle import DEPTH
 from taskq.executors.pool.direct import OPEN_FOR, DirectPath
-from taskq.executors.pool.jobs import LocalJob
+from taskq.executors.pool.jobs import PoolJob
 from taskq.executors.pool.scheduler import Scheduler
 from taskq.executors.pool.supervisor import Supervisor
 from taskq.executors.pool.wakepipe import WakePipe
@@ -43,7 +43,7 @@ T = TypeVar("T")
 log = get_logger(__name__)
 
 #: The classes of work; anything else that is posted is a function to call.
-WORK: Final = (LocalJob, MapChunk)
+WORK: Final = (PoolJob, MapChunk)
 #: Posts that the loop has not read, at each multiple of which a poster looks if it keeps the loop from running, and the
 #: seconds for which it then lets it.
 _BURST: Final = 64
@@ -99,12 +99,12 @@ class Dispatcher:
         inbox.append(message)
         if self._asleep and (self._wants_work or not isinstance(message, WORK)):
             self.wake()
-        elif not len(inbox) % _BURST and isinstance(message, LocalJob) and self._is_kept_waiting(message):
+        elif not len(inbox) % _BURST and isinstance(message, PoolJob) and self._is_kept_waiting(message):
             sleep(_YIELD)
         if self._over:
             self._settle_inbox()
 
-    def _is_kept_waiting(self, job: LocalJob) -> bool:
+    def _is_kept_waiting(self, job: PoolJob) -> bool:
         """Tell whether a child has nothing to do, for want of the loop, which waits for the interpreter that we hold.
 
         Jobs so short that to make them takes longer than to run them are left to the interpreter's own switches.
@@ -323,7 +323,7 @@ class Dispatcher:
         paused = self.scheduler.backlog.paused
         paused.difference_update([queue] if queue is not None else list(paused))
 
-    def cancel(self, job: LocalJob, answer: Callable[[bool], None], *, kill: bool, grace: float = 0.0) -> None:
+    def cancel(self, job: PoolJob, answer: Callable[[bool], None], *, kill: bool, grace: float = 0.0) -> None:
         """Keep a job from running, or ask it to stop, or kill it; `answer` hears if it is cancelled for certain.
 
         `grace`: seconds for which one that is to be killed is interrupted first.

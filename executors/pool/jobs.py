@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures._base import CANCELLED_AND_NOTIFIED
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, PENDING
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -62,10 +62,10 @@ class DirectSend(Protocol):
     #: Makes the dispatcher take over.
     wake: Callable[[], None]
 
-    def poll(self, job: LocalJob, patience: float = 0.0, awake: float = 0.0) -> tuple[int, bytes] | None:
+    def poll(self, job: PoolJob, patience: float = 0.0, awake: float = 0.0) -> tuple[int, bytes] | None:
         """Return encoding and bytes of the job's value, if the child reports it within `patience` seconds."""
 
-    def release(self, job: LocalJob) -> None:
+    def release(self, job: PoolJob) -> None:
         """Hold no job that has its outcome."""
 
 
@@ -93,24 +93,27 @@ class Outcome(Undecoded):
         return payloads.unpack_failure(self._data)[0]
 
 
-class LocalJob(Job[Any]):
-    """A job of the local executor. What is not given is a class attribute, so that making one is cheap."""
+class PoolJob:
+    """A job as the pool runs it. What is not given is a class attribute, so that making one is cheap.
 
+    Who submits it says in a class of its own where it belongs, who waits for it, and how its outcome is told.
+    """
+
+    # As of the Future that a job of the local executor is.
+    _state: str = PENDING
+    _result: Any = None
+    function: Function
+    number: int
+    payload: bytes
     options: JobOptions | None = None
     attempt = 1
     crashes = 0
     last_progress: tuple[int, int | None] | None = None
     #: What it logged, printed and noted; None: nothing.
     output: JobOutput | None = None
-    reason: Reason | None = None
     #: Whether the job waits for a time or for other jobs.
     waiting: State | None = None
-    #: When, by the monotonic clock, it is no longer to be found; None: as long as a handle to it exists.
-    over_at: float | None = None
     stop_requested = False
-    #: The arguments as they were submitted, where jobs are among them, and the ids of those.
-    call: tuple[Sequence[Any], Mapping[str, Any]] | None = None
-    depends_on: tuple[str, ...] = ()
     #: The encoding of a payload that goes to a child by itself, without the job's number; None: it has one.
     bare_encoding: int | None = None
     #: Whether it must have a batch of its own: it may have killed a process.
@@ -119,11 +122,28 @@ class LocalJob(Job[Any]):
     direct: DirectSend | None = None
     seq = 0
 
-    def __init__(self, owner: JobOwner, function: Function, number: int, payload: bytes) -> None:
-        self.owner = owner
-        self.function = function
-        self.number = number
-        self.payload = payload
+    def settle(self, value: Any, error: BaseException | None = None) -> None:
+        """Take the outcome; in the dispatcher's thread."""
+        raise NotImplementedError
+
+    def try_settle(self, value: Any) -> bool:
+        """Take a value that its submitter has seen before the dispatcher; return whether."""
+        raise NotImplementedError
+
+    def drop(self) -> None:
+        """Record that it is not run, or not to its end."""
+        raise NotImplementedError
+
+    def done(self) -> bool:
+        """Return whether it has its outcome."""
+        return self._state in ENDED
+
+    def cancelled(self) -> bool:
+        """Return whether it was dropped."""
+        return self._state == CANCELLED_AND_NOTIFIED
+
+    #: The state that `concurrent.futures` knows, without a look at the child as `done` may take; read in C.
+    future_state = property(attrgetter("_state"))
 
     def load(self, payload: bytes | payloads.LargeCall) -> None:
         """Take these encoded arguments."""
@@ -131,6 +151,58 @@ class LocalJob(Job[Any]):
             self.payload, self.bare_encoding = payload.data, payloads.LARGE_CALL
         else:
             self.payload, self.bare_encoding = payload, None
+
+    def make_output(self) -> JobOutput:
+        """Return what keeps the job's output."""
+        if self.output is None:
+            self.output = JobOutput()
+        return self.output
+
+    def withdraw(self) -> None:
+        """Record that the job was cancelled before its present attempt began."""
+        self.attempt -= 1
+        self.drop()
+
+    def expire(self) -> None:
+        """Record that the job had not started in its time."""
+        self.attempt -= 1
+        failure = Failure.expired(None if self.options is None else self.options.expires)
+        self.settle(Outcome(payloads.FAILURE, payloads.pack_failure(failure)))
+
+    def look(self, patience: float = 0.0, awake: float = 0.0) -> bool:
+        """Return whether the outcome is there, or comes soon; if not, the dispatcher watches for it from now on."""
+        direct = self.direct
+        found = None if direct is None else direct.poll(self, patience, awake)
+        if direct is None or found is None or not self.try_settle(_value_of(*found)):
+            self.unwatch()
+            return False
+        direct.release(self)
+        self.direct = None
+        return True
+
+    def unwatch(self) -> None:
+        """Leave it to the dispatcher to watch for the outcome, if the submitter did."""
+        if (direct := self.direct) is not None:
+            direct.wake()
+            self.direct = None
+
+
+class LocalJob(Job[Any], PoolJob):
+    """A job of the local executor: the handle, and what the pool runs, in one object; why, see decision 6."""
+
+    crashes = 0
+    reason: Reason | None = None
+    #: When, by the monotonic clock, it is no longer to be found; None: as long as a handle to it exists.
+    over_at: float | None = None
+    #: The arguments as they were submitted, where jobs are among them, and the ids of those.
+    call: tuple[Sequence[Any], Mapping[str, Any]] | None = None
+    depends_on: tuple[str, ...] = ()
+
+    def __init__(self, owner: JobOwner, function: Function, number: int, payload: bytes) -> None:
+        self.owner = owner
+        self.function = function
+        self.number = number
+        self.payload = payload
 
     @property
     def id(self) -> str:
@@ -158,26 +230,6 @@ class LocalJob(Job[Any]):
     def was_cancelled(self) -> bool:
         """Whether it is recorded that it was cancelled."""
         return self._state == CANCELLED_AND_NOTIFIED
-
-    #: The state that `concurrent.futures` knows, without a look at the child as `done` takes; read in C.
-    future_state = property(attrgetter("_state"))
-
-    def make_output(self) -> JobOutput:
-        """Return what keeps the job's output."""
-        if self.output is None:
-            self.output = JobOutput()
-        return self.output
-
-    def withdraw(self) -> None:
-        """Record that the job was cancelled before its present attempt began."""
-        self.attempt -= 1
-        self.drop()
-
-    def expire(self) -> None:
-        """Record that the job had not started in its time."""
-        self.attempt -= 1
-        failure = Failure.expired(None if self.options is None else self.options.expires)
-        self.settle(Outcome(payloads.FAILURE, payloads.pack_failure(failure)))
 
     @property
     def attempts(self) -> int:
@@ -207,32 +259,18 @@ class LocalJob(Job[Any]):
         return self.owner.state_of(self)
 
     def done(self) -> bool:
-        return self._state in ENDED or (self.direct is not None and self._look())
+        return self._state in ENDED or (self.direct is not None and self.look())
 
     def _is_told_here(self) -> bool:
         return self.owner.delivers_here()
 
     def _wait(self, timeout: float | None) -> None:
-        if self.direct is None or not self._look(_PATIENCE if timeout is None else min(_PATIENCE, timeout)):
+        if self.direct is None or not self.look(_PATIENCE if timeout is None else min(_PATIENCE, timeout)):
             if timeout != 0 and self.owner.delivers_here():
                 self._refuse_deadlock()
             super()._wait(timeout)
 
-    def _attend(self) -> None:
-        if (direct := self.direct) is not None:
-            direct.wake()
-            self.direct = None
-
-    def _look(self, patience: float = 0.0, awake: float = 0.0) -> bool:
-        """Return whether the outcome is there, or comes soon; if not, the dispatcher watches for it from now on."""
-        direct = self.direct
-        found = None if direct is None else direct.poll(self, patience, awake)
-        if direct is None or found is None or not self.try_settle(_value_of(*found)):
-            self._attend()
-            return False
-        direct.release(self)
-        self.direct = None
-        return True
+    _attend = PoolJob.unwatch
 
     def _decode(self) -> None:
         outcome = self._result

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from taskq.executors.pool.batches import Sink
     from taskq.executors.pool.child import ChildSettings
     from taskq.executors.pool.connection import ChildConnection
-    from taskq.executors.pool.jobs import LocalJob
+    from taskq.executors.pool.jobs import PoolJob
 
 
 #: Seconds that interrupted jobs get before a word is said of them.
@@ -48,8 +48,8 @@ _LOOK: Final = 1.0
 class PoolView(NamedTuple):
     """A pool at one moment: jobs in the hands of children with their states, jobs that wait, paused queues."""
 
-    in_hand: dict[LocalJob, State]
-    waiting: frozenset[LocalJob]
+    in_hand: dict[PoolJob, State]
+    waiting: frozenset[PoolJob]
     paused: frozenset[str]
 
 
@@ -102,19 +102,19 @@ class ProcessPool:
 
     # -- work in
 
-    def post_all(self, jobs: list[LocalJob]) -> None:
+    def post_all(self, jobs: list[PoolJob]) -> None:
         """Queue these jobs in their order, by one message."""
         self.post(partial(self._add_all, jobs))
 
-    def _add_all(self, jobs: list[LocalJob]) -> None:
+    def _add_all(self, jobs: list[PoolJob]) -> None:
         for job in jobs:
             self._dispatcher.scheduler.add(job)
 
-    def submit_at(self, due: float, job: LocalJob) -> None:
+    def submit_at(self, due: float, job: PoolJob) -> None:
         """Queue a job at a time of the monotonic clock."""
         self.post(partial(self._dispatcher.scheduler.timers.add, due, job))
 
-    def expire_at(self, when: float, job: LocalJob) -> None:
+    def expire_at(self, when: float, job: PoolJob) -> None:
         """Fail a job that has not started by a time of the monotonic clock."""
         self.post(partial(self._dispatcher.scheduler.expiries.add, when, job))
 
@@ -128,7 +128,7 @@ class ProcessPool:
 
     # -- work back
 
-    def cancel(self, job: LocalJob, *, kill: bool) -> bool:
+    def cancel(self, job: PoolJob, *, kill: bool) -> bool:
         """Do as `Job.cancel`, and return its answer."""
         if self.delivers_here():  # from a callback: the loop cannot wait for itself
             answers: list[bool] = []
@@ -143,16 +143,16 @@ class ProcessPool:
                 continue
         return job.cancelled()
 
-    def cancel_soon(self, jobs: Iterable[LocalJob], *, kill: bool = False, grace: float = 0.0) -> None:
+    def cancel_soon(self, jobs: Iterable[PoolJob], *, kill: bool = False, grace: float = 0.0) -> None:
         """Cancel jobs whose ends tell the answer. `grace`: seconds from an interrupt to the kill."""
         for job in jobs:
             self.post(partial(self._dispatcher.cancel, job, _no_answer, kill=kill, grace=grace))
 
-    def cancel_now(self, jobs: Iterable[LocalJob]) -> None:
+    def cancel_now(self, jobs: Iterable[PoolJob]) -> None:
         """Cancel jobs, and return when the dispatcher has done so, or has had to ask their children."""
         self._dispatcher.ask(partial(self._cancel_all, jobs), None)
 
-    def _cancel_all(self, jobs: Iterable[LocalJob]) -> None:
+    def _cancel_all(self, jobs: Iterable[PoolJob]) -> None:
         for job in jobs:
             self._dispatcher.cancel(job, _no_answer, kill=False)
 
@@ -160,7 +160,7 @@ class ProcessPool:
         """Cancel all that has not been handed to a child."""
         self.post(self._dispatcher.scheduler.drop_waiting)
 
-    def drop_jobs(self, which: Callable[[LocalJob], bool]) -> None:
+    def drop_jobs(self, which: Callable[[PoolJob], bool]) -> None:
         """Cancel those jobs for which `which` is true and which have not been handed to a child."""
         self.post(partial(self._dispatcher.scheduler.drop_jobs, which))
 
@@ -189,17 +189,17 @@ class ProcessPool:
 
     # -- questions
 
-    def state_of(self, job: LocalJob) -> State:
+    def state_of(self, job: PoolJob) -> State:
         """Return where a job that has not ended stands."""
         return self._dispatcher.ask(lambda: self._dispatcher.supervisor.state_of(job), State.QUEUED)
 
-    def progress_of(self, job: LocalJob) -> tuple[int, int | None] | None:
+    def progress_of(self, job: PoolJob) -> tuple[int, int | None] | None:
         """Return what a job said last of its progress."""
         return self._dispatcher.ask(lambda: self._dispatcher.supervisor.progress_of(job), job.last_progress)
 
-    def running(self, wanted: Callable[[LocalJob], bool]) -> list[LocalJob]:
+    def running(self, wanted: Callable[[PoolJob], bool]) -> list[PoolJob]:
         """Return the wanted jobs that run for certain, with their progress and output as of now."""
-        none: list[LocalJob] = []
+        none: list[PoolJob] = []
         return self._dispatcher.ask(lambda: self._dispatcher.supervisor.running(wanted), none)
 
     def look(self) -> PoolView:

@@ -19,7 +19,7 @@ from taskq.errors import PoolBroken
 from taskq.executors.pool import payloads
 from taskq.executors.pool.batches import CallBatch, MapChunk
 from taskq.executors.pool.functions import BATCH_BYTES
-from taskq.executors.pool.jobs import DEFAULTS, LocalJob
+from taskq.executors.pool.jobs import DEFAULTS, PoolJob
 from taskq.failure import Failure
 from taskq.job import ENDED
 from taskq.retry import after_crash, after_error
@@ -71,9 +71,9 @@ class Scheduler:
         """Whether no work waits."""
         return not (len(self.backlog) or self.blocked or self.timers.has_open_work())
 
-    def jobs(self) -> set[LocalJob]:
+    def jobs(self) -> set[PoolJob]:
         """Return the jobs that wait for a child or for a time."""
-        return {item for item in (*self.backlog, *self.timers) if isinstance(item, LocalJob)}
+        return {item for item in (*self.backlog, *self.timers) if isinstance(item, PoolJob)}
 
     def drop_waiting(self) -> None:
         """Cancel all that has not been handed to a child."""
@@ -83,10 +83,10 @@ class Scheduler:
             elif not item.done():
                 item.withdraw()
 
-    def drop_jobs(self, which: Callable[[LocalJob], bool]) -> None:
+    def drop_jobs(self, which: Callable[[PoolJob], bool]) -> None:
         """Cancel those jobs in the backlog for which `which` is true."""
         for item in list(self.backlog):
-            if isinstance(item, LocalJob) and which(item) and not item.done():
+            if isinstance(item, PoolJob) and which(item) and not item.done():
                 item.withdraw()
 
     def break_down(self, message: str, in_flight: list[WorkItem]) -> None:
@@ -186,7 +186,7 @@ class Backlog:
         return None
 
     @staticmethod
-    def _calls(first: LocalJob, bucket: deque[WorkItem], batches: int) -> CallBatch:
+    def _calls(first: PoolJob, bucket: deque[WorkItem], batches: int) -> CallBatch:
         """Join jobs that follow the first one and are like it, as many as its function's pace says."""
         jobs, function = [first], first.function
         if not joinable(first):
@@ -194,7 +194,7 @@ class Backlog:
         size = len(first.payload)
         for _ in range(min(function.sizer.share(len(bucket) + 1, batches) - 1, len(bucket))):
             following = bucket[0]
-            if not isinstance(following, LocalJob) or following.function is not function or not joinable(following):
+            if not isinstance(following, PoolJob) or following.function is not function or not joinable(following):
                 break
             size += len(following.payload)
             if following.options is not first.options or size > BATCH_BYTES:  # a batch has one policy for all its jobs
@@ -212,7 +212,7 @@ class Backlog:
         return items
 
 
-def joinable(job: LocalJob) -> bool:
+def joinable(job: PoolJob) -> bool:
     """Tell whether a job may share a batch: it has no time limits, and has killed no process."""
     options = job.options
     return not (job.isolated or job.bare_encoding is not None) and (

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from taskq.executors.pool.batches import Batch, Sink, WorkItem
     from taskq.executors.pool.child_handle import InFlight, KillRequest
     from taskq.executors.pool.connection import ChildConnection, HandshakeListener
-    from taskq.executors.pool.jobs import LocalJob
+    from taskq.executors.pool.jobs import PoolJob
     from taskq.executors.pool.scheduler import Scheduler
 
 log = get_logger(__name__)
@@ -87,14 +87,14 @@ class Supervisor:
         """Whether a child has work."""
         return any(child.in_flight for child in self.children.values())
 
-    def find_child(self, job: LocalJob) -> tuple[ChildHandle, int] | None:
+    def find_child(self, job: PoolJob) -> tuple[ChildHandle, int] | None:
         """Return the child that has a job in its hands, and the job's sequence number there."""
         for child in self.children.values():
             if (seq := child.find_job(job)) is not None:
                 return child, seq
         return None
 
-    def state_of(self, job: LocalJob) -> State:
+    def state_of(self, job: PoolJob) -> State:
         """Return where a job that has not ended stands. One that its child may start any moment counts as running."""
         if job.waiting is not None:
             return job.waiting
@@ -104,12 +104,12 @@ class Supervisor:
         child, seq = found
         return State.RUNNING if seq < max(child.claim, child.done + 1) else State.QUEUED
 
-    def lost(self) -> set[LocalJob]:
+    def lost(self) -> set[PoolJob]:
         """Return the jobs whose process has died, while its exit code is waited for."""
         dead = [(awaiting.batch, awaiting.at) for awaiting in self.awaiting_exit.values()]
         return {batch.jobs[at] for batch, at in dead if isinstance(batch, CallBatch)}
 
-    def in_hand(self) -> dict[LocalJob, State]:
+    def in_hand(self) -> dict[PoolJob, State]:
         """Return the jobs in the hands of children, each with its state and with its progress as of now."""
         found = {}
         for child in self.children.values():
@@ -119,14 +119,14 @@ class Supervisor:
             self.progress_of(job)
         return found
 
-    def progress_of(self, job: LocalJob) -> tuple[int, int | None] | None:
+    def progress_of(self, job: PoolJob) -> tuple[int, int | None] | None:
         """Return what a job said last of its progress, and remember it."""
         found = self.find_child(job)
         if found is not None:
             job.last_progress = found[0].progress_at(found[1]) or job.last_progress
         return job.last_progress
 
-    def running(self, wanted: Callable[[LocalJob], bool]) -> list[LocalJob]:
+    def running(self, wanted: Callable[[PoolJob], bool]) -> list[PoolJob]:
         """Return the wanted jobs that children are running for certain, with their progress and output as of now."""
         return [job for child in self.children.values() if (job := child.running_job(wanted)) is not None]
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from taskq.executors.pool.batches import WorkItem
     from taskq.executors.pool.child_handle import ChildHandle
-    from taskq.executors.pool.jobs import LocalJob
+    from taskq.executors.pool.jobs import PoolJob
     from taskq.executors.pool.scheduler import Scheduler
     from taskq.executors.pool.supervisor import Supervisor
 
@@ -130,7 +130,7 @@ class Watchdog:
     def cancel(
         self,
         found: tuple[ChildHandle, int],
-        job: LocalJob,
+        job: PoolJob,
         answer: Callable[[bool], None],
         *,
         kill: bool,
@@ -142,7 +142,7 @@ class Watchdog:
         child.kill_requests.append(KillRequest(seq, job=job, answer=answer, by_force=kill, grace=grace))
         self.stop(child)
 
-    def expire(self, found: tuple[ChildHandle, int], job: LocalJob) -> None:
+    def expire(self, found: tuple[ChildHandle, int], job: PoolJob) -> None:
         """Fail a job that is in a child's hands, unless it has started."""
         child, seq = found
         if seq >= max(child.claim, child.done):

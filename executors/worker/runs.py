@@ -24,11 +24,10 @@ from taskq.executors.cpus import usable_cpus
 from taskq.executors.pool import payloads
 from taskq.executors.pool.child import ChildSettings
 from taskq.executors.pool.functions import Function, definition
-from taskq.executors.pool.jobs import DEFAULTS, LocalJob, Outcome
+from taskq.executors.pool.jobs import DEFAULTS, Outcome, PoolJob
 from taskq.executors.pool.pool import ProcessPool
 from taskq.executors.pool.processes import default_start_method
 from taskq.executors.pool.wakepipe import WakePipe
-from taskq.job import ENDED
 from taskq.store import ProgressUpdate
 from taskq.tasks import name_of
 
@@ -75,7 +74,7 @@ class ChunkOwner(Protocol):
         """Take the end of one of its runs; return the outcome when it was the last."""
 
 
-class Run(LocalJob):
+class Run(PoolJob):
     """One run in the pool, of a claimed job or of an item of a claimed chunk.
 
     It has no waiters as a Future has: it returns to the worker's loop, by one list for all.
@@ -83,7 +82,6 @@ class Run(LocalJob):
     `attempt` counts its starts in this pool from 1; `crashes` begins at what was before.
     """
 
-    owner: RunOwner  # type: ignore[assignment]  # it never asks it what other jobs ask
     options: JobOptions
     #: The durable job that it runs, and that job's policy.
     claim: Claim
@@ -126,9 +124,6 @@ class Run(LocalJob):
     def id(self) -> str:
         return self.claim.id
 
-    def done(self) -> bool:
-        return self._state in ENDED
-
     def settle(self, value: Any, error: BaseException | None = None) -> None:  # noqa: ARG002  # a Job's signature
         """Take the outcome to the worker; in the dispatcher's thread."""
         if self.__dict__.setdefault("_settled_by", "dispatcher") == "dispatcher":
@@ -147,7 +142,7 @@ class Run(LocalJob):
         """Look for the outcome for a moment, so that a short job takes no way through the dispatcher's thread."""
         if self.direct is not None:
             ns = self.function.sizer.ns
-            self._look(_WATCH, _AWAKE if ns and ns < _SHORT_NS else 0.0)
+            self.look(_WATCH, _AWAKE if ns and ns < _SHORT_NS else 0.0)
 
     def _end_with(self, value: Any) -> None:
         self._result = value
@@ -352,7 +347,7 @@ class PoolRunner:
         """
         everything: list[Run] = []
 
-        def is_whole_job(job: LocalJob) -> bool:
+        def is_whole_job(job: PoolJob) -> bool:
             if not isinstance(job, Run):
                 return False
             everything.append(job)

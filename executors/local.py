@@ -65,7 +65,8 @@ class LocalExecutor(Executor):
         self.session = os.urandom(6).hex()
         self._start_method = start_method or default_start_method()
         self.strict = strict
-        self._functions: dict[Any, Function] = {}
+        #: What children know of the functions that were submitted.
+        self.functions: dict[Any, Function] = {}
         self._function_numbers = count()
         self._job_numbers = count(1)
         self._stream_numbers = count(1)
@@ -79,14 +80,15 @@ class LocalExecutor(Executor):
             initializer=initializer,
             initargs=tuple(initargs),
         )
-        self._pool = ProcessPool(self.processes, self._start_method, settings, queues=self._preferred)
+        #: The child processes.
+        self.pool = ProcessPool(self.processes, self._start_method, settings, queues=self._preferred)
         # Bound here: each asks the pool alone.
-        self.delivers_here = self._pool.delivers_here
-        self.state_of = self._pool.state_of
-        self.progress_of = self._pool.progress_of
+        self.delivers_here = self.pool.delivers_here
+        self.state_of = self.pool.state_of
+        self.progress_of = self.pool.progress_of
         self.remember = self._registry.remember
         # A queue that is dropped without shutdown lets its processes go once its jobs, which hold it, are done.
-        weakref.finalize(self, self._pool.finish_in_background).atexit = False
+        weakref.finalize(self, self.pool.finish_in_background).atexit = False
 
     # -- Executor
 
@@ -98,10 +100,10 @@ class LocalExecutor(Executor):
         options: JobOptions | None,
         ready: list[_Prepared] | None = None,
     ) -> Job[Any]:
-        if not self._pool.accepting:
+        if not self.pool.accepting:
             raise self._refusal()
         try:
-            function = self._functions[fn]
+            function = self.functions[fn]
         except (KeyError, TypeError):
             function, args, kwargs = self._resolve(fn, args, kwargs)
         if ((len(args), *kwargs) if kwargs else len(args)) not in function.shapes:
@@ -127,7 +129,7 @@ class LocalExecutor(Executor):
             job.load(payload)
         if options is DEFAULTS:
             if ready is None:
-                self._pool.submit(job)
+                self.pool.submit(job)
             else:
                 ready.append((job, options, None))
             return job
@@ -159,7 +161,7 @@ class LocalExecutor(Executor):
         except BaseException:
             # A job that stood there already is none of these, though it was the answer.
             begun = [job for job, *_ in ready[: len(jobs) + 1]]
-            self._pool.cancel_now(begun)
+            self.pool.cancel_now(begun)
             raise
         return jobs
 
@@ -167,13 +169,13 @@ class LocalExecutor(Executor):
         """Begin a job that was prepared; return it, or the one that has its key or id already."""
         if begin is not None:
             return self._admit(job, options, begin)
-        self._pool.submit(job)
+        self.pool.submit(job)
         return job
 
     def stream(
         self, fn: Callable[..., Any], items: Iterable[Any], plan: StreamPlan, options: JobOptions | None
     ) -> Iterator[Any]:
-        if not self._pool.accepting:
+        if not self.pool.accepting:
             raise self._refusal()
         function, args, kwargs = self._resolve(fn, (), {})
         if args or kwargs:  # bound arguments go with the function, once for each child
@@ -185,7 +187,7 @@ class LocalExecutor(Executor):
         from taskq.executors.pool.local_map import LocalMap  # noqa: PLC0415  # 1 ms of every start, which jobs alone do not need
 
         stream = LocalMap(
-            self._pool,
+            self.pool,
             function,
             items,
             plan,
@@ -207,46 +209,46 @@ class LocalExecutor(Executor):
         return job
 
     def close(self, *, wait: bool = True, cancel: bool = False, grace: float | None = None) -> None:
-        if self._pool.is_foreign():
+        if self.pool.is_foreign():
             return
         self._take_no_more(cancel=cancel)
-        if wait and not self._pool.delivers_here():
-            self._pool.finish(grace)
+        if wait and not self.pool.delivers_here():
+            self.pool.finish(grace)
         elif not self._finishes:
-            self._pool.finish_in_background()
+            self.pool.finish_in_background()
             self._finishes = True
 
     def _take_no_more(self, *, cancel: bool) -> None:
         """Close the queue for further work, and drop what waits if told to. Interrupted, it may be done again."""
-        self._pool.accepting = False
+        self.pool.accepting = False
         if cancel:
-            self._pool.drop_waiting()
-        self._pool.resume_all()  # what is paused would never end
+            self.pool.drop_waiting()
+        self.pool.resume_all()  # what is paused would never end
         for stream in list(self._streams):
             stream.close(cancel=cancel)
 
     def leave(self, error: BaseException | None) -> None:
-        if isinstance(error, KeyboardInterrupt) and not self._pool.is_foreign():
+        if isinstance(error, KeyboardInterrupt) and not self.pool.is_foreign():
             self._take_no_more(cancel=True)
-            self._pool.finish_at_once(LEAVING_GRACE)
-        elif error is not None and not (self._pool.is_foreign() or self._pool.delivers_here()):
+            self.pool.finish_at_once(LEAVING_GRACE)
+        elif error is not None and not (self.pool.is_foreign() or self.pool.delivers_here()):
             self._take_no_more(cancel=True)
-            self._pool.finish_after(error, LEAVING_GRACE)
+            self.pool.finish_after(error, LEAVING_GRACE)
         else:
             super().leave(error)
 
     def pause(self, queue: str) -> None:
-        self._pool.pause(queue)
+        self.pool.pause(queue)
 
     def resume(self, queue: str) -> None:
-        self._pool.resume(queue)
+        self.pool.resume(queue)
 
     # -- look and act
 
     def _look(self) -> LocalInspection:
         from taskq.executors.local_inspection import LocalInspection  # noqa: PLC0415  # 20 ms that few programs need
 
-        return LocalInspection(self, self._pool, self._registry, self._preferred)
+        return LocalInspection(self, self.pool, self._registry, self._preferred)
 
     def jobs(self, wanted: Selection) -> list[JobInfo]:
         look = self._look()
@@ -256,10 +258,10 @@ class LocalExecutor(Executor):
         return self._look().queues()
 
     def workers(self) -> list[WorkerInfo]:
-        return [] if self._pool.ended.is_set() else [self._look().worker(self.processes)]
+        return [] if self.pool.ended.is_set() else [self._look().worker(self.processes)]
 
     def retry_all(self, wanted: Selection) -> int:
-        if not self._pool.accepting:
+        if not self.pool.accepting:
             raise self._refusal()
         return sum(self._run_again(job) is not None for job in self._look().select(wanted))
 
@@ -272,7 +274,7 @@ class LocalExecutor(Executor):
     def end_processes(self, *, kill: bool) -> None:
         self._take_no_more(cancel=True)
         word, end = ("kill", ChildConnection.kill) if kill else ("terminate", ChildConnection.terminate)
-        self._pool.end_at_once(f"{word}_workers() has ended the process that ran this job", end, LEAVING_GRACE)
+        self.pool.end_at_once(f"{word}_workers() has ended the process that ran this job", end, LEAVING_GRACE)
 
     # -- owner of its jobs
 
@@ -282,7 +284,7 @@ class LocalExecutor(Executor):
         return self._look().info(job, arguments=True)
 
     def retry(self, job: LocalJob) -> LocalJob:
-        if not self._pool.accepting:
+        if not self.pool.accepting:
             raise self._refusal()
         if (state := job.state) not in RETRIED:
             raise RetryRefused(f"job {job.id} is {state}: only what failed or was cancelled can be run again")
@@ -305,14 +307,14 @@ class LocalExecutor(Executor):
         if not self._registry.succeed(job, again, options):
             return None
         if options.expires is not None:
-            self._pool.expire_at(monotonic() + options.expires, again)
-        self._pool.post(again)
+            self.pool.expire_at(monotonic() + options.expires, again)
+        self.pool.post(again)
         return again
 
     def cancel(self, job: LocalJob, *, kill: bool) -> bool:
         if job.done():
             return job.cancelled()
-        return self._pool.cancel(job, kill=kill)
+        return self.pool.cancel(job, kill=kill)
 
     # -- submitting
 
@@ -321,9 +323,9 @@ class LocalExecutor(Executor):
     ) -> tuple[Function, Sequence[Any], Mapping[str, Any]]:
         """Return the function as the children know it, and the arguments with those that were bound to it in front."""
         plain, bound, bound_kwargs = unwrap_callable(fn)
-        function = self._functions.get(plain)
+        function = self.functions.get(plain)
         if function is None:
-            function = self._functions[plain] = self._define(plain, (), {})
+            function = self.functions[plain] = self._define(plain, (), {})
         return function, (*bound, *args), {**bound_kwargs, **kwargs}
 
     def _define(self, plain: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Function:
@@ -351,7 +353,7 @@ class LocalExecutor(Executor):
         try:
             return self._begin(job, options, begin)
         except BaseException:
-            self._pool.post(lambda: self._take_back(job, options))
+            self.pool.post(lambda: self._take_back(job, options))
             raise
 
     def _begin(self, job: LocalJob, options: JobOptions, begin: Callable[[], None]) -> LocalJob:
@@ -361,7 +363,7 @@ class LocalExecutor(Executor):
                 return known
         if options.expires is not None:
             expires_at = monotonic() + options.expires
-            self._pool.expire_at(expires_at, job)
+            self.pool.expire_at(expires_at, job)
         begin()
         return job
 
@@ -369,7 +371,7 @@ class LocalExecutor(Executor):
         """End a job whose submit was interrupted, or refused; nobody has its handle."""
         self._registry.dismiss(job, options)
         if job.waiting is not State.BLOCKED:  # else those that it waits for release it
-            self._pool.cancel_now([job])
+            self.pool.cancel_now([job])
 
     def _enqueue(self, job: LocalJob) -> None:
         """Queue a job now or at its time."""
@@ -378,17 +380,17 @@ class LocalExecutor(Executor):
         if options.at is not None:
             delay = (options.at - datetime.now(UTC)).total_seconds()
         if delay <= 0:
-            self._pool.post(job)
+            self.pool.post(job)
             return
         job.waiting = State.SCHEDULED
         due = monotonic() + delay
-        self._pool.submit_at(due, job)
+        self.pool.submit_at(due, job)
 
     def _wait_for(self, job: LocalJob, needed: list[Job[Any]], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Queue a job when the jobs among its arguments have ended."""
         job.waiting = State.BLOCKED
         job.call, job.depends_on = (args, kwargs), tuple(parent.id for parent in needed)
-        pool = self._pool
+        pool = self.pool
         counted: list[int] = []
 
         def block() -> None:
@@ -434,10 +436,10 @@ class LocalExecutor(Executor):
     # -- the end
 
     def _refusal(self) -> Exception:
-        if self._pool.is_foreign():
+        if self.pool.is_foreign():
             return QueueClosed("this queue was made before the process forked: make a new TaskQueue in the child")
-        if self._pool.broken is not None:
-            return PoolBroken(self._pool.broken)
+        if self.pool.broken is not None:
+            return PoolBroken(self.pool.broken)
         return QueueClosed("the queue was shut down: make a new TaskQueue to run more")
 
 

@@ -122,15 +122,15 @@ class DirectSlot:
     """One child that has nothing to do, for the submitter that takes it first. All but `close` is for any thread."""
 
     __slots__ = (
-        "_booked",
-        "_connection",
         "_count",
-        "_functions",
         "_left",
         "_place",
         "_read",
         "_sent",
         "_start",
+        "booked",
+        "connection",
+        "functions",
         "wake",
     )
 
@@ -138,11 +138,12 @@ class DirectSlot:
         """Offer the child behind `connection`: it knows these functions, and its next job has the number `start`."""
         #: Makes the dispatcher close the slot.
         self.wake = wake
-        self._connection = connection
-        self._functions = functions
+        #: The child, and the functions that it knows, by number.
+        self.connection = connection
+        self.functions = functions
         self._start = start
         #: Batches by their place. None stands where the slot was closed.
-        self._booked: dict[int, CallBatch | None] = {}
+        self.booked: dict[int, CallBatch | None] = {}
         #: The place to be booked next, how many batches were sent for certain, and how many were booked at the end.
         self._place = 0
         self._sent = 0
@@ -155,19 +156,19 @@ class DirectSlot:
     def try_send(self, job: PoolJob) -> bool:
         """Send a job that has no options to the child; False: it must go the usual way."""
         place = self._place
-        if place in self._booked or place == _BATCHES_MAX or not self._fits(job):
+        if place in self.booked or place == _BATCHES_MAX or not self._fits(job):
             return False
         batch = CallBatch(job.function, [job])
         order, payload = batch.order()
         data = ORDER.pack(*order) + payload
         job.seq = self._start + place
         job.direct = self
-        booked = self._booked
+        booked = self.booked
         try:
             if booked.setdefault(place, batch) is not batch:
                 job.direct = None
                 return False
-            if self._connection.sock.send(data) == len(data):
+            if self.connection.sock.send(data) == len(data):
                 self._sent = place + 1
         except OSError as error:  # the child is dead, or does not read
             pass_on(error)
@@ -178,7 +179,7 @@ class DirectSlot:
         return True
 
     def _fits(self, job: PoolJob) -> bool:
-        return job.function.number in self._functions and len(job.payload) <= _PAYLOAD_MAX
+        return job.function.number in self.functions and len(job.payload) <= _PAYLOAD_MAX
 
     def poll(self, job: PoolJob, patience: float = 0.0, awake: float = 0.0) -> tuple[int, bytes] | None:
         """Return encoding and bytes of the value that a job came to, if its child reports it within so many seconds.
@@ -187,7 +188,7 @@ class DirectSlot:
         """
         now = monotonic()
         deadline, until = now + patience, now + awake
-        waker = self._connection.waker
+        waker = self.connection.waker
         while True:
             records = self._records_of(job)
             if records is not None:
@@ -195,7 +196,7 @@ class DirectSlot:
                 value = records[RECORD.size :]
                 return None if encoding == payloads.FAILURE or len(value) < size else (encoding, value)
             now = monotonic()
-            if now >= deadline or waker is None or self._booked is _NOTHING_LEFT:
+            if now >= deadline or waker is None or self.booked is _NOTHING_LEFT:
                 return None
             if now < until:
                 os.sched_yield()
@@ -205,12 +206,12 @@ class DirectSlot:
     def _records_of(self, job: PoolJob) -> bytes | None:
         """Return what the report says that ends a job's batch, if it is there."""
         try:
-            data = self._connection.sock.recv(self._read + _LOOK, MSG_PEEK | MSG_DONTWAIT)
+            data = self.connection.sock.recv(self._read + _LOOK, MSG_PEEK | MSG_DONTWAIT)
         except OSError as error:  # nothing is there, or the child is gone
             pass_on(error)
             return None
         at = self._read
-        if self._booked is _NOTHING_LEFT:  # the dispatcher may have read some of it before
+        if self.booked is _NOTHING_LEFT:  # the dispatcher may have read some of it before
             return None
         while at + REPORT.size + RECORD.size <= len(data):
             size, kind, flags, place, done, _ = REPORT.unpack_from(data, at)
@@ -231,18 +232,18 @@ class DirectSlot:
 
     def release(self, job: PoolJob) -> None:
         """Hold no job that has its outcome: it may be the last thing that keeps the queue from being dropped."""
-        batch = self._booked.get(job.seq - self._start)
+        batch = self.booked.get(job.seq - self._start)
         if batch is not None:
             batch.jobs[0] = _SETTLED
 
     def close(self) -> list[CallBatch]:
         """Let no submitter take the child any more; return the batches that were sent or are just being sent."""
         batches: list[CallBatch] = []
-        while (batch := self._booked.setdefault(len(batches), None)) is not None:
+        while (batch := self.booked.setdefault(len(batches), None)) is not None:
             batches.append(batch)
             for job in batch.jobs:
                 job.direct = None  # the dispatcher watches
-        self._booked = _NOTHING_LEFT
+        self.booked = _NOTHING_LEFT
         self._count = len(batches)
         return batches
 

@@ -72,11 +72,12 @@ class Dispatcher:
         self._poll = select.poll()
         self._poll.register(self._wake_pipe.fd, select.POLLIN)
         self._poll.register(listener.parent_end, select.POLLIN)
-        self._direct = DirectPath(self._poll, self.wake, self._inbox, self.post)
+        #: The way of a submitter to a free child while the loop sleeps.
+        self.direct = DirectPath(self._poll, self.wake, self._inbox, self.post)
         #: Does as `post` for a job without options, or sends it to a free child.
-        self.submit = self._direct.submit
+        self.submit = self.direct.submit
         self.supervisor = Supervisor(self.scheduler, listener, self._poll, on_broken)
-        self.supervisor.on_connect = self._direct.introduce
+        self.supervisor.on_connect = self.direct.introduce
         self.watchdog = Watchdog(self.scheduler, self.supervisor)
         #: Whether the last sleep was to end at a time: for a tick, or for work that is due.
         self._waits_for_time = False
@@ -156,7 +157,7 @@ class Dispatcher:
             self.post(self._end)
             self._thread.join()
         self._wake_pipe.close()
-        self._direct.free()
+        self.direct.free()
         self.supervisor.close()
         self._over = True  # who posts from now on sees it, who posted before is in the inbox
         self._settle_inbox()
@@ -172,7 +173,7 @@ class Dispatcher:
     def close_in_fork(self) -> None:
         """Close the descriptors that a forked copy of this process holds."""
         self.supervisor.close_in_fork()
-        self._direct.free()
+        self.direct.free()
         self._wake_pipe.close()
 
     # -- the loop
@@ -187,7 +188,7 @@ class Dispatcher:
 
     def _turn(self) -> None:
         events = self._poll.poll(self._timeout_ms())
-        if self._direct.current is not None and (sent_to := self._direct.withdraw()) is not None:
+        if self.direct.current is not None and (sent_to := self.direct.withdraw()) is not None:
             self.supervisor.read(sent_to)
         for fd, event in events:
             self._attend_to(fd, event)
@@ -232,7 +233,7 @@ class Dispatcher:
         if self._inbox:
             return 0
         if due is None:
-            return None if self._direct.current is None else OPEN_FOR * 1000
+            return None if self.direct.current is None else OPEN_FOR * 1000
         return max(0.0, due - monotonic()) * 1000 + 0.5
 
     def _needs_ticks(self) -> bool:
@@ -272,7 +273,7 @@ class Dispatcher:
                 return
             if not backlog:
                 if self._running and not (child.in_flight or backlog.paused):
-                    self._direct.open(child)
+                    self.direct.open(child)
                 return
             batch = backlog.take(DEPTH * self._processes)
             if batch is None:

@@ -67,7 +67,8 @@ class ProcessPool:
         #: Why no child can be started; None as long as they can.
         self.broken: str | None = None
         self._listener = HandshakeListener()
-        self._dispatcher = dispatcher = Dispatcher(self._listener, processes, self._break_down)
+        #: The thread that owns all its state.
+        self.dispatcher = dispatcher = Dispatcher(self._listener, processes, self._break_down)
         dispatcher.scheduler.backlog.prefer(queues)
         #: `submit` starts a job without options; `post` queues work, or a function to call in the dispatcher's thread.
         self.submit = dispatcher.submit
@@ -93,7 +94,7 @@ class ProcessPool:
         if self.broken is None:
             self.broken = message
             self.accepting = False
-            self._dispatcher.break_down(message)
+            self.dispatcher.break_down(message)
             self.finish_in_background()
 
     def is_foreign(self) -> bool:
@@ -108,23 +109,23 @@ class ProcessPool:
 
     def _add_all(self, jobs: list[PoolJob]) -> None:
         for job in jobs:
-            self._dispatcher.scheduler.add(job)
+            self.dispatcher.scheduler.add(job)
 
     def submit_at(self, due: float, job: PoolJob) -> None:
         """Queue a job at a time of the monotonic clock."""
-        self.post(partial(self._dispatcher.scheduler.timers.add, due, job))
+        self.post(partial(self.dispatcher.scheduler.timers.add, due, job))
 
     def expire_at(self, when: float, job: PoolJob) -> None:
         """Fail a job that has not started by a time of the monotonic clock."""
-        self.post(partial(self._dispatcher.scheduler.expiries.add, when, job))
+        self.post(partial(self.dispatcher.scheduler.expiries.add, when, job))
 
     def count_blocked(self, jobs: int) -> None:
         """Count jobs that wait for others, so that the pool does not end before them; in the dispatcher's thread."""
-        self._dispatcher.scheduler.blocked += jobs
+        self.dispatcher.scheduler.blocked += jobs
 
     def end_map(self, sink: Sink) -> None:
         """Stop what still runs of a map that was given up."""
-        self.post(partial(self._dispatcher.end_map, sink))
+        self.post(partial(self.dispatcher.end_map, sink))
 
     # -- work back
 
@@ -132,10 +133,10 @@ class ProcessPool:
         """Do as `Job.cancel`, and return its answer."""
         if self.delivers_here():  # from a callback: the loop cannot wait for itself
             answers: list[bool] = []
-            self._dispatcher.cancel(job, answers.append, kill=kill)
+            self.dispatcher.cancel(job, answers.append, kill=kill)
             return any(answers)
         answer: SimpleQueue[bool] = SimpleQueue()
-        self.post(partial(self._dispatcher.cancel, job, answer.put, kill=kill))
+        self.post(partial(self.dispatcher.cancel, job, answer.put, kill=kill))
         while not self.ended.is_set():
             try:
                 return answer.get(timeout=_LOOK)
@@ -146,75 +147,75 @@ class ProcessPool:
     def cancel_soon(self, jobs: Iterable[PoolJob], *, kill: bool = False, grace: float = 0.0) -> None:
         """Cancel jobs whose ends tell the answer. `grace`: seconds from an interrupt to the kill."""
         for job in jobs:
-            self.post(partial(self._dispatcher.cancel, job, _no_answer, kill=kill, grace=grace))
+            self.post(partial(self.dispatcher.cancel, job, _no_answer, kill=kill, grace=grace))
 
     def cancel_now(self, jobs: Iterable[PoolJob]) -> None:
         """Cancel jobs, and return when the dispatcher has done so, or has had to ask their children."""
-        self._dispatcher.ask(partial(self._cancel_all, jobs), None)
+        self.dispatcher.ask(partial(self._cancel_all, jobs), None)
 
     def _cancel_all(self, jobs: Iterable[PoolJob]) -> None:
         for job in jobs:
-            self._dispatcher.cancel(job, _no_answer, kill=False)
+            self.dispatcher.cancel(job, _no_answer, kill=False)
 
     def drop_waiting(self) -> None:
         """Cancel all that has not been handed to a child."""
-        self.post(self._dispatcher.scheduler.drop_waiting)
+        self.post(self.dispatcher.scheduler.drop_waiting)
 
     def drop_jobs(self, which: Callable[[PoolJob], bool]) -> None:
         """Cancel those jobs for which `which` is true and which have not been handed to a child."""
-        self.post(partial(self._dispatcher.scheduler.drop_jobs, which))
+        self.post(partial(self.dispatcher.scheduler.drop_jobs, which))
 
     def drain(self, *, interrupt: bool = False) -> None:
         """Start nothing more; what children have in store comes back, what runs goes on.
 
         `interrupt`: drop what waits, and raise KeyboardInterrupt in what runs.
         """
-        self.post(self._dispatcher.interrupt if interrupt else self._dispatcher.drain)
+        self.post(self.dispatcher.interrupt if interrupt else self.dispatcher.drain)
 
     def kill_busy(self) -> None:
         """Kill the processes that run something: for what they run that is a crash."""
-        self.post(self._dispatcher.supervisor.kill_busy)
+        self.post(self.dispatcher.supervisor.kill_busy)
 
     def pause(self, queue: str) -> None:
         """Start nothing more of this queue."""
-        self._dispatcher.ask(lambda: self._dispatcher.pause(queue), None)
+        self.dispatcher.ask(lambda: self.dispatcher.pause(queue), None)
 
     def resume(self, queue: str) -> None:
         """Take back a pause."""
-        self._dispatcher.ask(lambda: self._dispatcher.resume(queue), None)
+        self.dispatcher.ask(lambda: self.dispatcher.resume(queue), None)
 
     def resume_all(self) -> None:
         """Take back every pause; waits for nothing."""
-        self.post(lambda: self._dispatcher.resume(None))
+        self.post(lambda: self.dispatcher.resume(None))
 
     # -- questions
 
     def state_of(self, job: PoolJob) -> State:
         """Return where a job that has not ended stands."""
-        return self._dispatcher.ask(lambda: self._dispatcher.supervisor.state_of(job), State.QUEUED)
+        return self.dispatcher.ask(lambda: self.dispatcher.supervisor.state_of(job), State.QUEUED)
 
     def progress_of(self, job: PoolJob) -> tuple[int, int | None] | None:
         """Return what a job said last of its progress."""
-        return self._dispatcher.ask(lambda: self._dispatcher.supervisor.progress_of(job), job.last_progress)
+        return self.dispatcher.ask(lambda: self.dispatcher.supervisor.progress_of(job), job.last_progress)
 
     def running(self, wanted: Callable[[PoolJob], bool]) -> list[PoolJob]:
         """Return the wanted jobs that run for certain, with their progress and output as of now."""
         none: list[PoolJob] = []
-        return self._dispatcher.ask(lambda: self._dispatcher.supervisor.running(wanted), none)
+        return self.dispatcher.ask(lambda: self.dispatcher.supervisor.running(wanted), none)
 
     def look(self) -> PoolView:
         """Return how it stands."""
-        return self._dispatcher.ask(self._look, PoolView({}, frozenset(), frozenset()))
+        return self.dispatcher.ask(self._look, PoolView({}, frozenset(), frozenset()))
 
     def _look(self) -> PoolView:
-        scheduler, supervisor = self._dispatcher.scheduler, self._dispatcher.supervisor
+        scheduler, supervisor = self.dispatcher.scheduler, self.dispatcher.supervisor
         waiting = frozenset(scheduler.jobs() | supervisor.lost())
         return PoolView(supervisor.in_hand(), waiting, frozenset(scheduler.backlog.paused))
 
     def is_ready(self) -> bool:
         """Return whether a child is ready for work."""
-        children = self._dispatcher.supervisor.children
-        return self._dispatcher.ask(lambda: any(child.ready for child in children.values()), otherwise=False)
+        children = self.dispatcher.supervisor.children
+        return self.dispatcher.ask(lambda: any(child.ready for child in children.values()), otherwise=False)
 
     # -- the end
 
@@ -238,14 +239,14 @@ class ProcessPool:
             if self.ended.is_set():
                 return
             if not self._wait_until_idle(grace):
-                self._dispatcher.post(self._dispatcher.abort)
+                self.dispatcher.post(self.dispatcher.abort)
             self._end()
 
     def finish_at_once(self, grace: float) -> None:
         """Raise KeyboardInterrupt in what runs, kill what has not ended after `grace` seconds, and end everything."""
         if self.is_foreign() or self.ended.is_set():
             return
-        dispatcher = self._dispatcher
+        dispatcher = self.dispatcher
         try:
             dispatcher.post(dispatcher.interrupt)
             if not self._wait_until_idle(_MOMENT):
@@ -263,10 +264,10 @@ class ProcessPool:
         first = min(_WORD_AFTER, grace)
         try:
             if not self._wait_until_idle(first):
-                running = self._dispatcher.ask(self._dispatcher.busy_children, 0)
+                running = self.dispatcher.ask(self.dispatcher.busy_children, 0)
                 _say(f"left by {type(error).__name__}; {_jobs(running)} may take {grace:g} s, then killed")
                 if not self._wait_until_idle(grace - first):
-                    _say(f"killed {_jobs(self._dispatcher.ask(self._dispatcher.busy_children, 0))}")
+                    _say(f"killed {_jobs(self.dispatcher.ask(self.dispatcher.busy_children, 0))}")
         finally:
             self.finish(0)
 
@@ -275,7 +276,7 @@ class ProcessPool:
         if self.is_foreign() or self.ended.is_set():
             return
         self.accepting = False
-        self._dispatcher.ask(partial(self._dispatcher.end_children, message, end), None)
+        self.dispatcher.ask(partial(self.dispatcher.end_children, message, end), None)
         if self.delivers_here():
             self.finish_in_background()
         else:
@@ -293,12 +294,12 @@ class ProcessPool:
             idle.append(True)
             self._changed.notify_all()
 
-        self._dispatcher.post(lambda: self._dispatcher.on_idle.append(tell))
+        self.dispatcher.post(lambda: self.dispatcher.on_idle.append(tell))
         self._changed.wait_for(lambda: idle or self._hurried, timeout)
         return bool(idle)
 
     def _end(self) -> None:
-        dispatcher = self._dispatcher
+        dispatcher = self.dispatcher
         self._process_group.end(
             disconnect=lambda: dispatcher.post(dispatcher.supervisor.disconnect),
             kill=lambda: dispatcher.post(dispatcher.supervisor.kill_all),
@@ -307,7 +308,7 @@ class ProcessPool:
         self._free()
 
     def _free(self) -> None:
-        self._dispatcher.stop()
+        self.dispatcher.stop()
         self._listener.close()
         self.ended.set()
         _open.discard(self)
@@ -315,7 +316,7 @@ class ProcessPool:
     def close_in_fork(self) -> None:
         """Take no work in a forked copy of the process, and close its copies of the descriptors."""
         self.accepting = False
-        self._dispatcher.close_in_fork()
+        self.dispatcher.close_in_fork()
 
 
 def _no_answer(_cancelled: bool) -> None:

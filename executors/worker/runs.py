@@ -220,7 +220,8 @@ class PoolRunner:
         #: Whether the worker's thread sleeps until something ends.
         self.sleeping = False
         self._woken = False
-        self._wake_pipe = WakePipe()
+        #: Written to when the worker is to wake.
+        self.wake_pipe = WakePipe()
         self._functions: dict[tuple[Callable[..., Any], str], Function] = {}
         self._numbers = count(1)
         self._start_method = start_method or default_start_method()
@@ -233,7 +234,8 @@ class PoolRunner:
             capture=capture,
             outlasts_stop=True,
         )
-        self._pool = ProcessPool(self.processes, self._start_method, settings, queues=queues)
+        #: The child processes.
+        self.pool = ProcessPool(self.processes, self._start_method, settings, queues=queues)
 
     # -- work in
 
@@ -264,16 +266,16 @@ class PoolRunner:
         self.ahead_ns += sum(run.cost for run in runs)
         first = runs[0]
         if len(runs) > 1 or first.options is not DEFAULTS or first.isolated:
-            self._pool.post_all([*runs])
+            self.pool.post_all([*runs])
         else:
             first.sent_at = monotonic()
-            self._pool.submit(first)
+            self.pool.submit(first)
             first.watch()
 
     def start_in(self, delay: float, run: Run) -> None:
         """Have this run after `delay` seconds."""
         self.ahead_ns += run.cost
-        self._pool.submit_at(monotonic() + delay, run)
+        self.pool.submit_at(monotonic() + delay, run)
 
     # -- work out
 
@@ -288,11 +290,11 @@ class PoolRunner:
         self.sleeping = False
         self._woken = True
         with suppress(OSError):  # full: it will wake
-            self._wake_pipe.wake()
+            self.wake_pipe.wake()
         self._woken = True  # again, as the worker may have looked before it was written: the pipe is never left full
 
     #: Readable when something has ended. Read in C, as `broken` is: each turn of the worker asks.
-    wake_fd: int = property(attrgetter("_wake_pipe.fd"))  # type: ignore[assignment]
+    wake_fd: int = property(attrgetter("wake_pipe.fd"))  # type: ignore[assignment]
 
     def awake(self) -> None:
         """Take note that the sleep is over; empty the wake pipe if it was written to."""
@@ -300,14 +302,14 @@ class PoolRunner:
         if self._woken:
             self._woken = False
             with suppress(BlockingIOError):
-                self._wake_pipe.drain()
+                self.wake_pipe.drain()
 
     def sleep(self, seconds: float) -> None:
         """Wait until something ends, `wake` is called, or so many seconds have passed."""
         self.sleeping = True
         if not self.ended:
             poll = select.poll()
-            poll.register(self._wake_pipe.fd, select.POLLIN)
+            poll.register(self.wake_pipe.fd, select.POLLIN)
             poll.poll(max(0.0, seconds) * 1000)
         self.awake()
 
@@ -316,27 +318,27 @@ class PoolRunner:
     def requeue(self, *, everything: bool) -> None:
         """Drop what no child has in its hands: it comes out as dropped. Not `everything`: only what never began."""
         if everything:
-            self._pool.drop_waiting()
+            self.pool.drop_waiting()
         else:
-            self._pool.drop_jobs(lambda job: isinstance(job, Run) and job.is_untouched)
+            self.pool.drop_jobs(lambda job: isinstance(job, Run) and job.is_untouched)
 
     def drain(self, *, interrupt: bool = False) -> None:
         """Start nothing more; what children hold in store comes back, for `requeue`.
 
         `interrupt`: raise KeyboardInterrupt in what runs, so that it tidies up; it comes out as dropped, too.
         """
-        self._pool.drain(interrupt=interrupt)
+        self.pool.drain(interrupt=interrupt)
 
     def cancel(self, runs: Iterable[Run], *, kill: bool, grace: float = 0.0) -> None:
         """Drop those that have not begun; ask those that run to stop, or kill their processes.
 
         `grace`: seconds for which KeyboardInterrupt lets them tidy up before they are killed.
         """
-        self._pool.cancel_soon(runs, kill=kill, grace=grace)
+        self.pool.cancel_soon(runs, kill=kill, grace=grace)
 
     def crash(self) -> None:
         """Kill the processes that run something: for what they run that is a crash."""
-        self._pool.kill_busy()
+        self.pool.kill_busy()
 
     # -- what runs
 
@@ -353,23 +355,23 @@ class PoolRunner:
             everything.append(job)
             return job.chunk is None
 
-        jobs = [job for job in self._pool.running(is_whole_job) if isinstance(job, Run)]
+        jobs = [job for job in self.pool.running(is_whole_job) if isinstance(job, Run)]
         return everything, jobs
 
     # -- life
 
     def is_ready(self) -> bool:
         """Return whether a child is ready for work, after a moment's wait if none is."""
-        if self._pool.is_ready():
+        if self.pool.is_ready():
             return True
         self.sleep(_LOOK)
         return False
 
     #: Why no child can be started; None as long as they can.
-    broken: str | None = property(attrgetter("_pool.broken"))  # type: ignore[assignment]
+    broken: str | None = property(attrgetter("pool.broken"))  # type: ignore[assignment]
 
     def close(self) -> None:
         """Kill what still runs, and free everything."""
-        self._pool.accepting = False
-        self._pool.finish(0)
-        self._wake_pipe.close()
+        self.pool.accepting = False
+        self.pool.finish(0)
+        self.wake_pipe.close()

@@ -18,6 +18,7 @@ from tests import leaks
 from tests.conftest import warm_up
 from tests.faults.killing import children
 from tests.sample_tasks import square
+from tests.seams import executor_of
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
@@ -47,21 +48,21 @@ def queue() -> Iterator[TaskQueue]:
 
 def offer_for(queue: TaskQueue, fn: Callable[..., Any], *args: Any) -> Any:
     """Return the offer that stands, of a child that knows the function."""
-    offers = queue._executor._pool._dispatcher._direct  # type: ignore[attr-defined]  # what no user can see
+    offers = executor_of(queue).pool.dispatcher.direct
 
     def standing() -> Any:
         queue.submit(fn, *args).result(PATIENCE)
         offer = offers.current
-        number = queue._executor._functions[fn].number  # type: ignore[attr-defined]
-        return offer if offer is not None and number in offer._functions and not offer._booked else None
+        number = executor_of(queue).functions[fn].number
+        return offer if offer is not None and number in offer.functions and not offer.booked else None
 
     return eventually(standing, "a child that knows the function is on offer")
 
 
 def send_by(offer: Any, send: Callable[[bytes], int]) -> None:
     """Have who takes the offer send by this function."""
-    connection = offer._connection
-    offer._connection = SimpleNamespace(
+    connection = offer.connection
+    offer.connection = SimpleNamespace(
         sock=SimpleNamespace(send=send, recv=connection.sock.recv), waker=connection.waker
     )
 
@@ -117,7 +118,7 @@ def test_a_job_that_is_sent_late_runs_once(queue: TaskQueue, tmp_path: Path) -> 
     def submit_late() -> None:
         while not asleep.is_set():
             offer = offer_for(queue, note_line, str(path) + "-warm", 0)
-            send = offer._connection.sock.send
+            send = offer.connection.sock.send
 
             def send_late(data: bytes, send: Callable[[bytes], int] = send) -> int:
                 asleep.set()

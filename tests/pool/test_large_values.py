@@ -22,6 +22,7 @@ from taskq.executors.pool.scheduler import Backlog, Scheduler
 from taskq.executors.pool.watchdog import Watchdog
 from tests.conftest import warm_up
 from tests.sample_tasks import capture, identity, pid, size_of
+from tests.seams import executor_of
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def queue(request: pytest.FixtureRequest) -> Iterator[TaskQueue]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_large_values_travel_in_and_out(queue: TaskQueue, kind: str) -> None:
     """A value of any size comes back equal: as the argument, by name, among others, and as an item of a map."""
-    strict = queue._executor.strict  # type: ignore[attr-defined]  # what no user can see
+    strict = executor_of(queue).strict
     if strict and kind == "bytearray":
         pytest.skip("the strict codec has no bytearray")
     for size in SIZES[1::2] if strict else SIZES:
@@ -172,8 +173,7 @@ def test_what_is_being_written_is_not_shared() -> None:
 
 def children_of(queue: TaskQueue) -> dict[int, ChildHandle]:
     """Return what the pool knows of its children."""
-    executor: Any = queue._executor  # what no user can see
-    found: dict[int, ChildHandle] = executor._pool._dispatcher.supervisor.children
+    found: dict[int, ChildHandle] = executor_of(queue).pool.dispatcher.supervisor.children
     return found
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taskq import TaskQueue
+from tests.seams import executor_of
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def test_no_job_starts_twice_when_children_are_stopped_at_random(queue: TaskQueu
     """Hundreds of forced stops at random moments: every item gives its result, and every start is counted once."""
     path = tmp_path / "starts"
     path.write_bytes(bytes(JOBS))
-    dispatcher = queue._executor._pool._dispatcher  # type: ignore[attr-defined]  # the stop is forced where users cannot
+    dispatcher = executor_of(queue).pool.dispatcher
     stops = 0
     seen = 0
     for _ in queue.imap_unordered(partial(count_start, str(path)), range(JOBS)):

@@ -94,7 +94,7 @@ def test_flood_takes_no_memory(store: StoreDouble, serve: Serve, tmp_path: Path)
     job_id = store.call(f"{SAMPLE}:flood_and_hold", 200_000_000, str(tmp_path / "gate"))
     running = serve(processes=1)
     eventually(lambda: running.worker.loop is not None, "the worker to be there")
-    children = running.worker.loop.runner._pool._dispatcher.supervisor.children  # type: ignore[union-attr]
+    children = running.worker.loop.runner.pool.dispatcher.supervisor.children  # type: ignore[union-attr]
 
     def sizes() -> tuple[int, int]:
         (child,) = children.values()

@@ -31,7 +31,7 @@ def would_wake(runner: PoolRunner) -> bool:
 @pytest.mark.parametrize("when", ["before it is written", "as soon as it is written"])
 def test_woken_in_the_midst_of_a_wake(runner: PoolRunner, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     """A worker that wakes while somebody is about to wake it sleeps at the latest after one more turn."""
-    write = runner._wake_pipe.wake
+    write = runner.wake_pipe.wake
 
     def interleaved() -> int:
         if when == "before it is written":
@@ -43,7 +43,7 @@ def test_woken_in_the_midst_of_a_wake(runner: PoolRunner, monkeypatch: pytest.Mo
 
     runner.sleeping = True
     with monkeypatch.context() as patched:
-        patched.setattr(runner._wake_pipe, "wake", interleaved)
+        patched.setattr(runner.wake_pipe, "wake", interleaved)
         runner.wake()
     assert not runner.sleeping
     if when == "as soon as it is written":

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: Where calls are interrupted: our code, and what of the standard library takes locks in its own code.
 FOLDERS = (f"{Path(taskq.__file__).parent}/",)
-FILES = frozenset(str(module.__file__) for module in (concurrent.futures._base, contextlib, threading, weakref))
+FILES = frozenset(str(module.__file__) for module in (concurrent.futures._base, contextlib, threading, weakref))  # noqa: SLF001  # nothing public tells
 
 
 class Interrupt(BaseException):

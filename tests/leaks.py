@@ -113,9 +113,9 @@ def adopt_orphans() -> None:
 
 def mark_shared_memory() -> None:
     """Give named semaphores and shared memory a prefix that tells ours from those of others on this machine."""
-    config = process.current_process()._config  # type: ignore[attr-defined]
+    config = process.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001  # nothing public tells
     config["semprefix"] = f"/{SEMAPHORE_PREFIX}"
-    shared_memory._SHM_NAME_PREFIX = f"/{BLOCK_PREFIX}"  # type: ignore[attr-defined]
+    shared_memory._SHM_NAME_PREFIX = f"/{BLOCK_PREFIX}"  # type: ignore[attr-defined]  # noqa: SLF001  # nothing public tells
 
 
 def _compare(before: Snapshot, after: Snapshot, *, by_count: bool, kept: tuple[str, ...]) -> list[str]:
@@ -149,7 +149,7 @@ def _processes() -> dict[object, str]:
 
 def _reap_adopted(those: list[Seen]) -> bool:
     """Take the exit status of adopted orphans, as init would; multiprocessing's own children are left to it."""
-    known = {child.pid for child in process._children}  # type: ignore[attr-defined]
+    known = {child.pid for child in process._children}  # type: ignore[attr-defined]  # noqa: SLF001  # nothing public tells
     ended = [one.pid for one in those if one.state == "Z" and one.parent == os.getpid() and one.pid not in known]
     for pid in ended:
         with contextlib.suppress(ChildProcessError):

@@ -104,22 +104,22 @@ def descendants(root: int | None = None) -> list[Seen]:
 
 def singletons() -> set[int]:
     """Return the pids of the helpers that multiprocessing starts once and keeps until the interpreter ends."""
-    server = getattr(forkserver._forkserver, "_forkserver_pid", None)
-    tracker = getattr(resource_tracker._resource_tracker, "_pid", None)
+    server = getattr(forkserver._forkserver, "_forkserver_pid", None)  # noqa: SLF001  # nothing public tells
+    tracker = getattr(resource_tracker._resource_tracker, "_pid", None)  # noqa: SLF001  # nothing public tells
     return {pid for pid in (server, tracker) if pid is not None}
 
 
 def singleton_descriptors() -> set[int]:
     """Return the descriptors by which this process holds those helpers."""
-    alive = getattr(forkserver._forkserver, "_forkserver_alive_fd", None)
-    tracker = getattr(resource_tracker._resource_tracker, "_fd", None)
+    alive = getattr(forkserver._forkserver, "_forkserver_alive_fd", None)  # noqa: SLF001  # nothing public tells
+    tracker = getattr(resource_tracker._resource_tracker, "_fd", None)  # noqa: SLF001  # nothing public tells
     way = getattr(pool_processes, "_way_to_server", None)
     return {fd for fd in (alive, tracker, way) if fd is not None}
 
 
 def singleton_folder() -> str | None:
     """Return the folder in which multiprocessing keeps the forkserver's socket until the interpreter ends."""
-    folder = process.current_process()._config.get("tempdir")  # type: ignore[attr-defined]
+    folder = process.current_process()._config.get("tempdir")  # type: ignore[attr-defined]  # noqa: SLF001  # nothing public tells
     return None if folder is None else str(folder)
 
 

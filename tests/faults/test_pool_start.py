@@ -126,7 +126,7 @@ def test_forkserver_killed_under_load(make_queue: Callable[..., TaskQueue], ledg
     """The death of multiprocessing's forkserver costs no job, and the pool comes back to its full size."""
     queue = make_queue(processes=2)
     assert queue.submit(square, 2).result(timeout=PATIENCE) == 4
-    server = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    server = getattr(forkserver._forkserver, "_forkserver_pid", None)  # noqa: SLF001  # nothing public tells
     if server is None:
         pytest.skip("this start method has used no forkserver in this run")
     bound = queue.options(max_crashes=ENOUGH)

@@ -168,7 +168,7 @@ def _flags(worker: Any, strategy: Any) -> list[str]:
     flags = ["--dequeue-strategy", chosen]
     if worker.default_result_ttl is not None:
         flags += ["--results-ttl", str(worker.default_result_ttl)]
-    for handler in worker._exc_handlers:
+    for handler in worker._exc_handlers:  # noqa: SLF001  # RQ's own
         flags += ["--exception-handler", f"{handler.__module__}:{handler.__qualname__}"]
     return [*flags, *(["--disable-default-exception-handler"] if worker.disable_default_exception_handler else [])]
 
@@ -191,7 +191,7 @@ def _names_of(job_id: str, worker: Any) -> set[str]:
         names = [job.func_name if instance is None else f"{owner.__module__}.{owner.__qualname__}.{job.func_name}"]
     except Exception:  # noqa: BLE001  # a job that cannot be read opens nothing
         return set()
-    names += [job._success_callback_name, job._failure_callback_name, job._stopped_callback_name]
+    names += [job._success_callback_name, job._failure_callback_name, job._stopped_callback_name]  # noqa: SLF001  # RQ's own
     return {name for dotted in names if dotted and (name := _importable(dotted))}
 
 

@@ -102,8 +102,8 @@ def test_a_worker_that_leaves(
 def test_parts_leave_nothing_out() -> None:
     """The parts of a queue are all of it but for the jobs that were passed over."""
     refuser = Refuser("w")
-    refuser._passed["q"] = {-3: 7, 0: 9}
-    refuser._anew_at["q"] = float("inf")
+    refuser._passed["q"] = {-3: 7, 0: 9}  # noqa: SLF001  # as if it had passed over these
+    refuser._anew_at["q"] = float("inf")  # noqa: SLF001  # as if time had passed
     found = [part for part, _ in refuser.parts("q")]
     assert found == [
         " AND rank < ?",
@@ -112,5 +112,5 @@ def test_parts_leave_nothing_out() -> None:
         " AND rank = ? AND n > ?",
         " AND rank > ?",
     ]
-    refuser._anew_at["q"] = 0.0
+    refuser._anew_at["q"] = 0.0  # noqa: SLF001  # as if time had passed
     assert refuser.parts("q") == [("", ())]

@@ -130,12 +130,12 @@ def test_own_freeze(store: SQLiteStore, join: Callable[..., Any]) -> None:
     take(dead, 1)
     freeze(store, "other")
     freeze(store, "me")
-    me._heartbeat_at -= Store.lease
+    me._heartbeat_at -= Store.lease  # noqa: SLF001  # as if time had passed
     me.heartbeat(worker("me"), [])
     assert me.run_maintenance() == 0
     die(dead)
     assert me.run_maintenance() == 1
-    me._trust_from = 0.0
+    me._trust_from = 0.0  # noqa: SLF001  # as if time had passed
     assert me.run_maintenance() == 1
 
 

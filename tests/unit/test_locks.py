@@ -165,7 +165,7 @@ def test_what_a_handler_raised_is_told_from_what_was_called() -> None:
         __slots__ = ()
 
         def ask(self) -> bool:
-            handler(14, sys._getframe())
+            handler(14, sys._getframe())  # noqa: SLF001  # nothing public tells
             return False
 
     class Refusing(Text):

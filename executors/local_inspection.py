@@ -93,7 +93,7 @@ class LocalInspection:
             worker=_name() if attempts else None,
             attempts=attempts,
             crashes=job.crashes,
-            retries=max(0, attempts - 1 - job.crashes),
+            retries=max(0, job.attempt - 1 - job.crashes - job.uncounted),
             progress=job.last_progress,
             meta=job.meta,
             depends_on=job.depends_on,

@@ -42,7 +42,7 @@ try:
     from taskq.job import Job
     from taskq.options import JobOptions
     from taskq.queue import TaskQueue
-    from taskq.retry import Retry
+    from taskq.retry import Retry, RetryLater
     from taskq.states import Reason, State
     from taskq.tasks import task
 finally:
@@ -85,6 +85,7 @@ __all__ = [
     "Reason",
     "RemoteError",
     "Retry",
+    "RetryLater",
     "RetryRefused",
     "SoftTimeout",
     "State",

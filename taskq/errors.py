@@ -30,6 +30,8 @@
         ├── JobExpired                       it was not started in time
         └── DependencyFailed                 a job that it waited for did not succeed
 
+What jobs raise to run again, `RetryLater`, is in `retry`.
+
 Each also inherits the builtin that fits, so that code written for `concurrent.futures` goes on working.
 All of them can be pickled and keep their attributes.
 """
@@ -78,6 +80,9 @@ class TaskqError(Exception):
     #: by a job, is that job's own. Names with `__` do not travel: the error of a job that was never begun, raised again
     #: by one that waited for it, is that one's own.
     __before_start__ = False
+    #: Of what asks to run its job again: after how many seconds, and whether that is counted as a retry. One that came
+    #: from another job does not ask, see above.
+    __again__: tuple[float, bool] | None = None
 
 
 class ConfigError(TaskqError, ValueError):

@@ -10,10 +10,11 @@ its plain fields cannot hold of one (attributes, the members of a group, ...) st
 
 from __future__ import annotations
 
+import math
 import signal
 import traceback as tracebacks
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias
 
 from taskq.errors import (
     DecodeError,
@@ -25,6 +26,7 @@ from taskq.errors import (
     JobLost,
     JobTimeout,
     RemoteError,
+    TaskqError,
 )
 from taskq.frozen import Frozen
 from taskq.names import qualified_name
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
     from taskq.details import Details
 
-__all__ = ["Failure", "Scalar", "describe_exit"]
+__all__ = ["Again", "Failure", "Scalar", "describe_exit"]
 
 #: What the `args` of an exception may hold to travel with its failure.
 Scalar: TypeAlias = bool | int | float | str | bytes | None
@@ -77,13 +79,20 @@ CLASS_OF_REASON: dict[Reason, type[Exception]] = {
 }
 
 
+class Again(NamedTuple):
+    """The wish to run a job again after `delay` seconds; `counted`: that is one of its retries."""
+
+    delay: float
+    counted: bool = True
+
+
 class Failure(Frozen):
     """The reason why a job failed, in plain data that any process can read.
 
     `type` and the names in `mro` read "module.Qualname", builtins without their module. `mro` holds the
     classes that an `except` clause could catch the exception by. `args` are the exception's own where
     all are plain and short, else None. `exitcode` is negative for a signal, as in multiprocessing. `seal`: the
-    signature over the rest, where failures are signed.
+    signature over the rest, where failures are signed. `again`: what the job has asked for and nobody has decided yet.
     """
 
     reason: Reason
@@ -96,11 +105,14 @@ class Failure(Frozen):
     args: tuple[Scalar, ...] | None = None
     details: bytes = b""
     seal: bytes = b""
+    again: Again | None = None
 
     @classmethod
     def from_exception(cls, exc: BaseException, reason: Reason = Reason.ERROR) -> Self:
         """Describe an exception; one whose own `__str__` fails is described all the same."""
-        return cls._described(exc, reason, _clean(_traceback_of(exc), TRACEBACK_LIMIT), 0)
+        found = cls._described(exc, reason, _clean(_traceback_of(exc), TRACEBACK_LIMIT), 0)
+        again = exc.__again__ if isinstance(exc, TaskqError) and reason is Reason.ERROR else None
+        return found if again is None else found.changed(again=Again(*again))
 
     @classmethod
     def _described(cls, exc: BaseException, reason: Reason, traceback: str, depth: int) -> Self:
@@ -174,7 +186,9 @@ class Failure(Frozen):
         """Return the failure as a list of plain values, the opposite of `from_data`."""
         args = None if self.args is None else list(self.args)
         head = [self.reason.value, self.type, self.message, self.traceback]
-        more = [self.details, self.seal] if self.seal else [self.details] if self.details else []
+        more = [self.details, self.seal, list(self.again or ())]
+        while more and not more[-1]:
+            more.pop()
         return [*head, list(self.mro), self.exitcode, self.crashes, args, *more]
 
     @classmethod
@@ -191,7 +205,7 @@ class Failure(Frozen):
                 raise DecodeError(f"a failure's {name} cannot be {_brief(entry)}")
         reason, kind, message, traceback, mro, exitcode, crashes, args = data[: len(FIELD_CHECKS)]
         more: list[Any] = list(data)[len(FIELD_CHECKS) :]
-        details, seal, *_ = *more, b"", b""
+        details, seal, again = [*more, None, None, None][:3]
         return cls(
             reason=Reason(reason),
             type=kind,
@@ -203,6 +217,7 @@ class Failure(Frozen):
             args=None if args is None else tuple(args),
             details=details if type(details) is bytes and len(details) <= DETAILS_MAX else b"",
             seal=seal if type(seal) is bytes and len(seal) <= SEAL_MAX else b"",
+            again=_again_of(again),
         )
 
     def to_exception(
@@ -411,6 +426,11 @@ def _is_exitcode(value: object) -> bool:
 
 def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
+
+
+def _again_of(data: Any) -> Again | None:
+    fits = isinstance(data, (list, tuple)) and [*map(type, data)] == [float, bool] and 0 <= data[0] < math.inf
+    return Again(*data) if fits else None
 
 
 def _is_args(value: object) -> bool:

@@ -6,10 +6,11 @@ Pure functions: they read no clock and no global random source, and keep nothing
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from taskq.durations import to_seconds
-from taskq.errors import ConfigError
+from taskq.errors import ConfigError, TaskqError
+from taskq.failure import Again
 from taskq.frozen import Frozen
 from taskq.states import Reason
 
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
     from taskq.durations import Duration
     from taskq.failure import Failure
 
-__all__ = ["Retry", "after_crash", "after_error"]
+__all__ = ["ASKS", "Retry", "RetryLater", "after_crash", "after_error"]
 
 #: Failures that the `retry` policy rules. Crashes are counted apart; what was lost, cannot be decoded or
 #: has no task here would fail the same way again.
 RETRIED = frozenset({Reason.ERROR, Reason.TIMEOUT})
+
+#: What stands in every description of a `RetryLater`, so that others need not be read.
+ASKS: Final = "taskq.retry.RetryLater"
 
 #: Seconds; a bound (317 years) that keeps every product below within a float.
 MAX_SECONDS = 1e10
@@ -72,8 +76,8 @@ class Retry(Frozen):
             raise ConfigError(f"Retry max_retries={self.max_retries!r}: give a whole number from 0 to {MAX_RETRIES:,}")
         for name in ("delay", "max_delay"):
             self.__dict__[name] = to_seconds(f"Retry {name}", getattr(self, name))
-            _check_number(name, getattr(self, name), at_least=0)
-        _check_number("backoff", self.backoff, at_least=1)
+            _check_number(f"Retry {name}", getattr(self, name), at_least=0)
+        _check_number("Retry backoff", self.backoff, at_least=1)
         self.__dict__["on"] = _checked_classes(self.on)
 
     def delay_before(self, retry: int, random: Callable[[], float]) -> float:
@@ -85,13 +89,48 @@ class Retry(Frozen):
         return ceiling * random() if self.jitter else ceiling
 
 
-def after_error(policy: Retry | None, retries_done: int, failure: Failure, random: Callable[[], float]) -> float | None:
-    """Return the seconds to wait before the job is run again, or None when this failure is final."""
+class RetryLater(TaskqError):
+    """Raised by a job that wants to run again after `delay`: seconds, a text as "10m", or a `timedelta`.
+
+    `counted`: it uses up one of the job's retries, whatever `Retry.on` says; with none left, or without a `retry`
+    policy, the job fails, and this is its error. Not `counted`: it uses up none, and may be raised any number of times.
+    Outside a job, and where it comes from another job by its `result()`, it is an error like any other.
+
+    Raises:
+        ConfigError: `delay` is no length of time, or out of bounds.
+    """
+
+    def __init__(self, delay: Duration, counted: bool = True) -> None:
+        seconds = to_seconds("RetryLater delay", delay)
+        _check_number("RetryLater delay", seconds, at_least=0)
+        super().__init__(float(seconds), bool(counted))
+        self.__again__ = float(seconds), bool(counted)
+
+    @property
+    def delay(self) -> float:
+        """The seconds to wait."""
+        return float(self.args[0])
+
+    @property
+    def counted(self) -> bool:
+        """Whether it uses up one of the job's retries."""
+        return bool(self.args[1])
+
+    def __str__(self) -> str:
+        condition = "if it has a retry left" if self.counted else "whatever retries it has left"
+        return f"run this job again in {self.delay:g} s, {condition}; outside a job nothing is run again"
+
+
+def after_error(policy: Retry | None, retries_done: int, failure: Failure, random: Callable[[], float]) -> Again | None:
+    """Return how the job is run again, or None when this failure is final. `retries_done`: those that were counted."""
+    if failure.again is not None:
+        none_left = policy is None or retries_done >= policy.max_retries
+        return None if failure.again.counted and none_left else failure.again
     if policy is None or retries_done >= policy.max_retries:
         return None
     if failure.reason not in RETRIED or not failure.matches(policy.on):
         return None
-    return policy.delay_before(retries_done + 1, random)
+    return Again(policy.delay_before(retries_done + 1, random))
 
 
 def after_crash(crashes: int, max_crashes: int) -> bool:
@@ -110,7 +149,7 @@ def _power(backoff: float, exponent: int) -> float:
 def _check_number(name: str, value: object, *, at_least: float) -> None:
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else -1
     if not at_least <= number <= MAX_SECONDS:
-        raise ConfigError(f"Retry {name}={value!r}: give a number from {at_least} to {MAX_SECONDS:g}")
+        raise ConfigError(f"{name}={value!r}: give a number from {at_least} to {MAX_SECONDS:g}")
 
 
 def _checked_classes(on: object) -> tuple[type[BaseException] | str, ...]:

@@ -116,7 +116,7 @@ class JobOutcome:
     """What becomes of a claimed job.
 
     - SUCCEEDED with `result`, FAILED with `failure`, CANCELLED: it has ended.
-    - SCHEDULED: it runs again after `delay` seconds, because of `failure` (a retry).
+    - SCHEDULED: it runs again after `delay` seconds, because of `failure`. `counted`: it is one of its retries.
     - QUEUED: it goes back to the front of its queue.
     - `refused`: this worker cannot run it, because of `failure`. While another one that is alive serves its queue and
       has not refused it, it goes back to its place, and this worker's claims pass over it. Else it is as `state` says:
@@ -132,6 +132,7 @@ class JobOutcome:
     result: bytes | None = None
     failure: Failure | None = None
     delay: float = 0.0
+    counted: bool = True
     started: bool = True
     refused: bool = False
     attempts: int = 1

@@ -80,6 +80,7 @@ ON_VALKEY = frozenset({"test_queues", "test_retries", "test_context"})
 BY_ONE_METHOD = frozenset(
     {
         *("test_cancel", "test_context", "test_cpython", "test_errors", "test_imap", "test_map", "test_map_input"),
-        *("test_options", "test_pool", "test_queues", "test_retries", "test_submit", "test_timeouts"),
+        *("test_options", "test_pool", "test_queues", "test_retries", "test_retry_later", "test_submit"),
+        "test_timeouts",
     }
 )

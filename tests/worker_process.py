@@ -36,7 +36,8 @@ PYTHONS = (
 
 #: What the workers of tests are told to trust: the tests' own tasks, and what of Python they submit.
 IMPORTS = (
-    *("tests.sample_tasks", "tests.sample_errors", "tests.ledger", "tests.sample_tasks:Arithmetic.tripled"),
+    *("tests.sample_tasks", "tests.sample_errors", "tests.sample_retries", "tests.ledger"),
+    "tests.sample_tasks:Arithmetic.tripled",
     *(f"builtins:{name}" for name in PYTHONS),
     *("math:factorial", "math:gcd", "math:sqrt", "_operator:add", "_operator:mul", "_operator:neg", "_operator:sub"),
     *("time:sleep", "time:time", "posix:_exit", "posix:getpid", "posix:kill"),

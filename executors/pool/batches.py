@@ -96,11 +96,21 @@ class CallBatch:
         """Return the job's current attempt and its crashes."""
         return self.jobs[at].attempt, self.jobs[at].crashes
 
-    def again(self, at: int, *, crashed: bool) -> WorkItem:
+    def retries(self, at: int) -> int:
+        """Return how many retries of the job were counted."""
+        job = self.jobs[at]
+        return job.attempt - 1 - job.crashes - job.uncounted
+
+    def is_rerun_here(self, at: int) -> bool:
+        """Tell whether the pool runs the job again when it asks for that."""
+        return self.jobs[at].is_rerun_here
+
+    def again(self, at: int, *, crashed: bool = False, counted: bool = True) -> WorkItem:
         """Return the job for its next attempt."""
         job = self.jobs[at]
         job.attempt += 1
         job.crashes += crashed
+        job.uncounted += not counted
         job.isolated = True
         return job
 
@@ -142,7 +152,7 @@ class MapChunk:
 
     __slots__ = (
         "attempt", "count", "crashes", "encoding", "first", "function", "items", "options", "payload", "sink", "star",
-        "stream",
+        "stream", "uncounted",
     )  # fmt: skip
 
     def __init__(  # a record
@@ -159,6 +169,7 @@ class MapChunk:
         payload: bytes,
         attempt: int = 1,
         crashes: int = 0,
+        uncounted: int = 0,
     ) -> None:
         self.function = function
         self.sink = sink
@@ -172,6 +183,7 @@ class MapChunk:
         self.payload = payload
         self.attempt = attempt
         self.crashes = crashes
+        self.uncounted = uncounted
 
     def __len__(self) -> int:
         return len(self.items)
@@ -205,7 +217,7 @@ class MapChunk:
 
     def part(self, start: int, stop: int) -> list[WorkItem]:
         """Return items `start` to `stop` as batches of their own."""
-        return [self._cut(start, stop, self.attempt, self.crashes)] if start < stop else []
+        return [self._cut(start, stop)] if start < stop else []
 
     def singles(self, start: int, stop: int) -> list[WorkItem]:
         """Return items `start` to `stop`, each to be run alone."""
@@ -219,9 +231,21 @@ class MapChunk:
         """Return the current attempt and the crashes."""
         return self.attempt, self.crashes
 
-    def again(self, at: int, *, crashed: bool) -> WorkItem:
+    def retries(self, at: int) -> int:  # noqa: ARG002
+        """Return how many retries were counted."""
+        return self.attempt - 1 - self.crashes - self.uncounted
+
+    def is_rerun_here(self, at: int) -> bool:  # noqa: ARG002
+        """Tell whether the pool runs an item again when it asks for that."""
+        return True
+
+    def again(self, at: int, *, crashed: bool = False, counted: bool = True) -> WorkItem:
         """Return one item for its next attempt."""
-        return self._cut(at, at + 1, self.attempt + 1, self.crashes + crashed)
+        item = self._cut(at, at + 1)
+        item.attempt += 1
+        item.crashes += crashed
+        item.uncounted += not counted
+        return item
 
     def count_crash(self, at: int) -> int:  # noqa: ARG002
         """Count one more crash; return how many there are."""
@@ -238,7 +262,7 @@ class MapChunk:
     def drop(self, at: int) -> None:  # only a map that was given up is dropped
         """Do nothing: nobody waits for it."""
 
-    def _cut(self, start: int, stop: int, attempt: int, crashes: int) -> MapChunk:
+    def _cut(self, start: int, stop: int) -> MapChunk:
         items = self.items[start:stop]
         if len(items) == len(self.items):
             encoding, payload = self.encoding, self.payload
@@ -247,7 +271,8 @@ class MapChunk:
             encoding, payload = payloads.pack(items, strict=self.encoding == payloads.CODEC, root="items")
         return MapChunk(
             self.function, self.sink, self.stream, self.first + start, items,
-            star=self.star, options=self.options, encoding=encoding, payload=payload, attempt=attempt, crashes=crashes,
+            star=self.star, options=self.options, encoding=encoding, payload=payload,
+            attempt=self.attempt, crashes=self.crashes, uncounted=self.uncounted,
         )  # fmt: skip
 
 

@@ -108,6 +108,10 @@ class PoolJob:
     options: JobOptions | None = None
     attempt = 1
     crashes = 0
+    #: How often it was run again without counting that as a retry.
+    uncounted = 0
+    #: Whether the pool runs it again when it asks for that.
+    is_rerun_here = True
     last_progress: tuple[int, int | None] | None = None
     #: What it logged, printed and noted; None: nothing.
     output: JobOutput | None = None

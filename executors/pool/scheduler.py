@@ -22,7 +22,7 @@ from taskq.executors.pool.functions import BATCH_BYTES
 from taskq.executors.pool.jobs import DEFAULTS, PoolJob
 from taskq.failure import Failure
 from taskq.job import ENDED
-from taskq.retry import after_crash, after_error
+from taskq.retry import ASKS, after_crash, after_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: How a job that cancels itself fails (see `JobContext.cancelled`).
 _CANCELLED = "taskq.errors.JobCancelled"
+#: What stands in the descriptions of failures that may be no end, whatever the policy.
+_MARKS = _CANCELLED.encode(), ASKS.encode()
 
 
 class Scheduler:
@@ -272,7 +274,7 @@ class Outcomes:
         if encoding != payloads.FAILURE:
             batch.function.sizer.observe_bytes(jobs, len(data))
             batch.record(at, jobs, encoding, data)
-        elif batch.options.retry is not None or data.find(_CANCELLED.encode()) >= 0:
+        elif batch.options.retry is not None or any(data.find(mark) >= 0 for mark in _MARKS):
             self._failed(batch, at, data)
         else:
             batch.record(at, jobs, encoding, data)
@@ -285,11 +287,12 @@ class Outcomes:
             batch.record(at, 1, payloads.FAILURE, data)
 
     def _try_again(self, batch: Batch, at: int, failure: Failure) -> bool:
-        attempt, crashes = batch.history(at)
-        delay = after_error(batch.options.retry, attempt - 1 - crashes, failure, random.random)
-        if delay is None or batch.abandoned:
+        if failure.again is not None and not batch.is_rerun_here(at):
             return False
-        self._timers.add(monotonic() + delay, batch.again(at, crashed=False))
+        again = after_error(batch.options.retry, batch.retries(at), failure, random.random)
+        if again is None or batch.abandoned:
+            return False
+        self._timers.add(monotonic() + again.delay, batch.again(at, counted=again.counted))
         return True
 
     def timed_out(self, batch: Batch, at: int) -> None:

@@ -195,6 +195,8 @@ def outcome_row(outcome: JobOutcome, held: HeldJob, *, stopped: bool) -> list[An
         payload, text = pack_failure(outcome.failure), as_exc_string(failed_as or exc_text(outcome.failure))
         ttl = held.failure_ttl
         kind = kind if held.listed or state is not State.FAILED else UNLISTED
+    elif state is State.SCHEDULED and not outcome.counted:
+        kind = "u"
     elif state is State.CANCELLED and stopped:
         kind, text, ttl = "x", as_exc_string("Job stopped by user, work-horse terminated."), held.failure_ttl
     more = _more(outcome, held, attempts, crashes, payload)
@@ -238,7 +240,7 @@ def _more(outcome: JobOutcome, held: HeldJob, attempts: int, crashes: int, paylo
     elif outcome.state is State.FAILED:
         more += (FIELDS["failure"], payload)
     if outcome.state is State.SCHEDULED:
-        more += (FIELDS["retries"], held.retries + 1, "ended_at", "")
+        more += (FIELDS["retries"], held.retries + outcome.counted, "ended_at", "")
     return more
 
 

@@ -152,7 +152,7 @@ def _put_back(tx: Tx, n: int, queue: str, outcome: JobOutcome) -> None:
             tx.now + outcome.delay if later else None,
             _attempts(outcome),
             outcome.crashes,
-            outcome.state is State.SCHEDULED,
+            outcome.state is State.SCHEDULED and outcome.counted,
             outcome.refused and not later,
             outcome.refused,
             tx.now,

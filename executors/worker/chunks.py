@@ -1,7 +1,7 @@
 """A chunk of a map that a worker holds: one claimed job, one run in the pool, or one for each item.
 
     whole chunk in one run ──▶ values, or an outcome for each item ──▶ succeeded
-         │                            └── an item failed, and its policy retries it: a run of its own
+         │                            └── an item failed and is tried again, by its policy or its wish: a run of its own
          └── its process died: every item in a run of its own
     items with time limits, or that may kill no process: every item in a run of its own from the start
 
@@ -25,7 +25,7 @@ from taskq.executors.worker.outcomes import refused, requeued
 from taskq.failure import Failure
 from taskq.options import JobOptions
 from taskq.perform import perform_chunk, perform_item
-from taskq.retry import after_error
+from taskq.retry import ASKS, after_error
 from taskq.states import Reason, State
 from taskq.store import JobOutcome
 
@@ -51,6 +51,7 @@ class _ItemRun(NamedTuple):
     item: int
     crashes: int = 0
     attempt: int = 1
+    uncounted: int = 0
 
 
 class ChunkRun:
@@ -135,6 +136,7 @@ class ChunkRun:
         run = self._run(perform_item, args, _item_options(self._options), index)
         run.attempt = single.attempt + single.crashes
         run.crashes = single.crashes
+        run.uncounted = single.uncounted
         run.isolated = True
         run.size = len(envelope)
         self._ahead_bytes += run.size
@@ -143,6 +145,7 @@ class ChunkRun:
     def _run(self, fn: object, args: tuple[object, ...], options: JobOptions, index: int) -> Run:
         run = self._runner.new_run(fn, f"{self._task}/{len(args)}", args, options)  # type: ignore[arg-type]
         run.claim, run.chunk, run.index = self.claim, self, index
+        run.is_rerun_here = index >= 0
         self.runs.add(run)
         return run
 
@@ -181,14 +184,14 @@ class ChunkRun:
         """Take the result of the whole chunk as it is, unless an item is to be tried again."""
         self._given_up = self._succeeded(returned)
         policy = self._options.retry
-        if policy is None or not _has_records(returned):
+        if (policy is None and returned.find(ASKS.encode()) < 0) or not _has_records(returned):
             return
         now = monotonic()
         again = []
         for index, record in enumerate(records := read_outcomes(returned)):
-            delay = after_error(policy, 0, record, random.random) if isinstance(record, Failure) else None
-            if delay is not None:
-                again.append(_ItemRun(now + delay, index, attempt=2))
+            wish = after_error(policy, 0, record, random.random) if isinstance(record, Failure) else None
+            if wish is not None:
+                again.append(_ItemRun(now + wish.delay, index, attempt=2, uncounted=int(not wish.counted)))
         if again:
             self._given_up, self._outcomes = None, list(records)
             self._waiting = deque(sorted(again))

@@ -2,7 +2,8 @@
 
 bytes                                    succeeded
 failure    unknown task                  left to workers that may know it; failed after 10 min without any
-           its policy retries it         scheduled
+           its policy retries it, or
+           it asks to run again          scheduled
            else                          failed
 dropped    somebody cancelled it         cancelled
            the worker requeued it        back to the front of the queue; a start that was cut short is not counted
@@ -59,16 +60,18 @@ def _failed(run: Run, failure: Failure) -> JobOutcome:
     claim = run.claim
     if failure.reason is Reason.UNKNOWN_TASK or _is_unread(claim, failure):
         return refused(claim, failure)
-    delay = after_error(run.policy, claim.retries, failure, random.random)
-    state = State.FAILED if delay is None else State.SCHEDULED
-    if run.unwanted and delay is not None:
+    decided = failure if failure.again is None else failure.changed(again=None)
+    again = after_error(run.policy, claim.retries, failure if claim.foreign is None else decided, random.random)
+    state = State.FAILED if again is None else State.SCHEDULED
+    if run.unwanted and again is not None:
         state = State.CANCELLED
     return JobOutcome(
         id=claim.id,
         token=claim.token,
         state=state,
-        failure=failure,
-        delay=delay or 0.0,
+        failure=decided,
+        delay=0.0 if again is None else again.delay,
+        counted=again is None or again.counted,
         attempts=run.attempt,
         crashes=run.crashes - claim.crashes,
         seconds=run.ran_ns / 1e9,

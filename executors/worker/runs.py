@@ -90,6 +90,8 @@ class Run(PoolJob):
     #: Of a chunk, or of an item of one: whose it is, and which item.
     chunk: ChunkOwner | None = None
     index = -1
+    #: Only an item waits here until it is run again; a whole job goes back to its store.
+    is_rerun_here = False
     #: Bytes of the one item's envelope.
     size = 0
     #: Whether it was cancelled.

@@ -98,7 +98,7 @@ class MemoryWorkerSession(WorkerSession):
         elif row.wanted is not None:
             self._jobs.end(row, State.CANCELLED)
         else:
-            record.retries += outcome.state is State.SCHEDULED
+            record.retries += outcome.state is State.SCHEDULED and outcome.counted
             self._jobs.put_back(row, outcome.delay)
         return True
 

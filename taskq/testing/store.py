@@ -216,9 +216,11 @@ class MemoryStore(Store):
             if not isinstance(error, Exception):
                 raise
             failure = Failure.from_exception(error, REASONS.get(type(error), Reason.ERROR))
-            delay = after_error(self._jobs.rows[claim.id].options.retry, claim.retries, failure, lambda: 0.0)
-            state = State.FAILED if delay is None else State.SCHEDULED
-            return JobOutcome(id=claim.id, token=claim.token, state=state, failure=failure, delay=delay or 0.0)
+            again = after_error(self._jobs.rows[claim.id].options.retry, claim.retries, failure, lambda: 0.0)
+            found = JobOutcome(id=claim.id, token=claim.token, state=State.FAILED, failure=failure.changed(again=None))
+            if again is not None:
+                found.state, found.delay, found.counted = State.SCHEDULED, again.delay, again.counted
+            return found
         return JobOutcome(id=claim.id, token=claim.token, state=State.SUCCEEDED, result=result)
 
 

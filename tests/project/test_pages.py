@@ -13,7 +13,7 @@ from tests.project.markdown import Block, Command, blocks, commands
 if TYPE_CHECKING:
     from pathlib import Path
 
-PAGES = ("look-and-act.md",)
+PAGES = ("look-and-act.md", "retries.md")
 
 
 def of_language(language: str) -> list[object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -74,6 +75,17 @@ def test_waiting_job(store: RQStore, client: Any) -> None:
     assert seen.enqueued_at is not None
     assert Queue("default", connection=client).job_ids == [job.id]
     assert seen.get_position() == 0
+
+
+def test_retries_left(store: RQStore, join: Callable[..., Hands], client: Any) -> None:
+    """RQ's Job reads how many retries are left: one less for each that was counted, no less for the others."""
+    job = new_job(1, 2, retry=Retry(3))
+    store.put([job])
+    hands = join()
+    for counted, left in ((False, 3), (True, 2), (False, 2)):
+        (claim,) = hands.take()
+        hands.tell(replace(again(claim), counted=counted))
+        assert fetch(job.id, client).retries_left == left
 
 
 def test_running_job(store: RQStore, join: Callable[..., Hands], client: Any) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import pickle
 import random
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskq.errors import ConfigError
-from taskq.failure import Failure
-from taskq.retry import Retry, after_crash, after_error
+from taskq.failure import Again, Failure
+from taskq.retry import Retry, RetryLater, after_crash, after_error
 from taskq.states import Reason
 
 MISSING = Failure.from_exception(FileNotFoundError(2, "No such file"))
@@ -98,7 +100,7 @@ def test_without_a_policy_an_error_is_final() -> None:
 def test_retries_are_counted() -> None:
     """A job is run again until its retries are used up."""
     policy = Retry(2, delay=4.0)
-    assert [after_error(policy, done, MISSING, half) for done in range(4)] == [2.0, 4.0, None, None]
+    assert [after_error(policy, done, MISSING, half) for done in range(4)] == [(2.0, True), (4.0, True), None, None]
     assert after_error(Retry(0), 0, MISSING, half) is None
 
 
@@ -138,3 +140,59 @@ def test_crashes_are_counted_apart() -> None:
     """A job whose process died is run again until it did so `max_crashes` times."""
     assert [after_crash(crashes, 3) for crashes in (1, 2, 3, 4)] == [True, True, False, False]
     assert after_crash(1, 1) is False
+
+
+# --- RetryLater
+
+
+@pytest.mark.parametrize("delay", [600, 600.0, "10m", timedelta(minutes=10)])
+@pytest.mark.parametrize("counted", [True, False])
+def test_wish(*, delay: Any, counted: bool) -> None:
+    """A wish says its delay in seconds, whether it is counted, and what it means; it can be pickled."""
+    wish = RetryLater(delay, counted=counted)
+    copy = pickle.loads(pickle.dumps(wish))  # noqa: S301 - our own bytes
+    for one in (wish, copy):
+        assert (one.delay, one.counted) == (600.0, counted)
+        assert str(one).startswith("run this job again in 600 s, ")
+        assert "outside a job nothing is run again" in str(one)
+    assert RetryLater(1).counted
+
+
+@pytest.mark.parametrize("delay", [-1, math.nan, math.inf, "soon", None, True, 1e11, timedelta(seconds=-1)])
+def test_wishes_that_make_no_sense(delay: Any) -> None:
+    """A delay that is no length of time is refused by name."""
+    with pytest.raises(ConfigError, match="RetryLater delay="):
+        RetryLater(delay)
+
+
+@pytest.mark.parametrize("policy", [None, Retry(0), Retry(2, on=(OSError,))])
+def test_uncounted_wishes_are_granted(policy: Retry | None) -> None:
+    """A wish that is not counted is granted whatever the policy, and however many retries there were."""
+    failure = Failure.from_exception(RetryLater(7, counted=False))
+    assert [after_error(policy, done, failure, half) for done in (0, 2, 9)] == [(7.0, False)] * 3
+
+
+def test_counted_wishes_use_up_retries() -> None:
+    """A wish that is counted is granted as long as there are retries, whatever errors these are for."""
+    failure = Failure.from_exception(RetryLater(7))
+    policy = Retry(2, delay=100.0, on=(OSError,))
+    assert [after_error(policy, done, failure, half) for done in range(4)] == [(7.0, True), (7.0, True), None, None]
+    assert after_error(None, 0, failure, half) is None
+
+
+def test_wish_travels_once() -> None:
+    """A wish travels with its failure; the exception that is made of it has none, and older readers pass over it."""
+    failure = Failure.from_exception(RetryLater("1h", counted=False))
+    data = failure.to_data()
+    assert Failure.from_data(data) == failure
+    assert Failure.from_data(data[:10]) == failure.changed(again=None)
+    again = Failure.from_exception(failure.to_exception())
+    assert (again.type, again.args, again.again) == (failure.type, failure.args, None)
+
+
+@pytest.mark.parametrize("wish", [[], [1.0], [1, True], [1.0, 1], [-1.0, True], [math.nan, True], [math.inf, True], 7])
+def test_broken_wishes(wish: object) -> None:
+    """What is no wish is passed over, as anything that is not known."""
+    failure = Failure.from_exception(RetryLater(1))
+    assert failure.again == Again(1.0)
+    assert Failure.from_data([*failure.to_data()[:10], wish]).again is None

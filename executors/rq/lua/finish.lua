@@ -3,7 +3,8 @@
 --   verdict is
 --   {id, token, queue, kind, ttl, reply_to, counts, payload, exc_string, since, key, more fields or 0, delay, refused,
 --    foreign or 0, whole, log}
---   kinds: s succeeded  f failed  q failed, and not listed  x stopped  c cancelled  r again after delay  b back to the front
+--   kinds: s succeeded  f failed  q failed, and not listed  x stopped  c cancelled  b back to the front
+--     r again after delay  u the same, and not counted as a retry
 --   refused 1: this worker cannot run it; then it stays for others that may, in its place, whatever its kind says
 --   foreign: {retry: 1 or 0, returned Retry: {max, intervals, front} or 0}; whole 1: it has keys that few jobs have
 -- Returns {ids of outcomes that came too late, 1 if the worker is registered now}: it is, where its queues are empty.
@@ -120,14 +121,13 @@ local function returned_retry(v, retry)
   return true
 end
 
--- A job of ours that waits again: after an error (`retry`), or because its worker did not run it
-local function send_back(v, retry)
+-- A job of ours that waits again: after an error or by its wish (r, u), or because its worker did not run it
+local function send_back(v, kind)
   local id, queue, job = v[1], v[3], K_JOB .. v[1]
   local j = call('HMGET', job, F_priority, F_cancel, F_retries_left)
   call('HSET', job, F_rare, 1) -- its attempts are to be looked up
-  if retry then
-    if num(j[3]) > 0 then call('HSET', job, F_retries_left, math.floor(num(j[3])) - 1) end
-  else
+  if kind == 'r' and num(j[3]) > 0 then call('HSET', job, F_retries_left, math.floor(num(j[3])) - 1) end
+  if kind == 'b' then
     call('HDEL', job, F_started_at, F_worker_name)
     local expires = call('HGET', job, F_expires)
     if expires then call('ZADD', K_EXPIRIES, num(expires), id) end
@@ -142,7 +142,7 @@ local function send_back(v, retry)
     call('ZADD', K_SCHEDULED .. queue, now + v[13], id)
     call('PUBLISH', K_WAKE, queue)
   else
-    enqueue(queue, id, j[1], not retry)
+    enqueue(queue, id, j[1], kind == 'b')
   end
 end
 
@@ -208,10 +208,10 @@ for i, v in ipairs(outcomes) do
         register(K_FINISHED .. queue, ttl < 0 and '+inf' or ends[ttl], id)
       end
       if foreign ~= 0 and repeated(v) then goes_on = true elseif ttl > 0 then try('EXPIRE', job, text_of(ttl)) end
-    elseif kind == 'r' or kind == 'b' then
+    elseif kind == 'r' or kind == 'u' or kind == 'b' then
       goes_on = true
       if kind == 'r' then counted.f = counted.f + 1 end
-      send_back(v, kind == 'r')
+      send_back(v, kind)
     elseif kind == 'c' then
       try('HSET', job, F_status, S_CANCELED, F_ended_at, iso)
       if ttl ~= 0 then register(K_CANCELED .. queue, math.floor(now), id) end

@@ -114,6 +114,17 @@ def test_expires_says_when_it_must_have_started(store: Store, member: WorkerSess
     )
 
 
+def test_uncounted_retry(store: Store, member: WorkerSession) -> None:
+    """A job that runs again later counts an attempt, and a retry only where its worker says so."""
+    store.put([job("a")])
+    for counted, retries in ((False, 0), (True, 1), (False, 1)):
+        (claim,) = take(member)
+        tell(member, said(claim, State.SCHEDULED, counted=counted))
+        assert see(store, "a").retries == retries
+    (claim,) = take(member)
+    assert (claim.attempt, claim.retries, claim.crashes) == (4, 1, 0)
+
+
 def test_list(store: Store, member: WorkerSession) -> None:
     """Jobs are listed newest first, by state, queue and task, in pages, without payloads."""
     store.put([job(f"a{number}") for number in range(5)] + [job("b", queue="other")])

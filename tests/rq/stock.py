@@ -12,9 +12,11 @@ from typing import Any
 from rq import Retry, get_current_job
 
 from taskq.errors import UnknownTask
+from taskq.retry import RetryLater
 
 __all__ = [
     "add",
+    "ask_for_more",
     "boom",
     "cancel_and_free_dependents",
     "cancel_myself",
@@ -53,6 +55,11 @@ def give(value: Any) -> Any:
 def boom(*_: Any) -> None:
     """Raise."""
     raise ValueError("no good")
+
+
+def ask_for_more() -> None:
+    """Ask to be run again, as jobs of taskq do."""
+    raise RetryLater(0, counted=False)
 
 
 def whoami() -> dict[str, Any]:

@@ -69,12 +69,12 @@ def test_value_that_cannot_be_written(worker: WorkerProcess, client: Any, serial
 
 
 def test_status_in_callbacks(worker: WorkerProcess, client: Any) -> None:
-    """A callback sees how its job has ended."""
+    """A callback sees how its job has ended; what asks to run again in taskq's way is an error, as in stock RQ."""
     queue = Queue("default", connection=client)
-    for name in ("cancel_myself", "boom"):
+    for name in ("cancel_myself", "boom", "ask_for_more"):
         job = queue.enqueue(F + name, on_success=NOTE, on_failure=NOTE)
         eventually(lambda job=job: ended(job), "the job to end")  # type: ignore[misc]
-    assert noted(client) == ["finished", "failed"]
+    assert noted(client) == ["finished", "failed", "failed"]
     assert worker.is_running
 
 

@@ -128,7 +128,8 @@ def pack_options(options: JobOptions) -> bytes:
 
 def _retry_to_data(retry: Retry) -> list[Any]:
     on = [entry if isinstance(entry, str) else portable_name(entry) for entry in retry.on]
-    return [retry.max_retries, retry.delay, retry.backoff, retry.max_delay, retry.jitter, on]
+    data = [retry.max_retries, retry.delay, retry.backoff, retry.max_delay, retry.jitter, on]
+    return [*data, list(retry.limits)] if retry.limits else data
 
 
 def pack_results(results: Mapping[str, bytes]) -> bytes:
@@ -195,10 +196,12 @@ def read_options(packed: bytes) -> JobOptions:
 
 
 def _retry_from_data(data: list[Any]) -> Retry:
-    max_retries, delay, backoff, max_delay, jitter, on, *_newer = data
+    max_retries, delay, backoff, max_delay, jitter, on, *more = data
+    limits = tuple(more[0]) if more and type(more[0]) is list else ()
     if type(max_retries) is int:
         max_retries = min(max_retries, MAX_RETRIES)  # jobs from before there was a limit stay readable
-    return Retry(max_retries, delay=delay, backoff=backoff, max_delay=max_delay, jitter=bool(jitter), on=tuple(on))
+    times = {"delay": delay, "backoff": backoff, "max_delay": max_delay}
+    return Retry(max_retries, **times, jitter=bool(jitter), on=tuple(on), limits=limits)
 
 
 # --- labels

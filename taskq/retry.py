@@ -6,12 +6,14 @@ Pure functions: they read no clock and no global random source, and keep nothing
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from taskq.durations import to_seconds
 from taskq.errors import ConfigError, TaskqError
 from taskq.failure import Again
 from taskq.frozen import Frozen
+from taskq.names import qualified_name
 from taskq.states import Reason
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ __all__ = ["ASKS", "Retry", "RetryLater", "after_crash", "after_error"]
 #: Failures that the `retry` policy rules. Crashes are counted apart; what was lost, cannot be decoded or
 #: has no task here would fail the same way again.
 RETRIED = frozenset({Reason.ERROR, Reason.TIMEOUT})
+
+#: What `Retry.on` takes: exception classes or their names, or a limit for each.
+Errors: TypeAlias = "type[BaseException] | str | tuple[type[BaseException] | str, ...] | Mapping[Any, int]"
 
 #: What stands in every description of a `RetryLater`, so that others need not be read.
 ASKS: Final = "taskq.retry.RetryLater"
@@ -45,8 +50,14 @@ class Retry(Frozen):
     not come back together. `delay` and `max_delay` are seconds, texts as "10m", or a `timedelta`. `on` lists the
     exception classes to retry, or their names ("module.Qualname").
 
+    `on` may also be a mapping of these to limits, as `{OSError: 3, TimeoutError: 5, ValueError: 0}`. A limit is one on
+    the total: an error of that class is retried while the job has had fewer retries than that, whatever these were
+    for. Of several classes that fit an error the closest one counts. It is kept as `on`, the classes, and `limits`, a
+    number for each; without a mapping `limits` is empty, and `max_retries` holds for all.
+
     Raises:
-        ConfigError: a number is negative or too large, `backoff` is below 1, or `on` holds no exceptions.
+        ConfigError: a number is negative or too large, `backoff` is below 1, `on` holds no exceptions, or a limit is
+            above `max_retries`.
     """
 
     max_retries: int
@@ -55,6 +66,7 @@ class Retry(Frozen):
     max_delay: float
     jitter: bool
     on: tuple[type[BaseException] | str, ...]
+    limits: tuple[int, ...]
 
     def __init__(
         self,
@@ -64,10 +76,20 @@ class Retry(Frozen):
         backoff: float = 2.0,
         max_delay: Duration = 300.0,
         jitter: bool = True,
-        on: type[BaseException] | str | tuple[type[BaseException] | str, ...] = (Exception,),
+        on: Errors = (Exception,),
+        limits: tuple[int, ...] = (),
     ) -> None:
+        if isinstance(on, Mapping):
+            limits = tuple(on.values())
+            on = tuple(on)
         super().__init__(
-            max_retries=max_retries, delay=delay, backoff=backoff, max_delay=max_delay, jitter=jitter, on=on
+            max_retries=max_retries,
+            delay=delay,
+            backoff=backoff,
+            max_delay=max_delay,
+            jitter=jitter,
+            on=on,
+            limits=limits,
         )
 
     def check(self) -> None:
@@ -79,6 +101,19 @@ class Retry(Frozen):
             _check_number(f"Retry {name}", getattr(self, name), at_least=0)
         _check_number("Retry backoff", self.backoff, at_least=1)
         self.__dict__["on"] = _checked_classes(self.on)
+        if self.limits and len(self.limits) != len(self.on):
+            raise ConfigError(f"Retry limits={self.limits!r}: give one for each of on={self.on!r}")
+        for entry, limit in zip(self.on, self.limits, strict=False):
+            if type(limit) is not int or not 0 <= limit <= self.max_retries:
+                most = f"from 0 to max_retries={self.max_retries}"
+                raise ConfigError(f"Retry on: the limit {limit!r} of {_name_of(entry)} is no whole number {most}")
+
+    def limit_for(self, failure: Failure) -> int:
+        """Return how many retries there may be in all for one more after such a failure; 0: it is not retried."""
+        if not self.limits:
+            return self.max_retries if failure.matches(self.on) else 0
+        limits = dict(zip(map(_name_of, self.on), self.limits, strict=True))
+        return next((limits[name] for name in (failure.type, *failure.mro) if name in limits), 0)
 
     def delay_before(self, retry: int, random: Callable[[], float]) -> float:
         """Return the seconds to wait before the retry of this number (the first is 1).
@@ -90,7 +125,7 @@ class Retry(Frozen):
 
 
 class RetryLater(TaskqError):
-    """Raised by a job that wants to run again after `delay`: seconds, a text as "10m", or a `timedelta`.
+    """Ask, raised by a job, to run it again after `delay`: seconds, a text as "10m", or a `timedelta`.
 
     `counted`: it uses up one of the job's retries, whatever `Retry.on` says; with none left, or without a `retry`
     policy, the job fails, and this is its error. Not `counted`: it uses up none, and may be raised any number of times.
@@ -126,9 +161,7 @@ def after_error(policy: Retry | None, retries_done: int, failure: Failure, rando
     if failure.again is not None:
         none_left = policy is None or retries_done >= policy.max_retries
         return None if failure.again.counted and none_left else failure.again
-    if policy is None or retries_done >= policy.max_retries:
-        return None
-    if failure.reason not in RETRIED or not failure.matches(policy.on):
+    if policy is None or failure.reason not in RETRIED or retries_done >= policy.limit_for(failure):
         return None
     return Again(policy.delay_before(retries_done + 1, random))
 
@@ -150,6 +183,10 @@ def _check_number(name: str, value: object, *, at_least: float) -> None:
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else -1
     if not at_least <= number <= MAX_SECONDS:
         raise ConfigError(f"{name}={value!r}: give a number from {at_least} to {MAX_SECONDS:g}")
+
+
+def _name_of(entry: type[BaseException] | str) -> str:
+    return entry if isinstance(entry, str) else qualified_name(entry)
 
 
 def _checked_classes(on: object) -> tuple[type[BaseException] | str, ...]:

@@ -70,6 +70,15 @@ def test_retry_only_on_listed_errors(queue: TaskQueue, ledger: Ledger) -> None:
     assert ledger.texts() == ["attempt"] * 3
 
 
+def test_limits_by_class(queue: TaskQueue, ledger: Ledger) -> None:
+    """A mapping says up to how many retries an error of each class is retried; the closest class counts."""
+    bound = queue.options(retry=Retry(3, delay=0.01, on={OSError: 3, ConnectionError: 1, ValueError: 0}))
+    for kind, attempts in (("OSError", 4), ("ConnectionResetError", 2), ("ValueError", 1), ("KeyError", 1)):
+        job = bound.submit(fail_until, ledger.path, 100, kind)
+        assert job.exception(timeout=PATIENCE) is not None
+        assert job.attempts == attempts, kind
+
+
 def test_backoff(queue: TaskQueue, ledger: Ledger) -> None:
     """Without jitter, the waits between attempts are at least the delay, growing by the factor."""
     bound = queue.options(retry=Retry(3, delay=0.1, backoff=2.0, jitter=False))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, assert_type
 
 from taskq import task
 from taskq.options import JobOptions
-from taskq.retry import Retry
+from taskq.retry import Retry, RetryLater
 from taskq.tasks import options_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,12 @@ def bare(path: str, size: int = 256) -> bytes:
 def with_options(path: str, *, size: int) -> dict[str, int]:
     """Stand for a task with options."""
     return {path: size}
+
+
+@task(retry=Retry(5, on={OSError: 3, TimeoutError: 5, "shop.Sold": 0}))
+def with_limits(path: str) -> str:
+    """Stand for a task with limits by classes, which asks to be run again."""
+    raise RetryLater("10m", counted=False) from FileNotFoundError(path)
 
 
 @task(retry=3, delay=5.0, at=datetime(2030, 1, 31, tzinfo=UTC), key="k")

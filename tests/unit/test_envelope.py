@@ -39,6 +39,7 @@ def test_golden_bytes() -> None:
         PLAIN,
         JobOptions(timeout=60, soft_timeout=5.5),
         JobOptions(retry=Retry(5, delay=0.5, backoff=3, max_delay=60, jitter=False, on=("shop.Sold",))),
+        JobOptions(retry=Retry(5, on={"shop.Sold": 0, "OSError": 5})),
         JobOptions(max_crashes=1, expires=3.5, result_ttl=0),
     ],
 )
@@ -93,6 +94,8 @@ def test_newer_options_are_passed_over() -> None:
         msgpack.packb([1, 0, "m:f", msgpack.packb({"timeout": -1}), b"", b""]),
         msgpack.packb([1, 0, "m:f", msgpack.packb({"retry": 5}), b"", b""]),
         msgpack.packb([1, 0, "m:f", msgpack.packb({"retry": [1, 1, 2, 3, True, [5]]}), b"", b""]),
+        msgpack.packb([1, 0, "m:f", msgpack.packb({"retry": [1, 1, 2, 3, True, ["OSError"], [2]]}), b"", b""]),
+        msgpack.packb([1, 0, "m:f", msgpack.packb({"retry": [1, 1, 2, 3, True, ["OSError"], [[]]]}), b"", b""]),
         msgpack.packb([1, 0, "m:f", msgpack.packb([1]), b"", b""]),
         msgpack.packb([1, 0, "m:f", b"\x80", b"", b""]) + b"x",
     ],

@@ -77,6 +77,12 @@ def test_ten_thousand_retries_spread_out() -> None:
         ({"max_retries": 1, "on": ()}, "on=()"),
         ({"max_retries": 1, "on": (5,)}, "5 is not an exception class"),
         ({"max_retries": 1, "on": (int,)}, "is not an exception class"),
+        ({"max_retries": 1, "on": {}}, "on=()"),
+        ({"max_retries": 1, "on": {int: 1}}, "is not an exception class"),
+        ({"max_retries": 3, "on": {OSError: 4}}, "limit 4 of OSError is no whole number from 0 to max_retries=3"),
+        ({"max_retries": 3, "on": {OSError: -1}}, "limit -1 of OSError"),
+        ({"max_retries": 3, "on": {"shop.Sold": True}}, "limit True of shop.Sold"),
+        ({"max_retries": 3, "on": (OSError, ValueError), "limits": (1,)}, "limits=(1,)"),
     ],
 )
 def test_policies_that_make_no_sense(arguments: dict[str, Any], named: str) -> None:
@@ -88,8 +94,8 @@ def test_policies_that_make_no_sense(arguments: dict[str, Any], named: str) -> N
 
 def test_on_takes_one_class_too() -> None:
     """A single class, or a name, need not be wrapped in a tuple."""
-    assert Retry(1, on=OSError).on == (OSError,)  # type: ignore[arg-type]
-    assert Retry(1, on="shop.Sold").on == ("shop.Sold",)  # type: ignore[arg-type]
+    assert Retry(1, on=OSError).on == (OSError,)
+    assert Retry(1, on="shop.Sold").on == ("shop.Sold",)
 
 
 def test_without_a_policy_an_error_is_final() -> None:
@@ -119,6 +125,27 @@ def test_retries_are_counted() -> None:
 def test_only_named_errors_are_retried(on: tuple[type[BaseException] | str, ...], again: bool) -> None:
     """An error is retried when an `except` clause with the same classes would catch it."""
     assert (after_error(Retry(1, on=on), 0, MISSING, half) is not None) is again
+
+
+@pytest.mark.parametrize(
+    ("error", "limit"),
+    [
+        (OSError("no"), 3),
+        (BrokenPipeError("no"), 3),
+        (FileNotFoundError(2, "no"), 0),
+        (TimeoutError("no"), 5),
+        (LookupError("no"), 0),
+    ],
+)
+def test_limits_by_class(error: Exception, limit: int) -> None:
+    """An error is retried while there were fewer retries, for whatever, than the limit of the closest class says."""
+    policy = Retry(6, on={OSError: 3, "TimeoutError": 5, FileNotFoundError: 0})
+    failure = Failure.from_exception(error)
+    assert [after_error(policy, done, failure, half) is not None for done in range(7)] == [
+        done < limit for done in range(7)
+    ]
+    assert policy == policy.changed() == pickle.loads(pickle.dumps(policy))  # noqa: S301 - our own bytes
+    assert hash(policy) == hash(policy.changed())
 
 
 def test_timeouts_are_retried_as_timeouts() -> None:

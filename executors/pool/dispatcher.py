@@ -302,7 +302,7 @@ class Dispatcher:
         if scheduler.expiries.due is None:
             return
         for job in scheduler.expiries.take(now):
-            if isinstance(job, MapChunk) or job.done():
+            if isinstance(job, MapChunk) or job.done() or job.attempt > 1:
                 continue
             found = self.supervisor.find_child(job)
             if found is None:

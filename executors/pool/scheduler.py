@@ -19,10 +19,11 @@ from taskq.errors import PoolBroken
 from taskq.executors.pool import payloads
 from taskq.executors.pool.batches import CallBatch, MapChunk
 from taskq.executors.pool.functions import BATCH_BYTES
-from taskq.executors.pool.jobs import DEFAULTS, PoolJob
+from taskq.executors.pool.jobs import DEFAULTS, LocalJob, PoolJob
 from taskq.failure import Failure
 from taskq.job import ENDED
 from taskq.retry import ASKS, after_crash, after_error
+from taskq.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -292,7 +293,10 @@ class Outcomes:
         again = after_error(batch.options.retry, batch.retries(at), failure, random.random)
         if again is None or batch.abandoned:
             return False
-        self._timers.add(monotonic() + again.delay, batch.again(at, counted=again.counted))
+        item = batch.again(at, counted=again.counted)
+        if isinstance(item, LocalJob) and again.delay > 0:
+            item.waiting = State.SCHEDULED
+        self._timers.add(monotonic() + again.delay, item)
         return True
 
     def timed_out(self, batch: Batch, at: int) -> None:

@@ -81,6 +81,13 @@ def test_cancelled_while_it_waits(queue: TaskQueue, ledger: Ledger) -> None:
     assert ledger.texts() == ["attempt"]
 
 
+def test_started_in_time(queue: TaskQueue, ledger: Ledger) -> None:
+    """A job that has been started in time does not expire while it waits because it asked to."""
+    queue.submit(ask_until, ledger.path, 1).result(timeout=PATIENCE)
+    job = queue.options(expires="5s").submit(ask_until, ledger.path, 2, "6s")
+    assert job.result(timeout=PATIENCE) == 2
+
+
 def test_wish_of_another_job(queue: TaskQueue, ledger: Ledger) -> None:
     """A job that lets the wish of another job through, as that one's error, fails by it and is not run again."""
     job = queue.submit(pass_on_the_wish_of_another, ledger.path)

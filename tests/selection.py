@@ -31,17 +31,26 @@ ROOT = Path(__file__).parents[1]
 #: How many repeated tests one is drawn of.
 ONE_OF = 8
 
-#: The shares of a module in the tenth, one in so many: of its tests on the executor that is drawn, and of other tests.
-ON_ITS_EXECUTOR = 3
+#: The shares of a module in the tenth, one in so many: of its tests on the executor that is drawn, of tests of the
+#: core, which cost next to nothing, and of all others.
+ON_ITS_EXECUTOR = 5
+OF_THE_CORE = 4
 OF_OTHERS = 10
 
-#: The modules that have no part in the tenth, since each of their tests costs many seconds: campaigns of kills and
-#: cuts, installations, measurements. They are left to `make test`.
+#: The modules that have no part in the tenth, since each of their tests costs seconds of CPU time: campaigns of
+#: kills and cuts, installations, measurements, many commands in a row, repetitions of others. They are left to
+#: `make test`.
 SLOW = frozenset(
     {
-        "tests/project/test_packaging.py",
-        "tests/sqlite/test_kills.py",
-        "tests/sqlite/test_power_cut.py",
+        *(f"tests/cli/test_{name}.py" for name in ("interrupt", "jobs", "map_store", "submit_wait", "transfer")),
+        "tests/conformance/test_signed.py",
+        *(f"tests/faults/test_{name}.py" for name in ("kills", "leaks")),
+        *(f"tests/faults/durable/test_{name}.py" for name in ("burst", "clock", "left", "machines", "network")),
+        *(f"tests/faults/durable/test_{name}.py" for name in ("promises", "redis_away", "worker_death")),
+        *(f"tests/fuzz/sqlite/test_{name}.py" for name in ("columns", "side_files")),
+        *(f"tests/project/test_{name}.py" for name in ("packaging", "walk")),
+        *(f"tests/rq/test_{name}.py" for name in ("acl_conformance", "keys")),
+        *(f"tests/sqlite/test_{name}.py" for name in ("kills", "power_cut")),
         "tests/unit/test_linear.py",
     }
 )
@@ -145,10 +154,11 @@ def is_slow(path: Path) -> bool:
 def _drawn(module: str, found: list[Candidate]) -> list[str]:
     """Draw the tests of one module."""
     schemes = sorted({candidate.executor for candidate in found if candidate.executor})
+    others = OF_THE_CORE if module.startswith("tests/unit/") else OF_OTHERS
     scheme = schemes[crc32(module.encode()) % len(schemes)] if schemes else None
     return [
         *_share([candidate.name for candidate in found if candidate.executor == scheme], ON_ITS_EXECUTOR),
-        *_share([candidate.name for candidate in found if not candidate.executor], OF_OTHERS),
+        *_share([candidate.name for candidate in found if not candidate.executor], others),
     ]
 
 

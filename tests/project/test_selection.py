@@ -14,7 +14,7 @@ SCHEMES = sorted({row.scheme for row in VARIANTS})
 
 #: Modules of tests as they are named, and those of them that run on every executor.
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py"))
-CONFORMANCE = [module for module in MODULES if module.startswith("tests/conformance/test_")]
+CONFORMANCE = [each for each in MODULES if each.startswith("tests/conformance/test_") and each not in SLOW]
 
 
 def module_of(name: str) -> str:
@@ -35,15 +35,16 @@ def on_each(module: str, count: int) -> list[Candidate]:
 
 
 def test_every_module_has_its_share() -> None:
-    """A tenth of each module is drawn, and one test of a small one; none of a slow one."""
+    """A tenth of each module is drawn, a fourth of the core's, and one test of a small one; none of a slow one."""
     sizes = {module: 1 + 7 * number for number, module in enumerate(MODULES)}
     drawn = Counter(module_of(name) for name in tenth(test for each in MODULES for test in plain(each, sizes[each])))
-    assert drawn == {each: max(1, round(sizes[each] / 10)) for each in MODULES if each not in SLOW}
+    of = {each: 4 if each.startswith("tests/unit/") else 10 for each in MODULES}
+    assert drawn == {each: max(1, round(sizes[each] / of[each])) for each in MODULES if each not in SLOW}
 
 
 def test_a_module_runs_on_one_executor() -> None:
     """What is drawn of a module of several executors shares one of them, and each has its part of the modules."""
-    drawn = tenth(test for module in CONFORMANCE for test in on_each(module, 30))
+    drawn = tenth(test for module in CONFORMANCE for test in on_each(module, 50))
     executors = {
         module: {name.partition("[")[2] for name in drawn if module_of(name) == module} for module in CONFORMANCE
     }
@@ -56,7 +57,7 @@ def test_a_module_runs_on_one_executor() -> None:
 
 def test_tests_without_executor_are_drawn_beside_those_with() -> None:
     """A module of both kinds has a share of both."""
-    drawn = tenth([*plain("tests/a.py", 20), *on_each("tests/a.py", 30)])
+    drawn = tenth([*plain("tests/a.py", 20), *on_each("tests/a.py", 50)])
     assert Counter("[" in name for name in drawn) == {True: 10, False: 2}
 
 

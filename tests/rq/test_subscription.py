@@ -200,15 +200,15 @@ def test_redis_goes_away_before_a_record_is_read(
     hands.tell(succeeded(small), succeeded(large, "x" * 200_000))
     if expected == "afterwards":
         subscription.expect(ids)
-    get, away = store.get, [True]
+    call, away = store.client.call, [True]
 
-    def get_later(*arguments: Any, **options: Any) -> Any:
-        if away:
+    def call_later(script: Any, *arguments: Any, **options: Any) -> Any:
+        if away and script.name == "get":
             away.pop()
             raise BackendUnavailable("Redis is away")
-        return get(*arguments, **options)
+        return call(script, *arguments, **options)
 
-    monkeypatch.setattr(store, "get", get_later)
+    monkeypatch.setattr(store.client, "call", call_later)
     found = hear(subscription, 2)
     assert not away
     assert decode(found[large.id].result or b"") == "x" * 200_000

@@ -293,7 +293,7 @@ class LocalExecutor(Executor):
         again = self._run_again(job)
         if again is None:
             why = "it has been already, a new job has its key, or a job that it needed failed"
-            raise RetryRefused(f"job {job.id} cannot be run again: {why}: submit it anew")
+            raise RetryRefused(f"job {job.id} cannot be run again: {why}: submit it again")
         return again
 
     def _run_again(self, job: LocalJob) -> LocalJob | None:

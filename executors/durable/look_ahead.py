@@ -8,6 +8,7 @@ One that has not puts the look-ahead off, so that no more is asked for in vain t
 from __future__ import annotations
 
 from collections import deque
+from itertools import dropwhile
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ class LookAhead:
         if self._asked_out_of_order <= 0 or self._asked_out_of_order * HELD_PER_ASK < len(self._held):
             return False
         self._asked_out_of_order = 0
-        line = self._held.ids()
-        place = line.index(job_id) + 1 if job_id in line else len(line)
-        self._coming = deque(line[place:])
+        self._coming = deque(dropwhile(job_id.__ne__, self._held.ids()))
+        if self._coming:
+            self._coming.popleft()
         self._window = 1
         return True

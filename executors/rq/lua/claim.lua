@@ -1,7 +1,7 @@
 -- needs: prelude queue rate_limit result complete promote start idle left
 -- Take jobs and start them. Argument: {worker, sequence number, token base, want, queues, one id or '', idle or 0,
 --   the worker's nonce if it has refused jobs, else '', 0 or {the queue that comes first, a seed or 0}}: 0, queues in
---   their order; else by turns, one job each, and with a seed in an order that is drawn anew for each job.
+--   their order; else by turns, one job each, and with a seed in an order that is drawn for each job.
 -- Returns {'gone'}: this worker is not registered (any more); or {'ok', stamp, next due or '', jobs, closed, registered}; a
 --   job is {id, token, queue, fields}; fields of ours: see claim.py; of another's: {'', all fields and values}.
 --   closed: for each queue 1 where nothing is started for now, as it is paused; 2 where all that

@@ -1,8 +1,8 @@
 -- Part: jobs of a worker that is gone return to the front of their queues.
 --   counted: its worker died; else the attempt is taken back.
 
--- What its worker's death means for a job: 'crash', 'suspect' or 'none'; see `blame` in taskq/store.py. The record of
--- the execution tells of an older worker that it has begun.
+-- What its worker's death means for a job: 'crash', 'suspect' or 'none'; see `blame` in
+-- taskq/worker_session.py. The record of the execution tells of an older worker that it has begun.
 local function blame(composite, token, told, crashes, limit, suspect)
   if told == token or call('HGET', K_EXECUTION .. composite, F_begun) then return 'crash' end
   if told == '-' .. token then return 'none' end

@@ -279,8 +279,7 @@ class LocalExecutor(Executor):
     # -- owner of its jobs
 
     def info_of(self, job: LocalJob) -> JobInfo:
-        if job.over_at is not None and self._registry.find(job.id) is None:
-            raise JobNotFound(f"there is no job {job.id!r} here any more: its time is over, or it was purged")
+        self._refuse_forgotten(job)
         return self._look().info(job, arguments=True)
 
     def retry(self, job: LocalJob) -> LocalJob:
@@ -288,13 +287,16 @@ class LocalExecutor(Executor):
             raise self._refusal()
         if (state := job.state) not in RETRIED:
             raise RetryRefused(f"job {job.id} is {state}: only what failed or was cancelled can be run again")
-        if job.over_at is not None and self._registry.find(job.id) is None:
-            raise JobNotFound(f"there is no job {job.id!r} here any more: its time is over, or it was purged")
+        self._refuse_forgotten(job)
         again = self._run_again(job)
         if again is None:
             why = "it has been already, a new job has its key, or a job that it needed failed"
             raise RetryRefused(f"job {job.id} cannot be run again: {why}: submit it again")
         return again
+
+    def _refuse_forgotten(self, job: LocalJob) -> None:
+        if job.over_at is not None and self._registry.find(job.id) is None:
+            raise JobNotFound(f"there is no job {job.id!r} here any more: its time is over, or it was purged")
 
     def _run_again(self, job: LocalJob) -> LocalJob | None:
         """Queue a job that ended as if new; return its new handle, None where that cannot be."""

@@ -20,6 +20,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from taskq.bounded_dict import drop_oldest
 from taskq.errors import BackendUnavailable, QueueFull
 from taskq.executors.durable.look_ahead import HeldHandles, LookAhead
 from taskq.failure import Failure
@@ -37,6 +38,8 @@ __all__ = ["ResultListener", "Target", "TargetHandles", "Waiter"]
 
 #: Seconds before a subscription that failed is asked again.
 _PAUSE: Final = 0.5
+#: Jobs that were run again of which no news is believed, at most.
+DOUBTED_MAX: Final = 100_000
 #: Bytes of a result that a handle takes that nobody waits on; a larger one is asked for when somebody does.
 _UNASKED_MAX: Final = 4096
 
@@ -82,7 +85,7 @@ class ResultListener:
         self._deferred: deque[Callable[[], None]] = deque()
         self._then: Callable[[], None] | None = None
         #: Jobs that were run again: the news of an end may be that of the first run, so the store is asked.
-        self._doubted: set[str] = set()
+        self._doubted: dict[str, None] = {}
         #: Why nothing will ever be told any more.
         self._broken: Exception | None = None
 
@@ -130,7 +133,8 @@ class ResultListener:
 
     def doubt(self, job_id: str) -> None:
         """Believe no news of this job's end that the store itself does not confirm: it is going to be run again."""
-        self._doubted.add(job_id)
+        self._doubted[job_id] = None
+        drop_oldest(self._doubted, DOUBTED_MAX)
 
     def subscribe_new(self, targets: Iterable[tuple[str, Target]]) -> str:
         """Tell these targets when their jobs end, which have new ids; return the `reply_to` to put them with.
@@ -252,7 +256,7 @@ class ResultListener:
             record = self._store.get([ended.id], payload=True)[0]
             if record is not None and record.state not in TERMINAL:
                 return
-            self._doubted.discard(ended.id)
+            self._doubted.pop(ended.id, None)
             ended = ended_of(ended.id, record)
         target = self._book.waiters.get(ended.id)
         if target is None:
